@@ -1,0 +1,1 @@
+"""Local state: the graph store on RocksDB and the vector index on FAISS."""

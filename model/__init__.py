@@ -1,0 +1,1 @@
+"""The attention model: what is compared, how it is learned, how good it is."""

@@ -1,0 +1,40 @@
+"""Every error that a user can cause or must act on.
+
+    SameasError                 one line for people: what, where, what to do
+    ├── InvalidInput            a record that cannot be used; becomes a dead letter
+    ├── ConfigError             sameas.toml, environment or flags
+    ├── BrokerError             unreachable, refused, a topic that is missing or shaped wrongly
+    ├── StateError              the state directory: locked, corrupt, other schema, other model
+    └── ModelError              a checkpoint that is missing, incomplete or does not fit
+
+The command line prints the message of a `SameasError` and exits with status 1; anything else is a defect
+and shows its traceback.
+"""
+
+
+class SameasError(Exception):
+    """Root of the errors that are answered with one line instead of a traceback."""
+
+
+class InvalidInput(SameasError):
+    """A record that cannot be used. `reason` is a short stable word for metrics and headers."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ConfigError(SameasError):
+    """A setting that is unknown, missing or out of range."""
+
+
+class BrokerError(SameasError):
+    """The broker cannot be reached or does not have what is needed."""
+
+
+class StateError(SameasError):
+    """The state directory cannot be used as it is."""
+
+
+class ModelError(SameasError):
+    """The model checkpoint cannot be used as it is."""

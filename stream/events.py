@@ -1,0 +1,233 @@
+"""The records that cross the border of sameas, and their validation.
+
+Entity events and links come in; alignment records, alignment events and dead letters go out. Each is a
+`msgspec.Struct`: decoding is validation, and the JSON Schema is generated from the same definition.
+"""
+
+import math
+import re
+from typing import Literal
+
+import msgspec
+
+from stream.errors import InvalidInput
+
+MAX_EVENT_BYTES = 1_000_000  # Kafka's default message.max.bytes leaves a little for the batch header
+MAX_ID_CHARS = 1_024
+SOURCE_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+
+Scalar = str | bool | int | float
+Value = Scalar | list[Scalar]
+
+
+class Upsert(msgspec.Struct, frozen=True, tag_field="op", tag="upsert", forbid_unknown_fields=True):
+    """An entity's full state. Relations point at ids of the same source, which may arrive later or never."""
+
+    source: str
+    id: str
+    type: str
+    attributes: dict[str, Value] = {}
+    relations: dict[str, list[str]] = {}
+    version: int | None = None
+
+
+class Delete(msgspec.Struct, frozen=True, tag_field="op", tag="delete"):
+    """An entity's end. Further fields of the deleted state are allowed and ignored."""
+
+    source: str
+    id: str
+    version: int | None = None
+
+
+class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A verdict on one pair (topic `sameas.links`); a tombstone with the same key takes it back."""
+
+    left: str
+    right: str
+    verdict: Literal["same", "different"] = "same"
+    author: str = ""
+
+
+class Cause(msgspec.Struct, frozen=True, order=True):
+    """Where an input event stood: a Kafka offset, or a file's line number (partition 0)."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One record as it came from a topic or a file, before anything was understood of it."""
+
+    cause: Cause
+    key: bytes | None
+    value: bytes | None
+    timestamp: float  # seconds since the epoch, as the broker recorded it
+
+
+class AttributeEvidence(msgspec.Struct, frozen=True):
+    """Two attribute values that the model compared, with the share of its attention."""
+
+    subject_attribute: str
+    subject_value: Value
+    object_attribute: str
+    object_value: Value
+    weight: float
+
+
+class NeighbourEvidence(msgspec.Struct, frozen=True):
+    """Two neighbours that the model compared, by relation and id, with the share of its attention."""
+
+    subject_relation: str
+    subject_neighbour: str
+    object_relation: str
+    object_neighbour: str
+    weight: float
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """Why: the compared values and neighbours with the largest attention weights, largest first."""
+
+    attributes: list[AttributeEvidence] = []
+    neighbours: list[NeighbourEvidence] = []
+
+
+class AlignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The current truth about one pair: SSSOM 1.1 slots, then what sameas adds.
+
+    `revision` grows with every input event of either entity and is a function of the input log alone, so
+    that runs over the same log agree on it.
+    """
+
+    record_id: str
+    subject_id: str
+    predicate_id: str = "owl:sameAs"
+    object_id: str
+    mapping_justification: str
+    confidence: float
+    mapping_tool: str = "sameas"
+    mapping_tool_version: str
+    mapping_date: str
+    revision: int
+    model: str
+    cause: Cause
+    evidence: Evidence
+
+
+class AlignmentEvent(AlignmentRecord, frozen=True, kw_only=True):
+    """A change of the truth about one pair. A withdrawn pair shows its last confidence and evidence."""
+
+    event: Literal["aligned", "revised", "withdrawn"]
+    event_id: str
+
+
+EntityEvent = Upsert | Delete
+
+_entity_decoder: msgspec.json.Decoder[EntityEvent] = msgspec.json.Decoder(Upsert | Delete)
+_link_decoder = msgspec.json.Decoder(Link)
+
+
+def curie(source: str, local_id: str) -> str:
+    """`source:id`, an entity's name everywhere outside its own source."""
+    return f"{source}:{local_id}"
+
+
+def split_curie(name: str) -> tuple[str, str]:
+    """The source and the local id of a CURIE.
+
+    Raises:
+        InvalidInput: there is no source before a colon, or no id after it.
+    """
+    source, colon, local_id = name.partition(":")
+    if not colon:
+        raise InvalidInput("bad-id", f"{name[:80]!r} is not of the form source:id")
+    check_identity(source, local_id)
+    return source, local_id
+
+
+def check_identity(source: str, local_id: str) -> None:
+    """Raises InvalidInput unless `source:local_id` can name an entity."""
+    if not SOURCE_PATTERN.fullmatch(source):
+        raise InvalidInput(
+            "bad-id", f"source {source[:80]!r}: 1 to 64 letters, digits, '_', '.' or '-' are allowed"
+        )
+    if not 0 < len(local_id) <= MAX_ID_CHARS:
+        raise InvalidInput("bad-id", f"id {local_id[:80]!r}: 1 to {MAX_ID_CHARS} characters are allowed")
+
+
+def alignment_key(subject_id: str, object_id: str) -> str:
+    """`subject|object`; a bar inside an id is written %7C, so that two pairs never share a key."""
+    return f"{subject_id.replace('|', '%7C')}|{object_id.replace('|', '%7C')}"
+
+
+def decode_entity_event(key: bytes | None, value: bytes | None) -> EntityEvent:
+    """A canonical entity event; no value is a tombstone, which the key names.
+
+    Raises:
+        InvalidInput: with reason `too-large`, `malformed`, `bad-id` or `not-finite`.
+    """
+    if value is None:
+        source, local_id = split_curie(_text(key))
+        return Delete(source=source, id=local_id)
+    if len(value) > MAX_EVENT_BYTES:
+        raise InvalidInput("too-large", f"{len(value)} bytes; {MAX_EVENT_BYTES} are allowed")
+    try:
+        event = _entity_decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput("malformed", str(error)) from error
+    check_entity_event(event)
+    return event
+
+
+def check_entity_event(event: EntityEvent) -> None:
+    """What the types cannot say: identity, finite numbers, 64-bit versions.
+
+    Raises:
+        InvalidInput: with reason `bad-id`, `bad-version` or `not-finite`.
+    """
+    check_identity(event.source, event.id)
+    if event.version is not None and not -(2**63) <= event.version < 2**63:
+        raise InvalidInput("bad-version", f"version {event.version} does not fit into 64 bits")
+    if isinstance(event, Delete):
+        return
+    for name, value in event.attributes.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, float) and not math.isfinite(item):
+                raise InvalidInput("not-finite", f"attributes.{name}: {item} is not a finite number")
+            if isinstance(item, int) and abs(item) > 2**1023:
+                raise InvalidInput("not-finite", f"attributes.{name}: the number is too large")
+    for name, targets in event.relations.items():
+        for target in targets:
+            if not 0 < len(target) <= MAX_ID_CHARS:
+                raise InvalidInput("bad-id", f"relations.{name}: an id has 1 to {MAX_ID_CHARS} characters")
+
+
+def decode_link(key: bytes | None, value: bytes | None) -> tuple[str, str, Link | None]:
+    """The pair and the verdict, None when it is taken back (key `left|right` and no value).
+
+    Raises:
+        InvalidInput: the record is no link, or the two names are of one source.
+    """
+    if value is None:
+        left, bar, right = _text(key).partition("|")
+        if not bar:
+            raise InvalidInput("malformed", "a link's tombstone has the key left|right")
+        left, right, verdict = left.replace("%7C", "|"), right.replace("%7C", "|"), None
+    else:
+        try:
+            verdict = _link_decoder.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidInput("malformed", str(error)) from error
+        left, right = verdict.left, verdict.right
+    if split_curie(left)[0] == split_curie(right)[0]:
+        raise InvalidInput("malformed", f"{left} and {right} are of one source; a link joins two sources")
+    return left, right, verdict
+
+
+def _text(key: bytes | None) -> str:
+    if key is None:
+        raise InvalidInput("malformed", "neither key nor value")
+    try:
+        return key.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput("malformed", f"the key is not UTF-8: {error}") from error
