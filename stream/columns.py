@@ -1,0 +1,158 @@
+"""From rows to entities: the `[sources.NAME]` tables of sameas.toml.
+
+    [sources.imdb]
+    file = "imdb.csv"                    # and/or topic = "shop.public.film"
+    id = "id"                            # a column, or a template such as "{kind}/{number}"
+    type = "film"                        # or type_column = "kind"
+    attributes = ["title", "year"]       # or {title = "primaryTitle", code = {column = "nr", kind = "text"}}
+
+    [sources.imdb.relations.starring]
+    column = "actor_name"
+    separator = ";"
+    type = "person"                      # an entity is made of each name; without it, cells are ids of rows
+
+What makes the outcome independent of the order of rows: an entity that is made of cells follows from its
+id alone. Its id is `type/` and the cell, or `type/` and the template when names are not unique, and only
+columns of that template may be used in its own relations.
+
+Cells: blank and null are absent values, text is stripped. A text that is a number's literal without leading
+zeros, up to 15 digits before the point, is a number (`12`, `-3.5`, `1e-05`; not `007`, `1E5`), whatever the
+other cells hold; `kind` overrides that.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+FIELD = re.compile(r"\{([^{}]+)\}")
+
+
+class Attribute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A column as an attribute. `separator` splits a cell into a list."""
+
+    column: str
+    kind: Literal["auto", "text", "number"] = "auto"
+    separator: str | None = None
+
+
+class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A column whose cells point at entities.
+
+    With a `type` they are names, and an entity of that type is made of each; `id` is the template that makes
+    the names unique, `relations` lead on from that entity. Without a type they are ids of the same source.
+    """
+
+    column: str
+    type: str | None = None
+    separator: str | None = None
+    id: str | None = None
+    relations: "dict[str, Relation]" = {}
+
+    def __post_init__(self) -> None:
+        template = Template(self.id or self.column)
+        if self.separator == "":
+            raise ValueError("separator: one character or more")
+        if self.column not in template.columns:
+            raise ValueError(f"id: must contain {{{self.column}}}, the column that names the entity")
+        if self.type is None:
+            if self.relations:
+                raise ValueError("relations: need a type, of which an entity is made")
+            return
+        if not self.type or "/" in self.type:
+            raise ValueError(f"type: {self.type!r} is not a word without '/'")
+        allowed = [column for column in template.columns if column != self.column]
+        for name, relation in self.relations.items():
+            for column in relation.columns():
+                if column not in allowed:
+                    raise ValueError(
+                        f"relations.{name}: column {column!r} has to be in the id's template, so that the "
+                        "entity follows from its id and not from the order of rows"
+                    )
+
+    def columns(self) -> list[str]:
+        """All columns that the relation reads; its own first."""
+        nested = [column for relation in self.relations.values() for column in relation.columns()]
+        return list(dict.fromkeys([self.column, *Template(self.id or self.column).columns, *nested]))
+
+
+class Triples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of head, relation, tail: relations of the same source's entities, grouped in memory by head."""
+
+    file: str
+    head: str = "head"
+    relation: str = "relation"
+    tail: str = "tail"
+
+
+class SourceMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a source's rows come from and what their columns mean; canonical events without an `id`.
+
+    Columns listed in `optional` may be missing from a row; any other missing column is an error.
+    """
+
+    topic: str | None = None
+    file: str | list[str] = []
+    id: str | None = None
+    type: str = "entity"
+    type_column: str | None = None
+    attributes: list[str] | dict[str, str | Attribute] = []
+    relations: dict[str, Relation] = {}
+    version: str | None = None
+    triples: str | Triples | None = None
+    optional: list[str] = []
+
+    def __post_init__(self) -> None:
+        if self.id is not None:
+            Template(self.id)
+        elif self.attributes or self.relations or self.type_column or self.version or self.optional:
+            raise ValueError("id: say which column holds a row's id (or map nothing, for canonical events)")
+        elif self.triples is not None and self.file:
+            raise ValueError("triples: belong to rows that are mapped; set `id`")
+
+    @property
+    def files(self) -> list[str]:
+        """The entity files; empty for a source that only has a topic or triples."""
+        return [self.file] if isinstance(self.file, str) else self.file
+
+    def named_attributes(self) -> dict[str, Attribute]:
+        """The attributes by name, however they were written."""
+        if isinstance(self.attributes, list):
+            return {column: Attribute(column) for column in self.attributes}
+        return {name: Attribute(a) if isinstance(a, str) else a for name, a in self.attributes.items()}
+
+    def required_columns(self) -> list[str]:
+        """Every column that the mapping reads and that is not declared optional."""
+        names = [*Template(self.id).columns] if self.id else []
+        names += [column for column in (self.type_column, self.version) if column]
+        names += [attribute.column for attribute in self.named_attributes().values()]
+        names += [column for relation in self.relations.values() for column in relation.columns()]
+        return [column for column in dict.fromkeys(names) if column not in self.optional]
+
+
+class Template:
+    """An id made of columns: `{country}/{city}`, or the name of one column.
+
+    Different cells give different ids: characters of the template's own text are percent-encoded in cells.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Raises ValueError when the text has no column or two columns without text between them."""
+        text = text if "{" in text else f"{{{text}}}"
+        pieces = FIELD.split(text)  # literal, column, literal, column, ..., literal
+        self.literals, self.columns = pieces[0::2], tuple(pieces[1::2])
+        own_text = "".join(self.literals)
+        if not self.columns or "{" in own_text or "}" in own_text:
+            raise ValueError(f"id: {text!r} is not a column or a template such as '{{country}}/{{city}}'")
+        if "" in self.literals[1:-1]:
+            raise ValueError(f"id: {text!r}: put a character between two columns, so that ids stay apart")
+        special = dict.fromkeys(own_text)
+        self._escapes = {ord(c): f"%{ord(c):02X}" for c in (*special, "%")} if special else {}
+
+    def fill(self, cells: Sequence[str]) -> str:
+        """The id for the cells of `columns`, in their order."""
+        text = self.literals[0]
+        for cell, literal in zip(cells, self.literals[1:], strict=True):
+            text += cell.translate(self._escapes) + literal if self._escapes else cell + literal
+        return text

@@ -1,0 +1,79 @@
+"""Row changes as catalogues publish them: Debezium envelopes and plain JSON rows, reduced to row or deletion.
+
+A deletion is an envelope with `op: d`, its tombstone, or a lone tombstone; all three say the same. Which row
+it was is told by the message's key alone: `before` depends on the table's REPLICA IDENTITY.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from stream.errors import InvalidInput
+from stream.tables import decode_object
+
+ROW_OPERATIONS = {"c", "u", "r"}  # create, update, read (snapshot)
+
+
+def changed_row(value: bytes | None) -> dict[str, object] | None:
+    """The row's new state, None when the message deletes it.
+
+    Raises:
+        InvalidInput: with reason `too-large`, `malformed` or `unsupported-op`.
+    """
+    if value is None:
+        return None
+    message = decode_object(value)
+    if message.keys() == {"schema", "payload"}:
+        payload = message["payload"]
+        if payload is None:
+            return None
+        message = _object(payload, "payload")
+    if not _is_envelope(message):
+        return message
+    operation = message["op"]
+    if operation == "d":
+        return None
+    if operation not in ROW_OPERATIONS:
+        raise InvalidInput("unsupported-op", f"op {operation!r}: one of c, u, r, d is expected")
+    return _object(message.get("after"), "after")
+
+
+def key_columns(key: bytes | None, id_columns: tuple[str, ...]) -> Mapping[str, object]:
+    """The id columns as the message's key tells them: a JSON object, wrapped or not, or the bare id.
+
+    Raises:
+        InvalidInput: with reason `no-key`.
+    """
+    if key is None:
+        raise InvalidInput("no-key", "a deletion without a key does not say which row")
+    try:
+        text = key.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput("no-key", f"the key is not UTF-8: {error}") from error
+    try:
+        decoded = msgspec.json.decode(key)
+    except (msgspec.DecodeError, RecursionError):
+        decoded = text  # a bare id such as tt0133093
+    if isinstance(decoded, dict) and decoded.keys() == {"schema", "payload"}:
+        decoded = decoded["payload"]
+    if isinstance(decoded, dict):
+        missing = [column for column in id_columns if column not in decoded]
+        if missing:
+            raise InvalidInput(
+                "no-key", f"the key {text[:200]} has no column {', '.join(map(repr, missing))}"
+            )
+        return decoded
+    if len(id_columns) != 1:
+        raise InvalidInput("no-key", f"the key {text[:200]} is no object with {', '.join(id_columns)}")
+    # Numbers and words such as 12 or null are ids as they are written, not what JSON makes of them.
+    return {id_columns[0]: decoded if isinstance(decoded, str) else text}
+
+
+def _is_envelope(message: Mapping[str, object]) -> bool:
+    return "op" in message and ("after" in message or "before" in message)
+
+
+def _object(value: object, name: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise InvalidInput("malformed", f"{name}: an object is expected")
+    return value
