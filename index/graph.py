@@ -1,0 +1,207 @@
+"""The graph store: entities, and each node's neighbours in the order in which they are drawn.
+
+A node is the 64-bit hash of its CURIE, so that the same entity has the same number in every run and no
+table of numbers has to be kept. An edge is stored at both ends, under the relation's name at its head and
+under `~name` at its tail, whether or not the other end exists yet.
+
+Neighbours are drawn by an exponential race (`model/sampling.py`): within one relation the order depends
+only on a hash of the edge. A node's *head* is one packed value with its first `HEAD_EDGES` neighbours of
+every relation and the relation's full count; the rest lie in the *overflow*, one key an edge, in the same
+order. Sampling reads heads only, so a hub of any degree costs what its relations cost, and an added or
+removed edge rewrites one small value.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from index import store as tables
+from index.store import Store
+
+HEAD_EDGES: Final = 12
+EDGE: Final = np.dtype([("relation", "<u8"), ("neighbour", "<u8"), ("count", "<u8")])
+_EDGE = struct.Struct("<QQQ")
+_U64: Final = (1 << 64) - 1
+
+Nodes = npt.NDArray[np.uint64]
+
+
+class Entity(msgspec.Struct, frozen=True, array_like=True):
+    """An entity as stored: its state, and where that state came from. A deleted one keeps only the latter."""
+
+    source: str
+    id: str
+    type: str
+    attributes: dict[str, str | bool | int | float | list[str | bool | int | float]]
+    relations: dict[str, list[str]]
+    version: int | None
+    deleted: bool
+    topic: str
+    partition: int
+    offset: int
+    timestamp: float
+
+
+class EdgeChange(msgspec.Struct, frozen=True, array_like=True):
+    """One end of an edge that appears or disappears."""
+
+    node: int
+    relation: int
+    neighbour: int
+    added: bool
+
+
+def node_of(curie: str) -> int:
+    """The node of an entity: the 64-bit XXH3 of its CURIE."""
+    return xxhash.xxh3_64_intdigest(curie.encode())
+
+
+def relation_of(name: str) -> int:
+    """The number of a relation (`name` or, at the tail, `~name`): the 64-bit XXH3 of its name."""
+    return xxhash.xxh3_64_intdigest(name.encode())
+
+
+def node_key(node: int) -> bytes:
+    """The node as it stands in keys."""
+    return node.to_bytes(8, "big")
+
+
+def _mix(x: Nodes) -> Nodes:
+    """The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def edge_hash(node: Nodes, relation: Nodes, neighbour: Nodes) -> Nodes:
+    """The place of each edge in its race, uniform over 64 bits: a function of the edge and nothing else."""
+    return _mix(_mix(_mix(node) + relation) + neighbour)
+
+
+class GraphStore:
+    """Entities and adjacency on a `Store`. Writes are pending until the store commits."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(Entity).decode
+
+    def entities(self, nodes: Iterable[int]) -> list[Entity | None]:
+        """The stored entities, deleted ones included, None where there was never one."""
+        values = self._store.get_many([tables.ENTITIES + node_key(node) for node in nodes])
+        return [None if value is None else self._decode(value) for value in values]
+
+    def put(self, node: int, entity: Entity) -> None:
+        """Writes the entity's state; its edges are `connect`'s."""
+        self._store.put(tables.ENTITIES + node_key(node), self._encode(entity))
+
+    def scan(self) -> Iterator[tuple[int, Entity]]:
+        """All stored entities in node order, deleted ones included."""
+        for key, value in self._store.scan(tables.ENTITIES):
+            yield int.from_bytes(key[1:], "big"), self._decode(value)
+
+    def connect(self, changes: Sequence[EdgeChange]) -> None:
+        """Adds and removes edges, each given for both of its ends. Repeated changes have no effect."""
+        nodes = list(dict.fromkeys(change.node for change in changes))
+        groups_of = dict(zip(nodes, self._groups(nodes), strict=True))
+        places = edge_hash(
+            np.array([change.node for change in changes], np.uint64),
+            np.array([change.relation for change in changes], np.uint64),
+            np.array([change.neighbour for change in changes], np.uint64),
+        ).tolist()
+        for change, place in zip(changes, places, strict=True):
+            step = self._add if change.added else self._remove
+            step(groups_of[change.node], change, (place, change.neighbour))
+        for node, groups in groups_of.items():
+            if groups:
+                self._store.put(tables.HEADS + node_key(node), _pack_head(groups))
+            else:
+                self._store.delete(tables.HEADS + node_key(node))
+
+    def _groups(self, nodes: Sequence[int]) -> "list[_Groups]":
+        edges, lengths = self.heads(nodes)
+        owners = np.repeat(np.array(nodes, np.uint64), lengths)
+        places = edge_hash(owners, edges["relation"], edges["neighbour"]).tolist()
+        rows = iter(zip(edges.tolist(), places, strict=True))
+        all_groups: list[_Groups] = []
+        for length in lengths.tolist():
+            groups: _Groups = {}
+            for (relation, neighbour, count), place in islice(rows, length):
+                groups.setdefault(relation, (count, []))[1].append((place, neighbour))
+            all_groups.append(groups)
+        return all_groups
+
+    def _add(self, groups: "_Groups", edge: EdgeChange, entry: tuple[int, int]) -> None:
+        count, head = groups.get(edge.relation, (0, []))
+        if entry in head:
+            return
+        if count > len(head) and entry > head[-1]:
+            key = _overflow_key(edge.node, edge.relation, entry)
+            if self._store.get(key) is not None:
+                return
+            self._store.put(key, b"")
+        else:
+            head = sorted([*head, entry])
+            if len(head) > HEAD_EDGES:
+                self._store.put(_overflow_key(edge.node, edge.relation, head.pop()), b"")
+        groups[edge.relation] = (count + 1, head)
+
+    def _remove(self, groups: "_Groups", edge: EdgeChange, entry: tuple[int, int]) -> None:
+        count, head = groups.get(edge.relation, (0, []))
+        if entry in head:
+            head = [other for other in head if other != entry]
+            if count - 1 > len(head):
+                prefix = tables.OVERFLOW + node_key(edge.node) + node_key(edge.relation)
+                key, _ = next(self._store.scan(prefix))
+                self._store.delete(key)
+                head.append((int.from_bytes(key[17:25], "big"), int.from_bytes(key[25:], "big")))
+        else:
+            key = _overflow_key(edge.node, edge.relation, entry)
+            if self._store.get(key) is None:
+                return
+            self._store.delete(key)
+        if count == 1:
+            del groups[edge.relation]
+        else:
+            groups[edge.relation] = (count - 1, head)
+
+    def heads(self, nodes: Sequence[int]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.int64]]:
+        """The first edges of every relation of each node, drawn earliest first within a relation.
+
+        Returns:
+            edges: all nodes' edges one after the other, dtype `EDGE`; `count` is the relation's full count.
+            lengths: (len(nodes),) the number of edges of each node.
+        """
+        values = self._store.get_many([tables.HEADS + node_key(node) for node in nodes])
+        lengths = np.fromiter((len(v) // EDGE.itemsize if v else 0 for v in values), np.int64, len(values))
+        return np.frombuffer(b"".join(v for v in values if v), EDGE), lengths
+
+    def neighbours(self, node: int) -> Iterator[int]:
+        """Every neighbour over every relation, the overflow included; one with two relations comes twice."""
+        edges, _ = self.heads([node])
+        yield from edges["neighbour"].tolist()
+        if (edges["count"] > HEAD_EDGES).any():
+            for key, _ in self._store.scan(tables.OVERFLOW + node_key(node)):
+                yield int.from_bytes(key[25:], "big")
+
+
+_Groups = dict[int, tuple[int, list[tuple[int, int]]]]  # relation -> (count, [(edge hash, neighbour)])
+
+
+def _pack_head(groups: _Groups) -> bytes:
+    return b"".join(
+        _EDGE.pack(relation, neighbour, count)
+        for relation in sorted(groups)
+        for count, head in [groups[relation]]
+        for _, neighbour in head
+    )
+
+
+def _overflow_key(node: int, relation: int, entry: tuple[int, int]) -> bytes:
+    return tables.OVERFLOW + node_key(node) + node_key(relation) + node_key(entry[0]) + node_key(entry[1])

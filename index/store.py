@@ -1,0 +1,201 @@
+"""The store: one RocksDB in the state directory, written only in whole batches.
+
+Invariant: what is on disk is always the state after some batch, never between two. Writes gather in
+`pending`, which reads see at once, and `commit` makes them one synced write-ahead-log entry; `rollback`
+forgets them. Keys are a one-byte table name and a table-specific rest, so that a table is a key range.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteOptions,
+)
+
+SCHEMA_VERSION: Final = 1
+BLOCK_CACHE_BYTES: Final = 64 << 20
+WRITE_BUFFER_BYTES: Final = 32 << 20
+
+# Tables, by the first byte of their keys.
+META: Final = b"m"
+ENTITIES: Final = b"e"
+HEADS: Final = b"h"
+OVERFLOW: Final = b"o"
+QUEUE: Final = b"q"
+JOURNAL: Final = b"j"
+SCORED: Final = b"s"
+MATCHES: Final = b"a"
+LINKS: Final = b"l"
+OUTBOX: Final = b"x"
+OFFSETS: Final = b"p"
+
+
+class StoreError(Exception):
+    """The state directory cannot be used as it is; the message says what to do."""
+
+
+class Store:
+    """A RocksDB with an exclusive lock, a schema version and atomic batches.
+
+    Args:
+        path: the state directory; created if missing.
+
+    Raises:
+        StoreError: locked by another process, not writable, another schema version, or corrupt.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pending: dict[bytes, bytes | None] = {}
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / "LOCK").open("a+")
+        except OSError as error:
+            raise StoreError(f"state directory {path}: {error.strerror}; give a writable one") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "unknown"
+            self._lock.close()
+            raise StoreError(
+                f"state directory {path} is in use by process {owner}; stop it or give another directory"
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+        try:
+            options = _options()
+            # Unless the column family is named, a reopened store gets a small cache and no bloom filter.
+            self._db = Rdict(str(path / "rocksdb"), options, {"default": options}, AccessType.read_write())
+            self._check_schema()
+        except StoreError:
+            self._lock.close()
+            raise
+        except Exception as error:  # rocksdict raises bare Exception
+            self._lock.close()
+            raise StoreError(
+                f"state directory {path} cannot be opened: {error}; "
+                "repair the disk, or delete the directory to rebuild it from the topics"
+            ) from error
+        self._synced = WriteOptions()
+        self._synced.sync = True
+
+    def _check_schema(self) -> None:
+        raw = self._db.get(META + b"schema")
+        if raw is None:
+            self._db[META + b"schema"] = json.dumps(SCHEMA_VERSION).encode()
+        elif json.loads(raw) != SCHEMA_VERSION:
+            found = json.loads(raw)
+            self._db.close()
+            raise StoreError(
+                f"state directory {self.path} has schema {found}, this version reads {SCHEMA_VERSION}; "
+                "delete the directory to rebuild it from the topics"
+            )
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value, with what is pending; None if there is none."""
+        if key in self._pending:
+            return self._pending[key]
+        value: bytes | None = self._db.get(key)
+        return value
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values in the order of the keys, with what is pending."""
+        values: list[bytes | None] = self._db.get(list(keys)) if keys else []
+        if self._pending:
+            pending = self._pending
+            return [pending.get(key, value) for key, value in zip(keys, values, strict=True)]
+        return values
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Pairs whose key starts with `prefix`, in order, from `prefix + start` on, with what is pending."""
+        first = prefix + start
+        changed = sorted(key for key in self._pending if key.startswith(prefix) and key >= first)
+        position = 0
+        for key, value in self._db.items(from_key=first):
+            if not key.startswith(prefix):
+                break
+            while position < len(changed) and changed[position] <= key:
+                own = self._pending[changed[position]]
+                if own is not None:
+                    yield changed[position], own
+                position += 1
+            if key not in self._pending:
+                yield key, value
+        for key in changed[position:]:
+            own = self._pending[key]
+            if own is not None:
+                yield key, own
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Writes with the next commit."""
+        self._pending[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """Deletes with the next commit."""
+        self._pending[key] = None
+
+    def commit(self) -> None:
+        """Makes everything pending durable in one write, or raises and leaves the disk as it was."""
+        if not self._pending:
+            return
+        batch = WriteBatch(raw_mode=True)
+        for key, value in self._pending.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        try:
+            self._db.write(batch, self._synced)
+        except Exception as error:  # rocksdict raises bare Exception
+            raise StoreError(f"state directory {self.path}: cannot write: {error}") from error
+        self._pending = {}
+
+    def rollback(self) -> None:
+        """Forgets everything pending."""
+        self._pending = {}
+
+    def size_bytes(self) -> int:
+        """Bytes of the store's files on disk."""
+        return sum(file.stat().st_size for file in (self.path / "rocksdb").iterdir() if file.is_file())
+
+    def close(self) -> None:
+        """Forgets what is pending, closes the files and releases the lock."""
+        self._pending = {}
+        self._db.close()
+        self._lock.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_max_background_jobs(2)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_max_open_files(256)
+    table = BlockBasedOptions()
+    table.set_block_cache(Cache(BLOCK_CACHE_BYTES))
+    table.set_bloom_filter(10, False)
+    options.set_block_based_table_factory(table)
+    return options
