@@ -1,0 +1,164 @@
+"""Entities to vectors: a pure function of the entity and of what `fit` learned, bit for bit in any batch.
+
+    entity -> values -> kinds -> tokens -> weighted sum of signs -> int8 items -> name and values views
+
+`fit` learns from unlabelled entities: how rare tokens are, and of every key (a source's attribute or
+relation) which kind it has and how well its values tell entities apart.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from model import tokens
+from model.items import ItemEncoder, Items
+from model.keys import Direction, KeyTable, Kinds
+from model.vectors import DIM, I8, to_int8
+from stream.events import Upsert
+
+OWN = 8  # values of one entity that the model compares
+BATCH = 2048
+
+
+class Encoded(NamedTuple):
+    """n entities. Items are in canonical order (key, then hash); an empty slot is zero everywhere."""
+
+    name: I8  # (n, DIM) what the entity says of itself in text
+    values: I8  # (n, DIM) its numbers, dates, positions
+    items: I8  # (n, OWN, DIM)
+    item_keys: npt.NDArray[np.int16]  # (n, OWN) 0 empty, 1 unknown
+    item_hashes: npt.NDArray[np.int64]  # (n, OWN) equal for equal values; 0 none
+    name_hash: npt.NDArray[np.int64]  # (n,) of the most telling text; 0 none
+
+
+class Encoder:
+    """Made by `fit`, or by `from_state` from what `state` returned."""
+
+    def __init__(self, keys: KeyTable, weights: npt.NDArray[np.uint8]) -> None:
+        self.keys = keys
+        self._weights = weights
+        self._items = ItemEncoder(keys, weights)
+
+    @classmethod
+    def fit(cls, entities: Iterable[Upsert], kinds: Kinds | None = None) -> "Encoder":
+        """Learns from entities of all sources.
+
+        Args:
+            kinds: what the mapping says of (source, attribute); everything else is recognised.
+        """
+        entities = list(entities)
+        keys = KeyTable.recognise(entities, kinds or {})
+        counter = ItemEncoder(keys, np.full(tokens.BUCKETS, 16, np.uint8))
+        counts = np.zeros(tokens.BUCKETS, np.int64)
+        total = 0
+        for batch in _batches(entities):
+            items = counter.parse(batch)
+            total += len(items.entity)
+            counts += counter.count(items)
+            keys.observe(items.key, items.hash, items.length)
+        keys.judge()
+        return cls(keys, rarity_weights(counts, total))
+
+    def encode(self, entities: Sequence[Upsert]) -> Encoded:
+        """The entities' vectors, in the order given. Entities without usable values are all zero."""
+        parts = [self._encode(batch) for batch in _batches(entities)] or [self._encode([])]
+        return parts[0] if len(parts) == 1 else Encoded(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def relation_keys(self, source: str, names: Iterable[str]) -> npt.NDArray[np.int16]:
+        """Key ids of relations; `~name` is the relation seen from its other end. 1 for unknown ones."""
+        return np.array([self.keys.relation(source, name) for name in names], np.int16)
+
+    def key_name(self, key: int) -> tuple[str, str] | None:
+        """(source, name) of a key id, None for empty and unknown. Reverse relations read `~name`."""
+        return self.keys.name(key)
+
+    def state(self) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, object]]:
+        """Arrays and JSON-ready values that make this encoder again."""
+        return {"token_weights": self._weights}, {"keys": self.keys.state()}
+
+    @classmethod
+    def from_state(
+        cls, arrays: Mapping[str, npt.NDArray[np.generic]], values: Mapping[str, object]
+    ) -> "Encoder":
+        """Raises KeyError, TypeError or ValueError when the state is not one."""
+        return cls(KeyTable.from_state(values["keys"]), np.asarray(arrays["token_weights"], np.uint8))
+
+    def _encode(self, entities: Sequence[Upsert]) -> Encoded:
+        n = len(entities)
+        items = self._items.parse(entities)
+        vectors, hashes = self._items.encode(items)
+        is_text = items.text_row >= 0
+        weights = self.keys.weights(items.key)
+        name = to_int8(_sums(n, items.entity, vectors, weights * is_text))
+        values = to_int8(_sums(n, items.entity, vectors, weights * ~is_text))
+        item_slots, item_keys, item_hashes = _fill(n, self.keys.ranks(items.key), items, vectors, hashes)
+        return Encoded(name, values, item_slots, item_keys, item_hashes, _telling(n, items, weights, hashes))
+
+
+def rarity_weights(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.uint8]:
+    """Token weights in sixteenths from how often each was seen among `total` values.
+
+    Text: inverse document frequency, log2((total + 1) / (count + 1)) / 2 + 1/2. Measures: its square root,
+    so that the inner product of two measures is the sum of idf over the cells that they share.
+    """
+    idf = np.log2((total + 1) / (np.minimum(counts, total) + 1))
+    weights = 0.5 + idf / 2
+    grid = slice(tokens.TEXT_BUCKETS, None)
+    weights[grid] = np.sqrt(idf[grid])
+    return np.asarray(np.clip(np.rint(16 * weights), 1, 255), np.uint8)
+
+
+def _batches(entities: Sequence[Upsert]) -> Iterator[Sequence[Upsert]]:
+    for start in range(0, len(entities), BATCH):
+        yield entities[start : start + BATCH]
+
+
+def _sums(
+    n: int, entity: npt.NDArray[np.int64], vectors: I8, weights: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Weighted sums of item vectors by entity, in whole numbers: (n, DIM)."""
+    sums = np.zeros((n, DIM), np.int64)
+    used = np.flatnonzero(weights)
+    np.add.at(sums, entity[used], vectors[used].astype(np.int64) * weights[used, None])
+    return sums
+
+
+def _fill(
+    n: int, ranks: npt.NDArray[np.int64], items: Items, vectors: I8, hashes: npt.NDArray[np.int64]
+) -> tuple[I8, npt.NDArray[np.int16], npt.NDArray[np.int64]]:
+    """The OWN most useful items of every entity, in canonical order."""
+    by_use = np.lexsort((hashes, items.key, ranks, items.entity))
+    kept = by_use[_position_in_group(items.entity[by_use]) < OWN]
+    kept = kept[np.lexsort((hashes[kept], items.key[kept], items.entity[kept]))]
+    slot = (items.entity[kept], _position_in_group(items.entity[kept]))
+    slots, keys, slot_hashes = (
+        np.zeros((n, OWN, DIM), np.int8),
+        np.zeros((n, OWN), np.int16),
+        np.zeros((n, OWN), np.int64),
+    )
+    slots[slot], keys[slot], slot_hashes[slot] = vectors[kept], items.key[kept], hashes[kept]
+    return slots, keys, slot_hashes
+
+
+def _telling(
+    n: int, items: Items, weights: npt.NDArray[np.int64], hashes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """The hash of every entity's text of largest weight."""
+    text = np.flatnonzero(items.text_row >= 0)
+    order = text[np.lexsort((hashes[text], items.key[text], -weights[text], items.entity[text]))]
+    first = order[_position_in_group(items.entity[order]) == 0]
+    name_hash = np.zeros(n, np.int64)
+    name_hash[items.entity[first]] = hashes[first]
+    return name_hash
+
+
+def _position_in_group(groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """0, 1, 2, ... within each run of equal values."""
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    lengths = np.diff(np.append(starts, len(groups)))
+    return np.arange(len(groups)) - np.repeat(starts, lengths)
+
+
+__all__ = ["OWN", "Direction", "Encoded", "Encoder"]

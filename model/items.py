@@ -1,0 +1,214 @@
+"""The values of entities as items: parsed, tokenised, turned into vectors and hashes, many at once."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from model import tokens
+from model.keys import KeyTable
+from model.tokens import Bags, Texts
+from model.values import MAX_LIST_ITEMS, Kind, Measure, measure, on_sphere, position, recognise
+from model.vectors import DIM, I8, Projection, to_int8
+from stream.events import Scalar, Upsert, Value
+
+RARITY_BITS = 8  # the lowest bits of an item's hash: 4 for the value's rarity, 4 for how much it says
+_EMPTY = np.zeros(0, np.int64)
+
+
+class Items(NamedTuple):
+    """m values of a batch of entities, with what they were parsed into."""
+
+    entity: npt.NDArray[np.int64]  # (m,) index in the batch, ascending
+    key: npt.NDArray[np.int64]  # (m,)
+    text_row: npt.NDArray[np.int64]  # (m,) row in `texts`, -1 for measures
+    texts: Texts
+    grid_item: npt.NDArray[np.int64]  # (g,) the item that a measure belongs to
+    grid_kind: npt.NDArray[np.uint64]  # (g,)
+    grid_measure: npt.NDArray[np.float64]  # (g,)
+    position_item: npt.NDArray[np.int64]  # (p,)
+    positions: npt.NDArray[np.float64]  # (p, 3) kilometres
+    hash: npt.NDArray[np.uint64]  # (m,) of the normalised value
+    length: npt.NDArray[np.int64]  # (m,) letters
+
+
+class ItemEncoder:
+    """Parses and encodes values with given keys and token weights ((BUCKETS,) uint8, sixteenths)."""
+
+    def __init__(self, keys: KeyTable, weights: npt.NDArray[np.uint8]) -> None:
+        self._keys = keys
+        self._weights = weights
+        self._projection: Projection | None = None
+
+    def parse(self, entities: Sequence[Upsert]) -> Items:
+        """Values become texts or measures, by their key's kind where they fit it, by their own otherwise."""
+        entity: list[int] = []
+        key: list[int] = []
+        text_row: list[int] = []
+        texts: list[bytes] = []
+        grid: list[tuple[int, Kind, float]] = []
+        places: list[tuple[int, tuple[float, float, float]]] = []
+        for number, upsert in enumerate(entities):
+            for key_id, kind, value in self._values(upsert):
+                text, measures = _interpret(kind, value)
+                if text is None and not measures:
+                    continue
+                item = len(entity)
+                entity.append(number)
+                key.append(key_id)
+                text_row.append(-1 if text is None else len(texts))
+                if text is not None:
+                    texts.append(text)
+                for measured_kind, measured in measures:
+                    if isinstance(measured, tuple):
+                        places.append((item, measured))
+                    else:
+                        grid.append((item, measured_kind, measured))
+        items = Items(
+            entity=np.array(entity, np.int64),
+            key=np.array(key, np.int64),
+            text_row=np.array(text_row, np.int64),
+            texts=Texts(texts),
+            grid_item=np.array([item for item, _, _ in grid], np.int64),
+            grid_kind=np.array([kind for _, kind, _ in grid], np.uint64),
+            grid_measure=np.array([value for _, _, value in grid], np.float64),
+            position_item=np.array([item for item, _ in places], np.int64),
+            positions=np.array([place for _, place in places], np.float64).reshape(-1, 3),
+            hash=np.zeros(0, np.uint64),
+            length=_EMPTY,
+        )
+        hashes, length = _hashes(items)
+        return items._replace(hash=hashes, length=length)
+
+    def count(self, items: Items) -> npt.NDArray[np.int64]:
+        """How often each token occurs in these values: (BUCKETS,)."""
+        counts = np.zeros(tokens.BUCKETS, np.int64)
+        for buckets, _ in (*_text_bags(items.texts), *_measure_bags(items)):
+            counts += np.bincount(buckets[buckets >= 0], minlength=tokens.BUCKETS)
+        return counts + np.bincount(_value_buckets(items), minlength=tokens.BUCKETS)
+
+    def encode(self, items: Items) -> tuple[I8, npt.NDArray[np.int64]]:
+        """Vectors (m, DIM) and hashes (m,) whose lowest RARITY_BITS tell the value's rarity."""
+        self._projection = self._projection or Projection(self._weights)
+        vectors = np.zeros((len(items.entity), DIM), np.int8)
+        is_text = np.flatnonzero(items.text_row >= 0)
+        if len(is_text):
+            sums = sum(self._projection.sums(bags) for bags in _text_bags(items.texts))
+            vectors[is_text] = to_int8(np.asarray(sums))
+        measured = np.zeros((len(items.entity), DIM), np.float32)
+        for bags, item in zip(_measure_bags(items), (items.grid_item, items.position_item), strict=True):
+            if len(item):
+                np.add.at(measured, item, self._projection.sums(bags).numpy())
+        others = np.flatnonzero(items.text_row < 0)
+        vectors[others] = to_int8(measured[others])
+        return vectors, self._with_rarity(items)
+
+    def _values(self, upsert: Upsert) -> Iterator[tuple[int, Kind | None, Value | Measure]]:
+        """An entity's values in order of attribute name, latitude and longitude joined."""
+        latitudes, longitudes = [], []
+        for name in sorted(upsert.attributes):
+            value = upsert.attributes[name]
+            key_id, kind = self._keys.attribute(upsert.source, name)
+            if kind is Kind.LATITUDE:
+                latitudes.append((key_id, value))
+            elif kind is Kind.LONGITUDE:
+                longitudes.append((key_id, value))
+            else:
+                yield key_id, kind, value
+        for k in range(max(len(latitudes), len(longitudes))):
+            halves = [half[k] for half in (latitudes, longitudes) if k < len(half)]
+            place = _join(*(value for _, value in halves)) if len(halves) == 2 else None
+            if place:
+                yield halves[0][0], Kind.COORDINATE, place
+            else:
+                for key_id, value in halves:
+                    yield key_id, Kind.NUMBER, value
+
+    def _with_rarity(self, items: Items) -> npt.NDArray[np.int64]:
+        rarity = np.minimum(self._weights[_value_buckets(items)].astype(np.uint64) >> np.uint64(3), 15)
+        says = np.minimum(np.log2(items.length + 1.0) * 2, 15).astype(np.uint64)
+        low = np.uint64((1 << RARITY_BITS) - 1)
+        return np.asarray(
+            ((items.hash & ~low) | (rarity << np.uint64(4)) | says).view(np.int64) * (items.hash != 0),
+            np.int64,
+        )
+
+
+def _interpret(kind: Kind | None, value: Value | Measure) -> tuple[bytes | None, list[tuple[Kind, Measure]]]:
+    """A value as normalised text, or as measures of a kind; (None, []) when nothing can be compared."""
+    if isinstance(value, tuple):
+        return None, [(Kind.COORDINATE, value)]
+    if isinstance(value, list):
+        return _interpret_list(kind, value)
+    if kind is None or kind is Kind.LIST:
+        kind = recognise(value)
+    if kind is Kind.COORDINATE and (place := position(value)):
+        return None, [(kind, place)]
+    if kind not in (Kind.TEXT, Kind.CODE):
+        measured = measure(kind, value)
+        if measured is None and (own := recognise(value)) is not kind:
+            kind, measured = own, measure(own, value)
+        if measured is not None:
+            return None, [(kind, measured)]
+    return tokens.normalise(value if isinstance(value, str) else str(value)[:32]).strip() or None, []
+
+
+def _interpret_list(
+    kind: Kind | None, values: list[Scalar]
+) -> tuple[bytes | None, list[tuple[Kind, Measure]]]:
+    """All elements' tokens together: measures when all are, text otherwise. The order does not count."""
+    if place := position(values) if kind in (None, Kind.COORDINATE) else None:
+        return None, [(Kind.COORDINATE, place)]
+    parts = [_interpret(kind, element) for element in values[:MAX_LIST_ITEMS]]
+    if parts and all(text is None for text, _ in parts):
+        return None, [measured for _, measures in parts for measured in measures]
+    texts = sorted(text for text, _ in parts if text)
+    return b" ".join(texts)[: tokens.MAX_TEXT_BYTES] or None, []
+
+
+def _join(latitude: Value | Measure, longitude: Value | Measure) -> tuple[float, float, float] | None:
+    if isinstance(latitude, list | tuple) or isinstance(longitude, list | tuple):
+        return None
+    a, b = measure(Kind.LATITUDE, latitude), measure(Kind.LONGITUDE, longitude)
+    return None if a is None or b is None else on_sphere(a, b)
+
+
+def _text_bags(texts: Texts) -> Iterator[Bags]:
+    for n in tokens.GRAMS:
+        yield texts.grams(n)
+    yield texts.words()
+
+
+def _measure_bags(items: Items) -> Iterator[Bags]:
+    for buckets in (
+        tokens.grid_tokens(items.grid_kind, items.grid_measure),
+        tokens.position_tokens(items.positions),
+    ):
+        yield buckets.ravel(), np.arange(len(buckets), dtype=np.int64) * buckets.shape[1]
+
+
+def _hashes(items: Items) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """Value hashes without rarity, never 0 but for texts without words; and lengths in letters."""
+    hashes = np.zeros(len(items.entity), np.uint64)
+    length = np.zeros(len(items.entity), np.int64)
+    is_text = items.text_row >= 0
+    text_hashes, letters = items.texts.hashes()
+    hashes[is_text] = np.where(text_hashes != 0, tokens.mix(text_hashes), np.uint64(0))
+    length[is_text] = letters
+    bits = items.grid_measure + 0.0
+    np.add.at(hashes, items.grid_item, tokens.mix(bits.view(np.uint64) ^ tokens.mix(items.grid_kind)))
+    rounded = np.rint(items.positions * 100) + 0.0  # ten metres
+    for axis in range(3):
+        salt = np.uint64(axis + 1) << np.uint64(60)
+        np.add.at(
+            hashes,
+            items.position_item,
+            tokens.mix(np.ascontiguousarray(rounded[:, axis]).view(np.uint64) ^ salt),
+        )
+    return hashes, length
+
+
+def _value_buckets(items: Items) -> npt.NDArray[np.int64]:
+    text = items.text_row >= 0
+    return np.where(text, tokens.value_buckets(items.hash, True), tokens.value_buckets(items.hash, False))

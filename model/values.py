@@ -1,0 +1,189 @@
+"""What a value is: text, number, date, duration, price, coordinate, code or list, recognised from the value.
+
+A kind decides how a value is compared. Everything but text, codes and lists of them has a *measure*: one
+float in the kind's base unit (numbers as they are, dates in days, durations in seconds, prices in units of
+their currency), or three floats for a position (kilometres on the axes of a unit earth).
+"""
+
+import math
+import re
+from datetime import date
+from enum import IntEnum
+from functools import lru_cache
+
+from stream.events import Scalar, Value
+
+EARTH_RADIUS_KM = 6371.0
+MAX_LIST_ITEMS = 32  # further elements of a list are not looked at
+
+Measure = float | tuple[float, float, float]
+
+
+class Kind(IntEnum):
+    """Stored in checkpoints: never renumber."""
+
+    TEXT = 1
+    NUMBER = 2
+    DATE = 3
+    DURATION = 4
+    PRICE = 5
+    COORDINATE = 6
+    CODE = 7
+    LIST = 8
+    LATITUDE = 9  # half a coordinate: joined with the same entity's LONGITUDE
+    LONGITUDE = 10
+
+
+_NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d{1,3})?"
+_CURRENCY = r"(?:[$€£¥]|USD|EUR|GBP|JPY|CHF)"
+_MONTHS = {"janfebmaraprmayjunjulaugsepoctnovdec"[3 * k : 3 * k + 3]: k + 1 for k in range(12)}
+_MONTH = r"(?P<month>[A-Za-z]{3,9})\.?"
+
+_NUMBER_RE = re.compile(_NUMBER)
+_PRICE_RE = re.compile(rf"{_CURRENCY}\s*(?P<a>{_NUMBER})|(?P<b>{_NUMBER})\s*{_CURRENCY}")
+_CLOCK_RE = re.compile(r"(?:(\d{1,3}):)?(\d{1,3}):([0-5]\d)(\.\d+)?")
+_UNITS_RE = re.compile(
+    r"(?i)P?T?(?=\d)(?:(\d+)\s*h(?:ours?|rs?)?)?\s*(?:(\d+)\s*m(?:in(?:ute)?s?\.?)?)?\s*(?:(\d+)\s*s(?:ec(?:ond)?s?\.?)?)?"
+)
+_DATE_RES = (
+    re.compile(r"(?P<year>\d{4})[-/.](?P<m>\d{1,2})[-/.](?P<day>\d{1,2})(?:[T ]\d\d:\d\d.*)?"),
+    re.compile(r"(?P<day>\d{1,2})[-/.](?P<m>\d{1,2})[-/.](?P<year>\d{4})"),
+    re.compile(rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th)?[-\s]\s*{_MONTH}\s*[-\s,]\s*(?P<year>\d{{4}}|\d\d)"),
+    re.compile(rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s*,?\s+(?P<year>\d{{4}})"),
+)
+_COORDINATE_RE = re.compile(r"([+-]?\d{1,2}\.\d+)\s*[,; ]\s*([+-]?\d{1,3}\.\d+)")
+_POINT_RE = re.compile(r"(?i)point\s*\(\s*(?P<lon>[+-]?[\d.]+)\s+(?P<lat>[+-]?[\d.]+)\s*\)")
+_CODE_RE = re.compile(r"(?=[^\s]*\d)[A-Za-z0-9][A-Za-z0-9_./:\-]{1,31}")
+_WORD_RE = re.compile(r"[a-z]+")
+_LATITUDES = frozenset({"lat", "latitude"})
+_LONGITUDES = frozenset({"lon", "lng", "long", "longitude"})
+
+
+def recognise(value: Value) -> Kind:
+    """The kind of one value by itself, without its key."""
+    if isinstance(value, list):
+        return Kind.COORDINATE if position(value) else Kind.LIST
+    if isinstance(value, bool):
+        return Kind.TEXT
+    if isinstance(value, int | float):
+        return Kind.NUMBER if measure(Kind.NUMBER, value) is not None else Kind.TEXT
+    return _recognise_text(value.strip())
+
+
+def recognise_key(name: str) -> Kind | None:
+    """LATITUDE or LONGITUDE for attribute names that say so (`lat`, `latitude_deg`, `geo.lng`)."""
+    words = set(_WORD_RE.findall(name.casefold()))
+    if words & _LATITUDES:
+        return Kind.LATITUDE
+    return Kind.LONGITUDE if words & _LONGITUDES else None
+
+
+def measure(kind: Kind, value: Scalar) -> float | None:
+    """The value in its kind's base unit, None when the value is not of this kind."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        if kind in (Kind.DATE, Kind.COORDINATE, Kind.TEXT, Kind.CODE):
+            return None
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        return number if math.isfinite(number) else None
+    return _measure_text(kind, value.strip()) if len(value) <= 64 else None
+
+
+def position(value: Value) -> tuple[float, float, float] | None:
+    """A coordinate as x, y, z in kilometres; None when the value is none."""
+    if isinstance(value, str):
+        text = value.strip()
+        if match := _COORDINATE_RE.fullmatch(text):
+            return on_sphere(float(match[1]), float(match[2]))
+        if match := _POINT_RE.fullmatch(text):
+            latitude, longitude = _float(match["lat"]), _float(match["lon"])
+            return None if latitude is None or longitude is None else on_sphere(latitude, longitude)
+        return None
+    if isinstance(value, list) and len(value) == 2:
+        a, b = value
+        if isinstance(a, float) and isinstance(b, float):
+            return on_sphere(a, b)
+    return None
+
+
+def on_sphere(latitude: float, longitude: float) -> tuple[float, float, float] | None:
+    """Degrees to kilometres on three axes: near is near, at the poles and at the date line too."""
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):
+        return None
+    phi, theta = math.radians(latitude), math.radians(longitude)
+    flat = EARTH_RADIUS_KM * math.cos(phi)
+    return flat * math.cos(theta), flat * math.sin(theta), EARTH_RADIUS_KM * math.sin(phi)
+
+
+@lru_cache(maxsize=4096)
+def _recognise_text(text: str) -> Kind:
+    if not any(map(str.isdigit, text[:64])) or len(text) > 64:
+        return Kind.TEXT
+    if _NUMBER_RE.fullmatch(text):
+        leading_zero = len(text) > 1 and text[0] == "0" and text.isdigit()
+        return Kind.CODE if leading_zero or len(text) > 18 else Kind.NUMBER
+    if position(text):
+        return Kind.COORDINATE
+    for kind in (Kind.PRICE, Kind.DURATION, Kind.DATE):
+        if _measure_text(kind, text) is not None:
+            return kind
+    return Kind.CODE if _CODE_RE.fullmatch(text) else Kind.TEXT
+
+
+def _measure_text(kind: Kind, text: str) -> float | None:
+    match kind:
+        case Kind.NUMBER | Kind.LATITUDE | Kind.LONGITUDE:
+            return _float(text)
+        case Kind.PRICE:
+            found = _PRICE_RE.fullmatch(text)
+            return _float(found["a"] or found["b"] or "") if found else _float(text)
+        case Kind.DURATION:
+            return _seconds(text)
+        case Kind.DATE:
+            return _days(text)
+        case _:
+            return None
+
+
+def _float(text: str) -> float | None:
+    if not text or not _NUMBER_RE.fullmatch(text):
+        return None
+    try:
+        number = float(text.replace(",", ""))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _seconds(text: str) -> float | None:
+    if match := _CLOCK_RE.fullmatch(text):
+        hours, minutes, seconds, fraction = match.groups()
+        return int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + float(fraction or 0)
+    match = _UNITS_RE.fullmatch(text)
+    if match is None or not any(match.groups()):
+        return None
+    hours, minutes, seconds = (int(group or 0) for group in match.groups())
+    return float(hours * 3600 + minutes * 60 + seconds)
+
+
+def _days(text: str) -> float | None:
+    for pattern in _DATE_RES:
+        if match := pattern.fullmatch(text):
+            break
+    else:
+        return None
+    parts = match.groupdict()
+    year, day = int(parts["year"]), int(parts["day"])
+    if len(parts["year"]) == 2:
+        year += 1900 if year >= 69 else 2000  # as POSIX strptime does
+    month = int(parts["m"]) if parts.get("m") else _MONTHS.get(parts["month"][:3].lower(), 0)
+    if month > 12 >= day:
+        month, day = day, month
+    try:
+        return float(date(year, month, day).toordinal())
+    except ValueError:
+        return None
