@@ -13,7 +13,8 @@
 
 What makes the outcome independent of the order of rows: an entity that is made of cells follows from its
 id alone. Its id is `type/` and the cell, or `type/` and the template when names are not unique, and only
-columns of that template may be used in its own relations.
+columns of that template may be used in its own relations. Relations that make entities of one type say the
+same about them.
 
 Cells: blank and null are absent values, text is stripped. A text that is a number's literal without leading
 zeros, up to 15 digits before the point, is a number (`12`, `-3.5`, `1e-05`; not `007`, `1E5`), whatever the
@@ -21,7 +22,7 @@ other cells hold; `kind` overrides that.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -110,6 +111,7 @@ class SourceMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("id: say which column holds a row's id (or map nothing, for canonical events)")
         elif self.triples is not None and self.file:
             raise ValueError("triples: belong to rows that are mapped; set `id`")
+        _check_one_form_per_type(self.relations, {})
 
     @property
     def files(self) -> list[str]:
@@ -129,6 +131,20 @@ class SourceMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         names += [attribute.column for attribute in self.named_attributes().values()]
         names += [column for relation in self.relations.values() for column in relation.columns()]
         return [column for column in dict.fromkeys(names) if column not in self.optional]
+
+
+def _check_one_form_per_type(relations: Mapping[str, Relation], seen: dict[str, object]) -> None:
+    """Raises ValueError when a type's entities would depend on which relation mentions them first."""
+    for name, relation in relations.items():
+        if relation.type is not None:
+            template = Template(relation.id or relation.column)
+            form = (template.literals, template.columns.index(relation.column), relation.relations)
+            if seen.setdefault(relation.type, form) != form:
+                raise ValueError(
+                    f"relations.{name}: another relation makes entities of type {relation.type!r} with "
+                    "another `id` or other `relations`; write the same for both"
+                )
+        _check_one_form_per_type(relation.relations, seen)
 
 
 class Template:

@@ -66,11 +66,7 @@ class RowMapper:
                 for name, attribute in self._attributes.items()
                 if (value := _attribute(row.get(attribute.column), attribute)) is not None
             },
-            relations={
-                name: targets
-                for name, relation in self._relations.items()
-                if (targets := relation.targets(row, made))
-            },
+            relations=_targets(self._relations, row, made),
             version=self._version(row),
         )
         events = [*made.values(), own]
@@ -127,10 +123,15 @@ class _ReadyRelation:
             if kind is not None:
                 target = f"{kind}/{target}"
                 if target not in made:
-                    relations = {n: ids for n, r in self._nested.items() if (ids := r.targets(row, made))}
+                    relations = _targets(self._nested, row, made)
                     made[target] = Upsert(self._source, target, kind, {"name": text}, relations)
             ids.append(target)
         return ids
+
+
+def _targets(relations: dict[str, _ReadyRelation], row: Row, made: dict[str, Upsert]) -> dict[str, list[str]]:
+    found = {name: relation.targets(row, made) for name, relation in relations.items()}
+    return {name: targets for name, targets in found.items() if targets}
 
 
 def _text(cell: object, column: str, reason: str = "bad-value") -> str:
