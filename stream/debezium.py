@@ -11,7 +11,7 @@ import msgspec
 from stream.errors import InvalidInput
 from stream.tables import decode_object
 
-ROW_OPERATIONS = {"c", "u", "r"}  # create, update, read (snapshot)
+ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)
 
 
 def changed_row(value: bytes | None) -> dict[str, object] | None:

@@ -31,11 +31,18 @@ def read_sources(path: Path) -> dict[str, SourceMapping]:
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-        return msgspec.convert(document.get("sources", {}), dict[str, SourceMapping])
+        tables = msgspec.convert(document.get("sources", {}), dict[str, dict[str, object]])
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    sources = {}
+    for name, table in tables.items():
+        try:
+            sources[name] = msgspec.convert(table, SourceMapping)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{path}: [sources.{name}]: {error}") from error
+    return sources
 
 
 def map_row(source: str, mapping: SourceMapping, row: Row) -> list[EntityEvent]:

@@ -27,10 +27,6 @@ class RowMapper:
         self._attributes = mapping.named_attributes()
         self._relations = {name: _ReadyRelation(source, r) for name, r in mapping.relations.items()}
 
-    @property
-    def id_columns(self) -> tuple[str, ...]:
-        return self._id.columns
-
     def row_id(self, row: Row) -> str:
         """The id of a row, or of its key.
 

@@ -1,0 +1,522 @@
+"""Rows, change streams and triples become entity events; everything else gets a reason."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.aligner import LinkChange
+from stream.columns import Template
+from stream.errors import ConfigError, InvalidInput
+from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
+from stream.mapping import SourceMapping, make_decoder, map_row, read_canonical, read_events, read_sources
+
+FILMS = """
+[sources.imdb]
+file = "imdb.csv"
+topic = "shop.public.film"
+id = "id"
+type = "film"
+attributes = ["title", "year"]
+[sources.imdb.relations.starring]
+column = "actor"
+separator = ";"
+type = "person"
+[sources.imdb.relations.sequel_of]
+column = "prequel"
+"""
+
+AIRPORTS = """
+[sources.airports]
+file = "airports.tsv"
+id = "row"
+type = "airport"
+attributes = {label = "name"}
+[sources.airports.relations.city]
+column = "city"
+type = "city"
+id = "{country}/{city}"
+[sources.airports.relations.city.relations.country]
+column = "country"
+type = "country"
+"""
+
+
+def mapping(text: str) -> SourceMapping:
+    """The one source of a TOML text."""
+    return next(iter(msgspec.toml.decode(text, type=dict[str, dict[str, SourceMapping]])["sources"].values()))
+
+
+def upserts(events: Sequence[EntityEvent]) -> dict[str, Upsert]:
+    return {event.id: event for event in events if isinstance(event, Upsert)}
+
+
+def film(**cells: object) -> dict[str, object]:
+    return {"id": "1", "title": "", "year": "", "actor": "", "prequel": ""} | cells
+
+
+# --- one row
+
+
+def test_a_row_becomes_its_entities() -> None:
+    row = film(id=" 7 ", title="Alien ", year="1979", actor="S. Weaver; J. Hurt;;S. Weaver", prequel="3")
+    events = map_row("imdb", mapping(FILMS), row)
+    assert events == [
+        Upsert("imdb", "person/S. Weaver", "person", {"name": "S. Weaver"}),
+        Upsert("imdb", "person/J. Hurt", "person", {"name": "J. Hurt"}),
+        Upsert(
+            "imdb",
+            "7",
+            "film",
+            {"title": "Alien", "year": 1979},
+            {"starring": ["person/S. Weaver", "person/J. Hurt"], "sequel_of": ["3"]},
+        ),
+    ]
+
+
+def test_blank_and_null_cells_are_absent() -> None:
+    assert map_row("imdb", mapping(FILMS), film(title="  ", year=None, actor=" ; ")) == [
+        Upsert("imdb", "1", "film")
+    ]
+
+
+def test_json_cells_keep_their_types_and_lists() -> None:
+    row = film(id=5, title=["Alien", None, "Alien: 1979"], year=1979.5, actor=["A; B", "C"], prequel=4)
+    events = upserts(map_row("imdb", mapping(FILMS), row))
+    assert events["5"].attributes == {"title": ["Alien", "Alien: 1979"], "year": 1979.5}
+    assert events["5"].relations == {
+        "starring": ["person/A", "person/B", "person/C"],
+        "sequel_of": ["4"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("12", 12),
+        ("-3.50", -3.5),
+        ("0", 0),
+        ("0.5", 0.5),
+        ("1e-05", 1e-05),
+        ("007", "007"),
+        ("1E5", "1E5"),
+        ("+1", "+1"),
+        ("1.", "1."),
+        (".5", ".5"),
+        ("1,000", "1,000"),
+        ("nan", "nan"),
+        ("1e+999", "1e+999"),
+        ("123456789012345", 123456789012345),
+        ("1234567890123456", "1234567890123456"),
+        ("1999-01-02", "1999-01-02"),
+        ("٣", "٣"),
+    ],
+)
+def test_which_texts_are_numbers(text: str, value: object) -> None:
+    (event,) = map_row("imdb", mapping(FILMS), film(year=text))
+    assert isinstance(event, Upsert)
+    assert event.attributes == {"year": value}
+    assert type(event.attributes["year"]) is type(value)
+
+
+def test_kinds_and_separators_of_attributes() -> None:
+    source = SourceMapping(
+        id="id",
+        attributes=msgspec.convert(
+            {
+                "title": {"column": "t", "kind": "text"},
+                "price": {"column": "p", "kind": "number"},
+                "tags": {"column": "g", "separator": "|"},
+            },
+            dict[str, Any],
+        ),
+    )
+    source = msgspec.convert(msgspec.to_builtins(source), SourceMapping)
+    (event,) = map_row("s", source, {"id": "1", "t": "1984", "p": "9.5", "g": "a| |12"})
+    assert isinstance(event, Upsert)
+    assert event.attributes == {"title": "1984", "price": 9.5, "tags": ["a", 12]}
+    with pytest.raises(InvalidInput, match="p: 'free' is not a number"):
+        map_row("s", source, {"id": "1", "t": None, "p": "free", "g": None})
+
+
+def test_type_column_and_version() -> None:
+    source = SourceMapping(id="id", type="thing", type_column="kind", version="v")
+    row = {"id": "1", "kind": "film", "v": "17"}
+    assert map_row("s", source, row) == [Upsert("s", "1", "film", version=17)]
+    assert map_row("s", source, row | {"kind": "", "v": ""}) == [Upsert("s", "1", "thing")]
+
+
+def test_an_entity_made_of_cells_leads_on() -> None:
+    row = {"row": "1", "name": "O'Hare", "city": "Chicago", "country": "US"}
+    events = upserts(map_row("airports", mapping(AIRPORTS), row))
+    assert events["city/US/Chicago"].relations == {"country": ["country/US"]}
+    assert events["country/US"].attributes == {"name": "US"}
+    assert events["1"].attributes == {"label": "O'Hare"}
+
+
+@given(st.lists(st.text("ab/%", max_size=3), min_size=2, max_size=2, unique=True))
+def test_different_cells_give_different_ids(pair: list[str]) -> None:
+    template = Template("{x}/{y}")
+    ids = {template.fill([x, y]) for x in pair for y in pair}
+    assert len(ids) == 4
+
+
+@given(st.permutations(range(6)), st.data())
+def test_the_order_of_rows_does_not_matter(order: list[int], data: st.DataObject) -> None:
+    cells = data.draw(
+        st.lists(
+            st.tuples(st.sampled_from(["Rome", "Paris", ""]), st.sampled_from(["US", "FR", ""])),
+            min_size=6,
+            max_size=6,
+        )
+    )
+    rows = [{"row": str(n), "name": "", "city": c, "country": k} for n, (c, k) in enumerate(cells)]
+    source = mapping(AIRPORTS)
+
+    def state(rows: list[dict[str, str]]) -> dict[str, Upsert]:
+        return upserts([event for row in rows for event in map_row("airports", source, row)])
+
+    assert state(rows) == state([rows[n] for n in order])
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "message"),
+    [
+        (
+            {"id": "1", "title": "x"},
+            "missing-column",
+            "no column 'year', .*; there are 'id', ",
+        ),
+        (film(id=""), "bad-id", "no id"),
+        (film(id=None), "bad-id", "no id"),
+        (film(id=1.5), "bad-id", "not float"),
+        (film(id=True), "bad-id", "not bool"),
+        (film(id="x" * 1025), "bad-id", "1024"),
+        (film(actor="x" * 1025), "bad-id", "1024"),
+        (film(title={"en": "x"}), "bad-value", "title: .* not dict"),
+        (film(title=[["x"]]), "bad-value", "title: .* not list"),
+        (film(actor={"name": "x"}), "bad-value", "actor: .* not dict"),
+        (film(title=float("nan")), "not-finite", "title"),
+        (film(title="x" * 10_000_000), "too-large", "10000001 characters"),
+    ],
+)
+def test_rows_that_cannot_be_used(row: dict[str, object], reason: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message) as caught:
+        map_row("imdb", mapping(FILMS), row)
+    assert caught.value.reason == reason
+
+
+def test_a_version_that_is_no_number() -> None:
+    for bad in ("new", 1.5, 2**63):
+        with pytest.raises(InvalidInput) as caught:
+            map_row("s", SourceMapping(id="id", version="v"), {"id": "1", "v": bad})
+        assert caught.value.reason == "bad-version"
+
+
+def test_optional_columns_may_be_missing() -> None:
+    source = SourceMapping(id="id", attributes=["title", "site"], optional=["site"])
+    assert map_row("s", source, {"id": "1", "title": "x"}) == [Upsert("s", "1", "entity", {"title": "x"})]
+
+
+# --- mappings that say too little or too much
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("colour = 1", r"\[sources.s\]: .*colour"),
+        ('id = "id"\nattributes = {a = {column = "a", kind = "colour"}}', "colour.*kind"),
+        ('attributes = ["a"]', "id: say which column"),
+        ('file = "a.jsonl"\ntriples = "t.csv"', "triples"),
+        ('id = "{a}{b}"', "put a character between"),
+        ('id = "{a"', "not a column or a template"),
+        ('id = "id"\nrelations = {r = {column = "a", id = "{b}"}}', r"must contain \{a\}"),
+        ('id = "id"\nrelations = {r = {column = "a", type = "x/y"}}', "without '/'"),
+        ('id = "id"\nrelations = {r = {column = "a", separator = ""}}', "separator"),
+        ('id = "id"\nrelations = {r = {column = "a", relations = {q = {column = "b"}}}}', "need a type"),
+        (
+            'id = "id"\nrelations = {r = {column = "a", type = "t", relations = {q = {column = "b"}}}}',
+            "column 'b' has to be in the id's template",
+        ),
+        (
+            'id = "id"\n'
+            'relations.r = {column = "a", id = "{b}/{a}", type = "t"}\n'
+            'relations.q = {column = "a", id = "{b}-{a}", type = "t"}',
+            "another relation makes entities of type 't'",
+        ),
+    ],
+)
+def test_wrong_mappings_say_where(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "sameas.toml"
+    path.write_text(f"[sources.s]\n{text}\n")
+    with pytest.raises(ConfigError, match=message):
+        read_sources(path)
+
+
+def test_mapping_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.toml cannot be read"):
+        read_sources(tmp_path / "gone.toml")
+    (tmp_path / "bad.toml").write_text("[sources")
+    with pytest.raises(ConfigError, match=r"bad\.toml"):
+        read_sources(tmp_path / "bad.toml")
+
+
+# --- files
+
+
+def read_all(source: str, text: str, base: Path) -> list[tuple[int, EntityEvent | InvalidInput]]:
+    return list(read_events(source, mapping(text), base))
+
+
+def test_a_table_is_read_with_its_lines(tmp_path: Path) -> None:
+    (tmp_path / "imdb.csv").write_bytes(
+        "\ufeffid,title,year,actor,prequel\n"
+        '1,"two\nlines",1979,A,\n'
+        "\n"
+        "2,short\n"
+        '3,"more, cells",1,B,,,\n'.encode()
+        + b"4,\xff,1,B,\n"
+        + "5,Überfall,1,A;B,\n".encode()
+    )
+    found = read_all("imdb", FILMS, tmp_path)
+    assert [(line, e.id) for line, e in found if isinstance(e, Upsert)] == [
+        (2, "person/A"),
+        (2, "1"),
+        (8, "person/B"),
+        (8, "5"),
+    ]
+    assert [(line, e.reason, str(e)) for line, e in found if isinstance(e, InvalidInput)] == [
+        (5, "malformed", "imdb.csv:5: 2 cells under 5 columns"),
+        (6, "malformed", "imdb.csv:6: 7 cells under 5 columns"),
+        (7, "malformed", "imdb.csv:7: not UTF-8"),
+    ]
+
+
+def test_a_huge_cell_costs_one_row(tmp_path: Path) -> None:
+    (tmp_path / "imdb.csv").write_text(
+        f"id,title,year,actor,prequel\n1,{'x' * 10_000_000},1,,\n2,y,1,,\n",
+    )
+    (_, refusal), (line, event) = read_all("imdb", FILMS, tmp_path)
+    assert isinstance(refusal, InvalidInput) and refusal.reason == "too-large"
+    assert isinstance(event, Upsert) and (line, event.id) == (3, "2")
+
+
+def test_tsv(tmp_path: Path) -> None:
+    (tmp_path / "airports.tsv").write_text('row\tname\tcity\tcountry\n1\tO\'Hare, "Orchard"\tChicago\tUS\n')
+    events = upserts([e for _, e in read_all("airports", AIRPORTS, tmp_path) if isinstance(e, Upsert)])
+    assert events["1"].attributes == {"label": 'O\'Hare, "Orchard"'}
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    text = FILMS.replace("imdb.csv", "imdb.jsonl")
+    rows = [film(id=1), {"id": 2}]
+    (tmp_path / "imdb.jsonl").write_text("\n".join([*map(json.dumps, rows), "{", "[]", ""]))
+    (_, event), *refusals = read_all("imdb", text, tmp_path)
+    assert isinstance(event, Upsert) and event.id == "1"
+    assert [(line, e.reason) for line, e in refusals if isinstance(e, InvalidInput)] == [
+        (2, "missing-column"),
+        (3, "malformed"),
+        (4, "malformed"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["imdb.csv", "imdb.tsv", "imdb.jsonl"])
+def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path, name: str) -> None:
+    contents = {".csv": "id,titel", ".tsv": "id\ttitel", ".jsonl": '{"id": 1, "titel": "x"}'}
+    (tmp_path / name).write_text(contents[Path(name).suffix])
+    with pytest.raises(ConfigError, match=rf"{name}: no column 'title', 'year'.*; there are 'id', 'titel'"):
+        read_all("imdb", FILMS.replace("imdb.csv", name), tmp_path)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"imdb\.csv cannot be read: No such file"):
+        read_all("imdb", FILMS, tmp_path)
+    with pytest.raises(ConfigError, match=r"imdb\.xlsx: unknown suffix; rows are read from \.csv, \.jsonl"):
+        read_all("imdb", FILMS.replace("imdb.csv", "imdb.xlsx"), tmp_path)
+    with pytest.raises(ConfigError, match=r"sources\.s: no file to read"):
+        list(read_events("s", SourceMapping(topic="t", id="id"), tmp_path))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        list(read_canonical(tmp_path / "gone.jsonl"))
+    with pytest.raises(ConfigError, match=r"canonical events in a \.jsonl file"):
+        list(read_canonical(tmp_path / "events.csv"))
+
+
+def test_triples_are_grouped_by_head(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("id,name\n1,Paris\n2,France\n")
+    (tmp_path / "t.csv").write_text("head,relation,tail\n1,in,2\n3,near,1\n1,near,9\n1,in,2\n1,,2\n1,in,4\n")
+    source = SourceMapping(file="e.csv", id="id", attributes=["name"], triples="t.csv")
+    found = list(read_events("fr", source, tmp_path))
+    assert [e.reason for _, e in found if isinstance(e, InvalidInput)] == ["bad-id"]
+    events = upserts([e for _, e in found if isinstance(e, Upsert)])
+    assert events["1"].relations == {"in": ["2", "4"], "near": ["9"]}
+    assert events["2"].relations == {}
+    assert events["3"] == Upsert("fr", "3", "entity", {}, {"near": ["1"]})  # a head without a row
+    assert set(events) == {"1", "2", "3"}
+
+
+def test_a_triples_file_may_stand_alone_and_name_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("s\tp\to\na\tknows\tb\n")
+    source = msgspec.convert(
+        {"type": "person", "triples": {"file": "t.tsv", "head": "s", "relation": "p", "tail": "o"}},
+        SourceMapping,
+    )
+    assert list(read_events("x", source, tmp_path)) == [(0, Upsert("x", "a", "person", {}, {"knows": ["b"]}))]
+
+
+def test_canonical_lines(tmp_path: Path) -> None:
+    lines = [
+        '{"op": "upsert", "source": "a", "id": "1", "type": "t"}',
+        "",
+        '{"op": "delete", "source": "b", "id": "1"}',
+        '{"op": "merge"}',
+    ]
+    (tmp_path / "events.jsonl").write_text("\n".join(lines))
+    found = list(read_canonical(tmp_path / "events.jsonl"))
+    assert found[:2] == [(1, Upsert("a", "1", "t")), (3, Delete("b", "1"))]
+    assert isinstance(found[2][1], InvalidInput) and found[2][1].reason == "malformed"
+    of_one = list(read_events("a", SourceMapping(file="events.jsonl"), tmp_path))
+    assert isinstance(of_one[1][1], InvalidInput) and of_one[1][1].reason == "wrong-source"
+
+
+# --- topics
+
+
+def message(value: object, key: object = None, topic: str = "shop.public.film") -> Message:
+    def encoded(part: object) -> bytes | None:
+        return part if part is None or isinstance(part, bytes) else json.dumps(part).encode()
+
+    return Message(Cause(topic, 0, 1), encoded(key), encoded(value), 0.0)
+
+
+def decode(value: object, key: object = None, topic: str = "shop.public.film") -> Sequence[object]:
+    sources = {"imdb": mapping(FILMS), "plain": SourceMapping(topic="plain")}
+    return make_decoder(sources, "sameas.entities", "sameas.links")(message(value, key, topic))
+
+
+ROW = film(id="tt1", title="Alien")
+KEYS = [{"id": "tt1"}, {"schema": {"type": "struct"}, "payload": {"id": "tt1"}}, "tt1", b"tt1"]
+
+
+@pytest.mark.parametrize("operation", ["c", "u", "r"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_envelopes_and_plain_rows_mean_the_same(operation: str, wrapped: bool) -> None:
+    envelope: dict[str, object] = {"before": None, "after": ROW, "op": operation, "source": {}, "ts_ms": 1}
+    value = {"schema": {"type": "struct"}, "payload": envelope} if wrapped else envelope
+    expected = [Upsert("imdb", "tt1", "film", {"title": "Alien"})]
+    assert decode(value, {"id": "tt1"}) == decode(ROW) == expected
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {"op": "d", "before": {"id": "other"}, "after": None},
+        {"op": "d", "before": None},
+        {"schema": {}, "payload": {"op": "d", "before": None, "after": None}},
+        {"schema": {}, "payload": None},
+    ],
+)
+def test_every_form_of_a_deletion(key: object, value: object) -> None:
+    assert decode(value, key) == [Delete("imdb", "tt1")]
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"), [(b"12", "12"), ({"id": 12}, "12"), (b"007", "007"), (b"null", "null")]
+)
+def test_bare_keys_are_ids_as_they_are_written(key: object, expected: str) -> None:
+    assert decode(None, key) == [Delete("imdb", expected)]
+
+
+def test_a_key_of_several_columns_is_the_id_that_the_rows_have() -> None:
+    source = SourceMapping(topic="t", id="{kind}/{number}")
+    decoder = make_decoder({"s": source}, "e", "l")
+    (event,) = decoder(message({"kind": "a/b", "number": 7}, topic="t"))
+    assert isinstance(event, Upsert)
+    assert decoder(message(None, {"kind": "a/b", "number": 7}, "t")) == [Delete("s", event.id)]
+    with pytest.raises(InvalidInput, match="no object with kind, number") as caught:
+        decoder(message(None, b"7", "t"))
+    assert caught.value.reason == "no-key"
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "reason"),
+    [
+        (None, None, "no-key"),
+        ({"op": "d", "before": {"id": "tt1"}, "after": None}, None, "no-key"),
+        (None, {"number": 1}, "no-key"),
+        (None, b"\xff", "no-key"),
+        (None, b"", "bad-id"),
+        (None, {"id": None}, "bad-id"),
+        (b"", None, "malformed"),
+        (b"{", None, "malformed"),
+        (b"\xff", None, "malformed"),
+        (b"[1]", None, "malformed"),
+        (b"[" * 100_000, None, "malformed"),
+        ({"schema": {}, "payload": 7}, None, "malformed"),
+        ({"op": "u", "after": None}, {"id": "tt1"}, "malformed"),
+        ({"op": "t", "before": None, "after": None}, None, "unsupported-op"),
+        ({"id": "tt1"}, None, "missing-column"),
+        (b'"' + b"x" * 10_000_000 + b'"', None, "too-large"),
+    ],
+)
+def test_messages_that_cannot_be_used(value: object, key: object, reason: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode(value, key)
+    assert caught.value.reason == reason
+
+
+@given(st.binary(max_size=60) | st.none(), st.binary(max_size=20) | st.none())
+def test_no_message_raises_anything_else(value: bytes | None, key: bytes | None) -> None:
+    for topic in ("shop.public.film", "plain", "sameas.entities", "sameas.links"):
+        try:
+            decode(value, key, topic)
+        except InvalidInput as error:
+            assert error.reason and error.reason == error.reason.lower()
+
+
+json_values = st.recursive(
+    st.sampled_from([None, True, 1.5, 7, -(2**70), "d", "u", "x"]),
+    lambda part: st.lists(part, max_size=3) | st.dictionaries(st.sampled_from(["op", "after", "id"]), part),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*ROW, "op", "after", "before", "payload", "schema"]), json_values))
+def test_no_row_raises_anything_else(row: dict[str, object]) -> None:
+    try:
+        decode(ROW | row, {"id": "1"})
+    except InvalidInput as error:
+        assert error.reason
+
+
+def test_canonical_topics() -> None:
+    event = {"op": "upsert", "source": "plain", "id": "1", "type": "t"}
+    assert (
+        decode(event, topic="plain") == decode(event, None, "sameas.entities") == [Upsert("plain", "1", "t")]
+    )
+    assert decode(None, b"plain:1", "sameas.entities") == [Delete("plain", "1")]
+    with pytest.raises(InvalidInput) as caught:
+        decode(event | {"source": "other"}, topic="plain")
+    assert caught.value.reason == "wrong-source"
+
+
+def test_links() -> None:
+    link = {"left": "a:1", "right": "b:2", "verdict": "different"}
+    assert decode(link, topic="sameas.links") == [LinkChange("a:1", "b:2", Link("a:1", "b:2", "different"))]
+    assert decode(None, b"a:1|b:2", "sameas.links") == [LinkChange("a:1", "b:2", None)]
+
+
+def test_topics_have_one_meaning() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode({}, topic="somebody.elses")
+    assert caught.value.reason == "unknown-topic"
+    with pytest.raises(ConfigError, match=r"sources\.b\.topic: t is already read"):
+        make_decoder({"a": SourceMapping(topic="t"), "b": SourceMapping(topic="t")}, "e", "l")
+    with pytest.raises(ConfigError, match=r"sources\.a\.topic: e is already read"):
+        make_decoder({"a": SourceMapping(topic="e")}, "e", "l")
