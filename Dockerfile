@@ -1,0 +1,32 @@
+# The worker: `sameas run` as an ordinary user, with a health check. Other commands: docker run sameas feed ...
+FROM python:3.11-slim
+
+# The build for CPUs alone: PyPI's would bring gigabytes of CUDA.
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+
+RUN useradd --uid 10001 --create-home sameas \
+    && install --directory --owner sameas --group sameas /state /checkpoint
+
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE ./
+RUN pip install --no-cache-dir --index-url "$TORCH_INDEX_URL" \
+    "$(sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)"
+COPY index index
+COPY model model
+COPY stream stream
+RUN pip install --no-cache-dir .
+
+ENV PYTHONUNBUFFERED=1 \
+    SAMEAS_STATE__DIR=/state \
+    SAMEAS_MODEL__DIR=/checkpoint \
+    SAMEAS_METRICS__PORT=9464
+USER 10001
+WORKDIR /home/sameas
+VOLUME /state
+
+# A large state takes a while to open; a worker that is not ready after that is replaced by whoever watches.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9464/readyz', timeout=4)"]
+
+ENTRYPOINT ["sameas"]
+CMD ["run"]

@@ -1,0 +1,53 @@
+# `make demo` and `make test` set up whatever is missing: they need CPython 3.11 with pip, and nothing else.
+#
+#   make demo [SMALL=1] [REPORT=FILE]   the whole way on real data, in under five minutes
+#   make test [ARGS="-k mapping"]       all tests
+#   make check                          formatting, lint, types, compose file: what CI checks
+#   make clean                          removes the virtual environment and caches
+#
+# pip takes its index and proxy from its own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf). On Linux,
+# PyPI's torch brings gigabytes of CUDA; the build for CPUs alone comes with
+#
+#   make demo TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3.11
+VENV ?= .venv
+TORCH_INDEX_URL ?=
+SMALL ?=
+REPORT ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check install clean
+
+help:
+	@sed -n '/^#   make/s/^#   //p' Makefile
+
+demo: $(STAMP)
+	$(BIN)/sameas demo $(if $(SMALL),--small) $(if $(REPORT),--report "$(REPORT)")
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+install: $(STAMP)
+
+# torch first: whatever else is installed is then satisfied by this build and does not pull in another.
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: CPython 3.11 is needed; say where: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX_URL),--index-url "$(TORCH_INDEX_URL)") \
+		"$$(sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)"
+	$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,96 @@
+"""The project's shell: imports, the compose file, CI and what the pages say."""
+
+import importlib
+import importlib.resources
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from stream.config import load
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    return document
+
+
+@pytest.mark.parametrize("name", ["stream", "model", "index"])
+def test_imports_resolve_to_this_checkout(name: str) -> None:
+    """The names are common words, and another installed package may have them."""
+    file = importlib.import_module(name).__file__
+    assert file is not None and Path(file).resolve().is_relative_to(ROOT.resolve())
+
+
+def test_every_dependency_is_pinned(project: dict[str, Any]) -> None:
+    extras = project["project"]["optional-dependencies"]
+    names = [*project["project"]["dependencies"], *extras["demo"], *extras["dev"]]
+    assert [name for name in names if "==" not in name] == ["sameas[demo]"]
+    assert names[0].startswith("torch==")
+
+
+def test_the_compose_file_is_valid(compose: dict[str, Any]) -> None:
+    vendored = (
+        importlib.resources.files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"
+    )
+    jsonschema.Draft7Validator(json.loads(vendored.read_bytes())).validate(compose)
+
+
+def test_the_worker_waits_for_topics_and_is_an_ordinary_user(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert services["kafka"]["image"] == "apache/kafka:4.1.1"
+    assert services["topics"]["depends_on"]["kafka"]["condition"] == "service_healthy"
+    worker = services["worker"]
+    assert worker["depends_on"]["topics"]["condition"] == "service_completed_successfully"
+    assert worker["user"].partition(":")[0] not in ("0", "root", "")
+    assert worker["healthcheck"]["test"]
+
+
+def test_the_settings_that_the_image_sets_exist(compose: dict[str, Any]) -> None:
+    in_image = re.findall(r"(SAMEAS_\w+)=(\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    environment = dict(in_image) | compose["services"]["worker"]["environment"]
+    assert len(environment) == 4
+    settings = load(environ=environment).settings
+    assert settings.kafka.servers == ["kafka:19092"]
+    assert settings.metrics.port == 9464 and settings.state.dir == Path("/state")
+
+
+def test_ci_can_be_run() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "make --no-print-directory check" in script.read_text(encoding="utf-8")
+
+
+def test_the_changelog_knows_the_version(project: dict[str, Any]) -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## Unreleased" in text or f"## {project['project']['version']}" in text
+
+
+def test_commands_in_the_readme_exist() -> None:
+    from stream.cli import main
+
+    readme = ROOT / "README.md"
+    if not readme.exists():
+        pytest.skip("no README.md yet")
+    blocks = re.findall(r"```.*?\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.S)
+    named = {
+        name for block in blocks for name in re.findall(r"^\$? ?sameas ([a-z][a-z-]+)", block, flags=re.M)
+    }
+    assert named <= set(main.commands)
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M))
+    made = {name for block in blocks for name in re.findall(r"^\$? ?make ([a-z]+)", block, flags=re.M)}
+    assert made <= targets
