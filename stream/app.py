@@ -1,0 +1,287 @@
+"""The worker: Faust around the aligner.
+
+Faust reads the topics and keeps the group; what is done with a micro-batch stands in `stream/work.py`, and
+where reading begins in `stream/positions.py`. Four of Faust's habits would lose messages or hang and are
+worked around here: it acknowledges what it cannot decode (so it gets raw bytes), it acknowledges when `take`
+fails (so `noack_take`, and acknowledgements after the outputs are in the broker), it goes on when an agent is
+dead (so a crashing supervisor), and it does not end while a broker is away (so a deadline).
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import faust
+import mode
+from faust.types import TP
+
+from stream.aligner import Aligner
+from stream.config import Settings
+from stream.console import tell
+from stream.errors import BrokerError, StateError
+from stream.events import Cause, Message
+from stream.metrics import Metrics, serve
+from stream.positions import PositionedTransport
+from stream.security import faust_credentials
+from stream.shutdown import Deadline, stop_on_signals
+from stream.topics import ensure_topics, input_specs
+from stream.work import Work
+
+PROGRESS_SECONDS = 5.0
+FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
+MAX_MESSAGE_BYTES = 4_000_000  # what the producer lets through; the broker's own limit decides
+
+OpenAligner = Callable[[], Aligner]
+
+
+def run_worker(settings: Settings, open_aligner: OpenAligner) -> None:
+    """Consumes until SIGTERM or Ctrl-C; then returns within ten seconds, or ends the process.
+
+    Args:
+        open_aligner: called once, in the thread that the aligner will live in.
+
+    Raises:
+        SameasError: broker, topics, state or model cannot be used, or only a part of a topic was assigned.
+    """
+    asyncio.run(_run(settings, open_aligner))
+
+
+async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
+    stop, deadline = asyncio.Event(), Deadline()
+    stop_on_signals(stop, deadline)
+    loop = asyncio.get_running_loop()
+    thread = ThreadPoolExecutor(1, thread_name_prefix="aligner")
+
+    async def unless_stopped(step: Awaitable[Any]) -> Any:
+        waiting = asyncio.ensure_future(step)
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            tell("stopped before it was ready")
+            sys.stdout.flush()
+            os._exit(
+                0
+            )  # a thread may be inside a library that cannot be interrupted; nothing was consumed yet
+        stopped.cancel()
+        return waiting.result()
+
+    partitions = await unless_stopped(loop.run_in_executor(thread, ensure_topics, settings))
+    aligner = await unless_stopped(loop.run_in_executor(thread, open_aligner))
+    metrics = Metrics()
+    worker = Worker(settings, Work(aligner, thread, settings.topics, metrics), metrics, partitions)
+    try:
+        if address := serve(settings.metrics, metrics, worker.is_ready):
+            tell(f"health and metrics at {address}/readyz and /metrics")
+        await unless_stopped(worker.app.start())
+        await worker.wait(stop)
+    except BaseException as error:
+        deadline.start(str(error) or type(error).__name__)
+        raise
+    finally:
+        deadline.start()
+        await worker.stop()
+        thread.shutdown()
+
+
+class Worker:
+    """A Faust app with one agent, and what is known about its progress."""
+
+    def __init__(
+        self, settings: Settings, work: Work, metrics: Metrics, partitions: Mapping[str, int]
+    ) -> None:
+        self._settings = settings
+        self._work = work
+        self._metrics = metrics
+        self._partitions = partitions
+        self._inputs = [spec.name for spec in input_specs(settings)]
+        self._next: dict[TP, int] = {}  # after the last message whose outcome is published
+        self._role = "starting"
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._background: list[asyncio.Task[None]] = []
+        self.app = self._build_app()
+
+    def is_ready(self) -> bool:
+        """Has been assigned everything and knows where to read, or stands by for the worker that has."""
+        return self._role in ("active", "standby") and not self._failure.done()
+
+    async def wait(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set. Raises what ended the work otherwise."""
+        self._background = [
+            asyncio.create_task(self._guarded(self._report_progress())),
+            asyncio.create_task(self._guarded(self._drain_backlog())),
+        ]
+        stopped = asyncio.create_task(stop.wait())
+        crashed = asyncio.create_task(self.app._crashed.wait())
+        await asyncio.wait([stopped, crashed, self._failure], return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopped, crashed):
+            task.cancel()
+        if self._failure.done():
+            self._failure.result()
+        if self.app.crash_reason is not None:
+            raise self.app.crash_reason
+
+    async def stop(self) -> None:
+        """Lets the batch in flight finish, commits, leaves the group and closes the state."""
+        self._role = "stopping"
+        for task in self._background:
+            task.cancel()
+        try:
+            await asyncio.wait_for(self._work.lock.acquire(), FINISH_SECONDS)
+        except TimeoutError:
+            tell("the batch in flight is not finished; it will be done again")
+        await self.app.stop()
+        await self._work.close()
+        totals = self._work.totals
+        tell(
+            f"stopped; received {totals.received} = applied {totals.applied} + stale {totals.stale} "
+            f"+ dead-lettered {totals.dead_lettered}"
+        )
+
+    def _build_app(self) -> faust.App:
+        kafka, align = self._settings.kafka, self._settings.align
+        app = _App(
+            kafka.group_id,
+            broker=";".join(f"kafka://{server}" for server in kafka.servers),
+            broker_credentials=faust_credentials(kafka),
+            broker_session_timeout=kafka.session_timeout_seconds,
+            broker_heartbeat_interval=kafka.session_timeout_seconds / 4,
+            broker_request_timeout=max(30.0, kafka.session_timeout_seconds),
+            broker_client_id="sameas",
+            consumer_auto_offset_reset="earliest",
+            stream_buffer_maxsize=2 * align.batch_size,
+            stream_wait_empty=False,  # positions come from the state, so nothing has to be waited for
+            producer_max_request_size=MAX_MESSAGE_BYTES,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            store="memory://",
+            web_enabled=False,
+            autodiscover=False,
+        )
+        app.transport = PositionedTransport(app, self._start_positions)
+        inputs = app.topic(
+            *self._inputs, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+        )
+
+        async def align_entities(stream: Any) -> None:
+            await self._guarded(self._consume(stream))
+
+        app.agent(inputs, name="align", concurrency=1, supervisor_strategy=mode.CrashingSupervisor)(
+            align_entities
+        )
+        app.on_partitions_assigned.connect(self._on_assigned)
+        return app
+
+    async def _consume(self, stream: Any) -> None:
+        align = self._settings.align
+        stream = stream.noack()
+        async for events in stream.noack_take(align.batch_size, within=max(align.linger_ms, 1) / 1000):
+            messages = [_message(event.message) for event in events]
+            await self._work.step(messages, self.app.producer.send)
+            for event in events:
+                await stream.ack(event)
+                self._next[event.message.tp] = event.message.offset + 1
+
+    async def _start_positions(self, assigned: set[TP]) -> Mapping[TP, int]:
+        """Called before fetching begins, at the start and after every rebalance."""
+        self._check_whole(assigned)
+        await self._work.publish_pending(self.app.producer.send)
+        consumer = self.app.consumer
+        ends = await consumer.highwaters(*assigned)
+        beginnings = await consumer.earliest_offsets(*assigned)
+        positions = {}
+        for tp in assigned:
+            applied = await self._work.next_offset(tp.topic, tp.partition)
+            if applied is not None and applied > ends[tp]:
+                raise StateError(
+                    f"state directory {self._settings.state.dir} has applied {applied} messages of "
+                    f"{tp.topic}, partition {tp.partition}, but the broker has only {ends[tp]}: it is another broker or "
+                    "another topic; take another state.dir, or delete this one to rebuild it"
+                )
+            if applied is not None and applied < beginnings[tp]:
+                tell(
+                    f"warning: messages {applied} to {beginnings[tp] - 1} of {tp.topic}, partition "
+                    f"{tp.partition}, were removed by the broker before they were read; delete the state "
+                    "directory to rebuild"
+                )
+            positions[tp] = max(beginnings[tp], applied or 0)
+        self._next = dict(positions)
+        behind = sum(ends[tp] - positions[tp] for tp in assigned)
+        self._role = "active"
+        tell(f"ready: {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")
+        return positions
+
+    def _check_whole(self, assigned: set[TP]) -> None:
+        """Half a graph gives wrong alignments silently."""
+        for topic in self._inputs:
+            count = self.app.consumer.topic_partitions(topic) or self._partitions[topic]
+            missing = [number for number in range(count) if TP(topic, number) not in assigned]
+            if missing:
+                raise BrokerError(
+                    f"this worker was assigned only a part of the input: {count - len(missing)} of {count} "
+                    f"partitions of {topic}; a graph cannot be aligned by halves. Run one worker per group "
+                    f"(kafka.group_id={self._settings.kafka.group_id}); a second one can only stand by, and "
+                    "only with one partition"
+                )
+
+    async def _on_assigned(self, app: faust.App, assigned: set[TP], **kwargs: Any) -> None:
+        if not assigned and self._role != "standby":
+            self._role = "standby"
+            group = self._settings.kafka.group_id
+            tell(f"ready: standing by; another worker of group {group} has the partitions")
+
+    async def _drain_backlog(self) -> None:
+        """Messages go first: the lock is fair, so one that came in waits for one empty batch at most."""
+        while True:
+            if self._role == "active" and self._work.backlog > 0:
+                await self._work.step([], self.app.producer.send)
+            else:
+                await asyncio.sleep(max(self._settings.align.linger_ms, 1) / 1000)
+
+    async def _report_progress(self) -> None:
+        received, since = 0, time.monotonic()
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            lag = self._lag()
+            now, work = time.monotonic(), self._work
+            if work.totals.received > received:
+                rate = (work.totals.received - received) / (now - since)
+                tell(
+                    f"{rate:,.0f} events/s, lag {lag:,}, backlog {work.backlog:,}; so far "
+                    f"{work.totals.received:,} events, {work.aligned:,} alignments written, "
+                    f"{work.withdrawn:,} withdrawn, "
+                    f"{work.totals.dead_lettered:,} dead-lettered"
+                )
+            received, since = work.totals.received, now
+
+    def _lag(self) -> int:
+        """Messages in the broker whose outcome is not published yet, as far as the consumer knows."""
+        lag = 0
+        for tp, position in self._next.items():
+            behind = max(0, (self.app.consumer.highwater(tp) or position) - position)
+            self._metrics.lag.labels(tp.topic, str(tp.partition)).set(behind)
+            lag += behind
+        return lag
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """Ends the worker when this part of it fails: half a worker would look alive and do nothing."""
+        try:
+            await work
+        except Exception as error:
+            if not self._failure.done():
+                self._failure.set_exception(error)
+            raise
+
+
+class _App(faust.App):  # type: ignore[misc]
+    def _create_directories(self) -> None:
+        """Faust's own tables are not used, so neither is its data directory."""
+
+
+def _message(record: Any) -> Message:
+    return Message(
+        Cause(record.topic, record.partition, record.offset), record.key, record.value, record.timestamp
+    )

@@ -1,0 +1,114 @@
+"""Prometheus metrics and health of a worker, over HTTP on loopback: /livez, /readyz, /metrics."""
+
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from stream.aligner import Batch
+from stream.config import MetricsSettings
+from stream.errors import ConfigError
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
+
+
+class Metrics:
+    """The worker's numbers; base units, no entity ids as labels."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.events = Counter(
+            "sameas_events", "Input messages by what became of them", ["outcome"], registry=registry
+        )
+        self.dead_letters = Counter(
+            "sameas_dead_letters", "Dead letters by reason", ["reason"], registry=registry
+        )
+        self.alignments = Counter(
+            "sameas_alignments", "Alignment records written, by decision", ["decision"], registry=registry
+        )
+        self.stage = Histogram(
+            "sameas_stage_duration_seconds", "Time per micro-batch", ["stage"], registry=registry
+        )
+        self.freshness = Gauge(
+            "sameas_freshness_seconds",
+            "Age of the last message when its outcome was published",
+            registry=registry,
+        )
+        self.lag = Gauge(
+            "sameas_consumer_lag_records",
+            "Messages not yet applied",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        self.backlog = Gauge(
+            "sameas_backlog_entities", "Entities whose re-evaluation waits", registry=registry
+        )
+
+    def count(self, batch: Batch) -> None:
+        """A published batch."""
+        for outcome in ("applied", "stale", "dead_lettered"):
+            self.events.labels(outcome).inc(getattr(batch.counts, outcome))
+        for output in batch.outputs:
+            if output.kind == "alignments":
+                self.alignments.labels("withdrawn" if output.value is None else "aligned").inc()
+            elif output.kind == "dead_letters":
+                reason = dict(output.headers).get("reason", b"unknown").decode()
+                self.dead_letters.labels(reason).inc()
+        self.backlog.set(batch.backlog)
+
+    def timed(self, stage: str, started: float) -> None:
+        """A stage that began at `started` (time.monotonic) ended now."""
+        self.stage.labels(stage).observe(time.monotonic() - started)
+
+
+def serve(settings: MetricsSettings, metrics: Metrics, ready: Callable[[], bool]) -> str | None:
+    """Serves in a daemon thread; the address, None when no port is set.
+
+    /livez answers while the process runs; /readyz answers 200 when `ready()`, else 503.
+
+    Raises:
+        ConfigError: the port is in use.
+    """
+    if settings.port is None:
+        return None
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/livez":
+                self._answer(200, b"alive\n")
+            elif self.path == "/readyz":
+                self._answer(*((200, b"ready\n") if ready() else (503, b"not ready\n")))
+            elif self.path == "/metrics":
+                self._answer(200, generate_latest(metrics.registry), CONTENT_TYPE_LATEST)
+            else:
+                self._answer(404, b"/livez, /readyz or /metrics\n")
+
+        def _answer(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Health checks are no news."""
+
+    try:
+        server = ThreadingHTTPServer((settings.host, settings.port), Handler)
+    except OSError as error:
+        raise ConfigError(
+            f"metrics: cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        ) from error
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return f"http://{settings.host}:{server.server_address[1]}"

@@ -1,0 +1,185 @@
+"""sameas's topics: what they must be like, creating them, and checking those that are there.
+
+Topics are created or checked before a worker starts, because Faust waits for ever for a missing one.
+"""
+
+import time
+from typing import Any, Literal
+
+import msgspec
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+from kafka.errors import (
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+
+from stream.broker import admin_client
+from stream.config import Settings
+from stream.console import tell
+from stream.errors import BrokerError
+
+CREATE_TIMEOUT_MS = 15_000
+APPEAR_SECONDS = 10.0  # how long a created topic may take to show up with leaders
+FOREVER = "-1"
+
+Policy = Literal["compact", "delete", "any"]
+
+
+class TopicSpec(msgspec.Struct, frozen=True):
+    """A topic and what sameas needs of it."""
+
+    name: str
+    role: str  # "entities", "links", ..., or "sources.NAME"
+    partitions: int
+    replication_factor: int
+    policy: Policy
+    ours: bool = True  # created when missing; somebody else's topic is not
+
+    @property
+    def config(self) -> dict[str, str]:
+        """Topic configuration at creation: nothing of ours expires by age."""
+        if self.policy == "compact":
+            return {"cleanup.policy": "compact"}
+        return {"cleanup.policy": "delete", "retention.ms": FOREVER, "retention.bytes": FOREVER}
+
+
+def input_specs(settings: Settings) -> list[TopicSpec]:
+    """The topics that a worker reads: entities, links, and those of the sources."""
+    topics = settings.topics
+    size = (topics.partitions, topics.replication_factor)
+    specs = [
+        TopicSpec(topics.entities, "entities", *size, "compact"),
+        TopicSpec(topics.links, "links", *size, "compact"),
+    ]
+    known = {topics.entities, topics.links}
+    for name, mapping in settings.sources.items():
+        if mapping.topic is not None and mapping.topic not in known:
+            known.add(mapping.topic)
+            specs.append(TopicSpec(mapping.topic, f"sources.{name}", *size, "any", ours=False))
+    return specs
+
+
+def output_specs(settings: Settings) -> list[TopicSpec]:
+    """The topics that a worker writes."""
+    topics = settings.topics
+    size = (topics.partitions, topics.replication_factor)
+    return [
+        TopicSpec(topics.alignments, "alignments", *size, "compact"),
+        TopicSpec(topics.alignment_events, "alignment_events", *size, "delete"),
+        TopicSpec(topics.dead_letters, "dead_letters", *size, "delete"),
+    ]
+
+
+def ensure_topics(settings: Settings, specs: list[TopicSpec] | None = None) -> dict[str, int]:
+    """Creates what is missing and checks what is there; the number of partitions of each topic.
+
+    Args:
+        specs: all that a worker reads and writes, when not given.
+
+    Raises:
+        BrokerError: no broker, a topic cannot be created or described, is not compacted where it must be,
+            is compacted where it must not, or a source's topic does not exist.
+    """
+    if specs is None:
+        specs = input_specs(settings) + output_specs(settings)
+    with admin_client(settings.kafka) as admin:
+        try:
+            found = _partitions(admin, specs)
+            missing = [spec for spec in specs if found[spec.name] is None]
+            if missing:
+                _create(admin, missing)
+                found = _wait_for(admin, specs)
+            _check_policies(admin, [spec for spec in specs if spec not in missing])
+        except KafkaError as error:
+            raise BrokerError(
+                f"topics at {', '.join(settings.kafka.servers)} cannot be checked: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    counts = {name: count for name, count in found.items() if count is not None}
+    _check_partitions(specs, missing, counts)
+    return counts
+
+
+def _partitions(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, int | None]:
+    """Each topic's number of partitions, None if there is no such topic."""
+    found: dict[str, int | None] = {spec.name: None for spec in specs}
+    for topic in admin.describe_topics([spec.name for spec in specs]):
+        error = for_code(topic["error_code"])
+        if topic["error_code"] == 0:
+            led = all(partition["leader_id"] >= 0 for partition in topic["partitions"])
+            found[topic["name"]] = len(topic["partitions"]) if led else None
+        elif error is TopicAuthorizationFailedError:
+            raise BrokerError(f"topic {topic['name']}: this user may not describe it; an ACL has to allow it")
+        elif error is not UnknownTopicOrPartitionError:
+            raise BrokerError(f"topic {topic['name']}: {error.__name__}")
+    return found
+
+
+def _create(admin: KafkaAdminClient, specs: list[TopicSpec]) -> None:
+    for spec in specs:
+        if not spec.ours:
+            raise BrokerError(
+                f"topic {spec.name} ({spec.role}.topic) does not exist; create it or correct the name"
+            )
+        new = NewTopic(spec.name, spec.partitions, spec.replication_factor, topic_configs=spec.config)
+        try:
+            admin.create_topics([new], timeout_ms=CREATE_TIMEOUT_MS)
+        except TopicAlreadyExistsError:
+            pass  # another worker was faster
+        except KafkaError as error:
+            raise BrokerError(
+                f"topic {spec.name} ({spec.role}) is missing and cannot be created: {type(error).__name__}; "
+                f"create it with {spec.partitions} partition(s) and cleanup.policy={spec.policy}"
+            ) from error
+
+
+def _wait_for(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, int | None]:
+    deadline = time.monotonic() + APPEAR_SECONDS
+    while True:
+        found = _partitions(admin, specs)
+        absent = [name for name, count in found.items() if count is None]
+        if not absent:
+            return found
+        if time.monotonic() > deadline:
+            raise BrokerError(
+                f"topic {', '.join(absent)}: created, but has no leader after {APPEAR_SECONDS:.0f} s"
+            )
+        time.sleep(0.05)
+
+
+def _check_policies(admin: KafkaAdminClient, specs: list[TopicSpec]) -> None:
+    """The embedded broker repeats what a topic was created with and knows no defaults; there, and where an
+    ACL hides the configuration, nothing is known and a warning has to do."""
+    described = admin.describe_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, spec.name) for spec in specs], config_filter="all"
+    )
+    configs: dict[str, dict[str, Any]] = described.get("topic", {})
+    for spec in specs:
+        entry = configs.get(spec.name, {}).get("cleanup.policy")
+        if spec.policy == "any":
+            continue
+        if entry is None:
+            tell(f"warning: topic {spec.name}: the broker does not say whether cleanup.policy={spec.policy}")
+            continue
+        policies = {policy.strip() for policy in entry["value"].split(",")}
+        if policies != {spec.policy}:
+            harm = "records would expire" if spec.policy == "compact" else "all but the last would be lost"
+            raise BrokerError(
+                f"topic {spec.name} ({spec.role}) has cleanup.policy={entry['value']} but must have "
+                f"{spec.policy}: {harm}; kafka-configs --alter --entity-type topics "
+                f"--entity-name {spec.name} --add-config cleanup.policy={spec.policy}"
+            )
+
+
+def _check_partitions(specs: list[TopicSpec], created: list[TopicSpec], counts: dict[str, int]) -> None:
+    """`topics.partitions` describes sameas's own topics; a source's topic has what its owner gave it."""
+    for spec in specs:
+        if spec.ours and spec not in created and counts[spec.name] != spec.partitions:
+            raise BrokerError(
+                f"topic {spec.name} ({spec.role}) has {counts[spec.name]} partition(s), "
+                f"but topics.partitions is {spec.partitions}; make the two agree"
+            )

@@ -1,0 +1,124 @@
+"""The aligner in its one thread, and its outputs in the broker: what a worker does with a micro-batch."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import msgspec
+from aiokafka.errors import MessageSizeTooLargeError
+
+from stream.aligner import Aligner, Batch, Counts, Output
+from stream.config import TopicSettings
+from stream.errors import BrokerError
+from stream.events import Message
+from stream.metrics import Metrics
+
+TRUNCATED_BYTES = 100_000  # what is kept of a dead letter that does not fit into a message with its headers
+
+Send = Callable[..., Awaitable[Awaitable[Any]]]  # Faust's Producer.send: accepted, then acknowledged
+
+
+class Work:
+    """Steps 1 to 11 for one micro-batch at a time: apply, publish, forget the outbox.
+
+    When `step` returns, every output is acknowledged by the broker, so the input may be.
+    """
+
+    def __init__(self, aligner: Aligner, thread: Executor, topics: TopicSettings, metrics: Metrics) -> None:
+        """`thread` is the one in which the aligner was opened."""
+        self._aligner = aligner
+        self._thread = thread
+        self._topic_of = {
+            "alignments": topics.alignments,
+            "alignment_events": topics.alignment_events,
+            "dead_letters": topics.dead_letters,
+        }
+        self._metrics = metrics
+        self._pending_published = False
+        self.lock = asyncio.Lock()  # whoever holds it has no batch in flight
+        self.totals = Counts()
+        self.aligned = 0  # alignment records written
+        self.withdrawn = 0
+        self.backlog = 0  # entities
+
+    async def step(self, messages: Sequence[Message], send: Send) -> None:
+        """Applies the messages in this order; without any, works on the backlog."""
+        async with self.lock:
+            started = time.monotonic()
+            batch = await self._call(self._aligner.process, messages)
+            self._metrics.timed("process", started)
+            await self._publish(batch, send)
+            if messages:
+                self._metrics.freshness.set(max(0.0, time.time() - messages[-1].timestamp))
+
+    async def publish_pending(self, send: Send) -> None:
+        """What a crash left unpublished; does nothing when called again."""
+        async with self.lock:
+            if self._pending_published:
+                return
+            for batch in await self._call(self._aligner.pending):
+                await self._publish(batch, send)
+            self._pending_published = True
+
+    async def next_offset(self, topic: str, partition: int) -> int | None:
+        """Where the local state stands, after everything that is being processed."""
+        offset: int | None = await self._call(self._aligner.next_offset, topic, partition)
+        return offset
+
+    async def close(self) -> None:
+        """Closes the aligner, after what it is doing."""
+        await self._call(self._aligner.close)
+
+    async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    async def _publish(self, batch: Batch, send: Send) -> None:
+        started = time.monotonic()
+        acknowledgements = [await self._send(output, send) for output in batch.outputs]
+        for output, acknowledged in zip(batch.outputs, acknowledgements, strict=True):
+            try:
+                await acknowledged
+            except MessageSizeTooLargeError:
+                await self._send_shortened(output, send)
+        await self._call(self._aligner.published, batch.sequence)
+        self._metrics.timed("publish", started)
+        self._account(batch)
+
+    async def _send(self, output: Output, send: Send) -> Awaitable[Any]:
+        try:
+            return await send(
+                self._topic_of[output.kind], output.key, output.value, None, None, output.headers or None
+            )
+        except MessageSizeTooLargeError as error:
+            refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
+
+    async def _send_shortened(self, output: Output, send: Send) -> None:
+        """A dead letter has to get through, whatever is in it: a refused one would come back for ever."""
+        if output.kind != "dead_letters" or output.value is None:
+            size = len(output.value or b"")
+            raise BrokerError(
+                f"topic {self._topic_of[output.kind]}: record {output.key!r:.200} of {size:,} bytes is "
+                "larger than the broker allows; raise the topic's max.message.bytes"
+            )
+        shortened = msgspec.structs.replace(
+            output,
+            key=None if output.key is None else output.key[:TRUNCATED_BYTES],
+            value=output.value[:TRUNCATED_BYTES],
+            headers=[*output.headers, ("truncated_from_bytes", str(len(output.value)).encode())],
+        )
+        await (await self._send(shortened, send))
+
+    def _account(self, batch: Batch) -> None:
+        for name in msgspec.structs.fields(Counts):
+            total = getattr(self.totals, name.name) + getattr(batch.counts, name.name)
+            setattr(self.totals, name.name, total)
+        for output in batch.outputs:
+            if output.kind == "alignments":
+                self.withdrawn += output.value is None
+                self.aligned += output.value is not None
+        self.backlog = batch.backlog
+        self._metrics.count(batch)

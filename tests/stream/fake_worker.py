@@ -1,0 +1,166 @@
+"""A real worker around a small aligner: an upsert aligns left:ID with right:ID, a delete takes it back.
+
+    python fake_worker.py [--kill-at store|publish:N] SECTION.KEY=VALUE...
+
+The fake keeps its state in one JSON file that is replaced atomically, as the real one does in its store.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from stream.aligner import Aligner, Batch, Counts, Output
+from stream.app import run_worker
+from stream.config import Settings, load_settings
+from stream.errors import InvalidInput, SameasError, StateError
+from stream.events import (
+    AlignmentRecord,
+    Delete,
+    Evidence,
+    Message,
+    alignment_key,
+    decode_entity_event,
+)
+
+
+class FakeAligner(Aligner):
+    """The interface of the aligner, with a decision anyone can foresee."""
+
+    def __init__(self, settings: Settings, kill_at: str = "") -> None:
+        self._file = settings.state.dir / "fake.json"
+        self._lock = settings.state.dir / "fake.lock"
+        self._links = settings.topics.links
+        self._kill_at = kill_at
+        settings.state.dir.mkdir(parents=True, exist_ok=True)
+        self._claim()
+        self._state = (
+            json.loads(self._file.read_text())
+            if self._file.exists()
+            else {"next": {}, "sequence": 0, "outbox": [], "backlog": 0}
+        )
+
+    def _claim(self) -> None:
+        try:
+            pid = int(self._lock.read_text())
+            os.kill(pid, 0)
+        except (FileNotFoundError, ProcessLookupError):
+            self._lock.write_text(str(os.getpid()))
+        else:
+            raise StateError(f"state directory {self._lock.parent} is in use by process {pid}")
+
+    def pending(self) -> Sequence[Batch]:
+        outbox = [_from_json(output) for output in self._state["outbox"]]
+        return [Batch(self._state["sequence"], outbox, Counts(), 0)] if outbox else []
+
+    def process(self, messages: Sequence[Message]) -> Batch:
+        counts, outputs = Counts(received=len(messages)), []
+        for message in messages:
+            cause = message.cause
+            place = f"{cause.topic}/{cause.partition}"
+            if cause.offset < self._state["next"].get(place, 0):
+                counts.stale += 1
+                continue
+            self._state["next"][place] = cause.offset + 1
+            if message.value == b"slow":
+                time.sleep(30)
+            if message.value == b"defect":
+                raise RuntimeError("a defect in the aligner")
+            try:
+                outputs.append(self._apply(message))
+                counts.applied += 1
+            except InvalidInput as error:
+                headers = [("reason", error.reason.encode()), ("topic", cause.topic.encode())]
+                outputs.append(Output("dead_letters", message.key, message.value, headers))
+                counts.dead_lettered += 1
+        self._state["backlog"] = max(0, self._state["backlog"] + (2 if messages else -1))
+        self._state["sequence"] += 1
+        self._state["outbox"] = [_to_json(output) for output in outputs]
+        self._store()
+        self._maybe_die("store")
+        return Batch(self._state["sequence"], outputs, counts, self._state["backlog"])
+
+    def published(self, sequence: int) -> None:
+        self._maybe_die("publish")
+        self._state["outbox"] = []
+        self._store()
+
+    def next_offset(self, topic: str, partition: int) -> int | None:
+        offset: int | None = self._state["next"].get(f"{topic}/{partition}")
+        return offset
+
+    def close(self) -> None:
+        self._lock.unlink()
+
+    def _apply(self, message: Message) -> Output:
+        event = decode_entity_event(message.key, message.value)
+        subject, target = f"left:{event.id}", f"right:{event.id}"
+        key = alignment_key(subject, target).encode()
+        if isinstance(event, Delete):
+            return Output("alignments", key, None)
+        record = AlignmentRecord(
+            record_id=key.decode(),
+            subject_id=subject,
+            object_id=target,
+            mapping_justification="semapv:SemanticSimilarityThresholdMatching",
+            confidence=0.9,
+            mapping_tool_version="0",
+            mapping_date="2026-01-01",
+            revision=message.cause.offset,
+            model="fake",
+            cause=message.cause,
+            evidence=Evidence(),
+        )
+        return Output("alignments", key, msgspec.json.encode(record))
+
+    def _store(self) -> None:
+        new = self._file.with_suffix(".new")
+        new.write_text(json.dumps(self._state))
+        new.replace(self._file)
+
+    def _maybe_die(self, stage: str) -> None:
+        wanted, _, batch = self._kill_at.partition(":")
+        if wanted == stage and self._state["sequence"] >= int(batch):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _to_json(output: Output) -> list[object]:
+    def text(data: bytes | None) -> str | None:
+        return None if data is None else data.decode("latin-1")
+
+    return [
+        output.kind,
+        text(output.key),
+        text(output.value),
+        [[name, text(v)] for name, v in output.headers],
+    ]
+
+
+def _from_json(stored: list[object]) -> Output:
+    def data(text: object) -> bytes | None:
+        return None if text is None else str(text).encode("latin-1")
+
+    kind, key, value, headers = stored
+    return Output(kind, data(key), data(value), [(name, data(v)) for name, v in headers])  # type: ignore
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kill-at", default="")
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
+    settings = load_settings(Path(os.devnull), overrides=arguments.overrides)
+    try:
+        run_worker(settings, lambda: FakeAligner(settings, arguments.kill_at))
+    except SameasError as error:
+        sys.exit(f"sameas: error: {error}")
+
+
+if __name__ == "__main__":
+    main()
