@@ -1,0 +1,192 @@
+"""How good scored pairs are, against known links.
+
+Throughout, P scored pairs are those candidates whose left entity has a link in the tested part; other left
+entities do not count, because nobody knows whether they have a partner. `links` counts all tested links,
+also those that retrieval did not propose: they are lost recall.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class ScoredPairs(NamedTuple):
+    """P pairs with scores, answers, and numbers for their entities."""
+
+    score: F64  # (P,)
+    label: Bools  # (P,) whether the pair is a link
+    left: I64  # (P,)
+    right: I64  # (P,)
+    links: int  # all tested links, proposed or not
+
+
+class Decision(NamedTuple):
+    """What a threshold leads to. precision = true / accepted (1 if nothing is); recall = true / links."""
+
+    precision: float
+    recall: float
+    f1: float
+    accepted: int
+
+
+class CalibrationBin(NamedTuple):
+    """Pairs whose score lies in [low, high): how many, their mean score, the share that are links."""
+
+    low: float
+    high: float
+    pairs: int
+    score: float
+    links: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """All figures of one evaluation; definitions at the functions of the same names."""
+
+    links: int
+    retrieval_recall: float
+    prauc: float
+    recall_at_precision_95: float
+    hits_at_1: float
+    threshold: float
+    one_to_one: bool
+    precision: float
+    recall: float
+    f1: float
+    calibration: Sequence[CalibrationBin]
+
+    def to_json(self) -> dict[str, object]:
+        """As JSON-ready values."""
+        return {**asdict(self), "calibration": [row._asdict() for row in self.calibration]}
+
+
+def evaluate(pairs: ScoredPairs, threshold: float, *, one_to_one: bool = True) -> Quality:
+    """All figures at once."""
+    decision = decide(pairs, threshold, one_to_one=one_to_one)
+    return Quality(
+        links=pairs.links,
+        retrieval_recall=retrieval_recall(pairs),
+        prauc=prauc(pairs),
+        recall_at_precision_95=recall_at_precision(pairs, 0.95),
+        hits_at_1=hits_at_1(pairs),
+        threshold=threshold,
+        one_to_one=one_to_one,
+        precision=decision.precision,
+        recall=decision.recall,
+        f1=decision.f1,
+        calibration=calibration_table(pairs),
+    )
+
+
+def retrieval_recall(pairs: ScoredPairs) -> float:
+    """The share of links among the candidates: what no decision can exceed."""
+    return int(pairs.label.sum()) / pairs.links if pairs.links else 0.0
+
+
+def precision_recall(pairs: ScoredPairs) -> tuple[F64, F64, F64]:
+    """Precision, recall and score, each (T,), by falling score: all pairs down to that score are accepted."""
+    order = np.argsort(-pairs.score, kind="stable")
+    score, label = pairs.score[order], pairs.label[order]
+    last_of_score = np.flatnonzero(np.append(np.diff(score) != 0, np.ones(min(len(score), 1), bool)))
+    true = np.cumsum(label)[last_of_score]
+    return true / (last_of_score + 1), true / max(pairs.links, 1), score[last_of_score]
+
+
+def prauc(pairs: ScoredPairs) -> float:
+    """Area under the precision-recall curve as average precision: sum of P_n (R_n - R_{n-1}).
+
+    Without interpolation; equal scores are one step. Links that are no candidates leave the curve short.
+    """
+    precision, recall, _ = precision_recall(pairs)
+    return float((precision * np.diff(recall, prepend=0.0)).sum())
+
+
+def recall_at_precision(pairs: ScoredPairs, floor: float) -> float:
+    """The largest recall at which the precision is at least `floor`."""
+    precision, recall, _ = precision_recall(pairs)
+    return float(recall[precision >= floor].max(initial=0.0))
+
+
+def hits_at_1(pairs: ScoredPairs) -> float:
+    """The share of links with a score above that of every wrong candidate of their left entity.
+
+    With one link for each left entity this is the usual hits@1.
+    """
+    lefts, left = np.unique(pairs.left, return_inverse=True)
+    best_wrong = np.full(len(lefts), -np.inf)
+    np.maximum.at(best_wrong, left[~pairs.label], pairs.score[~pairs.label])
+    hits = pairs.label & (pairs.score > best_wrong[left])
+    return int(hits.sum()) / pairs.links if pairs.links else 0.0
+
+
+def one_to_one(pairs: ScoredPairs) -> Bools:
+    """Pairs (P,) that remain when the best go first and take both entities; ties by left, then right."""
+    order = np.lexsort((pairs.right, pairs.left, -pairs.score))
+    kept = np.zeros(len(order), bool)
+    lefts: set[int] = set()
+    rights: set[int] = set()
+    for pair, left, right in zip(
+        order.tolist(), pairs.left[order].tolist(), pairs.right[order].tolist(), strict=True
+    ):
+        if left not in lefts and right not in rights:
+            lefts.add(left)
+            rights.add(right)
+            kept[pair] = True
+    return kept
+
+
+def decide(pairs: ScoredPairs, threshold: float, *, one_to_one: bool = True) -> Decision:
+    """Accepts pairs with scores of at least `threshold`."""
+    accepted = pairs.score >= threshold
+    if one_to_one:
+        accepted &= _one_to_one(pairs)
+    true, count = int((accepted & pairs.label).sum()), int(accepted.sum())
+    return Decision(
+        precision=true / count if count else 1.0,
+        recall=true / pairs.links if pairs.links else 0.0,
+        f1=2 * true / (count + pairs.links) if count + pairs.links else 0.0,
+        accepted=count,
+    )
+
+
+def best_threshold(pairs: ScoredPairs, *, one_to_one: bool = True) -> float:
+    """The score at which F1 is largest (see `decide`), half way to the next lower score; .5 without pairs.
+
+    One-to-one decisions do not depend on the threshold but for the cut, so all thresholds are tried at once.
+    """
+    kept = _one_to_one(pairs) if one_to_one else np.ones(len(pairs.score), bool)
+    order = np.flatnonzero(kept)[np.argsort(-pairs.score[kept], kind="stable")]
+    score = pairs.score[order]
+    if not len(score) or not pairs.label.any():
+        return 0.5
+    f1 = 2 * np.cumsum(pairs.label[order]) / (np.arange(1, len(order) + 1) + pairs.links)
+    f1[:-1][np.diff(score) == 0] = -1  # a threshold cannot separate equal scores
+    best = int(np.argmax(f1))
+    below = score[best + 1] if best + 1 < len(score) else 0.0
+    return float((score[best] + below) / 2)
+
+
+def calibration_table(pairs: ScoredPairs, bins: int = 10) -> list[CalibrationBin]:
+    """Are scores probabilities? Equal steps of score; empty bins are left out."""
+    number = np.minimum((pairs.score * bins).astype(np.int64), bins - 1)
+    return [
+        CalibrationBin(
+            low=b / bins,
+            high=(b + 1) / bins,
+            pairs=int(inside.sum()),
+            score=float(pairs.score[inside].mean()),
+            links=float(pairs.label[inside].mean()),
+        )
+        for b in range(bins)
+        if (inside := number == b).any()
+    ]
+
+
+_one_to_one = one_to_one
