@@ -164,7 +164,7 @@ def _interpret_list(
     if parts and all(text is None for text, _ in parts):
         return None, [measured for _, measures in parts for measured in measures]
     texts = sorted(text for text, _ in parts if text)
-    return b" ".join(texts)[: tokens.MAX_TEXT_BYTES] or None, []
+    return tokens.cut(b" ".join(texts)) or None, []
 
 
 def _join(latitude: Value | Measure, longitude: Value | Measure) -> tuple[float, float, float] | None:

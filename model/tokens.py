@@ -52,14 +52,19 @@ def normalise(text: str) -> bytes:
 
     A bracketed part stays, between the bytes 2 and 3: it distinguishes, but it is not the name.
     """
-    text = text[: 4 * MAX_TEXT_BYTES]
+    text = text[: 4 * MAX_TEXT_BYTES].replace("\x02", " ").replace("\x03", " ")
     brackets = "(" in text
     if brackets:
-        text = _BRACKETS_RE.sub("\x02\\1\x03", text.replace("\x02", " ").replace("\x03", " "))
+        text = _BRACKETS_RE.sub("\x02\\1\x03", text)
     if text.isascii():
         words = text.encode().translate(_ASCII_BRACKETS if brackets else _ASCII, b"'")
     else:
         words = _fold(text).encode(errors="ignore")
+    return cut(words)
+
+
+def cut(words: bytes) -> bytes:
+    """At most 256 bytes of a normalised text, brackets closed: an open one would reach into the next text."""
     if len(words) <= MAX_TEXT_BYTES:
         return words
     words = words[:MAX_TEXT_BYTES]
@@ -141,6 +146,7 @@ class Texts:
 
 def grid_tokens(kinds: npt.NDArray[np.uint64], measures: F64) -> I64:
     """Cells of measures (m,) on all grids, (m, G) buckets; -1 where a whole number has no cell."""
+    measures = np.clip(measures, -1e300, 1e300)  # so that no quotient overflows
     cells = np.floor(measures[:, None, None] / WIDTHS[:, None] + np.arange(SHIFTS) / SHIFTS) + 0.0
     grid = np.arange(len(WIDTHS) * SHIFTS, dtype=np.uint64)
     salted = mix(kinds[:, None] << np.uint64(32) | grid)

@@ -1,0 +1,56 @@
+"""Random pairs and networks for the tests of the model."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from model.network import AlignmentNetwork, NetworkOptions
+from model.pairs import OWN, SLOTS, PairInputs, Side
+from model.vectors import DIM
+
+KEYS, CONTEXT = 30, 5
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def random_inputs() -> Callable[[int, int], PairInputs]:
+    """Pairs with about half of their slots filled; some with one side empty."""
+
+    def make(pairs: int, seed: int) -> PairInputs:
+        rng = np.random.default_rng(seed)
+
+        def side() -> Side:
+            vec = rng.integers(-60, 60, (pairs, SLOTS, DIM)).astype(np.int8)
+            nbr = rng.integers(-60, 60, (pairs, SLOTS, DIM)).astype(np.int8)
+            nbr[:, :OWN] = 0
+            key = rng.integers(1, KEYS, (pairs, SLOTS)).astype(np.int16)
+            hashes = rng.integers(1, 40, (pairs, SLOTS)) * 77_777
+            empty = rng.random((pairs, SLOTS)) < rng.choice([0.2, 0.6, 1.0], (pairs, 1))
+            for array in (vec, nbr, key, hashes):
+                array[empty] = 0
+            return Side(vec, nbr, key, hashes)
+
+        return PairInputs(side(), side(), rng.normal(size=(pairs, CONTEXT)).astype(np.float32))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_network(random_inputs: Callable[[int, int], PairInputs]) -> AlignmentNetwork:
+    """Every parameter away from its start, so that nothing cancels."""
+    torch.manual_seed(7)
+    network = AlignmentNetwork(NetworkOptions(keys=KEYS, context=CONTEXT))
+    network.fit_bins(torch.from_numpy(random_inputs(500, 9).context))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return network.eval()

@@ -1,0 +1,118 @@
+"""The network: the two paths agree, and a score depends on the pair and nothing else."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.dense import CHUNK, DenseScorer
+from model.network import AlignmentNetwork, pair_graph
+from model.pairs import NEIGHBOURS, OWN, SLOTS, PairInputs, Side, canonical, similarities
+
+Make = Callable[[int, int], PairInputs]
+
+
+def test_the_dense_path_agrees_with_dgl(random_inputs: Make, random_network: AlignmentNetwork) -> None:
+    inputs = random_inputs(700, 1)
+    with torch.no_grad():
+        ragged = random_network(pair_graph(similarities(inputs))).numpy()
+    dense = DenseScorer(random_network).logits(inputs)
+    assert np.abs(ragged - dense).max() < 1e-5
+    assert dense.std() > 0.05
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 3 * CHUNK))
+def test_a_score_has_the_same_bits_in_any_batch(
+    random_inputs: Make, random_network: AlignmentNetwork, seed: int, size: int
+) -> None:
+    inputs = random_inputs(3 * CHUNK, 2)
+    scorer = DenseScorer(random_network, slope=1.3, offset=-0.4)
+    everything = scorer.logits(inputs)
+    rows = np.random.default_rng(seed).permutation(len(everything))[:size]
+    assert scorer.logits(inputs.take(rows)).tobytes() == everything[rows].tobytes()
+    partner, weight = scorer.attention(inputs)
+    some = scorer.attention(inputs.take(rows))
+    assert (some[0] == partner[rows]).all()
+    assert some[1].tobytes() == weight[rows].tobytes()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_order_of_neighbours_does_not_count(
+    random_inputs: Make, random_network: AlignmentNetwork, seed: int
+) -> None:
+    inputs = random_inputs(50, 3)
+    scorer = DenseScorer(random_network)
+    straight = PairInputs(canonical(inputs.left), canonical(inputs.right), inputs.context)
+    shuffled = PairInputs(
+        canonical(permuted_neighbours(inputs.left, seed)),
+        canonical(permuted_neighbours(inputs.right, seed + 1)),
+        inputs.context,
+    )
+    assert scorer.logits(straight).tobytes() == scorer.logits(shuffled).tobytes()
+
+
+def test_canonical_order_puts_empty_slots_last(random_inputs: Make) -> None:
+    filled = canonical(random_inputs(50, 4).left).key[:, OWN:] != 0
+    assert (np.diff(filled.astype(int), axis=1) <= 0).all()
+
+
+def test_an_empty_slot_has_no_influence(random_inputs: Make, random_network: AlignmentNetwork) -> None:
+    inputs = random_inputs(50, 5)
+    vec = inputs.left.vec.copy()
+    vec[inputs.left.key == 0] = 77
+    spoiled = inputs._replace(left=inputs.left._replace(vec=vec))
+    scorer = DenseScorer(random_network)
+    assert scorer.logits(spoiled).tobytes() == scorer.logits(inputs).tobytes()
+
+
+def test_attention_names_the_equal_partner(random_network: AlignmentNetwork) -> None:
+    rng = np.random.default_rng(0)
+    vec = np.zeros((1, SLOTS, 128), np.int8)
+    vec[0, :3] = rng.integers(-40, 40, (3, 128))
+    key, hashes = np.zeros((1, SLOTS), np.int16), np.zeros((1, SLOTS), np.int64)
+    key[0, :3], hashes[0, :3] = 2, [256, 512, 768]
+    left = Side(vec, np.zeros_like(vec), key, hashes)
+    turned = Side(vec[:, [2, 0, 1, *range(3, SLOTS)]], left.nbr, key, hashes[:, [2, 0, 1, *range(3, SLOTS)]])
+    partner, weight = DenseScorer(random_network).attention(
+        PairInputs(left, turned, np.zeros((1, 5), np.float32))
+    )
+    assert partner[0, :4].tolist() == [1, 2, 0, -1]
+    assert (weight[0, :3] > 0).all() and (weight[0, 3:] == 0).all()
+
+
+def test_scores_are_probabilities_in_millionths(
+    random_inputs: Make, random_network: AlignmentNetwork
+) -> None:
+    scores = DenseScorer(random_network, 50.0, -3.0).score(random_inputs(300, 6))
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert (scores == np.round(scores * 1e6) / 1e6).all()
+    assert len(DenseScorer(random_network).score(random_inputs(0, 0))) == 0
+
+
+def test_calibration_keeps_the_order(random_network: AlignmentNetwork) -> None:
+    scores = DenseScorer(random_network, 2.0, 1.0).probabilities(np.array([-1e6, -3, 0, 3, 1e6], np.float32))
+    assert scores.tolist() == sorted(scores.tolist())
+    with pytest.raises(ValueError, match="order"):
+        DenseScorer(random_network, slope=0.0)
+
+
+def test_wrong_shapes_and_contexts_are_refused(random_inputs: Make) -> None:
+    inputs = random_inputs(3, 0)
+    with pytest.raises(ValueError, match="finite"):
+        similarities(inputs._replace(context=np.full((3, 5), np.nan, np.float32)))
+    with pytest.raises(ValueError, match="expected"):
+        similarities(inputs._replace(left=inputs.left._replace(key=inputs.left.key[:, 1:])))
+
+
+def permuted_neighbours(side: Side, seed: int) -> Side:
+    """The same entities with their neighbours in another order, each pair's its own."""
+    rng = np.random.default_rng(seed)
+    order = np.stack([rng.permutation(NEIGHBOURS) for _ in side.key]) + OWN
+    every = np.concatenate([np.broadcast_to(np.arange(OWN), (len(order), OWN)), order], axis=1)
+    rows = np.arange(len(order))[:, None]
+    return Side(side.vec[rows, every], side.nbr[rows, every], side.key[rows, every], side.hash[rows, every])

@@ -1,0 +1,70 @@
+"""Training learns what separates links from others, repeatably, and refuses what it cannot learn from."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from model.evaluation import evaluate
+from model.network import NetworkOptions
+from model.pairs import PairInputs
+from model.training import LabelledPairs, Progress, TrainingOptions, fit_platt, score, train
+from stream.errors import ModelError
+
+Make = Callable[[int, int], PairInputs]
+
+
+def learnable(make: Make, lefts: int, seed: int) -> LabelledPairs:
+    """One of five candidates of each left entity shares its values; its context hints at it."""
+    inputs = make(5 * lefts, seed)
+    label = np.arange(5 * lefts) % 5 == 0
+    right = inputs.right
+    for mine, its in zip(right, inputs.left, strict=True):
+        mine[label] = its[label]
+    inputs.context[:, 0] = label + np.random.default_rng(seed).normal(0, 0.5, len(label))
+
+    def rows(which: npt.NDArray[np.int64]) -> PairInputs:
+        return inputs.take(which)
+
+    return LabelledPairs(rows, label, np.arange(5 * lefts) // 5, np.arange(5 * lefts), lefts)
+
+
+OPTIONS = TrainingOptions(epochs=5, batch=64)
+NETWORK = NetworkOptions(keys=30, context=5)
+
+
+def test_it_learns_and_repeats_itself(random_inputs: Make) -> None:
+    training, valid = learnable(random_inputs, 80, 1), learnable(random_inputs, 40, 2)
+    seen: list[Progress] = []
+    trained = train(training, valid, NETWORK, OPTIONS, seen.append)
+    quality = evaluate(score(trained.scorer(), learnable(random_inputs, 40, 3)), trained.threshold)
+    assert quality.prauc > 0.9
+    assert len(seen) == trained.report["epochs"]
+    again = train(training, valid, NETWORK, OPTIONS)
+    assert (again.slope, again.offset, again.threshold) == (trained.slope, trained.offset, trained.threshold)
+
+
+def test_nothing_to_learn_from_is_refused(random_inputs: Make) -> None:
+    good = learnable(random_inputs, 5, 1)
+    bad = good._replace(label=np.zeros(25, bool))
+    with pytest.raises(ModelError, match="training: 0 links among 25"):
+        train(bad, good, NETWORK, OPTIONS)
+    with pytest.raises(ModelError, match="validation"):
+        train(good, bad, NETWORK, OPTIONS)
+
+
+def test_platt_finds_the_sigmoid_that_made_the_labels() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, 20_000)
+    label = rng.random(20_000) < 1 / (1 + np.exp(-(0.7 * logits - 1)))
+    slope, offset = fit_platt(logits, label)
+    assert abs(slope - 0.7) < 0.05 and abs(offset + 1) < 0.08
+
+
+def test_platt_keeps_the_order_of_useless_or_perfect_logits() -> None:
+    label = np.array([True, False] * 50)
+    assert fit_platt(np.where(label, -1.0, 1.0), label)[0] > 0
+    slope, _ = fit_platt(np.where(label, 1.0, -1.0), label)
+    assert 0 < slope < 100
+    assert fit_platt(np.zeros(100), label)[0] > 0
