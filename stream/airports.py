@@ -248,7 +248,7 @@ def _move(catalogue: Catalogue, row_id: str) -> Row:
 
 
 @dataclass(frozen=True)
-class Quality:
+class Accuracy:
     """Of left entities with an answer: precision = right / predicted, recall = right / answers."""
 
     precision: float
@@ -256,7 +256,7 @@ class Quality:
     f1: float
 
 
-def quality(predicted: Mapping[str, str], answers: Iterable[Pair]) -> Quality:
+def accuracy(predicted: Mapping[str, str], answers: Iterable[Pair]) -> Accuracy:
     """Compares at most one prediction for each left entity with its answer.
 
     Predictions for left entities without an answer among these are not counted: nobody knows whether the
@@ -267,10 +267,10 @@ def quality(predicted: Mapping[str, str], answers: Iterable[Pair]) -> Quality:
     precision = sum(made) / len(made) if made else 0.0
     recall = sum(made) / len(truth) if truth else 0.0
     both = precision + recall
-    return Quality(precision, recall, 2 * precision * recall / both if both else 0.0)
+    return Accuracy(precision, recall, 2 * precision * recall / both if both else 0.0)
 
 
-def same_name(scenario: Scenario, part: Part) -> Quality:
+def same_name(scenario: Scenario, part: Part) -> Accuracy:
     """The baseline that predicts the right airport of the same name (any case), if there is just one."""
     left, right = scenario.final_rows()
     by_name: dict[str, list[str]] = defaultdict(list)
@@ -281,10 +281,10 @@ def same_name(scenario: Scenario, part: Part) -> Quality:
         name = str(row[NAME_COLUMN[LEFT]]).casefold()
         if name and len(namesakes := by_name.get(name, [])) == 1:
             predicted[curie(LEFT, row_id)] = curie(RIGHT, namesakes[0])
-    return quality(predicted, scenario.final_answers(part))
+    return accuracy(predicted, scenario.final_answers(part))
 
 
-def nearest_position(scenario: Scenario, part: Part) -> Quality:
+def nearest_position(scenario: Scenario, part: Part) -> Accuracy:
     """The baseline that predicts the right airport whose position is nearest on the sphere."""
     left, right = scenario.final_rows()
     answers = scenario.final_answers(part)
@@ -297,10 +297,10 @@ def nearest_position(scenario: Scenario, part: Part) -> Quality:
         nearest = (here[start : start + 512] @ there.T).argmax(axis=1)
         for name, index in zip(asked[start : start + 512], nearest, strict=True):
             predicted[name] = curie(RIGHT, right_ids[index])
-    return quality(predicted, answers)
+    return accuracy(predicted, answers)
 
 
-BASELINES: dict[str, Callable[[Scenario, Part], Quality]] = {
+BASELINES: dict[str, Callable[[Scenario, Part], Accuracy]] = {
     "same name": same_name,
     "nearest position": nearest_position,
 }

@@ -1,6 +1,5 @@
-"""The project's shell: imports, the compose file, CI and what the pages say."""
+"""The project's shell: the compose file, CI and what the pages say."""
 
-import importlib
 import importlib.resources
 import json
 import os
@@ -27,13 +26,6 @@ def project() -> dict[str, Any]:
 def compose() -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     return document
-
-
-@pytest.mark.parametrize("name", ["stream", "model", "index"])
-def test_imports_resolve_to_this_checkout(name: str) -> None:
-    """The names are common words, and another installed package may have them."""
-    file = importlib.import_module(name).__file__
-    assert file is not None and Path(file).resolve().is_relative_to(ROOT.resolve())
 
 
 def test_every_dependency_is_pinned(project: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from stream.airports import (
     change_events,
     make_scenario,
     part_of,
-    quality,
+    accuracy,
     without_codes,
 )
 from stream.columns import SourceMapping
@@ -140,13 +140,13 @@ def test_an_airport_of_which_another_row_names_the_city_first_is_the_same(
             assert states.setdefault((event.source, event.id), event) == event
 
 
-def test_quality_counts_only_entities_with_an_answer() -> None:
+def test_accuracy_counts_only_entities_with_an_answer() -> None:
     answers = [("l:1", "r:1"), ("l:2", "r:2"), ("l:3", "r:3"), ("l:4", "r:4")]
-    found = quality({"l:1": "r:1", "l:2": "r:9", "l:99": "r:3"}, answers)
+    found = accuracy({"l:1": "r:1", "l:2": "r:9", "l:99": "r:3"}, answers)
     assert (found.precision, found.recall) == (0.5, 0.25)
     assert found.f1 == pytest.approx(1 / 3)
-    assert quality({}, answers).f1 == 0.0
-    assert quality({}, []).recall == 0.0
+    assert accuracy({}, answers).f1 == 0.0
+    assert accuracy({}, []).recall == 0.0
 
 
 def test_baselines(whole: Scenario) -> None:
