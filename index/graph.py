@@ -62,9 +62,9 @@ def node_of(curie: str) -> int:
     return xxhash.xxh3_64_intdigest(curie.encode())
 
 
-def relation_of(name: str) -> int:
-    """The number of a relation (`name` or, at the tail, `~name`): the 64-bit XXH3 of its name."""
-    return xxhash.xxh3_64_intdigest(name.encode())
+def relation_of(source: str, name: str) -> int:
+    """The number of a source's relation (`name` or, at the tail, `~name`): the 64-bit XXH3 of both."""
+    return xxhash.xxh3_64_intdigest(f"{source}:{name}".encode())
 
 
 def node_key(node: int) -> bytes:
@@ -105,6 +105,11 @@ class GraphStore:
         """All stored entities in node order, deleted ones included."""
         for key, value in self._store.scan(tables.ENTITIES):
             yield int.from_bytes(key[1:], "big"), self._decode(value)
+
+    def scan_heads(self) -> Iterator[int]:
+        """All nodes that have an edge, in node order."""
+        for key, _ in self._store.scan(tables.HEADS):
+            yield int.from_bytes(key[1:], "big")
 
     def connect(self, changes: Sequence[EdgeChange]) -> None:
         """Adds and removes edges, each given for both of its ends. Repeated changes have no effect."""

@@ -5,7 +5,7 @@ so that an overfull table loses the rarest.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -107,6 +107,12 @@ class KeyTable:
             return None
         source, direction, name = self._keys[number - FIRST]
         return source, f"~{name}" if direction == "in" else name
+
+    def relations(self) -> Iterator[tuple[str, str, int]]:
+        """(source, name, id) of every relation, seen from its other end as `~name`."""
+        for number, (source, direction, name) in enumerate(self._keys, start=FIRST):
+            if direction != "attribute":
+                yield source, f"~{name}" if direction == "in" else name, number
 
     def weights(self, key: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """1 to 16 for key ids (m,)."""

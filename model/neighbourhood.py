@@ -1,0 +1,35 @@
+"""Level 1 of an entity: what its neighbourhood says, as one vector that does not depend on any pair.
+
+The sum of the sampled neighbours' own text vectors, each weighted by how little company it keeps: 1/sqrt of
+how many neighbours share its relation, and 1/sqrt of its own degree, both rounded to powers of two. A film's
+director speaks louder than its actors, and a country that ten thousand places lie in hardly at all.
+
+A relation with more than `HUB_COUNT` neighbours is left out: a sample of twelve out of so many says little,
+and every arrival at a hub would otherwise disturb everyone around it.
+
+Weights are integers, so that the sum is exact and does not depend on the order of the neighbours.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from model.vectors import I8, to_int8
+
+HUB_COUNT: Final = 64
+_UNIT: Final = 256
+
+
+def neighbourhood(names: I8, counts: npt.NDArray[np.int64], degrees: npt.NDArray[np.int64]) -> I8:
+    """(B, D) int8 from the sampled neighbours.
+
+    Args:
+        names: (B, S, D) their own text vectors, zero for those that are missing.
+        counts: (B, S) how many neighbours share the relation, powers of two.
+        degrees: (B, S) of the neighbours themselves, powers of two.
+    """
+    exponent = (np.log2(counts).astype(np.int64) + np.log2(degrees).astype(np.int64)) // 2
+    weight = np.where(counts > HUB_COUNT, 0, np.maximum(_UNIT >> np.minimum(exponent, 9), 1))
+    sums = np.einsum("bsd,bs->bd", names.astype(np.float32), weight.astype(np.float32))
+    return to_int8(sums)

@@ -1,0 +1,284 @@
+"""The second half of the aligner: changed scored pairs in, changed alignments out. Knows nothing of vectors.
+
+Pairs are taken greedily by descending score, ties broken by node, each entity once per pair of sources.
+That matching is the only one without a *blocking pair*, two entities that score higher together than each
+does with its present partner (Gale and Shapley, 1962, with preferences that both sides share). So it does not
+depend on the order in which pairs became known, and it can be repaired where something changed: whoever
+lost a partner or gained a chance looks for its best blocking pair; whoever is left by that, looks in turn.
+
+Invariant: the store holds every pair that may be aligned (a score of at least the threshold, or a verdict)
+at both of its ends, and the matching of exactly these pairs.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from index import store as tables
+from index.graph import Nodes, node_key
+from index.store import Store
+
+_EDGE: Final = struct.Struct("<Qdb")
+SAME, NONE, DIFFERENT = 1, 0, -1
+MANUAL_SCORE: Final = 1.0
+
+
+class ScoredPairs(NamedTuple):
+    """Pairs of two sources whose score may have changed; 0 for pairs that are no candidates any more."""
+
+    left_source: str  # the one whose name sorts first
+    right_source: str
+    left: Nodes  # (P,)
+    right: Nodes  # (P,)
+    score: npt.NDArray[np.float64]  # (P,)
+
+
+class PairId(NamedTuple):
+    """Two nodes and their sources; the left source's name sorts first."""
+
+    left: int
+    right: int
+    left_source: str
+    right_source: str
+
+
+class Edge(NamedTuple):
+    """What is known of a pair: the model's score, 0 below the threshold, and a person's verdict."""
+
+    score: float
+    verdict: int
+
+    @property
+    def weight(self) -> tuple[int, float]:
+        """What pairs are ranked by: a person's word before any score; (0, 0) is no pair at all."""
+        if self.verdict == DIFFERENT:
+            return (0, 0.0)
+        return (1, MANUAL_SCORE) if self.verdict == SAME else (0, self.score)
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether the pair may be aligned."""
+        return self.weight != (0, 0.0)
+
+
+class Decision(NamedTuple):
+    """A pair whose alignment may have changed: what it rests on now, None when it is not aligned."""
+
+    pair: PairId
+    edge: Edge | None
+
+
+class _Side(NamedTuple):
+    """One entity, as a partner for entities of one other source."""
+
+    node: int
+    own: str
+    other: str
+
+    def key(self, table: bytes) -> bytes:
+        return table + node_key(self.node) + node_key(xxhash.xxh3_64_intdigest(self.other.encode()))
+
+    def opposite(self, partner: int) -> "_Side":
+        return _Side(partner, self.other, self.own)
+
+    def pair(self, partner: int) -> PairId:
+        if self.own < self.other:
+            return PairId(self.node, partner, self.own, self.other)
+        return PairId(partner, self.node, self.other, self.own)
+
+
+class Deciding:
+    """Keeps the matching in the store; writes are pending until the store commits.
+
+    Args:
+        threshold: the least score, 0 to 1, with which a pair is aligned.
+        one_to_one: each entity at most once per pair of sources; otherwise every acceptable pair is aligned.
+    """
+
+    def __init__(self, store: Store, threshold: float, *, one_to_one: bool) -> None:
+        self._store = store
+        self._threshold = threshold
+        self._one_to_one = one_to_one
+        # Which pairs the store may hold, by left ^ right: most pairs score low and were never there.
+        self._known = {
+            int.from_bytes(key[1:9], "big") ^ partner
+            for key, value in store.scan(tables.SCORED)
+            for partner, _, _ in _EDGE.iter_unpack(value)
+        }
+
+    def _relevant(self, scored: Iterable[ScoredPairs]) -> list[tuple[PairId, float]]:
+        """The pairs that may be aligned or may have been."""
+        relevant = []
+        for part in scored:
+            known = [
+                a ^ b in self._known for a, b in zip(part.left.tolist(), part.right.tolist(), strict=True)
+            ]
+            chosen = (part.score >= self._threshold) | np.array(known, bool)
+            columns = (part.left[chosen], part.right[chosen], part.score[chosen])
+            for left, right, score in zip(*(column.tolist() for column in columns), strict=True):
+                relevant.append((PairId(left, right, part.left_source, part.right_source), score))
+        return relevant
+
+    def decide(self, scored: Iterable[ScoredPairs], verdicts: Iterable[tuple[PairId, int]]) -> list[Decision]:
+        """Takes in computed scores and verdicts (SAME, DIFFERENT, NONE) and repairs the matching.
+
+        Returns:
+            Of the given pairs those that were aligned, and every pair whose alignment changed.
+        """
+        scores, verdicts = self._relevant(scored), list(verdicts)
+        given = [pair for pair, _ in scores] + [pair for pair, _ in verdicts]
+        market = _Market(self._store, given)
+        market.reported.update((pair, None) for pair in given if market.is_matched(pair))
+        for pair, score in scores:
+            accepted = score if score >= self._threshold else 0.0
+            market.revise(pair, market.edge(pair)._replace(score=accepted))
+        for pair, verdict in verdicts:
+            market.revise(pair, market.edge(pair)._replace(verdict=verdict))
+        market.settle(self._one_to_one)
+        market.save()
+        self._known.update(pair.left ^ pair.right for pair in given)
+        return [
+            Decision(pair, market.edge(pair) if market.is_matched(pair) else None) for pair in market.reported
+        ]
+
+    def partners(self, node: int, own: str, other: str) -> list[int]:
+        """With whom the entity is aligned in the other source."""
+        return list(_Market(self._store, []).partners(_Side(node, own, other)))
+
+    def aligned(self, pairs: Sequence[PairId]) -> list[Edge | None]:
+        """What the alignment of each pair rests on, None for pairs that are not aligned."""
+        market = _Market(self._store, pairs)
+        return [market.edge(pair) if market.is_matched(pair) else None for pair in pairs]
+
+
+class _Market:
+    """The edges and the matching around some pairs, read as needed and written back once."""
+
+    def __init__(self, store: Store, pairs: Sequence[PairId]) -> None:
+        self.reported: dict[PairId, None] = {}  # in the order of the changes
+        self._store = store
+        self._edges: dict[_Side, dict[int, Edge]] = {}
+        self._partners: dict[_Side, dict[int, None]] = {}
+        self._changed: set[_Side] = set()
+        self._unsettled: dict[_Side, None] = {}
+        self._read(list(dict.fromkeys(side for pair in pairs for side in _sides(pair))))
+
+    def edge(self, pair: PairId) -> Edge:
+        """What is known of a pair."""
+        return self.edges(_sides(pair)[0]).get(pair.right, Edge(0.0, NONE))
+
+    def edges(self, side: _Side) -> dict[int, Edge]:
+        """What is known of an entity's pairs, by partner."""
+        if side not in self._edges:
+            self._read([side])
+        return self._edges[side]
+
+    def partners(self, side: _Side) -> dict[int, None]:
+        """With whom an entity is matched."""
+        if side not in self._partners:
+            self._read([side])
+        return self._partners[side]
+
+    def is_matched(self, pair: PairId) -> bool:
+        """Whether the two are matched with each other."""
+        return pair.right in self.partners(_sides(pair)[0])
+
+    def revise(self, pair: PairId, edge: Edge) -> None:
+        """Sets what is known of a pair and parts the two, to be settled anew."""
+        if edge == self.edge(pair):
+            return
+        if self.is_matched(pair):
+            self._part(pair)
+        left, right = _sides(pair)
+        for side, partner in ((left, pair.right), (right, pair.left)):
+            if edge == Edge(0.0, NONE):
+                self.edges(side).pop(partner, None)
+            else:
+                self.edges(side)[partner] = edge
+            self._changed.add(side)
+            self._unsettled[side] = None
+
+    def settle(self, one_to_one: bool) -> None:
+        """Matches until no pair blocks."""
+        while self._unsettled:
+            side, _ = self._unsettled.popitem()
+            edges = self.edges(side)
+            acceptable = [partner for partner, edge in edges.items() if edge.acceptable]
+            for partner in sorted(acceptable, key=lambda partner: self._rank(side.pair(partner))):
+                pair = side.pair(partner)
+                if self.is_matched(pair):
+                    if one_to_one:
+                        break  # nothing better was to be had
+                elif not one_to_one:
+                    self._match(pair)
+                elif self._blocks(pair):
+                    for rival in [side.pair(p) for p in self.partners(side)] + [
+                        side.opposite(partner).pair(p) for p in self.partners(side.opposite(partner))
+                    ]:
+                        self._part(rival)
+                    self._match(pair)
+                    break
+
+    def save(self) -> None:
+        """Writes what changed; an empty side leaves no key."""
+        for side in self._changed:
+            edges, partners = self._edges[side], self._partners[side]
+            packed = b"".join(_EDGE.pack(partner, *edge) for partner, edge in sorted(edges.items()))
+            _put(self._store, side.key(tables.SCORED), packed)
+            _put(self._store, side.key(tables.MATCHES), b"".join(map(node_key, sorted(partners))))
+
+    def _blocks(self, pair: PairId) -> bool:
+        """Whether both would rather have each other than whom they have."""
+        rank = self._rank(pair)
+        return all(
+            rank < self._rank(side.pair(present)) for side in _sides(pair) for present in self.partners(side)
+        )
+
+    def _rank(self, pair: PairId) -> tuple[int, float, int, int]:
+        manual, score = self.edge(pair).weight
+        return -manual, -score, pair.left, pair.right
+
+    def _match(self, pair: PairId) -> None:
+        left, right = _sides(pair)
+        self.partners(left)[pair.right] = None
+        self.partners(right)[pair.left] = None
+        self._changed.update((left, right))
+        self.reported[pair] = None
+
+    def _part(self, pair: PairId) -> None:
+        left, right = _sides(pair)
+        del self.partners(left)[pair.right]
+        del self.partners(right)[pair.left]
+        self._changed.update((left, right))
+        self._unsettled[left] = self._unsettled[right] = None
+        self.reported[pair] = None
+
+    def _read(self, sides: Sequence[_Side]) -> None:
+        edges = self._store.get_many([side.key(tables.SCORED) for side in sides])
+        partners = self._store.get_many([side.key(tables.MATCHES) for side in sides])
+        for side, packed, matched in zip(sides, edges, partners, strict=True):
+            self._edges[side] = {
+                partner: Edge(score, verdict) for partner, score, verdict in _EDGE.iter_unpack(packed or b"")
+            }
+            raw = matched or b""
+            self._partners[side] = {
+                int.from_bytes(raw[at : at + 8], "big"): None for at in range(0, len(raw), 8)
+            }
+
+
+def _sides(pair: PairId) -> tuple[_Side, _Side]:
+    return (
+        _Side(pair.left, pair.left_source, pair.right_source),
+        _Side(pair.right, pair.right_source, pair.left_source),
+    )
+
+
+def _put(store: Store, key: bytes, value: bytes) -> None:
+    if value:
+        store.put(key, value)
+    else:
+        store.delete(key)

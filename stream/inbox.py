@@ -1,0 +1,192 @@
+"""Steps 1 to 3: what messages mean, which of them still count, and the graph after them."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from index import store as tables
+from index.graph import EdgeChange, Entity, GraphStore, node_key, node_of, relation_of
+from index.store import Store
+from stream.deciding import PairId
+from stream.errors import InvalidInput
+from stream.events import Delete, EntityEvent, Link, Message, curie
+from stream.links import LinkStore
+from stream.records import Output
+
+
+class LinkChange(msgspec.Struct, frozen=True):
+    """A person's verdict on a pair, None when it is taken back."""
+
+    left: str
+    right: str
+    link: Link | None
+
+
+# Turns one message into the changes that it means, or raises InvalidInput.
+Decoder = Callable[[Message], Sequence[EntityEvent | LinkChange]]
+
+
+class Counts(msgspec.Struct):
+    """received = applied + stale + dead_lettered, whatever happens."""
+
+    received: int = 0
+    applied: int = 0
+    stale: int = 0
+    dead_lettered: int = 0
+
+
+class Received:
+    """What a micro-batch of messages comes to."""
+
+    def __init__(self, counts: Counts) -> None:
+        self.counts = counts
+        self.dead_letters: list[Output] = []
+        self.offsets: dict[tuple[str, int], int] = {}
+        self.before: dict[int, Entity | None] = {}
+        self.after: dict[int, Entity] = {}
+        self.links: list[PairId] = []
+        self.touched: dict[int, None] = {}  # every node whose entity or adjacency changed
+
+    def refuse(self, message: Message, stage: str, error: InvalidInput) -> None:
+        """Turns a message into a dead letter: its own bytes, and in the headers what was wrong."""
+        self.counts.dead_lettered += 1
+        cause = message.cause
+        headers = {
+            "stage": stage,
+            "reason": error.reason,
+            "message": str(error)[:1000],
+            "topic": cause.topic,
+            "partition": str(cause.partition),
+            "offset": str(cause.offset),
+        }
+        encoded = [(name, text.encode(errors="replace")) for name, text in headers.items()]
+        self.dead_letters.append(Output("dead_letters", message.key, message.value, encoded))
+
+
+class Inbox:
+    """Applies messages to the graph store. Writes are pending until the store commits."""
+
+    def __init__(self, store: Store, graph: GraphStore, links: LinkStore, decode: Decoder) -> None:
+        self._store = store
+        self._graph = graph
+        self._links = links
+        self._decode = decode
+
+    def receive(self, messages: Sequence[Message]) -> Received:
+        """Takes in messages in the order given."""
+        received = self._understand(messages)
+        received.touched = self._write(received.before, received.after)
+        for (topic, partition), offset in received.offsets.items():
+            self._store.put(_offset_key(topic, partition), node_key(offset))
+        return received
+
+    def _understand(self, messages: Sequence[Message]) -> Received:
+        """Steps 1 and 2: what the messages change, each entity's state before and after."""
+        received = Received(Counts(received=len(messages)))
+        decoded: list[tuple[Message, Sequence[EntityEvent | LinkChange]]] = []
+        for message in messages:
+            where = (message.cause.topic, message.cause.partition)
+            if where not in received.offsets:
+                received.offsets[where] = self.next_offset(*where) or 0
+            if message.cause.offset < received.offsets[where]:
+                received.counts.stale += 1
+                continue
+            received.offsets[where] = message.cause.offset + 1
+            try:
+                decoded.append((message, self._decode(message)))
+            except InvalidInput as error:
+                received.refuse(message, "decode", error)
+        names = {
+            node_of(name): name
+            for _, events in decoded
+            for event in events
+            if not isinstance(event, LinkChange)
+            for name in [curie(event.source, event.id)]
+        }
+        received.before = dict(zip(names, self._graph.entities(names), strict=True))
+        for message, events in decoded:
+            try:
+                applied = [self._apply(event, message, received) for event in events]
+            except InvalidInput as error:
+                received.refuse(message, "apply", error)
+                continue
+            if any(applied) or not events:
+                received.counts.applied += 1
+            else:
+                received.counts.stale += 1
+        return received
+
+    def _apply(self, event: EntityEvent | LinkChange, message: Message, received: Received) -> bool:
+        """Puts the entity's new state into `received.after`; False if the event is stale."""
+        if isinstance(event, LinkChange):
+            received.links.append(self._links.put(event.left, event.right, event.link, message))
+            return True
+        name = curie(event.source, event.id)
+        node = node_of(name)
+        old = received.after.get(node, received.before[node])
+        if old is not None:
+            if curie(old.source, old.id) != name:
+                raise InvalidInput("hash-collision", f"{name} has the same node as {old.source}:{old.id}")
+            if old.version is not None and event.version is not None and event.version < old.version:
+                return False
+        new = _entity(event, message)
+        if old is not None and _same_state(old, new):
+            if old.version == new.version:
+                return True
+            # nothing happened to the entity: its cause, and so its alignments, stay as they are
+            new = msgspec.structs.replace(old, version=new.version)
+        elif old is None and new.deleted and new.version is None:
+            return True
+        received.after[node] = new
+        return True
+
+    def _write(self, before: dict[int, Entity | None], after: dict[int, Entity]) -> dict[int, None]:
+        """Steps 3 and 4: entities and edges to the store; all nodes whose entity or adjacency changed."""
+        touched = dict.fromkeys(after)
+        changes: list[EdgeChange] = []
+        for node, entity in after.items():
+            self._graph.put(node, entity)
+            old, new = _edges(before[node]), _edges(entity)
+            for edges, added in ((old - new, False), (new - old, True)):
+                for relation, target in sorted(edges):
+                    other = node_of(curie(entity.source, target))
+                    changes.append(EdgeChange(node, relation_of(entity.source, relation), other, added))
+                    changes.append(EdgeChange(other, relation_of(entity.source, f"~{relation}"), node, added))
+                    touched[other] = None
+        if changes:
+            self._graph.connect(changes)
+        return touched
+
+    def next_offset(self, topic: str, partition: int) -> int | None:
+        """The offset after the last applied one, None if nothing of this partition was applied."""
+        value = self._store.get(_offset_key(topic, partition))
+        return None if value is None else int.from_bytes(value, "big")
+
+
+def _entity(event: EntityEvent, message: Message) -> Entity:
+    cause = message.cause
+    where = (cause.topic, cause.partition, cause.offset, message.timestamp)
+    if isinstance(event, Delete):
+        return Entity(event.source, event.id, "", {}, {}, event.version, True, *where)
+    return Entity(
+        event.source, event.id, event.type, event.attributes, event.relations, event.version, False, *where
+    )
+
+
+def _same_state(old: Entity, new: Entity) -> bool:
+    return (old.type, old.attributes, old.relations, old.deleted) == (
+        new.type,
+        new.attributes,
+        new.relations,
+        new.deleted,
+    )
+
+
+def _edges(entity: Entity | None) -> set[tuple[str, str]]:
+    if entity is None:
+        return set()
+    return {(name, target) for name, targets in entity.relations.items() for target in targets}
+
+
+def _offset_key(topic: str, partition: int) -> bytes:
+    return tables.OFFSETS + f"{topic}\0{partition}".encode()

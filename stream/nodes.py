@@ -1,0 +1,103 @@
+"""What is known of every node right now, one row each: the inputs of retrieval and scoring.
+
+A row (its number is the node's *slot*) exists for every entity and for every neighbour that an entity was
+sampled with, whether or not that neighbour exists yet. Rows are a function of the graph and the model;
+slots are not, so nothing that leaves this process may depend on them.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from index.graph import Nodes
+from index.vectors import Slots
+from model.encoder import OWN
+from model.sampling import SAMPLE
+from model.vectors import DIM
+
+NOBODY: Final = -1
+
+ROW: Final = np.dtype(
+    [
+        ("node", np.uint64),
+        ("exists", np.bool_),
+        ("space", np.int32),  # number of (source, type)
+        ("degree", np.int64),  # rounded up to a power of two
+        ("name", np.int8, DIM),
+        ("values", np.int8, DIM),
+        ("neighbourhood", np.int8, DIM),
+        ("items", np.int8, (OWN, DIM)),
+        ("item_keys", np.int16, OWN),
+        ("item_hashes", np.int64, OWN),
+        ("name_hash", np.int64),
+        ("sample", np.int32, SAMPLE),  # slots, NOBODY where there is none
+        ("sample_keys", np.int16, SAMPLE),
+        ("own", np.uint64),  # digest of the entity's own values
+        ("shown", np.uint64),  # digest of what others see of it
+        ("content", np.uint64),  # digest of everything its scores rest on
+    ]
+)
+
+
+class NodeTable:
+    """Rows by slot. One thread owns it."""
+
+    def __init__(self) -> None:
+        self._rows = _blank(1024)
+        self._slot_of: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
+    @property
+    def rows(self) -> npt.NDArray[np.void]:
+        """All rows, dtype `ROW`; writing to a field changes the table."""
+        return self._rows[: len(self)]
+
+    def slots(self, nodes: Iterable[int]) -> Slots:
+        """The slots of these nodes; new nodes get a blank row."""
+        known = self._slot_of
+        found = [known.setdefault(node, len(known)) for node in nodes]
+        if len(known) > len(self._rows):
+            rows = _blank(max(2 * len(self._rows), len(known)))
+            rows[: len(self._rows)] = self._rows
+            self._rows = rows
+        slots = np.array(found, np.int32)
+        self._rows["node"][slots] = np.fromiter(nodes, np.uint64, len(found))
+        return slots
+
+    def known(self, nodes: Iterable[int]) -> Slots:
+        """The slots of those of these nodes that have a row."""
+        get = self._slot_of.get
+        return np.array([slot for slot in map(get, nodes) if slot is not None], np.int32)
+
+
+def digest(columns: npt.NDArray[np.uint64]) -> Nodes:
+    """(n,) a 64-bit digest of each row of (n, m)."""
+    state = np.full(len(columns), columns.shape[1], np.uint64)
+    for column in columns.T:
+        state = (state ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        state ^= state >> np.uint64(29)
+        state *= np.uint64(0xBF58476D1CE4E5B9)
+        state ^= state >> np.uint64(32)
+    return state
+
+
+def as_words(array: npt.NDArray[np.generic]) -> npt.NDArray[np.uint64]:
+    """(n, ...) of any type as (n, words) of 64 bits, padded with zeros."""
+    width = array.itemsize * int(np.prod(array.shape[1:]))
+    raw = np.ascontiguousarray(array).view(np.uint8).reshape(len(array), width)
+    padding = -raw.shape[1] % 8
+    if padding:
+        raw = np.concatenate([raw, np.zeros((len(raw), padding), np.uint8)], axis=1)
+    return raw.view(np.uint64)
+
+
+def _blank(size: int) -> npt.NDArray[np.void]:
+    rows = np.zeros(size, ROW)
+    rows["degree"] = 1
+    rows["space"] = NOBODY
+    rows["sample"] = NOBODY
+    return rows

@@ -1,0 +1,264 @@
+"""Training, evaluation and alignment of whole catalogues without a broker: the worker's code on files."""
+
+import csv
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from index.candidates import CandidateOptions, Pairs
+from index.graph import GraphStore, node_of
+from index.store import Store
+from model.checkpoint import Model, load_model, save_model
+from model.encoder import Encoder
+from model.evaluation import Quality, evaluate
+from model.network import NetworkOptions
+from model.pairs import PairInputs
+from model.training import LabelledPairs, Progress, TrainingOptions, score, train
+from model.vectors import UNIT
+from stream.aligner import Aligner, Batch, candidate_options
+from stream.errors import InvalidInput, ModelError
+from stream.events import (
+    AlignmentRecord,
+    Cause,
+    EntityEvent,
+    Message,
+    Upsert,
+    decode_entity_event,
+    split_curie,
+)
+from stream.inbox import Inbox
+from stream.links import LinkStore
+from stream.retrieval import VIEWS, Retrieval
+from stream.scoring import pair_inputs
+
+BATCH: Final = 512
+K: Final = 10  # nearest neighbours in each view that are candidates
+FLOOR: Final = UNIT // 5  # of similarity: unrelated texts stay below it
+DEFAULT_TRAINING: Final = TrainingOptions()
+VALID_SHARE: Final = 0.2  # of the links, if none are given for validation
+
+LinkPair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What training made."""
+
+    id: str
+    training_links: int
+    valid_links: int
+    report: dict[str, float]
+
+
+def read_links(path: Path) -> list[LinkPair]:
+    """Gold links from a CSV file with the columns `left,right` of CURIEs.
+
+    Raises:
+        InvalidInput: the file cannot be read, lacks a column or holds something that is no CURIE.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput("bad-links", f"{path}: {error}") from error
+    links = []
+    for number, row in enumerate(rows, start=2):
+        left, right = row.get("left"), row.get("right")
+        if left is None or right is None:
+            raise InvalidInput("bad-links", f"{path}, line {number}: the columns left,right are expected")
+        if split_curie(left)[0] == split_curie(right)[0]:
+            raise InvalidInput("bad-links", f"{path}, line {number}: {left} and {right} are of one source")
+        links.append((left, right))
+    return links
+
+
+def train_model(
+    events: Iterable[EntityEvent],
+    links: Sequence[LinkPair],
+    directory: Path,
+    *,
+    valid: Sequence[LinkPair] | None = None,
+    k: int = K,
+    options: TrainingOptions = DEFAULT_TRAINING,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> TrainedModel:
+    """Learns a model from the graph that the events come to and from known links, and saves it.
+
+    Args:
+        links: pairs of CURIEs that are the same. Other candidates of their left entities count as different.
+        valid: links for early stopping, calibration and the threshold; a fifth of `links` if None.
+
+    Raises:
+        ModelError: too few links are among the entities.
+    """
+    if valid is None:
+        held_out = [_uniform(left) < VALID_SHARE for left, _ in links]
+        valid = [link for link, out in zip(links, held_out, strict=True) if out]
+        links = [link for link, out in zip(links, held_out, strict=True) if not out]
+    with Workspace(events) as workspace:
+        encoder = Encoder.fit(workspace.upserts())
+        candidates = CandidateOptions(k, (FLOOR,) * len(VIEWS))
+        workspace.retrieve(encoder, candidates)
+        training, validation = workspace.labelled(links), workspace.labelled(valid)
+        if not training.left.size or not validation.left.size:
+            raise ModelError(
+                f"none of the {len(links)} training or none of the {len(valid)} validation links joins "
+                "entities with candidates; check that links and entities have the same sources and ids"
+            )
+        context = training.inputs(np.zeros(1, np.int64)).context.shape[1]
+        trained = train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)
+    model = Model(
+        encoder=encoder,
+        network=trained.network,
+        slope=trained.slope,
+        offset=trained.offset,
+        threshold=trained.threshold,
+        options={"views": list(VIEWS), "k": candidates.k, "floors": list(candidates.floors)},
+        report=dict(trained.report),
+    )
+    return TrainedModel(save_model(directory, model), len(links), len(valid), trained.report)
+
+
+def evaluate_model(
+    events: Iterable[EntityEvent],
+    links: Sequence[LinkPair],
+    checkpoint: Path,
+    *,
+    one_to_one: bool = True,
+    threshold: float | None = None,
+) -> Quality:
+    """How good a model is on the graph that the events come to, for the left entities of `links`."""
+    _, model = load_model(checkpoint)
+    with Workspace(events) as workspace:
+        workspace.retrieve(model.encoder, candidate_options(model))
+        pairs = score(model.scorer(), workspace.labelled(links))
+    return evaluate(pairs, model.threshold if threshold is None else threshold, one_to_one=one_to_one)
+
+
+def align(
+    events: Iterable[EntityEvent],
+    checkpoint: Path,
+    *,
+    one_to_one: bool = True,
+    threshold: float | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[AlignmentRecord]:
+    """The alignments of the graph that the events come to, as the worker would leave them in its topic."""
+    current: dict[bytes | None, AlignmentRecord] = {}
+    decode = msgspec.json.Decoder(AlignmentRecord).decode
+    with tempfile.TemporaryDirectory(prefix="sameas-") as state:
+        aligner = Aligner(
+            Path(state), checkpoint, decode_canonical, one_to_one=one_to_one, threshold=threshold
+        )
+        with closing(aligner):
+            for batch in drained(aligner, as_messages(events)):
+                for output in batch.outputs:
+                    if output.kind == "alignments" and output.value is None:
+                        current.pop(output.key, None)
+                    elif output.kind == "alignments":
+                        current[output.key] = decode(output.value or b"")
+                aligner.published(batch.sequence)
+                progress(batch.counts.received)
+    return sorted(current.values(), key=lambda record: (record.subject_id, record.object_id))
+
+
+def drained(aligner: Aligner, messages: Iterable[Message]) -> Iterator[Batch]:
+    """Processes everything, and then the backlog until nothing waits."""
+    backlog = 0
+    for chunk in _chunks(messages):
+        batch = aligner.process(chunk)
+        backlog = batch.backlog
+        yield batch
+    while backlog:
+        batch = aligner.process([])
+        backlog = batch.backlog
+        yield batch
+
+
+def as_messages(events: Iterable[EntityEvent]) -> Iterator[Message]:
+    """Canonical messages, as if the events stood in one partition."""
+    encode = msgspec.json.Encoder().encode
+    for offset, event in enumerate(events):
+        yield Message(Cause("events", 0, offset), None, encode(event), 0.0)
+
+
+def decode_canonical(message: Message) -> Sequence[EntityEvent]:
+    """What `as_messages` made."""
+    return [decode_entity_event(message.key, message.value)]
+
+
+class Workspace:
+    """A graph in a temporary store with its rows and candidate lists: what training and evaluation look at.
+
+    Args:
+        events: the graph is what they come to, applied in this order.
+    """
+
+    def __init__(self, events: Iterable[EntityEvent]) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="sameas-")
+        self._store = Store(Path(self._directory.name))
+        self._graph = GraphStore(self._store)
+        inbox = Inbox(self._store, self._graph, LinkStore(self._store), decode_canonical)
+        for chunk in _chunks(as_messages(events)):
+            inbox.receive(chunk)
+            self._store.commit()
+
+    def __enter__(self) -> "Workspace":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+        self._directory.cleanup()
+
+    def upserts(self) -> Iterator[Upsert]:
+        """The entities, in an order that depends on nothing but their names."""
+        for _, e in self._graph.scan():
+            if not e.deleted:
+                yield Upsert(e.source, e.id, e.type, e.attributes, e.relations)
+
+    def retrieve(self, encoder: Encoder, options: CandidateOptions) -> None:
+        """Makes all rows and candidate lists."""
+        self._retrieval = Retrieval(self._graph, encoder, options)
+        self._retrieval.restore({})
+
+    def labelled(self, links: Sequence[LinkPair]) -> LabelledPairs:
+        """All candidate pairs of the links' left entities, and which of them are links."""
+        table = self._retrieval.table
+        gold = {(node_of(left), node_of(right)) for left, right in links}
+        lefts = {left for left, _ in gold}
+        parts: list[tuple[Pairs, npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]] = []
+        for source_pair, pairs in self._retrieval.candidates(lefts):
+            nodes = [table.rows["node"][slots].tolist() for slots in pairs]
+            # a link's left entity may be of the source whose name sorts last
+            turned = np.array([node not in lefts for node in nodes[0]], bool)
+            label = np.array([(a, b) in gold or (b, a) in gold for a, b in zip(*nodes, strict=True)], bool)
+            left = np.where(turned, pairs.right, pairs.left).astype(np.int64)
+            parts.append((pairs, self._retrieval.context(source_pair, pairs)[0], left, label))
+        pairs = Pairs(*(np.concatenate([getattr(part[0], side) for part in parts]) for side in Pairs._fields))
+        context, left, label = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
+
+        def inputs(rows: npt.NDArray[np.int64]) -> PairInputs:
+            return pair_inputs(table, Pairs(pairs.left[rows], pairs.right[rows]), context[rows])
+
+        right = np.where(left == pairs.left, pairs.right, pairs.left).astype(np.int64)
+        return LabelledPairs(inputs, label, left, right, len(gold))
+
+
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return xxhash.xxh3_64_intdigest(text.encode()) / 2.0**64
+
+
+def _chunks(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    iterator = iter(messages)
+    while chunk := list(islice(iterator, BATCH)):
+        yield chunk

@@ -1,0 +1,234 @@
+"""From decisions to what goes out: alignment records, their tombstones, and alignment events with evidence.
+
+Invariant: the store holds the record of every aligned pair as it was last put into the outbox. A record is
+a function of the graph, the links and the model, its date aside, so that every run over the same log ends
+with the same records; an event goes out only where the record changed.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+import xxhash
+
+from index import store as tables
+from index.graph import Entity, GraphStore, node_key
+from index.store import Store
+from stream.deciding import SAME, Deciding, Decision, Edge, PairId
+from stream.events import (
+    AlignmentEvent,
+    AlignmentRecord,
+    AttributeEvidence,
+    Cause,
+    Evidence,
+    NeighbourEvidence,
+    alignment_key,
+    curie,
+)
+from stream.links import LinkStore, StoredLink
+from stream.retrieval import Retrieval, SourcePair
+from stream.scoring import Attention, Scoring
+
+TOOL_VERSION: Final = "0.1.0"
+OutputKind = Literal["alignments", "alignment_events", "dead_letters"]
+EventKind = Literal["aligned", "revised", "withdrawn"]
+
+
+class Output(msgspec.Struct, frozen=True, array_like=True):
+    """One record to publish; `kind` names the topic in the settings."""
+
+    kind: OutputKind
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]] = []
+
+
+class Records:
+    """Keeps the records of aligned pairs. Writes are pending until the store commits."""
+
+    def __init__(
+        self,
+        store: Store,
+        graph: GraphStore,
+        links: LinkStore,
+        deciding: Deciding,
+        retrieval: Retrieval,
+        scoring: Scoring,
+        model: str,
+    ) -> None:
+        self._store = store
+        self._graph = graph
+        self._links = links
+        self._deciding = deciding
+        self._retrieval = retrieval
+        self._scoring = scoring
+        self._model = model
+        self._decode = msgspec.json.Decoder(AlignmentRecord).decode
+
+    def outputs(self, decisions: Sequence[Decision]) -> list[Output]:
+        """Records and events for the pairs whose record is not what it was."""
+        stored = self._store.get_many([_key(decision.pair) for decision in decisions])
+        aligned = [(decision.pair, decision.edge) for decision in decisions if decision.edge is not None]
+        current = dict(zip((pair for pair, _ in aligned), self._build(aligned), strict=True))
+        outputs: list[Output] = []
+        for decision, raw in zip(decisions, stored, strict=True):
+            old = None if raw is None else self._decode(raw)
+            new = current.get(decision.pair)
+            if new is not None:
+                if old is None:
+                    outputs += self._publish("aligned", decision.pair, new)
+                elif msgspec.structs.replace(new, mapping_date=old.mapping_date) != old:
+                    outputs += self._publish("revised", decision.pair, new)
+            elif old is not None:
+                outputs += self._withdraw(decision.pair, old)
+        return outputs
+
+    def _publish(self, kind: EventKind, pair: PairId, record: AlignmentRecord) -> list[Output]:
+        value = msgspec.json.encode(record)
+        self._store.put(_key(pair), value)
+        key = alignment_key(record.subject_id, record.object_id).encode()
+        return [Output("alignments", key, value), _event(kind, key, record)]
+
+    def _withdraw(self, pair: PairId, old: AlignmentRecord) -> list[Output]:
+        self._store.delete(_key(pair))
+        # what took the pair apart: a change of one of the two, or of the partner that one has now
+        rivals = [
+            *self._deciding.partners(pair.left, pair.left_source, pair.right_source),
+            *self._deciding.partners(pair.right, pair.right_source, pair.left_source),
+        ]
+        entities = self._graph.entities([pair.left, pair.right, *rivals])
+        cause = _newest([entity for entity in entities if entity is not None], self._links.get(pair))
+        key = alignment_key(old.subject_id, old.object_id).encode()
+        return [
+            Output("alignments", key, None),
+            _event("withdrawn", key, msgspec.structs.replace(old, cause=cause, mapping_date=_today())),
+        ]
+
+    def _build(self, aligned: Sequence[tuple[PairId, Edge]]) -> list[AlignmentRecord]:
+        pairs = [pair for pair, _ in aligned]
+        attention = self._attention(pairs)
+        nodes = dict.fromkeys(node for pair in pairs for node in pair[:2])
+        for looks in attention:
+            for look in looks:
+                nodes.update((seen.neighbour, None) for seen in look[:2] if seen.neighbour is not None)
+        entities = dict(zip(nodes, self._graph.entities(nodes), strict=True))
+        return [
+            self._record(pair, edge, entities, _evidence(pair, looks, entities))
+            for (pair, edge), looks in zip(aligned, attention, strict=True)
+        ]
+
+    def _attention(self, pairs: Sequence[PairId]) -> list[list[Attention]]:
+        """What the model looked at; nothing where a person linked entities of two types."""
+        types = [
+            self._retrieval.types([pair.left for pair in pairs]),
+            self._retrieval.types([pair.right for pair in pairs]),
+        ]
+        found: list[list[Attention]] = [[] for _ in pairs]
+        groups: dict[SourcePair, list[int]] = {}
+        for number, (pair, left, right) in enumerate(zip(pairs, *types, strict=True)):
+            if left == right:
+                groups.setdefault(SourcePair(left, pair.left_source, pair.right_source), []).append(number)
+        for group, numbers in groups.items():
+            left, right = (np.array([pairs[n][side] for n in numbers], np.uint64) for side in (0, 1))
+            for number, looks in zip(numbers, self._scoring.explain(group, left, right), strict=True):
+                found[number] = looks
+        return found
+
+    def _record(
+        self, pair: PairId, edge: Edge, entities: dict[int, Entity | None], evidence: Evidence
+    ) -> AlignmentRecord:
+        left, right = entities[pair.left], entities[pair.right]
+        if left is None or right is None:
+            raise AssertionError(f"aligned pair {pair} without its entities")
+        link = self._links.get(pair) if edge.verdict == SAME else None
+        key = alignment_key(curie(left.source, left.id), curie(right.source, right.id))
+        return AlignmentRecord(
+            record_id=f"sameas:{xxhash.xxh3_128_hexdigest(key.encode())}",
+            subject_id=curie(left.source, left.id),
+            object_id=curie(right.source, right.id),
+            mapping_justification="semapv:ManualMappingCuration"
+            if link is not None
+            else "semapv:SemanticSimilarityThresholdMatching",
+            confidence=edge.weight[1],
+            mapping_tool_version=TOOL_VERSION,
+            mapping_date=_today(),
+            revision=left.offset + right.offset + 2 + (0 if link is None else link.cause.offset + 1),
+            model=self._model,
+            cause=_newest([left, right], link),
+            evidence=evidence,
+        )
+
+
+def _evidence(pair: PairId, looks: Iterable[Attention], entities: dict[int, Entity | None]) -> Evidence:
+    left, right = entities[pair.left], entities[pair.right]
+    evidence = Evidence([], [])
+    for look in looks:
+        ends = (look.left.neighbour, look.right.neighbour)
+        weight = round(look.weight, 4)
+        if ends[0] is not None and ends[1] is not None:
+            one, other = entities[ends[0]], entities[ends[1]]
+            if one is not None and other is not None:
+                evidence.neighbours.append(
+                    NeighbourEvidence(
+                        look.left.name,
+                        curie(one.source, one.id),
+                        look.right.name,
+                        curie(other.source, other.id),
+                        weight,
+                    )
+                )
+        elif ends == (None, None) and left is not None and right is not None:
+            one_value, other_value = (
+                left.attributes.get(look.left.name),
+                right.attributes.get(look.right.name),
+            )
+            if one_value is not None and other_value is not None:
+                evidence.attributes.append(
+                    AttributeEvidence(look.left.name, one_value, look.right.name, other_value, weight)
+                )
+    return evidence
+
+
+def _newest(entities: Iterable[Entity], link: StoredLink | None) -> Cause:
+    """The newest input that the pair itself rests on."""
+    causes = [(entity.timestamp, Cause(entity.topic, entity.partition, entity.offset)) for entity in entities]
+    if link is not None:
+        causes.append((link.timestamp, link.cause))
+    return max(causes)[1]
+
+
+def _event(kind: EventKind, key: bytes, record: AlignmentRecord) -> Output:
+    """The event of a record; its id is made of what caused it, so a redelivery produces the same."""
+    made_of = (
+        kind,
+        key,
+        record.model,
+        record.revision,
+        record.confidence,
+        *msgspec.structs.astuple(record.cause),
+    )
+    event = AlignmentEvent(
+        **{name: getattr(record, name) for name in AlignmentRecord.__struct_fields__},
+        event=kind,
+        event_id=xxhash.xxh3_128_hexdigest(repr(made_of).encode()),
+    )
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": event.event_id,
+        "ce_source": "sameas",
+        "ce_type": f"sameas.alignment.{kind}",
+        "ce_time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "content-type": "application/json",
+    }
+    encoded = [(name, text.encode()) for name, text in headers.items()]
+    return Output("alignment_events", key, msgspec.json.encode(event), encoded)
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _key(pair: PairId) -> bytes:
+    return tables.RECORDS + node_key(pair.left) + node_key(pair.right)

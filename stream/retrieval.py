@@ -1,0 +1,268 @@
+"""Steps 4 to 7: from changed entities to the candidate pairs whose scores rest on what changed.
+
+Every row of the node table is a function of the graph and the model, and the candidate lists of the rows.
+So a change is followed as in a build system: what rests on it is computed again, and where the same comes
+out it stops.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from index.candidates import CandidateOptions, CandidatePairs, Change, Mask, Pairs, Touched
+from index.graph import Entity, GraphStore, Nodes, relation_of
+from index.vectors import Slots
+from model.encoder import Encoder
+from model.neighbourhood import neighbourhood
+from model.sampling import SAMPLE, Sample, draw
+from model.vectors import DIM
+from stream.events import Upsert
+from stream.nodes import NOBODY, NodeTable, as_words, digest
+
+VIEWS: Final = ("name", "values", "neighbourhood")
+RESTORE_CHUNK: Final = 4096
+_T = TypeVar("_T")
+
+
+class SourcePair(NamedTuple):
+    """Two sources with entities of one type; the left one's name sorts first."""
+
+    type: str
+    left: str
+    right: str
+
+
+class Retrieval:
+    """Owns the node table and the candidate lists; reads the graph store. One thread owns it."""
+
+    def __init__(self, graph: GraphStore, encoder: Encoder, options: CandidateOptions) -> None:
+        self.table = NodeTable()
+        self.evaluated = 0  # entities, since the start
+        self._graph = graph
+        self._encoder = encoder
+        self._options = options
+        self._spaces: list[tuple[str, str]] = []  # (type, source) by number
+        self._number_of: dict[tuple[str, str], int] = {}
+        self._candidates: dict[SourcePair, CandidatePairs] = {}
+        self._relation_keys = {
+            relation_of(source, name): key for source, name, key in encoder.keys.relations()
+        }
+
+    def evaluate(
+        self, nodes: Sequence[int], changed: Mapping[int, Entity], forced: Iterable[int]
+    ) -> tuple[list[tuple[SourcePair, Pairs]], list[int]]:
+        """Brings the rows of `nodes` and the candidate lists up to date.
+
+        Args:
+            nodes: distinct; all whose entity or adjacency changed, and any whose neighbours did.
+            changed: the new state of those whose entity changed.
+            forced: nodes whose pairs count as changed even if nothing about them seems to be.
+
+        Returns:
+            The pairs whose scores may have changed, candidates or not any more, each once; and the nodes
+            outside `nodes` that were sampled with one that looks different now: evaluate them in their turn.
+        """
+        self.evaluated += len(nodes)
+        slots = self.table.slots(nodes)
+        spaces_before = self.table.rows["space"][slots]
+        self._read_entities(changed)
+        self._read_samples(slots, draw(np.array(nodes, np.uint64), *self._graph.heads(nodes)))
+        rows = self.table.rows
+        shown = self._shown(slots)
+        looks_different = shown != rows["shown"][slots]
+        rows["shown"][slots] = shown
+        content = self._content(slots)
+        moved = content != rows["content"][slots]
+        moved |= np.isin(rows["node"][slots], np.fromiter(forced, np.uint64))
+        rows["content"][slots] = content
+        stale = self._dependents(slots[looks_different], slots)
+        return self._retrieve(slots[moved], spaces_before[moved]), stale
+
+    def candidates(self, nodes: Iterable[int]) -> list[tuple[SourcePair, Pairs]]:
+        """All candidate pairs of these entities."""
+        slots = self.table.known(nodes)
+        spaces = self.table.rows["space"][slots]
+        found = []
+        for pair, candidates in self._candidates.items():
+            sides = [
+                slots[spaces == self._number_of[pair.type, source]] for source in (pair.left, pair.right)
+            ]
+            incident = candidates.incident(sides[0], sides[1], len(self.table))
+            found.append((pair, _distinct(incident)))
+        return found
+
+    def context(self, pair: SourcePair, pairs: Pairs) -> tuple[npt.NDArray[np.float32], Mask]:
+        """(P, C) what retrieval knows of pairs, and (P,) whether they are candidates."""
+        return self._candidates[pair].context(pairs)
+
+    def types(self, nodes: Sequence[int]) -> list[str]:
+        """The types of existing entities."""
+        numbers = self.table.rows["space"][self.table.slots(nodes)].tolist()
+        return [self._spaces[number][0] for number in numbers]
+
+    def neighbourhood_of(self, node: int) -> bytes:
+        """The neighbourhood vector that is in force for a node."""
+        return bytes(self.table.rows["neighbourhood"][self.table.slots([node])[0]].tobytes())
+
+    def restore(self, queue: Mapping[int, bytes]) -> None:
+        """Fills an empty table and the candidate lists from the graph store.
+
+        Args:
+            queue: the nodes that wait for re-evaluation, each with the neighbourhood vector that was in
+                force; the lists have to be those that the stored scores rest on.
+        """
+        for entities in _chunks(self._graph.scan()):
+            self._read_entities(dict(entities))
+        # degrees of all first: a neighbourhood rests on those of its members
+        for nodes in _chunks(self._graph.scan_heads()):
+            sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
+            self.table.rows["degree"][self.table.slots(nodes)] = sample.degrees
+        for nodes in _chunks(self._graph.scan_heads()):
+            sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
+            self._read_samples(self.table.slots(nodes), sample)
+        waiting = self.table.slots(queue)
+        in_force = np.frombuffer(b"".join(queue.values()), np.int8)
+        self.table.rows["neighbourhood"][waiting] = in_force.reshape(len(waiting), DIM)
+        every = np.arange(len(self.table), dtype=np.int32)
+        self.table.rows["shown"][every] = self._shown(every)
+        self.table.rows["content"][every] = self._content(every)
+        for pair in self._source_pairs(set(range(len(self._spaces)))):
+            self._meet(pair)
+
+    # ------------------------------------------------------------------ rows
+
+    def _read_entities(self, changed: Mapping[int, Entity]) -> None:
+        alive = {node: entity for node, entity in changed.items() if not entity.deleted}
+        dead = self.table.slots([node for node in changed if node not in alive])
+        slots = self.table.slots(alive)
+        rows = self.table.rows
+        for field in ("name", "values", "items", "item_keys", "item_hashes", "name_hash", "own"):
+            rows[field][dead] = 0
+        rows["exists"][dead] = False
+        rows["space"][dead] = NOBODY
+        if not alive:
+            return
+        encoded = self._encoder.encode(
+            [Upsert(e.source, e.id, e.type, e.attributes, e.relations) for e in alive.values()]
+        )
+        for field in encoded._fields:
+            rows[field][slots] = getattr(encoded, field)
+        rows["own"][slots] = digest(np.concatenate([as_words(column) for column in encoded], axis=1))
+        rows["exists"][slots] = True
+        rows["space"][slots] = [self._space((entity.type, entity.source)) for entity in alive.values()]
+
+    def _space(self, name: tuple[str, str]) -> int:
+        if name not in self._number_of:
+            self._number_of[name] = len(self._spaces)
+            self._spaces.append(name)
+        return self._number_of[name]
+
+    def _read_samples(self, slots: Slots, sample: Sample) -> None:
+        unused = np.arange(SAMPLE) >= sample.drawn[:, None]
+        neighbours = np.full(unused.shape, NOBODY, np.int32)
+        neighbours[~unused] = self.table.slots(sample.neighbours[~unused].tolist())
+        numbers, inverse = np.unique(sample.relations, return_inverse=True)
+        keys = np.array([self._relation_keys.get(number, 1) for number in numbers.tolist()], np.int16)
+        rows = self.table.rows
+        rows["sample"][slots] = neighbours
+        rows["sample_keys"][slots] = np.where(unused, 0, keys[inverse.reshape(unused.shape)])
+        rows["degree"][slots] = sample.degrees
+        names = np.where(unused[:, :, None], np.int8(0), rows["name"][neighbours])
+        degrees = np.where(unused, 1, rows["degree"][neighbours])
+        rows["neighbourhood"][slots] = neighbourhood(names, np.where(unused, 1, sample.counts), degrees)
+
+    def _shown(self, slots: Slots) -> Nodes:
+        """Digests of what others see of these entities."""
+        rows = self.table.rows
+        fields = ("exists", "name", "neighbourhood", "name_hash", "degree")
+        return digest(np.concatenate([as_words(rows[field][slots]) for field in fields], axis=1))
+
+    def _content(self, slots: Slots) -> Nodes:
+        """Digests of all that the scores of these entities rest on, but for the lists."""
+        rows = self.table.rows
+        sample = rows["sample"][slots]
+        seen = [np.where(sample == NOBODY, np.uint64(0), rows[field][sample]) for field in ("node", "shown")]
+        fields = ("own", "exists", "space", "sample_keys", *VIEWS)
+        own = [as_words(rows[field][slots]) for field in fields]
+        return digest(np.concatenate([*own, *seen], axis=1))
+
+    def _dependents(self, changed: Slots, done: Slots) -> list[int]:
+        """The nodes that were sampled with one of `changed`, without `done`."""
+        rows = self.table.rows
+        is_done = np.zeros(len(rows), bool)
+        is_done[done] = True
+        stale = [np.zeros(0, np.int32)]
+        for slot in changed.tolist():
+            around = self.table.known(self._graph.neighbours(int(rows["node"][slot])))
+            around = around[~is_done[around]]
+            stale.append(around[(rows["sample"][around] == slot).any(axis=1)])
+        nodes: list[int] = rows["node"][np.unique(np.concatenate(stale))].tolist()
+        return nodes
+
+    # ------------------------------------------------------------------ candidate lists
+
+    def _retrieve(self, slots: Slots, spaces_before: npt.NDArray[np.int32]) -> list[tuple[SourcePair, Pairs]]:
+        spaces = self.table.rows["space"][slots]
+        concerned = set(np.concatenate([spaces, spaces_before]).tolist()) - {NOBODY}
+        found = []
+        for pair in self._source_pairs(concerned):
+            if pair in self._candidates:
+                changes = []
+                for source in (pair.left, pair.right):
+                    space = self._number_of[pair.type, source]
+                    changes.append(self._change(space, slots[(spaces == space) | (spaces_before == space)]))
+                touched = self._candidates[pair].update(changes[0], changes[1], self.table.rows["node"])
+            else:
+                changes, touched = self._meet(pair)
+            incident = self._candidates[pair].incident(
+                np.union1d(touched.left, changes[0].keys).astype(np.int32),
+                np.union1d(touched.right, changes[1].keys).astype(np.int32),
+                len(self.table),
+            )
+            found.append((pair, _distinct(touched.pairs, incident)))
+        return found
+
+    def _meet(self, pair: SourcePair) -> tuple[list[Change], Touched]:
+        """Two sources share a type for the first time; either may have been here before."""
+        self._candidates[pair] = CandidatePairs(DIM, self._options)
+        changes = []
+        for source in (pair.left, pair.right):
+            space = self._number_of[pair.type, source]
+            changes.append(
+                self._change(space, np.nonzero(self.table.rows["space"] == space)[0].astype(np.int32))
+            )
+        return changes, self._candidates[pair].update(changes[0], changes[1], self.table.rows["node"])
+
+    def _source_pairs(self, spaces: set[int]) -> list[SourcePair]:
+        """The pairs of sources that share the type of one of these spaces."""
+        pairs = set()
+        for space in spaces:
+            kind, source = self._spaces[space]
+            for other_kind, other in self._spaces:
+                if other_kind == kind and other != source:
+                    pairs.add(SourcePair(kind, min(source, other), max(source, other)))
+        return sorted(pairs)
+
+    def _change(self, space: int, slots: Slots) -> Change:
+        """These entities' vectors as members of a space, zero for those that are not in it."""
+        rows = self.table.rows
+        vectors = np.stack([rows[view][slots] for view in VIEWS], axis=1)
+        vectors[rows["space"][slots] != space] = 0
+        return Change(slots, vectors)
+
+
+def _distinct(*parts: Pairs) -> Pairs:
+    """The pairs of all parts, each once."""
+    left = np.concatenate([part.left for part in parts]).astype(np.int64)
+    both = np.unique(left << 32 | np.concatenate([part.right for part in parts]))
+    return Pairs((both >> 32).astype(np.int32), (both & 0xFFFFFFFF).astype(np.int32))
+
+
+def _chunks(items: Iterable[_T]) -> Iterator[list[_T]]:
+    """Lists of RESTORE_CHUNK items."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, RESTORE_CHUNK)):
+        yield chunk
