@@ -1,0 +1,244 @@
+"""The aligner on real parts: order, updates, deletes, links, crashes."""
+
+import random
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+from catalogues import catalogues, film, train_small
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stream.aligner import Aligner, Batch
+from stream.errors import ModelError, StateError
+from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
+from stream.inbox import LinkChange
+from stream.offline import decode_canonical
+
+Record = tuple[str, str, float, bytes]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("checkpoint")
+    train_small(directory)
+    return directory
+
+
+def messages(events: Iterable[EntityEvent], first: int = 0) -> list[Message]:
+    return [
+        Message(Cause("t", 0, number), None, msgspec.json.encode(event), float(number))
+        for number, event in enumerate(events, start=first)
+    ]
+
+
+class Topic:
+    """The compacted alignment topic, and the log beside it."""
+
+    def __init__(self) -> None:
+        self.records: dict[bytes, AlignmentRecord] = {}
+        self.events: list[AlignmentEvent] = []
+        self.dead: list[bytes | None] = []
+
+    def take(self, batch: Batch) -> None:
+        for output in batch.outputs:
+            if output.kind == "dead_letters":
+                self.dead.append(output.value)
+            elif output.kind == "alignment_events":
+                self.events.append(msgspec.json.decode(output.value or b"", type=AlignmentEvent))
+            elif output.value is None:
+                del self.records[output.key or b""]
+            else:
+                self.records[output.key or b""] = msgspec.json.decode(output.value, type=AlignmentRecord)
+
+    def truth(self) -> set[Record]:
+        return {
+            (r.subject_id, r.object_id, r.confidence, msgspec.json.encode(r.evidence))
+            for r in self.records.values()
+        }
+
+    def pairs(self) -> set[tuple[str, str]]:
+        return {(r.subject_id, r.object_id) for r in self.records.values()}
+
+
+def run(aligner: Aligner, topic: Topic, inputs: Sequence[Message], cuts: Sequence[int] = ()) -> None:
+    """Processes everything in batches that end at `cuts`, and drains."""
+    bounds = [0, *sorted(cuts), len(inputs)]
+    for start, end in pairwise(bounds):
+        batch = aligner.process(inputs[start:end])
+        topic.take(batch)
+        aligner.published(batch.sequence)
+    while aligner.backlog:
+        topic.take(aligner.process([]))
+
+
+def batch_run(checkpoint: Path, state: Path, events: Iterable[EntityEvent]) -> Topic:
+    topic = Topic()
+    aligner = Aligner(state, checkpoint, decode_canonical)
+    run(aligner, topic, messages(events))
+    aligner.close()
+    return topic
+
+
+def test_films_and_people_are_aligned_with_evidence(checkpoint: Path, tmp_path: Path) -> None:
+    topic = batch_run(checkpoint, tmp_path, catalogues())
+    right = {(f"left:f{n}", f"right:f{n}") for n in range(60, 120)}
+    found = {pair for pair in topic.pairs() if pair[0].startswith("left:f")}
+    assert len(right & found) >= 55
+    record = next(r for r in topic.records.values() if (r.subject_id, r.object_id) in right)
+    assert record.evidence.attributes or record.evidence.neighbours
+    assert 0 < record.confidence <= 1
+    assert {event.event for event in topic.events} == {"aligned"}
+
+
+EVENT = st.one_of(
+    st.builds(lambda s, n: film(s, n), st.sampled_from(["left", "right"]), st.integers(0, 7)),
+    st.builds(
+        lambda e, other: msgspec.structs.replace(e, attributes=other.attributes),
+        st.builds(film, st.sampled_from(["left", "right"]), st.integers(0, 7)),
+        st.builds(film, st.sampled_from(["left", "right"]), st.integers(0, 7)),
+    ),
+    st.builds(
+        lambda e, other: msgspec.structs.replace(e, relations=other.relations),
+        st.builds(film, st.sampled_from(["left", "right"]), st.integers(0, 7)),
+        st.builds(film, st.sampled_from(["left", "right"]), st.integers(0, 7)),
+    ),
+    st.builds(
+        lambda s, n, t: Upsert(s, f"f{n}", t, {"name": "anna berg"}, {"knows": [f"f{n}", "p3"]}),
+        st.sampled_from(["left", "right"]),
+        st.integers(0, 7),
+        st.sampled_from(["film", "person"]),
+    ),
+    st.builds(Delete, st.sampled_from(["left", "right"]), st.integers(0, 7).map("f{}".format)),
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    events=st.lists(EVENT, min_size=1, max_size=30),
+    people=st.booleans(),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+    chance=st.randoms(use_true_random=False),
+)
+def test_any_order_and_any_batching_end_like_one_batch_over_the_final_graph(
+    checkpoint: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    events: list[EntityEvent],
+    people: bool,
+    cuts: list[int],
+    chance: random.Random,
+) -> None:
+    base: list[EntityEvent] = [e for e in catalogues(6) if e.type == "person"] if people else []
+    versioned = [
+        msgspec.structs.replace(event, version=number) for number, event in enumerate([*base, *events])
+    ]
+    final = {(event.source, event.id): event for event in versioned}
+    expected = batch_run(
+        checkpoint,
+        tmp_path_factory.mktemp("final"),
+        [event for event in final.values() if isinstance(event, Upsert)],
+    )
+    shuffled = list(versioned) + chance.sample(versioned, len(versioned) // 3)  # some come twice
+    chance.shuffle(shuffled)
+    topic = Topic()
+    aligner = Aligner(tmp_path_factory.mktemp("stream"), checkpoint, decode_canonical)
+    run(aligner, topic, messages(shuffled), cuts)
+    aligner.close()
+    assert topic.truth() == expected.truth()
+
+
+def test_updates_and_deletes_revise_and_withdraw(checkpoint: Path, tmp_path: Path) -> None:
+    topic = Topic()
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    run(aligner, topic, messages(catalogues()))
+    pair = ("left:f70", "right:f70")
+    assert pair in topic.pairs()
+    year_off = msgspec.structs.replace(
+        film("right", 70), attributes={"title": film("right", 70).attributes["title"]}
+    )
+    run(aligner, topic, messages([year_off], 1000))
+    last = topic.events[-1]
+    assert last.event == "revised" and last.cause.offset == 1000 and (last.subject_id, last.object_id) == pair
+    run(aligner, topic, messages([Delete("left", "f70")], 1001))
+    assert pair not in topic.pairs()
+    last = next(event for event in topic.events if event.event == "withdrawn")
+    assert last.cause.offset == 1001 and (last.subject_id, last.object_id) == pair
+    run(aligner, topic, messages([film("left", 70)], 1002))
+    assert pair in topic.pairs()
+    aligner.close()
+
+
+def test_a_verdict_overrides_the_model_and_can_be_taken_back(checkpoint: Path, tmp_path: Path) -> None:
+    def decode(message: Message) -> Sequence[EntityEvent | LinkChange]:
+        if message.cause.topic == "links":
+            link = msgspec.json.decode(message.value, type=Link) if message.value else None
+            return [LinkChange("left:f70", "right:f71", link)]
+        return decode_canonical(message)
+
+    def verdict(link: Link | None, offset: int) -> Message:
+        return Message(Cause("links", 0, offset), None, link and msgspec.json.encode(link), 1.0)
+
+    topic = Topic()
+    aligner = Aligner(tmp_path, checkpoint, decode)
+    run(aligner, topic, [verdict(Link("left:f70", "right:f71"), 0), *messages(catalogues())])
+    assert ("left:f70", "right:f71") in topic.pairs() and ("left:f70", "right:f70") not in topic.pairs()
+    manual = next(r for r in topic.records.values() if r.object_id == "right:f71")
+    assert manual.mapping_justification == "semapv:ManualMappingCuration" and manual.confidence == 1.0
+    run(aligner, topic, [verdict(None, 1)])
+    assert ("left:f70", "right:f70") in topic.pairs() and ("left:f71", "right:f71") in topic.pairs()
+    aligner.close()
+
+
+def test_a_restart_in_the_middle_ends_like_an_undisturbed_run(checkpoint: Path, tmp_path: Path) -> None:
+    events = messages(catalogues())
+    undisturbed = batch_run(checkpoint, tmp_path / "one", catalogues())
+    topic = Topic()
+    state = tmp_path / "two"
+    # stopped without draining; the last batch was stored but nobody knows whether it was published
+    for start in range(0, len(events), 100):
+        aligner = Aligner(state, checkpoint, decode_canonical)
+        for batch in aligner.pending():
+            topic.take(batch)
+        assert aligner.next_offset("t", 0) == (start or None)
+        topic.take(aligner.process(events[max(0, start - 30) : start + 100]))
+        aligner.close()
+    aligner = Aligner(state, checkpoint, decode_canonical)
+    for batch in aligner.pending():
+        topic.take(batch)
+    run(aligner, topic, [])
+    aligner.close()
+    assert topic.records == undisturbed.records
+
+
+def test_everything_received_is_accounted_for(checkpoint: Path, tmp_path: Path) -> None:
+    old, new = (msgspec.structs.replace(film("left", 1), version=v) for v in (1, 2))
+    inputs = messages([new, old])
+    bad = [
+        Message(Cause("t", 0, 2), b"left:f9", b"{not json", 0.0),
+        Message(Cause("t", 0, 3), b"left:f9", b'{"op":"upsert","source":"a b","id":"x","type":"t"}', 0.0),
+        Message(Cause("t", 0, 4), b"no curie", None, 0.0),
+        Message(Cause("t", 0, 5), None, b"x" * 2_000_000, 0.0),
+    ]
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    topic = Topic()
+    batch = aligner.process([*inputs, *bad])
+    topic.take(batch)
+    counts = batch.counts
+    assert (counts.received, counts.applied, counts.stale, counts.dead_lettered) == (6, 1, 1, 4)
+    assert topic.dead == [message.value for message in bad]
+    again = aligner.process([*inputs, *bad]).counts
+    assert (again.received, again.stale) == (6, 6)
+    aligner.close()
+
+
+def test_a_state_in_use_or_of_another_model_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    aligner = Aligner(tmp_path / "state", checkpoint, decode_canonical)
+    with pytest.raises(StateError, match="in use by process"):
+        Aligner(tmp_path / "state", checkpoint, decode_canonical)
+    aligner.close()
+    with pytest.raises(StateError, match="threshold"):
+        Aligner(tmp_path / "state", checkpoint, decode_canonical, threshold=0.99)
+    with pytest.raises(ModelError, match="sameas train"):
+        Aligner(tmp_path / "state", tmp_path / "nothing", decode_canonical)
