@@ -18,6 +18,7 @@ from typing import Any
 import faust
 import mode
 from faust.types import TP
+from kafka import TopicPartition
 
 from stream.aligner import Aligner
 from stream.config import Settings
@@ -26,6 +27,7 @@ from stream.errors import BrokerError, StateError
 from stream.events import Cause, Message
 from stream.metrics import Metrics, serve
 from stream.positions import PositionedTransport
+from stream.reading import read_bounds
 from stream.security import faust_credentials
 from stream.shutdown import Deadline, stop_on_signals
 from stream.topics import ensure_topics, input_specs
@@ -189,30 +191,33 @@ class Worker:
         """Called before fetching begins, at the start and after every rebalance."""
         self._check_whole(assigned)
         await self._work.publish_pending(self.app.producer.send)
-        consumer = self.app.consumer
-        ends = await consumer.highwaters(*assigned)
-        beginnings = await consumer.earliest_offsets(*assigned)
-        positions = {}
+        found = await asyncio.to_thread(read_bounds, self._settings, assigned)
+        positions, behind = {}, 0
         for tp in assigned:
+            first, end = found[TopicPartition(*tp)]
             applied = await self._work.next_offset(tp.topic, tp.partition)
-            if applied is not None and applied > ends[tp]:
-                raise StateError(
-                    f"state directory {self._settings.state.dir} has applied {applied} messages of "
-                    f"{tp.topic}, partition {tp.partition}, but the broker has only {ends[tp]}: it is another broker or "
-                    "another topic; take another state.dir, or delete this one to rebuild it"
-                )
-            if applied is not None and applied < beginnings[tp]:
-                tell(
-                    f"warning: messages {applied} to {beginnings[tp] - 1} of {tp.topic}, partition "
-                    f"{tp.partition}, were removed by the broker before they were read; delete the state "
-                    "directory to rebuild"
-                )
-            positions[tp] = max(beginnings[tp], applied or 0)
+            self._check_position(tp, applied, first, end)
+            positions[tp] = max(first, applied or 0)
+            behind += end - positions[tp]
         self._next = dict(positions)
-        behind = sum(ends[tp] - positions[tp] for tp in assigned)
         self._role = "active"
         tell(f"ready: {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")
         return positions
+
+    def _check_position(self, tp: TP, applied: int | None, first: int, end: int) -> None:
+        """The state's offset has to be one of this topic's."""
+        place = f"{tp.topic}, partition {tp.partition}"
+        if applied is not None and applied > end:
+            raise StateError(
+                f"state directory {self._settings.state.dir} has applied {applied} messages of {place}, but "
+                f"the broker has only {end}: it is another broker or another topic; take another state.dir, or "
+                "delete this one to rebuild it"
+            )
+        if applied is not None and applied < first:
+            tell(
+                f"warning: messages {applied} to {first - 1} of {place} were removed by the broker before "
+                "they were read; delete the state directory to rebuild"
+            )
 
     def _check_whole(self, assigned: set[TP]) -> None:
         """Half a graph gives wrong alignments silently."""

@@ -83,6 +83,19 @@ def broker(port: int) -> None:
 
 @main.command()
 @configured
+def topics(configuration: Configuration) -> None:
+    """Create sameas's topics where they are missing, and check the others (partitions, cleanup policy)."""
+    from stream.console import tell
+    from stream.topics import ensure_topics, input_specs, output_specs
+
+    settings = configuration.settings
+    counts = ensure_topics(settings)
+    for spec in input_specs(settings) + output_specs(settings):
+        tell(f"topic {spec.name}: {counts[spec.name]} partition(s), cleanup.policy={spec.policy}")
+
+
+@main.command()
+@configured
 @click.option("--state", type=click.Path(path_type=Path), help="State directory: state.dir")
 @click.option("--model", type=click.Path(path_type=Path), help="Model directory: model.dir")
 @click.option("-v", "--verbose", is_flag=True, help="Also show what Faust and the Kafka client log")

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from stream.columns import SourceMapping
 from stream.errors import ConfigError
-from stream.mapping import SourceMapping
 
 CONFIG_FILE = "sameas.toml"
 ENV_PREFIX = "SAMEAS_"

@@ -4,27 +4,66 @@ The graph is on this machine's disk, so this machine's disk knows which messages
 offsets may be ahead of it (an emptied state directory, a standby with older state) or behind (a crash before
 the commit). Reading from the state's own offsets loses nothing in either case, and makes Faust's habit of
 committing past a gap harmless. The group's offsets are still committed: they show the lag to Kafka's tools.
+
+What must never happen is that a message is delivered before one that precedes it: the state would drop the
+earlier one as applied. So nothing is fetched between an assignment and its seek, and what a fetch brings that
+was under way during a seek is thrown away and read again.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import faust
+from aiokafka.errors import IllegalStateError
+from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 
+IDLE_SECONDS = 0.05
+
 
 class _PositionedConsumer(Consumer):  # type: ignore[misc]
+    _positioned = False  # since the last assignment
+    _seeks = 0
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self._positioned = False
+        await super().on_partitions_assigned(assigned, generation_id)
+
     async def perform_seek(self) -> None:
-        """Faust calls this after every assignment, before it fetches."""
+        """Faust calls this after every assignment, and when a fetch met a rebalance."""
         await super().perform_seek()
-        assigned = {TP(tp.topic, tp.partition) for tp in self.assignment()}
+        assigned = self._assigned()
         positions = await self.transport.positions(assigned)
-        await self.seek_wait(positions)
+        try:
+            await self.seek_wait(positions)
+        except (AssertionError, IllegalStateError) as error:
+            raise RebalanceAgain from error  # a partition went away meanwhile; its seek will follow
         for tp, offset in positions.items():
             self._committed_offset[tp] = offset or None  # commit from here on, also when that is backwards
+        if assigned != self._assigned():
+            raise RebalanceAgain
+        self._seeks += 1
+        self._positioned = True
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        if not self._positioned:
+            await asyncio.sleep(IDLE_SECONDS)
+            return {}
+        seeks = self._seeks
+        records = await super()._getmany(active_partitions, timeout)
+        if self._positioned and seeks == self._seeks:
+            return records
+        if self._positioned:
+            self._positioned = False
+            await self.perform_seek()
+        return {}
+
+    def _assigned(self) -> set[TP]:
+        return {TP(tp.topic, tp.partition) for tp in self.assignment()}
 
 
 class PositionedTransport(Transport):  # type: ignore[misc]

@@ -4,17 +4,15 @@ from collections.abc import Generator, Iterator
 from typing import Any, Literal, TypeVar
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError, TopicAuthorizationFailedError, for_code
 
-from stream.broker import admin_client, unreachable
+from stream.broker import admin_client
 from stream.config import Settings
 from stream.console import HEADER, row, withdrawn_row
 from stream.errors import BrokerError, ConfigError, InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, split_curie
-from stream.security import client_options
-
-POLL_MS = 500
+from stream.reading import POLL_MS, bounds, open_consumer
 
 Start = Literal["beginning", "end"] | int  # an offset is meant for every partition
 
@@ -60,21 +58,11 @@ def read_topic(
 def _read(settings: Settings, topic: str, start: Start) -> Iterator[Any]:
     """Records for ever, and one None where the end was when reading began."""
     partitions = [TopicPartition(topic, number) for number in range(_count_partitions(settings, topic))]
-    try:
-        consumer = KafkaConsumer(
-            **client_options(settings.kafka),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            allow_auto_create_topics=False,
-        )
-    except (KafkaError, ValueError) as error:
-        raise unreachable(settings.kafka, error) from error
-    try:
-        consumer.assign(partitions)
-        ends = consumer.end_offsets(partitions)
-        firsts = consumer.beginning_offsets(partitions)
-        for tp in partitions:
-            consumer.seek(tp, _position(start, firsts[tp], ends[tp]))
+    with open_consumer(settings) as consumer:
+        ends = {}
+        for tp, (first, end) in bounds(consumer, partitions).items():
+            ends[tp] = end
+            consumer.seek(tp, _position(start, first, end))
         behind = {tp for tp in partitions if consumer.position(tp) < ends[tp]}
         if not behind:
             yield None
@@ -85,12 +73,6 @@ def _read(settings: Settings, topic: str, start: Start) -> Iterator[Any]:
                 behind = {tp for tp in behind if consumer.position(tp) < ends[tp]}
                 if not behind:
                     yield None
-    except TopicAuthorizationFailedError as error:
-        raise BrokerError(f"topic {topic}: this user may not read it; an ACL has to allow it") from error
-    except KafkaError as error:
-        raise BrokerError(f"topic {topic} cannot be read: {type(error).__name__}: {error}") from error
-    finally:
-        consumer.close()
 
 
 def follow(

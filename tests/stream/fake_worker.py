@@ -7,6 +7,7 @@ The fake keeps its state in one JSON file that is replaced atomically, as the re
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -69,6 +70,7 @@ class FakeAligner(Aligner):
                 continue
             self._state["next"][place] = cause.offset + 1
             if message.value == b"slow":
+                print("slow batch", file=sys.stderr, flush=True)
                 time.sleep(30)
             if message.value == b"defect":
                 raise RuntimeError("a defect in the aligner")
@@ -155,6 +157,7 @@ def main() -> None:
     parser.add_argument("--kill-at", default="")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.CRITICAL)  # as the command line has it
     settings = load_settings(Path(os.devnull), overrides=arguments.overrides)
     try:
         run_worker(settings, lambda: FakeAligner(settings, arguments.kill_at))

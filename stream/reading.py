@@ -1,0 +1,75 @@
+"""Plain consumers: without a group, with explicit positions, and with ends that can be trusted."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError, TopicAuthorizationFailedError
+
+from stream.broker import unreachable
+from stream.config import Settings
+from stream.errors import BrokerError
+from stream.security import client_options
+
+BOUNDS_SECONDS = 10.0
+POLL_MS = 500
+
+Bounds = dict[TopicPartition, tuple[int, int]]  # the first offset, and the one after the last
+
+
+@contextmanager
+def open_consumer(settings: Settings) -> Iterator[Any]:
+    """A kafka-python consumer that belongs to no group, closed at the end.
+
+    Raises:
+        BrokerError: unreachable, or what it was used for is refused.
+    """
+    try:
+        consumer = KafkaConsumer(
+            **client_options(settings.kafka),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+        )
+    except (KafkaError, ValueError) as error:
+        raise unreachable(settings.kafka, error) from error
+    try:
+        yield consumer
+    except TopicAuthorizationFailedError as error:
+        raise BrokerError(f"{error}: this user may not read it; an ACL has to allow it") from error
+    except KafkaError as error:
+        servers = ", ".join(settings.kafka.servers)
+        raise BrokerError(f"reading from {servers} failed: {type(error).__name__}: {error}") from error
+    finally:
+        consumer.close()
+
+
+def read_bounds(settings: Settings, partitions: Iterable[tuple[str, int]]) -> Bounds:
+    """`bounds` with a consumer of its own."""
+    with open_consumer(settings) as consumer:
+        return bounds(consumer, [TopicPartition(topic, number) for topic, number in partitions])
+
+
+def bounds(consumer: Any, partitions: list[TopicPartition]) -> Bounds:
+    """Where each partition begins and ends; assigns the partitions and leaves positions undefined.
+
+    Asked for its end, the embedded broker names the first offset of the last batch plus one. The high
+    watermark that comes with a fetch is right everywhere, so the last record is fetched.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
+    consumer.assign(partitions)
+    firsts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    unknown = {tp for tp in partitions if ends[tp] > firsts[tp]}
+    for tp in partitions:
+        consumer.seek(tp, max(firsts[tp], ends[tp] - 1))
+    deadline = time.monotonic() + BOUNDS_SECONDS
+    while unknown:
+        consumer.poll(timeout_ms=POLL_MS)
+        unknown = {tp for tp in unknown if consumer.highwater(tp) is None}
+        if time.monotonic() > deadline:
+            raise BrokerError(f"no answer to a fetch of {', '.join(sorted({tp.topic for tp in unknown}))}")
+    return {tp: (firsts[tp], max(ends[tp], consumer.highwater(tp) or 0)) for tp in partitions}

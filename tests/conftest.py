@@ -1,0 +1,82 @@
+"""Brokers for tests: the embedded one and an Apache Kafka where there is one, or the one of --bootstrap."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+APACHE_KAFKA = ROOT.parent / "shared" / "kafka" / "kafka"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bootstrap", metavar="HOST:PORT", help="run the kafka tests against this broker only")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "bootstrap" in metafunc.fixturenames:
+        given = metafunc.config.getoption("--bootstrap")
+        brokers = ["given"] if given else ["embedded", "apache"]
+        metafunc.parametrize("bootstrap", brokers, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"bootstrap", "apache_kafka"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kafka)
+
+
+@pytest.fixture(scope="session")
+def bootstrap(request: pytest.FixtureRequest) -> str:
+    """A broker's address."""
+    if request.param == "given":
+        return str(request.config.getoption("--bootstrap"))
+    if request.param == "apache":
+        return str(request.getfixturevalue("apache_kafka")["plaintext"])
+    return str(request.getfixturevalue("embedded_kafka"))
+
+
+@pytest.fixture(scope="session")
+def embedded_kafka() -> Iterator[str]:
+    """The embedded broker's address."""
+    from stream.broker import embedded_broker
+
+    with embedded_broker() as broker:
+        yield broker.address
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """An Apache Kafka: addresses by listener ("plaintext", "sasl", "tls"), "ca", and its "script" and "dir"."""
+    if not APACHE_KAFKA.exists():
+        pytest.skip(f"no Apache Kafka: there is no {APACHE_KAFKA.parent}")
+    if shutil.which("java") is None:
+        pytest.skip("no Apache Kafka: there is no java on the PATH")
+    directory = str(tmp_path_factory.mktemp("kafka"))
+    started = subprocess.run(
+        [sys.executable, APACHE_KAFKA, "start", "--dir", directory],
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    if started.returncode != 0:
+        pytest.fail(f"Apache Kafka did not start: {started.stderr}")
+    try:
+        yield {**json.loads(started.stdout), "dir": directory, "script": str(APACHE_KAFKA)}
+    finally:
+        subprocess.run(
+            [sys.executable, APACHE_KAFKA, "stop", "--dir", directory, "--kill"], check=False, timeout=90
+        )
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in list(os.environ):
+        if variable.startswith("SAMEAS_"):
+            monkeypatch.delenv(variable)

@@ -1,0 +1,231 @@
+"""The worker as a process of its own, with real brokers, and ended in every way there is."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import msgspec
+import pytest
+from workers import Process, aligned, dead_letters, deletes, own_settings, produce, until, upserts, worker
+
+from stream.broker import start_broker
+from stream.config import Settings
+from stream.feed import feed_events
+from stream.topics import ensure_topics
+
+READY = r"sameas: ready: .*messages behind"
+STANDBY = r"sameas: ready: standing by"
+DONE_SECONDS = 30.0
+
+
+def numbers(*several: range) -> set[str]:
+    return {str(number) for one in several for number in one}
+
+
+def wait_until_aligned(settings: Settings, expected: set[str], process: Process) -> None:
+    until(lambda: aligned(settings) == expected, DONE_SECONDS, "expected alignments", process)
+
+
+def wait_until_applied(settings: Settings, count: int, process: Process) -> None:
+    """The fake's state says what was applied; what it published before does not tell runs apart."""
+
+    def applied() -> int:
+        state = process.state
+        return sum(json.loads(state.read_text())["next"].values()) if state.exists() else 0
+
+    until(lambda: applied() >= count, DONE_SECONDS, f"{count} applied messages", process)
+
+
+def test_every_message_is_accounted_for(settings: Settings) -> None:
+    ensure_topics(settings)
+    feed_events(settings, [*upserts(range(200)), *deletes(range(10))])
+    produce(settings, settings.topics.entities, [(b"x:11", None), (b"k", b"{bad"), (b"\xff", None)])
+    with worker(settings) as running:
+        wait_until_aligned(settings, numbers(range(10, 11), range(12, 200)), running)
+        assert running.end() == 0
+        assert "received 213 = applied 211 + stale 0 + dead-lettered 2" in running.text
+    letters = dead_letters(settings)
+    assert [(letter.key, letter.value) for letter in letters] == [
+        (b"k", b"{bad"),
+        (b"\xff", None),
+        (None, b""),
+    ]
+    assert dict(letters[0].headers)["reason"] == b"malformed"
+
+
+@pytest.mark.parametrize("kill_at", ["store:3", "publish:3"])
+def test_kill_between_steps_loses_and_invents_nothing(settings: Settings, kill_at: str) -> None:
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(300)))
+    with worker(settings, kill_at=kill_at) as killed:
+        assert killed.wait(DONE_SECONDS + 10) == -signal.SIGKILL
+    feed_events(settings, deletes(range(20)))
+    with worker(settings) as successor:
+        successor.wait_for(READY)
+        wait_until_aligned(settings, numbers(range(20, 300)), successor)
+        assert successor.end() == 0
+
+
+def test_local_state_decides_where_reading_begins(settings: Settings) -> None:
+    """The group has committed everything, but this state directory is new; another knows too much."""
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(30)))
+    with worker(settings, "first") as first:
+        wait_until_aligned(settings, numbers(range(30)), first)
+        assert first.end() == 0
+    with worker(settings, "second") as second:
+        assert second.wait_for(READY).endswith("30 messages behind")
+        wait_until_applied(settings, 30, second)
+        assert second.end() == 0
+        assert "received 30 = applied 30" in second.text
+    first.state.write_text(first.state.read_text().replace('/0": 30', '/0": 31'))
+    with worker(settings, "first") as third:
+        assert third.wait(DONE_SECONDS) == 1
+        assert "another broker or another topic" in third.text
+
+
+def test_a_second_worker_stands_by_and_takes_over(settings: Settings) -> None:
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(40)))
+    with worker(settings, "first") as first:
+        first.wait_for(READY)
+        with worker(settings, "second") as second:
+            second.wait_for(STANDBY)
+            wait_until_aligned(settings, numbers(range(40)), first)
+            assert first.end() == 0
+            second.wait_for(READY)
+            feed_events(settings, deletes(range(5)))
+            wait_until_aligned(settings, numbers(range(5, 40)), second)
+            assert second.end() == 0
+            assert "received 45 = applied 45" in second.text
+
+
+def test_a_part_of_the_partitions_is_refused(settings: Settings) -> None:
+    topics = msgspec.structs.replace(settings.topics, partitions=2)
+    settings = msgspec.structs.replace(settings, topics=topics)
+    with worker(settings, "first") as first:
+        first.wait_for(READY)
+        with worker(settings, "second") as second:
+            ended = until(
+                lambda: [one for one in (first, second) if one.process.poll() is not None],
+                DONE_SECONDS,
+                "end",
+            )
+            assert ended[0].process.returncode == 1
+            assert re.search(r"error: .*only a part of the input: 1 of 2 partitions", ended[0].text)
+
+
+def test_a_defect_ends_the_worker(settings: Settings) -> None:
+    ensure_topics(settings)
+    with worker(settings) as running:
+        running.wait_for(READY)
+        produce(settings, settings.topics.entities, [(b"x:1", b"defect")])
+        assert running.wait(DONE_SECONDS) == 1
+        assert "RuntimeError: a defect in the aligner" in running.text
+
+
+def test_sigterm_while_a_batch_takes_long(settings: Settings) -> None:
+    ensure_topics(settings)
+    with worker(settings) as running:
+        running.wait_for(READY)
+        produce(settings, settings.topics.entities, [(b"x:1", b"slow")])
+        running.wait_for("slow batch")
+        assert running.end(seconds=10.0) == 1
+        assert "ended by force, nothing is lost" in running.text
+
+
+def test_health_metrics_and_backlog(settings: Settings) -> None:
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(20)))
+    with worker(settings, metrics__port="0") as running:
+        address = running.wait_for(r"http://127\.0\.0\.1:\d+")
+        assert read(f"{address}/livez") == "alive\n"
+        until(lambda: read(f"{address}/readyz") == "ready\n", DONE_SECONDS, "readiness", running)
+        until(
+            lambda: 'sameas_events_total{outcome="applied"} 20.0' in read(f"{address}/metrics"),
+            DONE_SECONDS,
+            "metrics",
+            running,
+        )
+        # the fake leaves two entities per batch for later, and works on one whenever there is no message
+        until(
+            lambda: "sameas_backlog_entities 0.0" in read(f"{address}/metrics"),
+            DONE_SECONDS,
+            "backlog 0",
+            running,
+        )
+        assert running.end(signal.SIGINT) == 0
+
+
+def read(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        return str(error.read().decode())
+
+
+def test_sigterm_before_it_is_ready(settings: Settings) -> None:
+    with worker(settings) as running:
+        until(lambda: running.process.poll() is None, 1, "start")
+        assert running.end() in (0, -signal.SIGTERM)  # Python itself may not be up yet
+
+
+def test_state_in_use(settings: Settings) -> None:
+    with worker(settings, "one") as first:
+        first.wait_for(READY)
+        with worker(settings, "one") as second:
+            assert second.wait(DONE_SECONDS) == 1
+            assert re.search(r"error: state directory .* is in use", second.text)
+            assert "Traceback" not in second.text
+
+
+def test_sigterm_while_the_broker_is_down(tmp_path: Path) -> None:
+    broker = start_broker()
+    try:
+        settings = own_settings(broker.address, tmp_path)
+        with worker(settings) as running:
+            running.wait_for(READY)
+            broker.process.kill()
+            broker.process.wait()
+            assert running.end(seconds=10.0) in (0, 1)
+            assert "SIGTERM, stopping" in running.text
+    finally:
+        broker.stop()
+
+
+def test_unreachable_broker(tmp_path: Path) -> None:
+    settings = own_settings("127.0.0.1:1", tmp_path)
+    with worker(settings) as running:
+        assert running.wait(30.0) == 1
+        assert re.search(r"^sameas: error: .*127\.0\.0\.1:1\b.*", running.text, re.MULTILINE)
+        assert "Traceback" not in running.text
+
+
+def test_a_broker_restart_loses_nothing(apache_kafka: dict[str, str], tmp_path: Path) -> None:
+    settings = own_settings(apache_kafka["plaintext"], tmp_path)
+    with worker(settings) as running:
+        running.wait_for(READY)
+        feed_events(settings, upserts(range(50)))
+        for command in (["stop", "--kill"], ["start"]):
+            subprocess.run(
+                [
+                    sys.executable,
+                    apache_kafka["script"],
+                    command[0],
+                    "--dir",
+                    apache_kafka["dir"],
+                    *command[1:],
+                ],
+                check=True,
+                capture_output=True,
+                timeout=90,
+            )
+        feed_events(settings, upserts(range(50, 100)))
+        wait_until_aligned(settings, numbers(range(100)), running)
+        assert running.end() == 0
