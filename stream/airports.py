@@ -103,6 +103,11 @@ class Scenario:
                 rows[change.source][change.id] = change.row
         return rows[LEFT], rows[RIGHT]
 
+    def first_answers(self, part: Part) -> list[Pair]:
+        """The answers whose two airports are in the first act."""
+        names = {curie(LEFT, i) for i in self.left.rows} | {curie(RIGHT, i) for i in self.right.rows}
+        return [pair for pair in self.answers[part] if names.issuperset(pair)]
+
     def final_answers(self, part: Part) -> list[Pair]:
         """The answers whose two airports exist when every change has happened."""
         left, right = self.final_rows()
@@ -138,14 +143,22 @@ def part_of(left_id: str) -> Part:
     return "valid" if draw < TRAIN_SHARE + VALID_SHARE else "test"
 
 
-def change_events(changes: Iterable[Change], sources: Mapping[str, SourceMapping]) -> Iterator[EntityEvent]:
-    """The second act as entity events, in order."""
+def change_events(
+    changes: Iterable[Change], sources: Mapping[str, SourceMapping], known: Iterable[EntityEvent] = ()
+) -> Iterator[EntityEvent]:
+    """The second act as entity events, in order; cities and the like only when they are not among `known`."""
+    seen = {(event.source, event.id) for event in known}
     mappers = {source: RowMapper(source, sources[source]) for source in (LEFT, RIGHT)}
     for change in changes:
         if change.row is None:
             yield Delete(change.source, change.id)
         else:
-            yield from mappers[change.source].upserts(change.row)
+            *made, own = mappers[change.source].upserts(change.row)
+            for entity in made:
+                if (name := (entity.source, entity.id)) not in seen:
+                    seen.add(name)
+                    yield entity
+            yield own
 
 
 def read_catalogues() -> tuple[Catalogue, Catalogue]:

@@ -246,5 +246,18 @@ def schema(name: str | None) -> None:
 # imports inside the functions.
 
 
+@main.command()
+@click.option("--small", is_flag=True, help="The airports of one country: under 40 seconds")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures as JSON"
+)
+def demo(small: bool, report: Path | None) -> None:
+    """Watch it work: two real airport catalogues through an embedded broker, in under five minutes."""
+    from stream.demo import run_demo
+
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    run_demo(small=small, report=report)
+
+
 if __name__ == "__main__":
     main()

@@ -1,0 +1,211 @@
+"""`sameas demo`: the whole way on real data, for a stranger to watch.
+
+Two airport catalogues flow through a real broker into a real worker (`sameas run` in a process of its own),
+then change. What the worker publishes is read like any subscriber would, and compared with answers that
+neither the events nor the training showed. `run_demo` tells the story in its order.
+"""
+
+import contextlib
+import heapq
+import json
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import torch
+
+from model.training import Progress, TrainingOptions
+from stream.airports import BASELINES, SMALL_COUNTRY, Scenario, accuracy, change_events, make_scenario
+from stream.broker import embedded_broker
+from stream.columns import SourceMapping
+from stream.config import Settings, load_settings
+from stream.demo_text import (
+    SHOWN,
+    describe_changes,
+    introduce,
+    print_figures,
+    progress,
+    say,
+    show_alignments,
+    tell_act,
+)
+from stream.errors import ConfigError, InvalidInput
+from stream.events import EntityEvent
+from stream.feed import feed_events
+from stream.figures import Act, Figures, delays
+from stream.mapping import read_events
+from stream.observe import Listener, Status, WorkerProcess, peak_memory, percentile, worker_process
+from stream.offline import evaluate_model, train_model
+from stream.subscribe import current_alignments
+
+BAR_CHARS = 24
+EPOCHS = 16  # at most: training ends early, and after some 40 s
+SMALL_EPOCHS = 6
+CHANGES_PER_SECOND = 60  # in the second act: a busy catalogue, not a bulk load
+
+
+def run_demo(*, small: bool, report: Path | None = None) -> Figures:
+    """Plays the demo and returns its figures; text for people goes to stdout, progress to stderr.
+
+    Raises:
+        SameasError: a package is missing, a process does not start, or nothing moves for a minute.
+    """
+    started = time.monotonic()
+    if report is not None and not report.absolute().parent.is_dir():
+        raise ConfigError(f"--report {report}: there is no directory {report.absolute().parent}")
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sameas-demo-")))
+        broker = stack.enter_context(embedded_broker())
+        say(f"1  An embedded broker listens on {broker.address}.")
+
+        scenario = make_scenario(SMALL_COUNTRY if small else None)
+        sources = scenario.write(directory)
+        first = first_events(sources, directory)
+        introduce(scenario, first)
+
+        config = directory / "sameas.toml"
+        overrides = [
+            f"kafka.bootstrap_servers={broker.address}",
+            "kafka.session_timeout_seconds=6",  # the embedded broker's group joins take half of it
+            f"state.dir={directory / 'state'}",
+            f"model.dir={directory / 'model'}",
+        ]
+        settings = load_settings(config, {}, overrides)
+
+        say("3  The attention model is trained on those answers.")
+        training_links = train(scenario, first, directory / "model", SMALL_EPOCHS if small else EPOCHS)
+
+        worker = stack.enter_context(worker_process(config, overrides, directory / "worker.log"))
+        listener = Listener(settings)
+        stack.callback(listener.close)
+        say("4  A worker (`sameas run`) is ready, and both streams flow in, interleaved.")
+        act_one = play(settings, worker, listener, first, before=0)
+        tell_act(act_one)
+
+        second = list(change_events(scenario.changes, sources, known=first))
+        say(f"5  Second act: {describe_changes(scenario)}; {CHANGES_PER_SECOND} events a second.")
+        act_two = play(settings, worker, listener, paced(second), before=len(first))
+        tell_act(act_two)
+        waits = list(delays(settings, act_two, first_offset=len(first)))
+
+        alignments = current_alignments(settings)
+        say(f"6  The alignment topic holds {len(alignments):,} pairs. {SHOWN} airports with different names:")
+        show_alignments(scenario, alignments.values())
+        memory = peak_memory([broker.pid, worker.pid])
+        worker.stop()
+
+        # Decisions as the topic shows them; retrieval and ranking as the same model scores the same graph.
+        answers = scenario.final_answers("test")
+        reached = accuracy({a.subject_id: a.object_id for a in alignments.values()}, answers)
+        ranked = evaluate_model([*first, *second], answers, directory / "model")
+        figures = Figures(
+            f1=reached.f1,
+            precision=reached.precision,
+            recall=reached.recall,
+            retrieval_recall=ranked.retrieval_recall,
+            prauc=ranked.prauc,
+            training_links=training_links,
+            test_links=len(answers),
+            entities=len({(event.source, event.id) for event in [*first, *second]}),
+            entities_per_second=round(act_one.events / act_one.seconds, 1),
+            p50_ms=round(percentile(waits, 0.50), 1) if waits else None,
+            p99_ms=round(percentile(waits, 0.99), 1) if waits else None,
+            aligned=act_one.count("aligned") + act_two.count("aligned"),
+            revised=act_one.count("revised") + act_two.count("revised"),
+            withdrawn=act_one.count("withdrawn") + act_two.count("withdrawn"),
+            seconds=round(time.monotonic() - started, 1),
+            peak_rss_mb=round(memory, 1),
+        )
+    print_figures(figures, {name: baseline(scenario, "test") for name, baseline in BASELINES.items()})
+    if report is not None:
+        report.write_text(json.dumps(msgspec.to_builtins(figures), indent=2) + "\n", encoding="utf-8")
+    return figures
+
+
+def train(scenario: Scenario, events: Sequence[EntityEvent], directory: Path, epochs: int) -> int:
+    """Trains on the answers of the parts `train` and `valid`, with a progress bar; returns their number."""
+    torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are far slower
+    training, valid = scenario.first_answers("train"), scenario.first_answers("valid")
+    with progress() as show:
+        show("preparing candidates")
+
+        def epoch(done: Progress) -> None:
+            filled = round(BAR_CHARS * done.epoch / done.epochs)
+            bar = "█" * filled + "░" * (BAR_CHARS - filled)
+            show(f"{bar} epoch {done.epoch} of {done.epochs}, PRAUC {done.prauc:.3f}, {done.seconds:.0f} s")
+
+        options = TrainingOptions(epochs=epochs)
+        trained = train_model(events, training, directory, valid=valid, options=options, progress=epoch)
+    say(f"   {len(training):,} answers in {trained.report['seconds']:.0f} s.")
+    return len(training)
+
+
+def first_events(sources: Mapping[str, SourceMapping], directory: Path) -> list[EntityEvent]:
+    """The first act: both catalogues through their mappings, interleaved.
+
+    Raises:
+        InvalidInput: a row was refused, which the packages' pinned versions do not give reason for.
+    """
+    streams: list[list[EntityEvent]] = []
+    for source, mapping in sources.items():
+        streams.append([])
+        for _, event in read_events(source, mapping, directory):
+            if isinstance(event, InvalidInput):
+                raise event
+            streams[-1].append(event)
+    return list(interleaved(streams))
+
+
+def interleaved(streams: Sequence[Sequence[EntityEvent]]) -> Iterator[EntityEvent]:
+    """All streams at once, each in its order, so that they end together."""
+    placed = (
+        [((index + 1) / len(stream), number, event) for index, event in enumerate(stream)]
+        for number, stream in enumerate(streams)
+    )
+    for _, _, event in heapq.merge(*placed, key=lambda item: item[:2]):
+        yield event
+
+
+def paced(events: Sequence[EntityEvent]) -> Iterator[EntityEvent]:
+    """The events, evenly in time."""
+    started = time.monotonic()
+    for number, event in enumerate(events):
+        time.sleep(max(0.0, started + number / CHANGES_PER_SECOND - time.monotonic()))
+        yield event
+
+
+def play(
+    settings: Settings, worker: WorkerProcess, listener: Listener, events: Iterable[EntityEvent], before: int
+) -> Act:
+    """Feeds events while the worker aligns, until everything is published.
+
+    Args:
+        before: messages that the worker had received already.
+    """
+    heard_before = len(listener.heard)
+    started = time.monotonic()
+    produced = 0
+
+    def count(number: int) -> None:
+        nonlocal produced
+        produced = number
+
+    with progress() as show, ThreadPoolExecutor(1, thread_name_prefix="feed") as thread:
+        fed: Future[int] = thread.submit(feed_events, settings, events, count)
+
+        def look(status: Status) -> None:
+            applied = status.received - before
+            rate = applied / max(time.monotonic() - started, 1e-3)
+            lag = max(produced - applied, 0) + status.backlog
+            show(f"{applied:,} events, {rate:,.0f}/s, lag {lag:,}, {listener.aligned:,} aligned")
+
+        while not fed.done():
+            look(worker.status())
+            time.sleep(0.2)
+        sent = fed.result()
+        worker.wait_until_done(before + sent, look)
+    seconds = time.monotonic() - started
+    return Act(sent, seconds, listener.catch_up()[heard_before:])

@@ -1,0 +1,66 @@
+"""The figures that the demo reports, and how the delay from event to alignment is measured."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from stream.config import Settings
+from stream.observe import Heard
+from stream.subscribe import read_topic
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What `--report` writes. Quality is on the test part of the withheld answers, after the second act.
+
+    `entities` were fed in both acts; `entities_per_second` is the first act's, from the first event fed to
+    the last alignment published. `p50_ms` and `p99_ms` are the second act's, from the broker's time stamp of
+    an event to the arrival of the first alignment event it caused. `aligned`, `revised` and `withdrawn` count
+    alignment events of both acts. `peak_rss_mb` is MiB of demo, worker and broker together.
+    """
+
+    f1: float
+    precision: float
+    recall: float
+    retrieval_recall: float
+    prauc: float
+    training_links: int
+    test_links: int
+    entities: int
+    entities_per_second: float
+    p50_ms: float | None  # None: no change led to an alignment
+    p99_ms: float | None
+    aligned: int
+    revised: int
+    withdrawn: int
+    seconds: float
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True)
+class Act:
+    """What one act did: events fed, seconds until all was published, alignment events heard."""
+
+    events: int
+    seconds: float
+    heard: list[Heard]
+
+    def count(self, event: str) -> int:
+        """How many alignment events were `aligned`, `revised` or `withdrawn`."""
+        return sum(heard.event == event for heard in self.heard)
+
+
+def delays(settings: Settings, act: Act, first_offset: int) -> Iterator[float]:
+    """Milliseconds from the broker's time stamp of each event, from this offset on, to what it caused first.
+
+    Later alignment events with the same cause do not count: a pair is also revised when a rival changes, and
+    keeps the newest event of its own two entities as its cause.
+    """
+    stamps = {
+        (record.topic, record.partition, record.offset): record.timestamp
+        for record in read_topic(settings, settings.topics.entities, start=first_offset)
+    }
+    for heard in act.heard:
+        stamp = stamps.pop((heard.cause.topic, heard.cause.partition, heard.cause.offset), None)
+        if stamp is not None:
+            yield heard.arrival * 1000 - stamp

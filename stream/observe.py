@@ -1,0 +1,232 @@
+"""A worker as its operator sees it: a process with a log, metrics over HTTP, and the events it publishes."""
+
+import contextlib
+import math
+import os
+import re
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+from kafka import KafkaConsumer, TopicPartition
+
+from stream.config import Settings
+from stream.errors import SameasError
+from stream.events import Cause
+from stream.security import client_options
+
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+STALL_SECONDS = 60.0  # without any progress a worker is stuck
+POLL_SECONDS = 0.1
+MEBIBYTE = 2**20
+
+EVENTS_METRIC = "sameas_events_total"
+_SAMPLE = re.compile(r"^(\w+)(?:\{([^}]*)\})? (\S+)$", re.M)
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What a worker's metrics say: messages applied, stale or dead-lettered; entities that wait."""
+
+    received: int
+    backlog: int
+    dead_lettered: int
+
+
+class WorkerProcess:
+    """`sameas run` as a child process."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
+        self.process = process
+        self._address = address
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def status(self) -> Status:
+        """The worker's figures. Raises SameasError when it has ended."""
+        samples = _SAMPLE.findall(self._get("/metrics"))
+        by_outcome = {labels: float(value) for name, labels, value in samples if name == EVENTS_METRIC}
+        backlog = sum(float(value) for name, _, value in samples if name == "sameas_backlog_entities")
+        return Status(
+            int(sum(by_outcome.values())), int(backlog), int(by_outcome.get('outcome="dead_lettered"', 0))
+        )
+
+    def wait_until_done(self, messages: int, each: Callable[[Status], None] = lambda status: None) -> None:
+        """Returns when `messages` are received in all and nothing waits; tells `each` look at the figures.
+
+        Raises:
+            SameasError: the worker ended, or nothing moved for a minute.
+        """
+        last, moved = None, time.monotonic()
+        done = 0
+        while True:
+            status = self.status()
+            each(status)
+            # Twice, because the figures of one batch do not change in one instant.
+            done = done + 1 if status.received >= messages and status.backlog == 0 else 0
+            if done == 2:
+                return
+            if status != last:
+                last, moved = status, time.monotonic()
+            elif time.monotonic() - moved > STALL_SECONDS:
+                raise SameasError(
+                    f"the worker has not moved for {STALL_SECONDS:.0f} s at {status.received:,} of "
+                    f"{messages:,} messages: {self._last_words()}"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def wait_until_ready(self) -> None:
+        """Raises SameasError when the worker ends, or is not ready in a minute."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                self._get("/readyz")
+                return
+            time.sleep(POLL_SECONDS)
+        raise SameasError(f"the worker was not ready after {START_SECONDS:.0f} s: {self._last_words()}")
+
+    def stop(self) -> None:
+        """SIGTERM, by force if that does not help."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _get(self, path: str) -> str:
+        if self.process.poll() is not None:
+            raise SameasError(f"the worker ended (status {self.process.returncode}): {self._last_words()}")
+        with urllib.request.urlopen(f"http://{self._address}{path}", timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+@contextlib.contextmanager
+def worker_process(config: Path, overrides: Sequence[str], log: Path) -> Iterator[WorkerProcess]:
+    """A worker that is ready; it ends with the block.
+
+    Args:
+        config: its `sameas.toml`.
+        overrides: "section.key=value", as `--set` takes them. The environment does not count.
+        log: where its stderr goes.
+
+    Raises:
+        SameasError: it ended, or is not ready in a minute; with the last line of its log.
+    """
+    address = f"127.0.0.1:{_free_port()}"
+    settings = [*overrides, f"metrics.port={address.partition(':')[2]}"]
+    command = [sys.executable, "-m", "stream.cli", "run", "--config", str(config)]
+    command += [word for setting in settings for word in ("--set", setting)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SAMEAS_")}
+    environment.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each other are far slower
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment
+        )
+    worker = WorkerProcess(process, address, log)
+    try:
+        worker.wait_until_ready()
+        yield worker
+    finally:
+        worker.stop()
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """An alignment event as it arrived; `arrival` is in seconds since the epoch."""
+
+    event: str
+    cause: Cause
+    arrival: float
+
+
+class _Event(msgspec.Struct, frozen=True):
+    event: str
+    cause: Cause
+
+
+class Listener:
+    """Reads the alignment events in a thread of its own, from the beginning."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.heard: list[Heard] = []
+        self.aligned = 0  # pairs, now
+        self._partition = TopicPartition(settings.topics.alignment_events, 0)
+        self._consumer = KafkaConsumer(**client_options(settings.kafka), enable_auto_commit=False)
+        self._consumer.assign([self._partition])
+        self._consumer.seek(self._partition, 0)
+        self._end: int | None = None
+        self._stop = threading.Event()
+        self._caught_up = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+        self._thread.start()
+
+    def catch_up(self) -> list[Heard]:
+        """Everything that was published before the call. Raises SameasError when it does not come."""
+        self._caught_up.clear()
+        if not self._caught_up.wait(STALL_SECONDS):
+            raise SameasError(f"topic {self._partition.topic} cannot be read to its end")
+        return list(self.heard)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(STOP_SECONDS)
+
+    def _listen(self) -> None:
+        decode = msgspec.json.Decoder(_Event).decode
+        while not self._stop.is_set():
+            for records in self._consumer.poll(timeout_ms=50).values():
+                now = time.time()
+                for record in records:
+                    event = decode(record.value)
+                    self.heard.append(Heard(event.event, event.cause, now))
+                    self.aligned += {"aligned": 1, "withdrawn": -1}.get(event.event, 0)
+            if not self._caught_up.is_set():
+                end = self._consumer.end_offsets([self._partition])[self._partition]
+                if self._consumer.position(self._partition) >= end:
+                    self._caught_up.set()
+        self._consumer.close()
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of the values (at least one) that `share` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def peak_memory(pids: Sequence[int]) -> float:
+    """MiB: the sum of the largest resident sizes that this process and these others have had.
+
+    Without /proc (macOS) the largest of the children that have ended stands for all of them.
+    """
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if not Path("/proc/self/status").exists():
+        in_bytes = own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        return in_bytes / MEBIBYTE
+    kibibytes = 0
+    for pid in (os.getpid(), *pids):
+        with contextlib.suppress(OSError):
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+            kibibytes += int(found[1]) if found else 0
+    return kibibytes / 1024
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
