@@ -209,9 +209,9 @@ class Worker:
         place = f"{tp.topic}, partition {tp.partition}"
         if applied is not None and applied > end:
             raise StateError(
-                f"state directory {self._settings.state.dir} has applied {applied} messages of {place}, but "
-                f"the broker has only {end}: it is another broker or another topic; take another state.dir, or "
-                "delete this one to rebuild it"
+                f"state directory {self._settings.state.dir} has applied {applied} messages of {place}, "
+                f"but the broker has only {end}: it is another broker or another topic; take another "
+                "state.dir, or delete this one to rebuild it"
             )
         if applied is not None and applied < first:
             tell(

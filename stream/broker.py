@@ -114,7 +114,7 @@ def admin_client(kafka: KafkaSettings) -> Iterator[KafkaAdminClient]:
         try:
             client = KafkaAdminClient(**client_options(kafka), request_timeout_ms=15_000)
         except (KafkaError, OSError, ValueError) as error:
-            raise unreachable(kafka, problem[-1] if problem else error) from error
+            raise unreachable(kafka, _most_telling(problem) or error) from error
     try:
         yield client
     finally:
@@ -131,6 +131,14 @@ def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerErro
     else:
         advice = "is it running, is kafka.bootstrap_servers right? `sameas broker` starts one for trying out"
     return BrokerError(f"no usable Kafka broker at {', '.join(kafka.servers)}: {text}; {advice}")
+
+
+def _most_telling(problems: list[BaseException]) -> BaseException | None:
+    """A refused login is followed by connections that are merely closed; it is what has to be told."""
+    for problem in reversed(problems):
+        if "uthentication" in f"{type(problem).__name__} {problem}" or "SSL" in str(problem):
+            return problem
+    return problems[-1] if problems else None
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def embedded_kafka() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """An Apache Kafka: addresses by listener ("plaintext", "sasl", "tls"), "ca", and its "script" and "dir"."""
+    """Apache Kafka: addresses by listener ("plaintext", "sasl", "tls"), "ca", and its "script" and "dir"."""
     if not APACHE_KAFKA.exists():
         pytest.skip(f"no Apache Kafka: there is no {APACHE_KAFKA.parent}")
     if shutil.which("java") is None:

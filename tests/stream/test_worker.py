@@ -10,7 +10,6 @@ import urllib.request
 from pathlib import Path
 
 import msgspec
-import pytest
 from workers import Process, aligned, dead_letters, deletes, own_settings, produce, until, upserts, worker
 
 from stream.broker import start_broker
@@ -58,12 +57,13 @@ def test_every_message_is_accounted_for(settings: Settings) -> None:
     assert dict(letters[0].headers)["reason"] == b"malformed"
 
 
-@pytest.mark.parametrize("kill_at", ["store:3", "publish:3"])
-def test_kill_between_steps_loses_and_invents_nothing(settings: Settings, kill_at: str) -> None:
+def test_kills_between_steps_lose_and_invent_nothing(settings: Settings) -> None:
+    """First between the state's write and publishing, then between publishing and the commit."""
     ensure_topics(settings)
     feed_events(settings, upserts(range(300)))
-    with worker(settings, kill_at=kill_at) as killed:
-        assert killed.wait(DONE_SECONDS + 10) == -signal.SIGKILL
+    for kill_at in ("store:3", "publish:5"):
+        with worker(settings, kill_at=kill_at) as killed:
+            assert killed.wait(DONE_SECONDS + 10) == -signal.SIGKILL
     feed_events(settings, deletes(range(20)))
     with worker(settings) as successor:
         successor.wait_for(READY)
@@ -71,20 +71,20 @@ def test_kill_between_steps_loses_and_invents_nothing(settings: Settings, kill_a
         assert successor.end() == 0
 
 
-def test_local_state_decides_where_reading_begins(settings: Settings) -> None:
+def test_local_state_decides_where_reading_begins(embedded_settings: Settings) -> None:
     """The group has committed everything, but this state directory is new; another knows too much."""
-    ensure_topics(settings)
-    feed_events(settings, upserts(range(30)))
-    with worker(settings, "first") as first:
-        wait_until_aligned(settings, numbers(range(30)), first)
+    ensure_topics(embedded_settings)
+    feed_events(embedded_settings, upserts(range(30)))
+    with worker(embedded_settings, "first") as first:
+        wait_until_aligned(embedded_settings, numbers(range(30)), first)
         assert first.end() == 0
-    with worker(settings, "second") as second:
+    with worker(embedded_settings, "second") as second:
         assert second.wait_for(READY).endswith("30 messages behind")
-        wait_until_applied(settings, 30, second)
+        wait_until_applied(embedded_settings, 30, second)
         assert second.end() == 0
         assert "received 30 = applied 30" in second.text
     first.state.write_text(first.state.read_text().replace('/0": 30', '/0": 31'))
-    with worker(settings, "first") as third:
+    with worker(embedded_settings, "first") as third:
         assert third.wait(DONE_SECONDS) == 1
         assert "another broker or another topic" in third.text
 
@@ -120,29 +120,29 @@ def test_a_part_of_the_partitions_is_refused(settings: Settings) -> None:
             assert re.search(r"error: .*only a part of the input: 1 of 2 partitions", ended[0].text)
 
 
-def test_a_defect_ends_the_worker(settings: Settings) -> None:
-    ensure_topics(settings)
-    with worker(settings) as running:
+def test_a_defect_ends_the_worker(embedded_settings: Settings) -> None:
+    ensure_topics(embedded_settings)
+    with worker(embedded_settings) as running:
         running.wait_for(READY)
-        produce(settings, settings.topics.entities, [(b"x:1", b"defect")])
+        produce(embedded_settings, embedded_settings.topics.entities, [(b"x:1", b"defect")])
         assert running.wait(DONE_SECONDS) == 1
         assert "RuntimeError: a defect in the aligner" in running.text
 
 
-def test_sigterm_while_a_batch_takes_long(settings: Settings) -> None:
-    ensure_topics(settings)
-    with worker(settings) as running:
+def test_sigterm_while_a_batch_takes_long(embedded_settings: Settings) -> None:
+    ensure_topics(embedded_settings)
+    with worker(embedded_settings) as running:
         running.wait_for(READY)
-        produce(settings, settings.topics.entities, [(b"x:1", b"slow")])
+        produce(embedded_settings, embedded_settings.topics.entities, [(b"x:1", b"slow")])
         running.wait_for("slow batch")
         assert running.end(seconds=10.0) == 1
         assert "ended by force, nothing is lost" in running.text
 
 
-def test_health_metrics_and_backlog(settings: Settings) -> None:
-    ensure_topics(settings)
-    feed_events(settings, upserts(range(20)))
-    with worker(settings, metrics__port="0") as running:
+def test_health_metrics_and_backlog(embedded_settings: Settings) -> None:
+    ensure_topics(embedded_settings)
+    feed_events(embedded_settings, upserts(range(20)))
+    with worker(embedded_settings, metrics__port="0") as running:
         address = running.wait_for(r"http://127\.0\.0\.1:\d+")
         assert read(f"{address}/livez") == "alive\n"
         until(lambda: read(f"{address}/readyz") == "ready\n", DONE_SECONDS, "readiness", running)
@@ -170,16 +170,16 @@ def read(url: str) -> str:
         return str(error.read().decode())
 
 
-def test_sigterm_before_it_is_ready(settings: Settings) -> None:
-    with worker(settings) as running:
+def test_sigterm_before_it_is_ready(embedded_settings: Settings) -> None:
+    with worker(embedded_settings) as running:
         until(lambda: running.process.poll() is None, 1, "start")
         assert running.end() in (0, -signal.SIGTERM)  # Python itself may not be up yet
 
 
-def test_state_in_use(settings: Settings) -> None:
-    with worker(settings, "one") as first:
+def test_state_in_use(embedded_settings: Settings) -> None:
+    with worker(embedded_settings, "one") as first:
         first.wait_for(READY)
-        with worker(settings, "one") as second:
+        with worker(embedded_settings, "one") as second:
             assert second.wait(DONE_SECONDS) == 1
             assert re.search(r"error: state directory .* is in use", second.text)
             assert "Traceback" not in second.text
@@ -201,7 +201,7 @@ def test_sigterm_while_the_broker_is_down(tmp_path: Path) -> None:
 
 def test_unreachable_broker(tmp_path: Path) -> None:
     settings = own_settings("127.0.0.1:1", tmp_path)
-    with worker(settings) as running:
+    with worker(settings, kafka__connect_timeout_seconds="3") as running:
         assert running.wait(30.0) == 1
         assert re.search(r"^sameas: error: .*127\.0\.0\.1:1\b.*", running.text, re.MULTILINE)
         assert "Traceback" not in running.text

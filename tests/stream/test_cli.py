@@ -1,0 +1,52 @@
+"""The command line itself: help, schemas, errors in one line."""
+
+import subprocess
+import sys
+
+import jsonschema
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from stream.cli import main
+from stream.events import Upsert
+
+
+def test_every_command_has_help() -> None:
+    runner = CliRunner()
+    assert runner.invoke(main, ["--help"]).exit_code == 0
+    for name in main.commands:
+        result = runner.invoke(main, [name, "--help"])
+        assert result.exit_code == 0, name
+        assert "Usage:" in result.output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ["torch", "dgl", "faust", "kafka", "faiss"]
+    code = f"import sys, stream.cli; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_schemas_describe_what_is_written() -> None:
+    result = CliRunner().invoke(main, ["schema", "entity-event"])
+    schema = msgspec.json.decode(result.output)
+    event = msgspec.json.decode(
+        msgspec.json.encode(Upsert("imdb", "1", "film", {"year": 1999}, {"by": ["2"]}, 3))
+    )
+    jsonschema.validate(event, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**event, "relations": "2"}, schema)
+    assert set(msgspec.json.decode(CliRunner().invoke(main, ["schema"]).output)) == {
+        "entity-event",
+        "link",
+        "alignment-record",
+        "alignment-event",
+    }
+
+
+def test_a_users_mistake_is_one_line() -> None:
+    result = CliRunner().invoke(main, ["config", "show", "--set", "kafka.colour=red"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("sameas: error: flag --set kafka.colour: there is no setting")
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,143 @@
+"""Settings come from the file, the environment and flags, in this order, and say what is wrong with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from stream.cli import main
+from stream.config import Secret, Settings, describe, load, load_settings
+from stream.errors import ConfigError
+from stream.security import client_options, sasl_password
+
+FILE = """
+[kafka]
+bootstrap_servers = "a:1, b:2"
+group_id = "file"
+session_timeout_seconds = 30
+[sources.shop]
+topic = "shop.public.film"
+id = "id"
+"""
+SASL = ["kafka.security_protocol=SASL_PLAINTEXT", "kafka.sasl_mechanism=PLAIN", "kafka.sasl_plain_username=u"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "sameas.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_layers(file: Path) -> None:
+    environ = {"SAMEAS_KAFKA__GROUP_ID": "env", "SAMEAS_ALIGN__BATCH_SIZE": "64", "HOME": "/"}
+    configuration = load(
+        file, environ, ["align.batch_size=65", "model.threshold=.9", "align.one_to_one=false"]
+    )
+    settings = configuration.settings
+    assert settings.kafka.servers == ["a:1", "b:2"]
+    assert settings.kafka.session_timeout_seconds == 30.0
+    assert settings.kafka.group_id == "env"
+    assert (settings.align.batch_size, settings.align.one_to_one) == (65, False)
+    assert settings.model.threshold == 0.9
+    assert settings.sources["shop"].topic == "shop.public.film"
+    assert configuration.origins["kafka.group_id"] == "environment SAMEAS_KAFKA__GROUP_ID"
+    assert configuration.origins["align.batch_size"] == "flag --set align.batch_size"
+
+
+def test_defaults_and_the_file_in_the_working_directory(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(file.parent)
+    assert load_settings(environ={}).kafka.group_id == "file"
+    file.unlink()
+    assert load_settings(environ={}) == Settings()
+    with pytest.raises(ConfigError, match=r"sameas\.toml: cannot be read"):
+        load_settings(file, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[kafka]\ngroup = 'x'",
+            r"sameas\.toml: there is no setting kafka\.group; did you mean kafka\.group_id",
+        ),
+        ("[kafak]\ngroup_id = 'x'", "did you mean kafka.group_id"),
+        ("group_id = 'x'", "group_id: settings stand in sections"),
+        ("[align]\nbatch_size = '5'", "align.batch_size: expected `int`"),
+        ("[align]\nbatch_size = 0", "align.batch_size: expected `int` >= 1"),
+        ("[model]\nthreshold = 1.5", "model.threshold: expected `float` <= 1.0"),
+        ("[kafka]\nbootstrap_servers = 'here'", "'here' is not of the form host:port"),
+        ("[kafka]\nsecurity_protocol = 'TLS'", "security_protocol: invalid enum value 'TLS'"),
+        ("[kafka]\nssl_cafile = '/nowhere'", "there is no file /nowhere"),
+        ("[topics]\nlinks = 'a b'", "topics.links"),
+        ("[topics]\nlinks = 'x'\nentities = 'x'", "the same name"),
+        ("[sources.shop]\nid = 'id'\ncolour = 1", r"sources\.shop: .*unknown field `colour`"),
+        ("[kafka", "not valid TOML"),
+    ],
+)
+def test_mistakes_in_the_file(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load(file, {})
+
+
+@pytest.mark.parametrize(
+    ("environ", "overrides", "message"),
+    [
+        ({"SAMEAS_KAFKA__GROUPID": "x"}, [], "SAMEAS_KAFKA__GROUPID: .* did you mean kafka.group_id"),
+        ({"SAMEAS_GROUP": "x"}, [], "SAMEAS_GROUP: there is no setting group"),
+        (
+            {"SAMEAS_ALIGN__BATCH_SIZE": "many"},
+            [],
+            "SAMEAS_ALIGN__BATCH_SIZE: align.batch_size: expected `int`",
+        ),
+        ({"SAMEAS_SOURCES__SHOP": "x"}, [], "can only stand in sameas.toml"),
+        ({}, ["align.batch_size"], "section.key=value"),
+        ({}, ["threshold=1"], "did you mean model.threshold"),
+        ({}, SASL, "one of sasl_plain_password and sasl_plain_password_file"),
+        ({}, SASL[:1], "set sasl_mechanism"),
+    ],
+)
+def test_mistakes_outside_the_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    overrides: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        load(None, environ, overrides)
+
+
+def test_secrets_do_not_print(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"SAMEAS_KAFKA__SASL_PLAIN_PASSWORD": "hunter2"}
+    configuration = load(None, environ, SASL)
+    kafka = configuration.settings.kafka
+    assert kafka.sasl_plain_password == Secret("hunter2")
+    assert client_options(kafka)["sasl_plain_password"] == "hunter2"
+    printed = f"{configuration!r} {list(describe(configuration))}"
+    printed += CliRunner().invoke(main, ["config", "show"], env=environ).output
+    assert "hunter2" not in printed
+    assert "***" in printed
+
+
+def test_a_secret_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("hunter2\n")
+    kafka = load_settings(Path("/dev/null"), {}, [*SASL, f"kafka.sasl_plain_password_file={file}"]).kafka
+    assert sasl_password(kafka) == "hunter2"
+
+
+def test_config_show_names_origins(file: Path) -> None:
+    output = (
+        CliRunner()
+        .invoke(main, ["config", "show", "--config", str(file), "--bootstrap", "c:3", "--json"])
+        .output
+    )
+    shown = json.loads(output)
+    assert shown["kafka.group_id"] == {"value": "file", "from": f"file {file}"}
+    assert shown["kafka.bootstrap_servers"] == {"value": "c:3", "from": "flag --set kafka.bootstrap_servers"}
+    assert shown["align.linger_ms"] == {"value": 20, "from": "default"}
