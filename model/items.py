@@ -13,7 +13,9 @@ from model.values import MAX_LIST_ITEMS, Kind, Measure, measure, on_sphere, posi
 from model.vectors import DIM, I8, Projection, to_int8
 from stream.events import Scalar, Upsert, Value
 
-RARITY_BITS = 8  # the lowest bits of an item's hash: 4 for the value's rarity, 4 for how much it says
+# The lowest bits of an item's hash do not identify the value. From the lowest: 4 for how much it says, 4 for
+# how rare it is, 4 that stay 0 here and take a neighbour's degree (`model/pairs.py`).
+RARITY_BITS = 12
 _EMPTY = np.zeros(0, np.int64)
 
 

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from model.encoder import OWN
-from model.pairs import RARITY_FEATURES, SLOTS, PairInputs, Side, Similarities, similarities
+from model.pairs import RARITY_FEATURES, PairInputs, Side, Similarities, similarities
 
 MAX_LOGIT = 30.0
 AGREEMENT = 4  # own, neighbourhood, equal, matched
@@ -84,38 +84,30 @@ class AlignmentNetwork(nn.Module):
 
     def forward(self, graph: "PairGraph") -> torch.Tensor:
         """Uncalibrated logits (P,)."""
-        edge = graph.edges
-        query = self.key_attention(graph.left.key) * self.key_signs
+        edge, key = graph.edges, graph.key
+        embedded = self.key_attention(key)
         logits = (
             self.own[edge.block] * edge.own
             + self.neighbourhood * edge.neighbourhood
             + self.equal[edge.block] * edge.equal
-            + dgl.ops.u_dot_v(graph.to_left, self.key_attention(graph.right.key), query).squeeze(-1)
+            + dgl.ops.u_dot_v(graph.attends, embedded * self.key_signs, embedded).squeeze(-1)
         ).clamp(max=MAX_LOGIT)
         agreement = torch.stack([edge.own, edge.neighbourhood, edge.equal, torch.ones_like(edge.own)], dim=1)
-        left = self._side(graph.to_left_null, graph.left, logits, agreement)
-        right = self._side(graph.to_right_null, graph.right, logits, agreement)
-        return self.classify(left, right, graph.context)
 
-    def _side(
-        self, graph: dgl.DGLGraph, items: "GraphItems", logits: torch.Tensor, agreement: torch.Tensor
-    ) -> torch.Tensor:
-        """Attends, weights, pools: (P, BLOCKS * 2 * item_dim). The last edges are from 'no partner'."""
-        null = self.null_logits(items.key, self.null[items.block])
-        alpha = dgl.ops.edge_softmax(graph, torch.cat([logits, null]))
-        padded = torch.cat([agreement, agreement.new_zeros(len(null), AGREEMENT)])
-        agreed = dgl.ops.copy_e_sum(graph, padded * alpha[:, None])
-        features = torch.cat([agreed, items.rarity], dim=1)
+        null = self.null_logits(key, self.null[graph.block])
+        alpha = dgl.ops.edge_softmax(graph.attends_null, torch.cat([logits, null]))[: len(logits)]
+        agreed = dgl.ops.copy_e_sum(graph.attends, agreement * alpha[:, None])
+        features = torch.cat([agreed, graph.rarity], dim=1)
         out = features.new_zeros(len(features), self.options.item_dim)
         gate = features.new_zeros(len(features), 1)
-        for block, rows in enumerate(items.rows_of_block):
-            out_b, gate_b = self.item(block, features[rows], items.key[rows])
+        for block, rows in enumerate(graph.rows_of_block):
+            out_b, gate_b = self.item(block, features[rows], key[rows])
             out, gate = out.index_copy(0, rows, out_b), gate.index_copy(0, rows, gate_b)
-        beta = dgl.ops.edge_softmax(items.pool, gate)
-        attended = dgl.ops.u_mul_e_sum(items.pool, out, beta)
-        summed = dgl.ops.copy_u_sum(items.pool, out)
-        pooled = torch.cat([attended, summed * SUM_SCALE], dim=1)
-        return pooled.reshape(-1, BLOCKS * pooled.shape[1])
+        beta = dgl.ops.edge_softmax(graph.pool, gate)
+        attended = dgl.ops.u_mul_e_sum(graph.pool, out, beta)
+        pooled = torch.cat([attended, dgl.ops.copy_u_sum(graph.pool, out) * SUM_SCALE], dim=1)
+        left, right = pooled.reshape(2, -1, BLOCKS * pooled.shape[1])
+        return self.classify(left, right, graph.context)
 
     def null_logits(self, key: torch.Tensor, null: torch.Tensor) -> torch.Tensor:
         """The logit of 'no partner' for slots with these keys."""
@@ -156,7 +148,7 @@ SUM_SCALE = 0.25  # keeps sums over up to 12 slots at the size of the attended o
 
 
 class GraphEdges(NamedTuple):
-    """All (slot, slot) combinations of all pairs of a batch, E edges."""
+    """All (slot, slot) combinations of all pairs of a batch, in one direction, then in the other."""
 
     own: torch.Tensor
     neighbourhood: torch.Tensor
@@ -164,25 +156,17 @@ class GraphEdges(NamedTuple):
     block: torch.Tensor  # 2 * block of the left slot + block of the right slot
 
 
-class GraphItems(NamedTuple):
-    """One side's filled slots of all pairs of a batch."""
+class PairGraph(NamedTuple):
+    """P pairs without their empty slots, as DGL graphs. Items are all left slots, then all right ones."""
 
     key: torch.Tensor
     rarity: torch.Tensor
     block: torch.Tensor
     rows_of_block: tuple[torch.Tensor, ...]
-    pool: dgl.DGLGraph  # slots to (pair, block)
-
-
-class PairGraph(NamedTuple):
-    """P pairs without their empty slots, as DGL graphs."""
-
-    left: GraphItems
-    right: GraphItems
     edges: GraphEdges
-    to_left: dgl.DGLGraph  # right slots to left slots
-    to_left_null: dgl.DGLGraph  # the same edges, then one from 'no partner' to each
-    to_right_null: dgl.DGLGraph
+    attends: dgl.DGLGraph  # items to the items of the other side that attend to them
+    attends_null: dgl.DGLGraph  # the same edges, then one from 'no partner' to each
+    pool: dgl.DGLGraph  # items to (side, pair, block)
     context: torch.Tensor
 
 
@@ -190,48 +174,38 @@ def pair_graph(pairs: Similarities) -> PairGraph:
     """Ragged graphs of these pairs."""
     left_at, right_at = pairs.left_key != 0, pairs.right_key != 0
     pair, i, j = torch.nonzero(left_at[:, :, None] & right_at[:, None, :], as_tuple=True)
-    left_id = _numbered(left_at)[pair, i]
-    right_id = _numbered(right_at)[pair, j]
-    n = pairs.neighbourhood.shape[1]
+    items = torch.stack([left_at, right_at])
+    number = (items.flatten().cumsum(0) - 1).reshape(items.shape)
+    left, right = number[0, pair, i], number[1, pair, j]
+    source, target = torch.cat([right, left]), torch.cat([left, right])
+    side, of_pair, slot = torch.nonzero(items, as_tuple=True)
+    block = (slot >= OWN).long()
     both = (i >= OWN) & (j >= OWN)
     neighbourhood = torch.zeros(len(pair))
-    neighbourhood[both] = pairs.neighbourhood[pair[both], i[both] - (SLOTS - n), j[both] - (SLOTS - n)]
-    left_count, right_count = int(left_at.sum()), int(right_at.sum())
-    return PairGraph(
-        left=_items(pairs.left_key, pairs.left_rarity, left_at),
-        right=_items(pairs.right_key, pairs.right_rarity, right_at),
-        edges=GraphEdges(
-            own=pairs.own[pair, i, j],
-            neighbourhood=neighbourhood,
-            equal=pairs.equal[pair, i, j],
-            block=2 * (i >= OWN).long() + (j >= OWN).long(),
-        ),
-        to_left=_bipartite(right_id, left_id, right_count, left_count),
-        to_left_null=_with_null(right_id, left_id, right_count, left_count),
-        to_right_null=_with_null(left_id, right_id, left_count, right_count),
-        context=pairs.context,
+    neighbourhood[both] = pairs.neighbourhood[pair[both], i[both] - OWN, j[both] - OWN]
+    edges = (
+        pairs.own[pair, i, j],
+        neighbourhood,
+        pairs.equal[pair, i, j],
+        2 * (i >= OWN) + (j >= OWN).long(),
     )
-
-
-def _items(keys: torch.Tensor, rarity: torch.Tensor, at: torch.Tensor) -> GraphItems:
-    pair, slot = torch.nonzero(at, as_tuple=True)
-    block = (slot >= OWN).long()
-    return GraphItems(
-        key=keys[at],
-        rarity=rarity[at],
+    count = len(slot)
+    every = torch.arange(count)
+    return PairGraph(
+        key=torch.cat([pairs.left_key[left_at], pairs.right_key[right_at]]),
+        rarity=torch.cat([pairs.left_rarity[left_at], pairs.right_rarity[right_at]]),
         block=block,
         rows_of_block=tuple(torch.nonzero(block == b).squeeze(-1) for b in range(BLOCKS)),
-        pool=_bipartite(torch.arange(len(pair)), BLOCKS * pair + block, len(pair), BLOCKS * len(keys)),
+        edges=GraphEdges(*(torch.cat([edge, edge]) for edge in edges)),
+        attends=_bipartite(source, target, count, count),
+        attends_null=_bipartite(
+            torch.cat([source, torch.full((count,), count)]), torch.cat([target, every]), count + 1, count
+        ),
+        pool=_bipartite(
+            every, BLOCKS * (len(left_at) * side + of_pair) + block, count, 2 * BLOCKS * len(left_at)
+        ),
+        context=pairs.context,
     )
-
-
-def _numbered(at: torch.Tensor) -> torch.Tensor:
-    return (at.flatten().cumsum(0) - 1).reshape(at.shape)
-
-
-def _with_null(source: torch.Tensor, target: torch.Tensor, sources: int, targets: int) -> dgl.DGLGraph:
-    source = torch.cat([source, torch.full((targets,), sources)])
-    return _bipartite(source, torch.cat([target, torch.arange(targets)]), sources + 1, targets)
 
 
 def _bipartite(source: torch.Tensor, target: torch.Tensor, sources: int, targets: int) -> dgl.DGLGraph:

@@ -16,7 +16,7 @@ from model.vectors import DIM, I8, UNIT
 
 NEIGHBOURS = 12
 SLOTS = OWN + NEIGHBOURS
-RARITY_FEATURES = 2
+RARITY_FEATURES = 3
 
 _STAGE1_PAIRS = 32  # both sides' vectors as float32 fit into the second-level cache
 _U64 = np.uint64
@@ -57,7 +57,7 @@ class Similarities(NamedTuple):
     equal: torch.Tensor  # (P, SLOTS, SLOTS) 1 where the hashes are equal, else 0
     left_key: torch.Tensor  # (P, SLOTS) int64
     right_key: torch.Tensor
-    left_rarity: torch.Tensor  # (P, SLOTS, RARITY_FEATURES) of the value in the data, of its words
+    left_rarity: torch.Tensor  # (P, SLOTS, RARITY_FEATURES) a neighbour's degree, rarity, how much it says
     right_rarity: torch.Tensor
     context: torch.Tensor  # (P, C)
 
@@ -77,7 +77,7 @@ def similarities(inputs: PairInputs) -> Similarities:
         chunk = slice(start, start + _STAGE1_PAIRS)
         _products(left.vec[chunk], right.vec[chunk], own[chunk])
         _products(left.nbr[chunk, OWN:], right.nbr[chunk, OWN:], neighbourhood[chunk])
-    left_hash, right_hash = torch.from_numpy(left.hash), torch.from_numpy(right.hash)
+    left_hash, right_hash = (torch.from_numpy(side.hash >> RARITY_BITS) for side in (left, right))
     equal = (left_hash[:, :, None] == right_hash[:, None, :]) & (left_hash != 0)[:, :, None]
     return Similarities(
         own=torch.from_numpy(own).mul_(1 / UNIT),
@@ -89,6 +89,15 @@ def similarities(inputs: PairInputs) -> Similarities:
         right_rarity=_rarity(right.hash),
         context=torch.from_numpy(inputs.context),
     )
+
+
+def with_degree(name_hash: npt.NDArray[np.int64], degree: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Name hashes of neighbours that also tell how many neighbours those have themselves (in powers of two).
+
+    What thousands share says little about each of them. The degree takes no part in equality.
+    """
+    exponent = np.ceil(np.log2(np.maximum(degree, 1))).astype(np.int64)
+    return np.asarray(name_hash | np.minimum(exponent, 15) << 8, np.int64)
 
 
 def canonical(side: Side) -> Side:
@@ -108,9 +117,9 @@ def canonical(side: Side) -> Side:
 
 
 def _rarity(hashes: npt.NDArray[np.int64]) -> torch.Tensor:
-    """What the lowest bits of a hash say (`model/items.py`), each between 0 and 1: (P, SLOTS, 2)."""
-    low = torch.from_numpy(hashes & ((1 << RARITY_BITS) - 1))
-    return torch.stack([low >> 4, low & 15], dim=2).float().mul_(1 / 15)
+    """What the lowest bits of a hash say (`model/items.py`), each between 0 and 1."""
+    low = torch.from_numpy((hashes & ((1 << RARITY_BITS) - 1)).astype(np.int32))
+    return torch.stack([low >> 8, low >> 4 & 15, low & 15], dim=2).float().mul_(1 / 15)
 
 
 def _products(left: I8, right: I8, out: npt.NDArray[np.float32]) -> None:

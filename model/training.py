@@ -42,10 +42,11 @@ class TrainingOptions:
     seed: int = 0
     max_pairs: int = 60_000  # of training; links stay, other pairs are drawn
     max_valid_pairs: int = 15_000  # for early stopping; calibration and threshold use all
-    batch: int = 256
-    epochs: int = 16
-    patience: int = 4  # epochs without a better PRAUC on valid
-    seconds: float = 40.0  # no epoch starts after
+    batch: int = 512
+    visits: int = 600_000  # pairs seen, over all epochs
+    epochs: tuple[int, int] = (6, 30)  # at least, at most
+    patience: int = 5  # epochs without a better PRAUC on valid
+    seconds: float = 120.0  # no epoch starts after; a guard, `visits` is what bounds the time
     learning_rate: float = 4e-3
     weight_decay: float = 1e-3
 
@@ -105,11 +106,13 @@ def train(
     net = AlignmentNetwork(network)
     net.fit_bins(torch.cat([batch.graph.context for batch in batches]))
     optimiser = torch.optim.AdamW(
-        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
     )
-    steps = options.epochs * len(batches)
+    fewest, most = options.epochs
+    epochs = min(max(options.visits // len(rows), fewest), most)
+    steps = epochs * len(batches)
     best, best_state, best_epoch, step = -1.0, copy.deepcopy(net.state_dict()), 0, 0
-    for epoch in range(1, options.epochs + 1):
+    for epoch in range(1, epochs + 1):
         net.train()
         losses = []
         for number in rng.permutation(len(batches)):
@@ -129,7 +132,7 @@ def train(
             scores = torch.cat([net(batch.graph) for batch in watched]).double().numpy()
         reached = prauc(_scored(valid, watched_rows, scores)._replace(links=links))
         seconds = time.monotonic() - started
-        progress(Progress(epoch, options.epochs, float(np.mean(losses)), reached, seconds))
+        progress(Progress(epoch, epochs, float(np.mean(losses)), reached, seconds))
         if reached > best:
             best, best_state, best_epoch = reached, copy.deepcopy(net.state_dict()), epoch
         if epoch - best_epoch >= options.patience or seconds > options.seconds:

@@ -30,7 +30,7 @@ def learnable(make: Make, lefts: int, seed: int) -> LabelledPairs:
     return LabelledPairs(rows, label, np.arange(5 * lefts) // 5, np.arange(5 * lefts), lefts)
 
 
-OPTIONS = TrainingOptions(epochs=5, batch=64)
+OPTIONS = TrainingOptions(epochs=(5, 5), batch=64)
 NETWORK = NetworkOptions(keys=30, context=5)
 
 
