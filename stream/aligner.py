@@ -27,16 +27,19 @@ from index.candidates import CandidateOptions
 from index.graph import GraphStore, node_key
 from index.store import Store, StoreError
 from model.checkpoint import Model, load_model
+from stream.backlog import Backlog
 from stream.deciding import Deciding
 from stream.errors import ModelError, StateError
 from stream.events import Message
 from stream.inbox import Counts, Decoder, Inbox, LinkChange
 from stream.links import LinkStore
 from stream.records import Output, Records
-from stream.retrieval import VIEWS, Retrieval
+from stream.retrieval import VIEWS, Found, Retrieval
 from stream.scoring import Scoring
 
-EVALUATIONS = 256  # entities re-evaluated in one call beyond those that the messages change
+IDLE_EVALUATIONS = 256  # entities that a call without messages evaluates again
+IDLE_PAIRS = 2048  # waiting pairs that it scores
+BACKLOG_SHARE = 8  # with messages, one waiting pair is scored for so many that the messages changed
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -45,7 +48,7 @@ class Batch(msgspec.Struct, frozen=True):
     sequence: int
     outputs: list[Output]
     counts: Counts
-    backlog: int  # entities whose re-evaluation waits; process([]) works on them
+    backlog: int  # entities that wait for something; process([]) works on them
 
 
 class Aligner:
@@ -98,11 +101,8 @@ class Aligner:
                 self._scoring,
                 self.model_id,
             )
-            self._queue: dict[int, bytes] = {
-                int.from_bytes(key[1:], "big"): value for key, value in self._store.scan(tables.QUEUE)
-            }
-            self._unsure = set(self._queue)  # restored, these look as if they had been evaluated
-            self._retrieval.restore(self._queue)
+            self._backlog = Backlog(self._store)
+            self._retrieval.restore(self._backlog.entities)
         except BaseException:
             self._store.close()
             raise
@@ -123,8 +123,8 @@ class Aligner:
 
     @property
     def backlog(self) -> int:
-        """Entities whose re-evaluation waits."""
-        return len(self._queue)
+        """Entities that wait for re-evaluation, and entities with pairs that wait for their score."""
+        return len(self._backlog)
 
     def pending(self) -> Sequence[Batch]:
         """Batches that were stored but not confirmed as published: what a crash left. Publish them first."""
@@ -134,22 +134,31 @@ class Aligner:
     def process(self, messages: Sequence[Message]) -> Batch:
         """Steps 1 to 10 for a micro-batch, in the order given. An empty batch works on the backlog."""
         received = self._inbox.receive(messages)
+        backlog = self._backlog
 
-        waiting = [node for node in reversed(self._queue) if node not in received.touched]
-        nodes = [*received.touched, *waiting[: max(0, EVALUATIONS - len(received.touched))]]
-        found, stale = self._retrieval.evaluate(
-            nodes, received.after, forced={*received.after, *(self._unsure & set(nodes))}
-        )
-        self._requeue(nodes, stale)
+        waiting = backlog.newest(0 if messages else IDLE_EVALUATIONS, without=received.touched)
+        nodes = [*received.touched, *waiting]
+        forced = {*received.after, *(backlog.unsure & set(nodes))}
+        found, stale = self._retrieval.evaluate(nodes, received.after, forced)
+        backlog.evaluated(nodes)
+        for node in stale:
+            backlog.evaluate(node, self._retrieval.neighbourhood_of(node))
+
+        # what the messages changed is scored now; what they moved elsewhere waits and coalesces
+        due: list[Found] = []
+        for part in found:
+            direct, indirect = self._retrieval.split(part, received.after)
+            due.append(direct)
+            backlog.score(indirect, self._retrieval.table)
+        share = sum(len(part.pairs.left) for part in due) // BACKLOG_SHARE if messages else IDLE_PAIRS
+        due.extend(backlog.scored(share, self._retrieval.table))
 
         linked = dict.fromkeys([*received.links, *self._links.around(received.after)])
-        decisions = self._deciding.decide(
-            self._scoring.score(found), self._links.in_force(linked, self._graph)
-        )
+        decisions = self._deciding.decide(self._scoring.score(due), self._links.in_force(linked, self._graph))
         outputs = received.dead_letters + self._records.outputs(decisions)
 
         self._sequence += 1
-        batch = Batch(self._sequence, outputs, received.counts, self.backlog)
+        batch = Batch(self._sequence, outputs, received.counts, len(backlog))
         if outputs:
             self._store.put(tables.OUTBOX + node_key(batch.sequence), msgspec.msgpack.encode(batch))
         self._commit()
@@ -160,18 +169,6 @@ class Aligner:
             self._store.commit()
         except StoreError as error:
             raise StateError(str(error)) from error
-
-    def _requeue(self, done: Sequence[int], stale: Sequence[int]) -> None:
-        """What was evaluated leaves the queue, what rests on it enters. The newest are served first."""
-        for node in done:
-            if self._queue.pop(node, None) is not None:
-                self._store.delete(tables.QUEUE + node_key(node))
-                self._unsure.discard(node)
-        for node in stale:
-            if node not in self._queue:
-                # until it is evaluated, this neighbourhood is what the lists and scores rest on
-                self._queue[node] = self._retrieval.neighbourhood_of(node)
-                self._store.put(tables.QUEUE + node_key(node), self._queue[node])
 
     def published(self, sequence: int) -> None:
         """Everything up to this batch is in the broker; its outbox goes with the next commit."""

@@ -42,7 +42,8 @@ from stream.scoring import pair_inputs
 
 BATCH: Final = 512
 K: Final = 10  # nearest neighbours in each view that are candidates
-FLOOR: Final = UNIT // 5  # of similarity: unrelated texts stay below it
+FLOOR: Final = UNIT // 5  # the least floor of a view: similarities of unrelated texts lie below it
+LOST_BELOW_FLOOR: Final = 0.02  # share of links that a view's floor may lose; other views find most of them
 DEFAULT_TRAINING: Final = TrainingOptions()
 VALID_SHARE: Final = 0.2  # of the links, if none are given for validation
 
@@ -106,8 +107,7 @@ def train_model(
         links = [link for link, out in zip(links, held_out, strict=True) if not out]
     with Workspace(events) as workspace:
         encoder = Encoder.fit(workspace.upserts())
-        candidates = CandidateOptions(k, (FLOOR,) * len(VIEWS))
-        workspace.retrieve(encoder, candidates)
+        candidates = workspace.retrieve(encoder, CandidateOptions(k, ()), floors_from=[*links, *valid])
         training, validation = workspace.labelled(links), workspace.labelled(valid)
         if not training.left.size or not validation.left.size:
             raise ModelError(
@@ -225,10 +225,23 @@ class Workspace:
             if not e.deleted:
                 yield Upsert(e.source, e.id, e.type, e.attributes, e.relations)
 
-    def retrieve(self, encoder: Encoder, options: CandidateOptions) -> None:
-        """Makes all rows and candidate lists."""
+    def retrieve(
+        self, encoder: Encoder, options: CandidateOptions, floors_from: Sequence[LinkPair] = ()
+    ) -> CandidateOptions:
+        """Makes all rows and candidate lists.
+
+        Args:
+            floors_from: known links that choose the floors of the views; without any, `options` has them.
+        """
         self._retrieval = Retrieval(self._graph, encoder, options)
-        self._retrieval.restore({})
+        self._retrieval.fill_rows({})
+        if floors_from:
+            left, right = ([node_of(link[side]) for link in floors_from] for side in (0, 1))
+            self._retrieval.options = options._replace(
+                floors=_floors(self._retrieval.similarities(left, right))
+            )
+        self._retrieval.fill_lists()
+        return self._retrieval.options
 
     def labelled(self, links: Sequence[LinkPair]) -> LabelledPairs:
         """All candidate pairs of the links' left entities, and which of them are links."""
@@ -251,6 +264,16 @@ class Workspace:
 
         right = np.where(left == pairs.left, pairs.right, pairs.left).astype(np.int64)
         return LabelledPairs(inputs, label, left, right, len(gold))
+
+
+def _floors(similarities: npt.NDArray[np.float32]) -> tuple[int, ...]:
+    """Per view the similarity that nearly all links reach which have vectors there; (P, views) of links."""
+    floors = []
+    for column in similarities.T:
+        present = column[column != 0]
+        reached = float(np.quantile(present, LOST_BELOW_FLOOR)) if len(present) else 0.0
+        floors.append(max(FLOOR, int(reached)))
+    return tuple(floors)
 
 
 def _uniform(text: str) -> float:

@@ -35,6 +35,13 @@ class SourcePair(NamedTuple):
     right: str
 
 
+class Found(NamedTuple):
+    """Pairs of two sources, each once."""
+
+    sources: SourcePair
+    pairs: Pairs
+
+
 class Retrieval:
     """Owns the node table and the candidate lists; reads the graph store. One thread owns it."""
 
@@ -43,7 +50,7 @@ class Retrieval:
         self.evaluated = 0  # entities, since the start
         self._graph = graph
         self._encoder = encoder
-        self._options = options
+        self.options = options
         self._spaces: list[tuple[str, str]] = []  # (type, source) by number
         self._number_of: dict[tuple[str, str], int] = {}
         self._candidates: dict[SourcePair, CandidatePairs] = {}
@@ -53,7 +60,7 @@ class Retrieval:
 
     def evaluate(
         self, nodes: Sequence[int], changed: Mapping[int, Entity], forced: Iterable[int]
-    ) -> tuple[list[tuple[SourcePair, Pairs]], list[int]]:
+    ) -> tuple[list[Found], list[int]]:
         """Brings the rows of `nodes` and the candidate lists up to date.
 
         Args:
@@ -81,7 +88,18 @@ class Retrieval:
         stale = self._dependents(slots[looks_different], slots)
         return self._retrieve(slots[moved], spaces_before[moved]), stale
 
-    def candidates(self, nodes: Iterable[int]) -> list[tuple[SourcePair, Pairs]]:
+    def split(self, found: Found, nodes: Iterable[int]) -> tuple[Found, Found]:
+        """The pairs with one of these entities, and the others."""
+        flags = np.zeros(len(self.table), bool)
+        flags[self.table.known(nodes)] = True
+        pairs = found.pairs
+        inside = flags[pairs.left] | flags[pairs.right]
+        return (
+            Found(found.sources, Pairs(pairs.left[inside], pairs.right[inside])),
+            Found(found.sources, Pairs(pairs.left[~inside], pairs.right[~inside])),
+        )
+
+    def candidates(self, nodes: Iterable[int]) -> list[Found]:
         """All candidate pairs of these entities."""
         slots = self.table.known(nodes)
         spaces = self.table.rows["space"][slots]
@@ -91,7 +109,7 @@ class Retrieval:
                 slots[spaces == self._number_of[pair.type, source]] for source in (pair.left, pair.right)
             ]
             incident = candidates.incident(sides[0], sides[1], len(self.table))
-            found.append((pair, _distinct(incident)))
+            found.append(Found(pair, _distinct(incident)))
         return found
 
     def context(self, pair: SourcePair, pairs: Pairs) -> tuple[npt.NDArray[np.float32], Mask]:
@@ -114,6 +132,18 @@ class Retrieval:
             queue: the nodes that wait for re-evaluation, each with the neighbourhood vector that was in
                 force; the lists have to be those that the stored scores rest on.
         """
+        self.fill_rows(queue)
+        self.fill_lists()
+
+    def similarities(self, left: Sequence[int], right: Sequence[int]) -> npt.NDArray[np.float32]:
+        """(P, views) of pairs of nodes, 0 where one of them has no vector."""
+        slots = self.table.slots(left), self.table.slots(right)
+        rows = self.table.rows
+        vectors = [[rows[view][side].astype(np.float32) for side in slots] for view in VIEWS]
+        return np.stack([np.einsum("pd,pd->p", *pair) for pair in vectors], axis=1)
+
+    def fill_rows(self, queue: Mapping[int, bytes]) -> None:
+        """The first half of `restore`."""
         for entities in _chunks(self._graph.scan()):
             self._read_entities(dict(entities))
         # degrees of all first: a neighbourhood rests on those of its members
@@ -129,6 +159,9 @@ class Retrieval:
         every = np.arange(len(self.table), dtype=np.int32)
         self.table.rows["shown"][every] = self._shown(every)
         self.table.rows["content"][every] = self._content(every)
+
+    def fill_lists(self) -> None:
+        """The second half of `restore`."""
         for pair in self._source_pairs(set(range(len(self._spaces)))):
             self._meet(pair)
 
@@ -204,7 +237,7 @@ class Retrieval:
 
     # ------------------------------------------------------------------ candidate lists
 
-    def _retrieve(self, slots: Slots, spaces_before: npt.NDArray[np.int32]) -> list[tuple[SourcePair, Pairs]]:
+    def _retrieve(self, slots: Slots, spaces_before: npt.NDArray[np.int32]) -> list[Found]:
         spaces = self.table.rows["space"][slots]
         concerned = set(np.concatenate([spaces, spaces_before]).tolist()) - {NOBODY}
         found = []
@@ -222,12 +255,12 @@ class Retrieval:
                 np.union1d(touched.right, changes[1].keys).astype(np.int32),
                 len(self.table),
             )
-            found.append((pair, _distinct(touched.pairs, incident)))
+            found.append(Found(pair, _distinct(touched.pairs, incident)))
         return found
 
     def _meet(self, pair: SourcePair) -> tuple[list[Change], Touched]:
         """Two sources share a type for the first time; either may have been here before."""
-        self._candidates[pair] = CandidatePairs(DIM, self._options)
+        self._candidates[pair] = CandidatePairs(DIM, self.options)
         changes = []
         for source in (pair.left, pair.right):
             space = self._number_of[pair.type, source]

@@ -16,7 +16,7 @@ from model.sampling import SAMPLE
 from model.vectors import DIM
 from stream.deciding import ScoredPairs
 from stream.nodes import NOBODY, NodeTable
-from stream.retrieval import Retrieval, SourcePair
+from stream.retrieval import Found, Retrieval, SourcePair
 
 SCORE_CHUNK: Final = 2048  # pairs gathered at once: about 40 MB
 EVIDENCE: Final = 6  # compared values and neighbours that a record names
@@ -46,7 +46,7 @@ class Scoring:
         self._encoder = encoder
         self._scorer = scorer
 
-    def score(self, found: Iterable[tuple[SourcePair, Pairs]]) -> list[ScoredPairs]:
+    def score(self, found: Iterable[Found]) -> list[ScoredPairs]:
         """Scores of these pairs; 0 for those that are no candidates any more."""
         rows = self._retrieval.table.rows
         scored = []
