@@ -42,8 +42,8 @@ from stream.offline import evaluate_model, train_model
 from stream.subscribe import current_alignments
 
 BAR_CHARS = 24
-EPOCHS = 16  # at most: training ends early, and after some 40 s
-SMALL_EPOCHS = 6
+TRAINING = TrainingOptions()
+SMALL_TRAINING = TrainingOptions(visits=50_000)
 CHANGES_PER_SECOND = 60  # in the second act: a busy catalogue, not a bulk load
 
 
@@ -76,7 +76,7 @@ def run_demo(*, small: bool, report: Path | None = None) -> Figures:
         settings = load_settings(config, {}, overrides)
 
         say("3  The attention model is trained on those answers.")
-        training_links = train(scenario, first, directory / "model", SMALL_EPOCHS if small else EPOCHS)
+        training_links = train(scenario, first, directory / "model", SMALL_TRAINING if small else TRAINING)
 
         worker = stack.enter_context(worker_process(config, overrides, directory / "worker.log"))
         listener = Listener(settings)
@@ -125,7 +125,9 @@ def run_demo(*, small: bool, report: Path | None = None) -> Figures:
     return figures
 
 
-def train(scenario: Scenario, events: Sequence[EntityEvent], directory: Path, epochs: int) -> int:
+def train(
+    scenario: Scenario, events: Sequence[EntityEvent], directory: Path, options: TrainingOptions
+) -> int:
     """Trains on the answers of the parts `train` and `valid`, with a progress bar; returns their number."""
     torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are far slower
     training, valid = scenario.first_answers("train"), scenario.first_answers("valid")
@@ -137,7 +139,6 @@ def train(scenario: Scenario, events: Sequence[EntityEvent], directory: Path, ep
             bar = "█" * filled + "░" * (BAR_CHARS - filled)
             show(f"{bar} epoch {done.epoch} of {done.epochs}, PRAUC {done.prauc:.3f}, {done.seconds:.0f} s")
 
-        options = TrainingOptions(epochs=epochs)
         trained = train_model(events, training, directory, valid=valid, options=options, progress=epoch)
     say(f"   {len(training):,} answers in {trained.report['seconds']:.0f} s.")
     return len(training)
