@@ -14,10 +14,11 @@ import torch
 
 from model.encoder import OWN
 from model.network import AGREEMENT, BLOCKS, MAX_LOGIT, SUM_SCALE, AlignmentNetwork
-from model.pairs import SLOTS, PairInputs, Similarities, similarities
+from model.pairs import RARITY_FEATURES, SLOTS, PairInputs, Similarities, similarities
 
 CHUNK: Final = 128
-_NEVER: Final = -80.0  # exp of it is 2e-35: nothing, but not below what float32 computes fast
+_LOG2E: Final = math.log2(math.e)  # attention is taken to base 2: several times faster in torch on CPUs
+_NEVER: Final = -115.0  # 2^-115 is nothing, but not below what float32 computes fast
 _BLOCK_SLICES: Final = (slice(0, OWN), slice(OWN, SLOTS))
 _ROUND: Final = 1e6
 
@@ -38,8 +39,10 @@ class DenseScorer:
         blocks = torch.tensor([0] * OWN + [1] * (SLOTS - OWN))
         pairs = BLOCKS * blocks[:, None] + blocks
         with torch.no_grad():
-            self._own = network.own[pairs]
-            self._equal = network.equal[pairs]
+            self._own = network.own[pairs] * _LOG2E
+            self._equal = network.equal[pairs] * _LOG2E
+            self._neighbourhood = network.neighbourhood * _LOG2E
+            self._key_signs = network.key_signs * _LOG2E
             self._null = network.null[blocks]
 
     def score(self, inputs: PairInputs) -> npt.NDArray[np.float64]:
@@ -71,12 +74,12 @@ class DenseScorer:
         for start in range(0, len(inputs.context), CHUNK):
             part = inputs.take(slice(start, start + CHUNK))
             pairs = _padded(similarities(part))
-            attention = self._attention(pairs)
-            null = self._nulls(pairs.left_key)
-            total = attention.sum(2) + null
+            key = torch.cat([pairs.left_key, pairs.right_key])
+            attention = self._attention(pairs, key)
+            null = self._nulls(key)[:CHUNK]
             best, partner = attention.max(2)
-            _, beta = self._slots(pairs, attention, left=True)
-            weight = best / total * torch.cat(beta, dim=1) * (pairs.left_key != 0)
+            _, beta = self._slots(pairs, key, attention)
+            weight = best / (attention.sum(2) + null) * beta[:CHUNK]
             partner = torch.where((best > null) & (pairs.left_key != 0), partner, -1)
             partners.append(partner[: len(part.context)].numpy())
             weights.append(weight[: len(part.context)].double().numpy())
@@ -84,58 +87,57 @@ class DenseScorer:
 
     def chunk_logits(self, pairs: Similarities) -> torch.Tensor:
         """Stage 2 on exactly CHUNK pairs: (CHUNK,)."""
-        attention = self._attention(pairs)
-        left, _ = self._slots(pairs, attention, left=True)
-        right, _ = self._slots(pairs, attention, left=False)
-        return self._net.classify(left, right, pairs.context)
+        key = torch.cat([pairs.left_key, pairs.right_key])
+        pooled, _ = self._slots(pairs, key, self._attention(pairs, key))
+        return self._net.classify(pooled[:CHUNK], pooled[CHUNK:], pairs.context)
 
-    def _attention(self, pairs: Similarities) -> torch.Tensor:
+    def _attention(self, pairs: Similarities, key: torch.Tensor) -> torch.Tensor:
         """exp(logit_ij) (CHUNK, SLOTS, SLOTS), nothing for empty slots. Both directions share it."""
-        key_left = self._keys(pairs.left_key, left=True)
-        key_right = self._keys(pairs.right_key, left=False)
-        logits = torch.bmm(key_left, key_right.mT)
-        logits.addcmul_(pairs.own, self._own).addcmul_(pairs.equal, self._equal)
-        logits[:, OWN:, OWN:].addcmul_(pairs.neighbourhood, self._net.neighbourhood)
-        return logits.clamp_(_NEVER, MAX_LOGIT).exp_()
-
-    def _keys(self, key: torch.Tensor, left: bool) -> torch.Tensor:
-        """Key embeddings with two more dimensions that forbid attention from and to empty slots."""
         embedded = self._net.key_attention(key)
+        # Two more dimensions forbid attention from and to empty slots.
         empty = (key == 0).float().mul_(_NEVER)[:, :, None]
         one = torch.ones_like(empty)
-        if left:
-            return torch.cat([embedded * self._net.key_signs, empty, one], dim=2)
-        return torch.cat([embedded, one, empty], dim=2)
+        left = torch.cat([embedded[:CHUNK] * self._key_signs, empty[:CHUNK], one[:CHUNK]], dim=2)
+        right = torch.cat([embedded[CHUNK:], one[CHUNK:], empty[CHUNK:]], dim=2)
+        logits = torch.bmm(left, right.mT)
+        logits.addcmul_(pairs.own, self._own).addcmul_(pairs.equal, self._equal)
+        logits[:, OWN:, OWN:].addcmul_(pairs.neighbourhood, self._neighbourhood)
+        return logits.clamp_(_NEVER, MAX_LOGIT * _LOG2E).exp2_()
 
     def _nulls(self, key: torch.Tensor) -> torch.Tensor:
         return self._net.null_logits(key, self._null).exp()
 
     def _slots(
-        self, pairs: Similarities, attention: torch.Tensor, left: bool
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """One side's pooled slots (CHUNK, BLOCKS * 2 * item_dim), and beta for each block."""
-        key, rarity, axis = (
-            (pairs.left_key, pairs.left_rarity, 2) if left else (pairs.right_key, pairs.right_rarity, 1)
-        )
-        mass = attention.sum(axis)
+        self, pairs: Similarities, key: torch.Tensor, attention: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both sides' pooled slots (2 * CHUNK, BLOCKS * 2 * item_dim), and beta (2 * CHUNK, SLOTS)."""
+        mass = _both(attention)
         scale = 1 / (mass + self._nulls(key))
-        features = torch.zeros(*key.shape, AGREEMENT + rarity.shape[2])
-        features[:, :, 0] = (attention * pairs.own).sum(axis) * scale
+        features = torch.zeros(*key.shape, AGREEMENT + RARITY_FEATURES)
+        features[:, :, 0] = _both(attention * pairs.own) * scale
         between = attention[:, OWN:, OWN:] * pairs.neighbourhood
-        features[:, OWN:, 1] = between.sum(axis) * scale[:, OWN:]
-        features[:, :, 2] = (attention * pairs.equal).sum(axis) * scale
+        features[:, OWN:, 1] = _both(between) * scale[:, OWN:]
+        features[:, :, 2] = _both(attention * pairs.equal) * scale
         features[:, :, 3] = mass * scale
-        features[:, :, AGREEMENT:] = rarity
+        features[:CHUNK, :, AGREEMENT:], features[CHUNK:, :, AGREEMENT:] = (
+            pairs.left_rarity,
+            pairs.right_rarity,
+        )
+        filled = (key != 0).float()
         pooled, betas = [], []
         for block, slots in enumerate(_BLOCK_SLICES):
-            filled = (key[:, slots] != 0).float()
             out, gate = self._net.item(block, features[:, slots], key[:, slots])
-            out = out * filled[:, :, None]
-            weight = gate.squeeze(2).exp() * filled
+            weight = gate.squeeze(2).exp() * filled[:, slots]
             beta = weight / weight.sum(1, keepdim=True).clamp(min=1e-30)
-            pooled += [(out * beta[:, :, None]).sum(1), out.sum(1) * SUM_SCALE]
+            weights = torch.stack([beta, filled[:, slots] * SUM_SCALE], dim=1)
+            pooled.append(torch.bmm(weights, out).flatten(1))
             betas.append(beta)
-        return torch.cat(pooled, dim=1), betas
+        return torch.cat(pooled, dim=1), torch.cat(betas, dim=1)
+
+
+def _both(matrix: torch.Tensor) -> torch.Tensor:
+    """Sums of (CHUNK, n, n) over columns for the left side, then over rows for the right: (2 * CHUNK, n)."""
+    return torch.cat([matrix.sum(2), matrix.sum(1)])
 
 
 def _padded(pairs: Similarities) -> Similarities:

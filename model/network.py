@@ -10,7 +10,7 @@ For slots i of one side and j of the other (levels 0, 1, 2: own values; neighbou
     logit_ij = w_b s_ij + v n_ij + e_b [h_i = h_j] + <k_i, D k_j>      b: value or neighbour on either side
     alpha_ij = exp(logit_ij) / (exp(null_i) + sum_j' exp(logit_ij'))  cross-graph attention, null: no partner
     a_i      = sum_j alpha_ij (s_ij, n_ij, [h_i = h_j], 1)             agreement of i with its partner
-    o_i      = W2 relu((W1 [a_i, rarity_i]) * (1 + G_key) + U_key)     what that means for this key
+    o_i      = W2 relu((W1 [a_i, rarity_i]) * G_key + U_key)           what that means for this key
     beta_i   = softmax_i(g o_i)                                        self-attention, each block apart
     z        = [sum_i beta_i o_i, sum_i o_i]                           for each of the two, from either side
     score    = MLP([z + z', |z - z'|, context])
@@ -79,8 +79,9 @@ class AlignmentNetwork(nn.Module):
         self.head_in = nn.Linear(2 * pooled + o.context * o.bins, o.head)
         self.head_out = nn.Linear(o.head, 1)
         self.dropout = nn.Dropout(0.1)
-        for table in (self.key_attention, self.key_null, self.key_scale, self.key_bias):
+        for table in (self.key_attention, self.key_null, self.key_bias):
             nn.init.normal_(table.weight, std=0.1)
+        nn.init.normal_(self.key_scale.weight, mean=1.0, std=0.1)
 
     def forward(self, graph: "PairGraph") -> torch.Tensor:
         """Uncalibrated logits (P,)."""
@@ -118,7 +119,7 @@ class AlignmentNetwork(nn.Module):
         self, block: int, features: torch.Tensor, key: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """o_i (..., item_dim) and the logit of beta_i (..., 1) for slots of one block."""
-        hidden = self.item_in[block](features) * (1 + self.key_scale(key)) + self.key_bias(key)
+        hidden = torch.addcmul(self.key_bias(key), self.item_in[block](features), self.key_scale(key))
         out = self.item_out[block](torch.relu(hidden))
         return out, self.gate[block](out).clamp(-MAX_LOGIT, MAX_LOGIT)
 
