@@ -31,24 +31,16 @@ from stream.backlog import Backlog
 from stream.deciding import Deciding
 from stream.errors import ModelError, StateError
 from stream.events import Message
-from stream.inbox import Counts, Decoder, Inbox, LinkChange
+from stream.inbox import Inbox
+from stream.interface import Batch, Counts, Decoder, LinkChange, Output
 from stream.links import LinkStore
-from stream.records import Output, Records
+from stream.records import Records
 from stream.retrieval import VIEWS, Found, Retrieval
 from stream.scoring import Scoring
 
 IDLE_EVALUATIONS = 256  # entities that a call without messages evaluates again
 IDLE_PAIRS = 2048  # waiting pairs that it scores
 BACKLOG_SHARE = 8  # with messages, one waiting pair is scored for so many that the messages changed
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """What one call of `Aligner.process` did. Its outputs are also in the store until `published`."""
-
-    sequence: int
-    outputs: list[Output]
-    counts: Counts
-    backlog: int  # entities that wait for something; process([]) works on them
 
 
 class Aligner:

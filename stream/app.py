@@ -20,11 +20,11 @@ import mode
 from faust.types import TP
 from kafka import TopicPartition
 
-from stream.aligner import Aligner
 from stream.config import Settings
 from stream.console import tell
 from stream.errors import BrokerError, StateError
 from stream.events import Cause, Message
+from stream.interface import MessageProcessor
 from stream.metrics import Metrics, serve
 from stream.positions import PositionedTransport
 from stream.reading import read_bounds
@@ -37,7 +37,7 @@ PROGRESS_SECONDS = 5.0
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
 MAX_MESSAGE_BYTES = 4_000_000  # what the producer lets through; the broker's own limit decides
 
-OpenAligner = Callable[[], Aligner]
+OpenAligner = Callable[[], MessageProcessor]
 
 
 def run_worker(settings: Settings, open_aligner: OpenAligner) -> None:

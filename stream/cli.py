@@ -114,7 +114,13 @@ def run(configuration: Configuration, state: Path | None, model: Path | None, ve
         from stream.mapping import make_decoder
 
         decode = make_decoder(settings.sources, settings.topics.entities, settings.topics.links)
-        return Aligner(settings.state.dir, settings.model.dir, decode, one_to_one=settings.align.one_to_one)
+        return Aligner(
+            settings.state.dir,
+            settings.model.dir,
+            decode,
+            one_to_one=settings.align.one_to_one,
+            threshold=settings.model.threshold,
+        )
 
     from stream.app import run_worker
 

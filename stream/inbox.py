@@ -1,6 +1,6 @@
 """Steps 1 to 3: what messages mean, which of them still count, and the graph after them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -9,30 +9,9 @@ from index.graph import EdgeChange, Entity, GraphStore, node_key, node_of, relat
 from index.store import Store
 from stream.deciding import PairId
 from stream.errors import InvalidInput
-from stream.events import Delete, EntityEvent, Link, Message, curie
+from stream.events import Delete, EntityEvent, Message, curie
+from stream.interface import Counts, Decoder, LinkChange, Output
 from stream.links import LinkStore
-from stream.records import Output
-
-
-class LinkChange(msgspec.Struct, frozen=True):
-    """A person's verdict on a pair, None when it is taken back."""
-
-    left: str
-    right: str
-    link: Link | None
-
-
-# Turns one message into the changes that it means, or raises InvalidInput.
-Decoder = Callable[[Message], Sequence[EntityEvent | LinkChange]]
-
-
-class Counts(msgspec.Struct):
-    """received = applied + stale + dead_lettered, whatever happens."""
-
-    received: int = 0
-    applied: int = 0
-    stale: int = 0
-    dead_lettered: int = 0
 
 
 class Received:

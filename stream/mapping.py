@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from stream.aligner import Decoder, LinkChange
 from stream.columns import SourceMapping, Triples
 from stream.debezium import changed_row
 from stream.errors import ConfigError, InvalidInput
 from stream.events import MAX_ID_CHARS, EntityEvent, Message, Upsert, decode_entity_event, decode_link
+from stream.interface import Decoder, LinkChange
 from stream.rows import RowMapper
 from stream.tables import JSON_LINES, Row, read_rows
 

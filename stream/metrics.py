@@ -15,9 +15,9 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from stream.aligner import Batch
 from stream.config import MetricsSettings
 from stream.errors import ConfigError
+from stream.interface import Batch
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
 

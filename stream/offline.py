@@ -24,7 +24,7 @@ from model.network import NetworkOptions
 from model.pairs import PairInputs
 from model.training import LabelledPairs, Progress, TrainingOptions, score, train
 from model.vectors import UNIT
-from stream.aligner import Aligner, Batch, candidate_options
+from stream.aligner import Aligner, candidate_options
 from stream.errors import InvalidInput, ModelError
 from stream.events import (
     AlignmentRecord,
@@ -36,6 +36,7 @@ from stream.events import (
     split_curie,
 )
 from stream.inbox import Inbox
+from stream.interface import Batch
 from stream.links import LinkStore
 from stream.retrieval import VIEWS, Retrieval
 from stream.scoring import pair_inputs

@@ -27,22 +27,13 @@ from stream.events import (
     alignment_key,
     curie,
 )
+from stream.interface import Output
 from stream.links import LinkStore, StoredLink
 from stream.retrieval import Retrieval, SourcePair
 from stream.scoring import Attention, Scoring
 
 TOOL_VERSION: Final = "0.1.0"
-OutputKind = Literal["alignments", "alignment_events", "dead_letters"]
 EventKind = Literal["aligned", "revised", "withdrawn"]
-
-
-class Output(msgspec.Struct, frozen=True, array_like=True):
-    """One record to publish; `kind` names the topic in the settings."""
-
-    kind: OutputKind
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]] = []
 
 
 class Records:

@@ -23,6 +23,7 @@ class Deadline:
         if self._started:
             return
         self._started = True
+        threading.excepthook = lambda _: None  # Faust's threads break while they stop without a broker
         timer = threading.Timer(GRACE_SECONDS, self._end, [reason])
         timer.daemon = True
         timer.start()

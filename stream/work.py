@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from aiokafka.errors import MessageSizeTooLargeError
 
-from stream.aligner import Aligner, Batch, Counts, Output
 from stream.config import TopicSettings
 from stream.errors import BrokerError
 from stream.events import Message
+from stream.interface import Batch, Counts, MessageProcessor, Output
 from stream.metrics import Metrics
 
 TRUNCATED_BYTES = 100_000  # what is kept of a dead letter that does not fit into a message with its headers
@@ -26,7 +26,9 @@ class Work:
     When `step` returns, every output is acknowledged by the broker, so the input may be.
     """
 
-    def __init__(self, aligner: Aligner, thread: Executor, topics: TopicSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, aligner: MessageProcessor, thread: Executor, topics: TopicSettings, metrics: Metrics
+    ) -> None:
         """`thread` is the one in which the aligner was opened."""
         self._aligner = aligner
         self._thread = thread

@@ -11,10 +11,10 @@ from catalogues import catalogues, film, train_small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream.aligner import Aligner, Batch
+from stream.aligner import Aligner
 from stream.errors import ModelError, StateError
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
-from stream.inbox import LinkChange
+from stream.interface import Batch, LinkChange
 from stream.offline import decode_canonical
 
 Record = tuple[str, str, float, bytes]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.aligner import LinkChange
 from stream.columns import Template
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
+from stream.interface import LinkChange
 from stream.mapping import SourceMapping, make_decoder, map_row, read_canonical, read_events, read_sources
 
 FILMS = """

@@ -195,6 +195,7 @@ def test_sigterm_while_the_broker_is_down(tmp_path: Path) -> None:
             broker.process.wait()
             assert running.end(seconds=10.0) in (0, 1)
             assert "SIGTERM, stopping" in running.text
+            assert "Traceback" not in running.text
     finally:
         broker.stop()
 

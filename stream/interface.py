@@ -1,0 +1,71 @@
+"""What goes into the aligner and comes out of it: the seam between it and whoever brings messages.
+
+Apart from the aligner itself, so that those who only pass things on need not import the model.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from stream.events import EntityEvent, Link, Message
+
+
+class LinkChange(msgspec.Struct, frozen=True):
+    """A person's verdict on a pair, None when it is taken back."""
+
+    left: str
+    right: str
+    link: Link | None
+
+
+# Turns one message into the changes that it means, or raises InvalidInput.
+Decoder = Callable[[Message], Sequence[EntityEvent | LinkChange]]
+
+OutputKind = Literal["alignments", "alignment_events", "dead_letters"]
+
+
+class Output(msgspec.Struct, frozen=True, array_like=True):
+    """One record to publish; `kind` names the topic in the settings."""
+
+    kind: OutputKind
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]] = []
+
+
+class Counts(msgspec.Struct):
+    """received = applied + stale + dead_lettered, whatever happens."""
+
+    received: int = 0
+    applied: int = 0
+    stale: int = 0
+    dead_lettered: int = 0
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What one call of `process` did. Its outputs are also in the store until `published`."""
+
+    sequence: int
+    outputs: list[Output]
+    counts: Counts
+    backlog: int  # entities that wait for something; process([]) works on them
+
+
+class MessageProcessor(Protocol):
+    """What a worker needs of the aligner. One thread owns it."""
+
+    def pending(self) -> Sequence[Batch]:
+        """Batches that were stored but not confirmed as published: what a crash left. Publish them first."""
+
+    def process(self, messages: Sequence[Message]) -> Batch:
+        """Steps 1 to 10 for a micro-batch, in the order given. An empty one works on the backlog."""
+
+    def published(self, sequence: int) -> None:
+        """Everything up to this batch is in the broker; its outbox may be forgotten."""
+
+    def next_offset(self, topic: str, partition: int) -> int | None:
+        """The offset after the last applied one, None if nothing of this partition was applied."""
+
+    def close(self) -> None:
+        """Flushes and releases the state directory."""
