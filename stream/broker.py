@@ -124,8 +124,12 @@ def admin_client(kafka: KafkaSettings) -> Iterator[KafkaAdminClient]:
 def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerError:
     """The one message for a broker that cannot be used, with its address and what to do."""
     text = str(reason).replace("111 ECONNREFUSED", "connection refused") or type(reason).__name__
-    if isinstance(reason, SaslAuthenticationFailedError) or "uthentication" in text:
+    closed = "disconnected" in text  # how a refused login arrives, and also a wrong protocol
+    login = kafka.security_protocol.startswith("SASL")
+    if isinstance(reason, SaslAuthenticationFailedError) or "uthentication" in text or (closed and login):
         advice = "check kafka.sasl_mechanism, sasl_plain_username and the password"
+    elif closed:
+        advice = "check kafka.security_protocol"
     elif "ertificate" in text or "SSL" in text:
         advice = "check kafka.security_protocol and ssl_cafile"
     else:
