@@ -27,7 +27,6 @@ from stream.demo_text import (
     describe_changes,
     introduce,
     print_figures,
-    progress,
     say,
     show_alignments,
     tell_act,
@@ -39,6 +38,7 @@ from stream.figures import Act, Figures, delays
 from stream.mapping import read_events
 from stream.observe import Listener, Status, WorkerProcess, peak_memory, percentile, worker_process
 from stream.offline import evaluate_model, train_model
+from stream.progress import progress
 from stream.subscribe import current_alignments
 
 BAR_CHARS = 24

@@ -1,11 +1,7 @@
 """What the demo says: its scenes, some alignments with their evidence, and the figures. All for people."""
 
-import contextlib
-import math
 import random
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from stream.airports import LEFT, NAME_COLUMN, RIGHT, Accuracy, Scenario
 from stream.events import AlignmentRecord, EntityEvent, curie
@@ -110,26 +106,6 @@ def print_figures(figures: Figures, baselines: Mapping[str, Accuracy]) -> None:
         f"{figures.withdrawn:,} withdrawn\n"
         f"   in all            {figures.seconds:.0f} s, {figures.peak_rss_mb:,.0f} MB"
     )
-
-
-@contextlib.contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """A line that changes in place on a terminal; elsewhere a line every few seconds. On stderr."""
-    last = -math.inf
-    on_terminal = sys.stderr.isatty()
-
-    def show(text: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if on_terminal:
-            print(f"\r\x1b[2K   {text}", end="", file=sys.stderr, flush=True)
-        elif now - last >= PROGRESS_SECONDS:
-            print(f"   {text}", file=sys.stderr, flush=True)
-            last = now
-
-    yield show
-    if on_terminal:
-        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
 
 def _local(name: str) -> str:

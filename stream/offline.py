@@ -44,7 +44,7 @@ from stream.scoring import pair_inputs
 BATCH: Final = 512
 K: Final = 10  # nearest neighbours in each view that are candidates
 FLOOR: Final = UNIT // 5  # the least floor of a view: similarities of unrelated texts lie below it
-LOST_BELOW_FLOOR: Final = 0.02  # share of links that a view's floor may lose; other views find most of them
+LOST_BELOW_FLOOR: Final = 0.005  # share of links that a view's floor may lose; other views find most of them
 DEFAULT_TRAINING: Final = TrainingOptions()
 VALID_SHARE: Final = 0.2  # of the links, if none are given for validation
 
@@ -153,7 +153,12 @@ def align(
     threshold: float | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[AlignmentRecord]:
-    """The alignments of the graph that the events come to, as the worker would leave them in its topic."""
+    """The alignments of the graph that the events come to, as the worker would leave them in its topic.
+
+    Args:
+        progress: told how many events were taken in so far.
+    """
+    done = 0
     current: dict[bytes | None, AlignmentRecord] = {}
     decode = msgspec.json.Decoder(AlignmentRecord).decode
     with tempfile.TemporaryDirectory(prefix="sameas-") as state:
@@ -168,7 +173,8 @@ def align(
                     elif output.kind == "alignments":
                         current[output.key] = decode(output.value or b"")
                 aligner.published(batch.sequence)
-                progress(batch.counts.received)
+                done += batch.counts.received
+                progress(done)
     return sorted(current.values(), key=lambda record: (record.subject_id, record.object_id))
 
 

@@ -1,26 +1,44 @@
-"""A counter with its rate, for people, on stderr; silent when nobody looks."""
+"""Progress for people, on stderr."""
 
-import contextlib
+import math
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+PLAIN_SECONDS = 5.0  # between two lines where stderr is no terminal
 
 
-@contextlib.contextmanager
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Yields a function that shows a line: in place on a terminal, elsewhere every few seconds."""
+    last = -math.inf
+    on_terminal = sys.stderr.isatty()
+
+    def show(text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if on_terminal:
+            print(f"\r\x1b[2K   {text}", end="", file=sys.stderr, flush=True)
+        elif now - last >= PLAIN_SECONDS:
+            print(f"   {text}", file=sys.stderr, flush=True)
+            last = now
+
+    try:
+        yield show
+    finally:
+        if on_terminal:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
 def counting(verb: str, unit: str) -> Iterator[Callable[[int], None]]:
-    """A live line "feeding 12,000 events, 5,400/s". Yields the function that takes the number so far."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(verb, total=None)
+    """A line such as "feeding 12,000 events, 5,400/s". Yields a function that takes the number so far."""
+    started = time.monotonic()
+    with progress() as show:
 
         def update(count: int) -> None:
-            progress.update(task, completed=count)
-            speed = progress.tasks[0].speed or 0.0
-            progress.update(task, description=f"{verb} {count:,} {unit}, {speed:,.0f}/s")
+            speed = count / max(time.monotonic() - started, 1e-9)
+            show(f"{verb} {count:,} {unit}, {speed:,.0f}/s")
 
         yield update
