@@ -86,7 +86,7 @@ def start_broker(port: int = 0) -> EmbeddedBroker:
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for the commands around it, which then stop it
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
         broker = EmbeddedBroker(process, address)
         try:
@@ -198,7 +198,8 @@ def _claim(port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """In a child before exec (Linux): SIGTERM when the thread that started it ends, whatever ends that."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

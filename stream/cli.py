@@ -384,7 +384,7 @@ def demo(small: bool, report: Path | None) -> None:
     """Watch it work: two real airport catalogues through an embedded broker, in under five minutes."""
     from stream.demo import run_demo
 
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # its processes end with it
     run_demo(small=small, report=report)
 
 

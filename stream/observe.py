@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
 
+from stream.broker import end_with_parent
 from stream.config import Settings
 from stream.errors import SameasError
 from stream.events import Cause
@@ -137,7 +138,13 @@ def worker_process(config: Path, overrides: Sequence[str], log: Path) -> Iterato
     environment.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each other are far slower
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the command around it, which then stops it
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
     worker = WorkerProcess(process, address, log)
     try:
