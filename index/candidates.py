@@ -102,10 +102,9 @@ class _Side:
         is_short: Mask = (rows >= 0) & incomplete & (self.members[rows, k - 1] == NOBODY)
         return owners[is_short]
 
-    def refill(self, owners: Slots, other: "_Side", floor: int, order: Order) -> None:
-        """Searches these lists anew."""
+    def replace(self, owners: Slots, hits: Hits, floor: int, order: Order) -> None:
+        """Sets lists that were searched anew; `hits.query` counts the owners."""
         rows = self.index.rows(owners)
-        hits = other.index.nearest(self.index.vectors(rows), self.length, floor, order)
         self.members[rows], self.sims[rows] = NOBODY, 0
         self._write(rows, hits, order, np.full(len(rows), floor), np.full(len(rows), _LAST_NODE))
 
@@ -254,21 +253,27 @@ class CandidatePairs:
             sides[own].remove(keys[~alive])
             sides[own].put(keys[alive], vectors[alive])
             moved[own] = keys[alive]
-        # lists of the moved, and lists that became too short, are searched anew
+        # lists of the moved, and lists that became too short, are searched anew; and in the same product the
+        # moved meet the other lists that they reach
+        searched = [
+            np.union1d(sides[own].short(wanting[own], k, floor), moved[own]).astype(np.int32)
+            for own, _ in both
+        ]
         fresh = np.zeros(len(order), bool)
+        for own, _ in both:
+            fresh[searched[own]] = True
+        answers = []
         for own, other in both:
-            short = sides[own].short(wanting[own], k, floor)
-            owners = np.union1d(short, moved[own]).astype(np.int32)
-            fresh[owners] = True
-            sides[own].refill(owners, sides[other], floor, order)
-        # the moved enter the other lists that they reach
-        for own, other in both:
-            hits = sides[own].index.reached(sides[other].index.vectors(sides[other].index.rows(moved[other])))
-            hits = hits._replace(query=moved[other][hits.query].astype(np.int64))
-            hits = select(hits, ~fresh[hits.key])
-            hits = sides[own].entered(hits, order)
-            before[own].remember(hits.key)
-            sides[own].insert(hits, order)
+            queries = sides[own].index.vectors(sides[own].index.rows(searched[own]))
+            answers.append(sides[other].index.search(queries, sides[own].length, floor, order))
+        for (own, other), (nearest, reached) in zip(both, answers, strict=True):
+            sides[own].replace(searched[own], nearest, floor, order)
+            is_moved = np.isin(searched[own], moved[own])
+            hits = select(reached, is_moved[reached.query] & ~fresh[reached.key])
+            hits = hits._replace(query=searched[own][hits.query].astype(np.int64))
+            hits = sides[other].entered(hits, order)
+            before[other].remember(hits.key)
+            sides[other].insert(hits, order)
 
         left = before[0].compare(k)
         right = before[1].compare(k)
