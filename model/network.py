@@ -30,6 +30,7 @@ import torch
 from torch import nn
 
 from model.encoder import OWN
+from model.keys import UNKNOWN
 from model.pairs import RARITY_FEATURES, PairInputs, Side, Similarities, similarities
 
 MAX_LOGIT = 30.0
@@ -85,7 +86,7 @@ class AlignmentNetwork(nn.Module):
 
     def forward(self, graph: "PairGraph") -> torch.Tensor:
         """Uncalibrated logits (P,)."""
-        edge, key = graph.edges, graph.key
+        edge, key = graph.edges, self._forget(graph.key)
         embedded = self.key_attention(key)
         logits = (
             self.own[edge.block] * edge.own
@@ -109,6 +110,13 @@ class AlignmentNetwork(nn.Module):
         pooled = torch.cat([attended, dgl.ops.copy_u_sum(graph.pool, out) * SUM_SCALE], dim=1)
         left, right = pooled.reshape(2, -1, BLOCKS * pooled.shape[1])
         return self.classify(left, right, graph.context)
+
+    def _forget(self, key: torch.Tensor) -> torch.Tensor:
+        """In training some keys pass for unknown, so that unknown ones are learned, too."""
+        if not self.training:
+            return key
+        forgotten = torch.rand(key.shape) < KEY_DROPOUT
+        return torch.where(forgotten, torch.tensor(UNKNOWN), key)
 
     def null_logits(self, key: torch.Tensor, null: torch.Tensor) -> torch.Tensor:
         """The logit of 'no partner' for slots with these keys."""
@@ -145,6 +153,7 @@ class AlignmentNetwork(nn.Module):
         self.get_buffer("bin_width").copy_((edges[:, 1:] - edges[:, :-1]).clamp(min=1e-4))
 
 
+KEY_DROPOUT = 0.2
 SUM_SCALE = 0.25  # keeps sums over up to 12 slots at the size of the attended ones
 
 
