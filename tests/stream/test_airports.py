@@ -14,10 +14,10 @@ from stream.airports import (
     RIGHT,
     SMALL_COUNTRY,
     Scenario,
+    accuracy,
     change_events,
     make_scenario,
     part_of,
-    accuracy,
     without_codes,
 )
 from stream.columns import SourceMapping

@@ -1,6 +1,9 @@
 """The demo: its parts, and the small one from beginning to end as a user runs it."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -165,3 +168,29 @@ def test_the_small_demo(tmp_path: Path) -> None:
     assert figures["peak_rss_mb"] < 3_000
     for text in ("same name", "nearest position", "score", "retrieval recall", "withdrawn"):
         assert text in finished.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+def test_a_demo_that_is_stopped_leaves_no_worker(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "stream.cli", "demo", "--small"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as demo:
+        assert demo.stdout is not None
+        assert any(line.startswith("4 ") for line in demo.stdout)
+        demo.terminate()
+        assert demo.wait(30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    if Path("/proc/self/cmdline").exists():
+        commands = [_command(process) for process in Path("/proc").glob("[0-9]*")]
+        assert not [command for command in commands if str(tmp_path) in command]
+
+
+def _command(process: Path) -> str:
+    with contextlib.suppress(OSError):
+        return (process / "cmdline").read_text(errors="replace")
+    return ""
