@@ -1,0 +1,69 @@
+"""Adjacency: heads hold the first of the race and true counts, whatever was added and removed before."""
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytest import TempPathFactory
+
+from index.graph import HEAD_EDGES, EdgeChange, GraphStore, edge_hash, relation_of
+from index.store import Store
+
+HUB = 1
+EDGE = st.builds(EdgeChange, st.just(HUB), st.integers(1, 2), st.integers(10, 45), st.booleans())
+
+
+def expected_head(edges: set[tuple[int, int]]) -> dict[int, tuple[int, list[int]]]:
+    head: dict[int, tuple[int, list[int]]] = {}
+    for relation in {r for r, _ in edges}:
+        neighbours = [n for r, n in edges if r == relation]
+        places = edge_hash(
+            np.full(len(neighbours), HUB, np.uint64),
+            np.full(len(neighbours), relation, np.uint64),
+            np.array(neighbours, np.uint64),
+        ).tolist()
+        drawn = [n for _, n in sorted(zip(places, neighbours, strict=True))]
+        head[relation] = (len(neighbours), drawn[:HEAD_EDGES])
+    return head
+
+
+def stored_head(graph: GraphStore) -> dict[int, tuple[int, list[int]]]:
+    edges, _ = graph.heads([HUB])
+    head: dict[int, tuple[int, list[int]]] = {}
+    for relation, neighbour, count in edges.tolist():
+        head.setdefault(relation, (count, []))[1].append(neighbour)
+    return head
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(EDGE, max_size=60), max_size=6))
+def test_heads_are_those_of_the_final_edges(
+    tmp_path_factory: TempPathFactory, batches: list[list[EdgeChange]]
+) -> None:
+    with Store(tmp_path_factory.mktemp("state")) as store:
+        graph = GraphStore(store)
+        edges: set[tuple[int, int]] = set()
+        for batch in batches:
+            graph.connect(batch)
+            store.commit()
+            for change in batch:
+                (edges.add if change.added else edges.discard)((change.relation, change.neighbour))
+            assert stored_head(graph) == expected_head(edges)
+            assert sorted(graph.neighbours(HUB)) == sorted(n for _, n in edges)
+
+
+def test_a_hub_costs_little_to_change(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        graph = GraphStore(store)
+        graph.connect([EdgeChange(HUB, 1, n, True) for n in range(10, 20_010)])
+        store.commit()
+        edges, lengths = graph.heads([HUB, 2])
+        assert lengths.tolist() == [HEAD_EDGES, 0]
+        assert set(edges["count"].tolist()) == {20_000}
+        assert sum(1 for _ in graph.neighbours(HUB)) == 20_000
+
+
+def test_relations_of_two_sources_differ() -> None:
+    assert relation_of("a", "knows") != relation_of("b", "knows")
+    assert relation_of("a", "knows") != relation_of("a", "~knows")

@@ -1,0 +1,70 @@
+"""The store: whole batches, one owner, a schema version, clear refusals."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from index import store as tables
+from index.store import Store, StoreError
+
+
+def test_pending_writes_are_read_at_once_and_durable_only_after_commit(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.put(b"ea", b"1")
+        store.put(b"ec", b"3")
+        store.commit()
+        store.put(b"eb", b"2")
+        store.delete(b"ec")
+        assert store.get(b"eb") == b"2" and store.get(b"ec") is None
+        assert store.get_many([b"ea", b"eb", b"ec", b"ed"]) == [b"1", b"2", None, None]
+        assert list(store.scan(b"e")) == [(b"ea", b"1"), (b"eb", b"2")]
+        assert list(store.scan(b"e", b"b")) == [(b"eb", b"2")]
+        store.rollback()
+        assert list(store.scan(b"e")) == [(b"ea", b"1"), (b"ec", b"3")]
+        store.put(b"ez", b"lost")
+    with Store(tmp_path) as store:
+        assert list(store.scan(b"e")) == [(b"ea", b"1"), (b"ec", b"3")]
+
+
+def test_what_was_committed_survives_sigkill(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from index.store import Store\n"
+        "store = Store(Path(sys.argv[1])); store.put(b'ea', b'1'); store.commit(); store.put(b'eb', b'2')\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert done.returncode == -9
+    with Store(tmp_path) as store:
+        assert list(store.scan(b"e")) == [(b"ea", b"1")]
+
+
+def test_a_second_owner_is_refused_and_told_the_first(tmp_path: Path) -> None:
+    with Store(tmp_path), pytest.raises(StoreError, match=f"in use by process {os.getpid()}"):
+        Store(tmp_path)
+    Store(tmp_path).close()
+
+
+def test_another_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.put(tables.META + b"schema", b"999")
+        store.commit()
+    with pytest.raises(StoreError, match=r"schema 999.*delete the directory to rebuild"):
+        Store(tmp_path)
+
+
+def test_a_corrupt_store_is_refused(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.put(b"ea", b"1")
+        store.commit()
+    (tmp_path / "rocksdb" / "CURRENT").write_bytes(b"MANIFEST-nonsense\n")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store(tmp_path)
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(StoreError, match="give a writable one"):
+        Store(tmp_path / "state")
