@@ -9,6 +9,8 @@ Invariant of a list: it holds every entity of the other side that is not below i
 similarities by node. Lists are a little longer than `k`, so that a removal seldom needs a new search.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ _LAST_NODE: Final = np.uint64((1 << 64) - 1)
 
 Order = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
+SlotsOf = Callable[[Order], Slots]
 
 
 class CandidateOptions(NamedTuple):
@@ -55,6 +58,35 @@ class _Side:
         self.sims = np.zeros((0, length), np.int32)
         self.bound_sim = np.zeros(0, np.int32)
         self.bound_node = np.zeros(0, np.uint64)
+
+    def save(self, path: Path, order: Order) -> None:
+        """Writes everything with nodes in the place of slots, which mean nothing to another process."""
+        n = len(self.index)
+        self.index.save(path.with_suffix(".faiss"))
+        members = self.members[:n]
+        np.savez(
+            path.with_suffix(".npz"),
+            nodes=order[self.index.keys],
+            members=np.where(members == NOBODY, _LAST_NODE, order[members]),
+            sims=self.sims[:n],
+            bound_sim=self.bound_sim[:n],
+            bound_node=self.bound_node[:n],
+        )
+
+    @classmethod
+    def load(cls, path: Path, slots_of: SlotsOf) -> "_Side":
+        """Reads what `save` wrote; ValueError or OSError when that is not to be had."""
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        members = arrays["members"]
+        present = members != _LAST_NODE
+        slots = np.full(members.shape, NOBODY, np.int32)
+        slots[present] = slots_of(members[present])
+        index = VectorIndex.load(path.with_suffix(".faiss"), slots_of(arrays["nodes"]), arrays["bound_sim"])
+        side = cls(0, members.shape[1])
+        side.index, side.members, side.sims = index, slots, arrays["sims"]
+        side.bound_sim, side.bound_node = arrays["bound_sim"], arrays["bound_node"]
+        return side
 
     def put(self, keys: Slots, vectors: Int8s) -> None:
         self.index.put(keys, vectors)
@@ -283,6 +315,37 @@ class CandidatePairs:
             left[2],
             right[2],
         )
+
+    def keys(self) -> tuple[Slots, Slots]:
+        """Every entity of the left and of the right source that has a vector here."""
+        left = np.unique(np.concatenate([sides[0].index.keys for sides in self._views]))
+        right = np.unique(np.concatenate([sides[1].index.keys for sides in self._views]))
+        return left, right
+
+    def save(self, directory: Path, order: Order) -> None:
+        """Writes vectors and lists into an existing directory."""
+        for view, sides in enumerate(self._views):
+            for own, side in enumerate(sides):
+                side.save(directory / f"{view}-{own}", order)
+
+    @classmethod
+    def load(
+        cls, directory: Path, dimensions: int, options: CandidateOptions, slots_of: SlotsOf
+    ) -> "CandidatePairs":
+        """Reads what `save` wrote.
+
+        Args:
+            slots_of: gives every node a slot.
+
+        Raises:
+            ValueError, OSError, KeyError: files are missing or do not fit together.
+        """
+        pairs = cls(dimensions, options)
+        pairs._views = [
+            (_Side.load(directory / f"{view}-0", slots_of), _Side.load(directory / f"{view}-1", slots_of))
+            for view in range(len(options.floors))
+        ]
+        return pairs
 
     def incident(self, left: Slots, right: Slots, slots: int) -> Pairs:
         """All candidate pairs of these entities; a pair may come more than once."""

@@ -156,24 +156,24 @@ class VectorIndex:
         return codes.reshape(len(self), self._faiss.d)
 
     def save(self, path: Path) -> None:
-        """Writes the vectors to `path`, keys and bounds beside it."""
+        """Writes the vectors, row after row; who they belong to is the caller's to keep."""
         faiss.write_index(self._faiss, str(path))
-        np.savez(path.with_suffix(".npz"), keys=self.keys, bounds=self._bounds[: len(self)])
 
     @classmethod
-    def load(cls, path: Path) -> "VectorIndex":
-        """Reads what `save` wrote.
+    def load(cls, path: Path, keys: Slots, bounds: Sims) -> "VectorIndex":
+        """Reads what `save` wrote, with the key and the bound of every row.
 
         Raises:
-            ValueError: the two files do not belong together.
+            ValueError: the file holds another number of vectors, or is no index.
         """
-        stored = faiss.read_index(str(path))
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as beside:
-            keys, bounds = beside["keys"], beside["bounds"]
+        try:
+            stored = faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise ValueError(f"{path}: {error}") from error
         if stored.ntotal != len(keys):
-            raise ValueError(f"{path} holds {stored.ntotal} vectors, its keys are {len(keys)}")
+            raise ValueError(f"{path} holds {stored.ntotal} vectors, not {len(keys)}")
         index = cls(stored.d)
-        index._faiss, index._keys, index._bounds = stored, keys, bounds
+        index._faiss, index._keys, index._bounds = stored, keys.copy(), bounds.copy()
         index.rows(keys)
         index._row_of[keys] = np.arange(len(keys))
         return index

@@ -27,6 +27,7 @@ from index.candidates import CandidateOptions
 from index.graph import GraphStore, node_key
 from index.store import Store, StoreError
 from model.checkpoint import Model, load_model
+from stream import snapshot
 from stream.backlog import Backlog
 from stream.deciding import Deciding
 from stream.errors import ModelError, StateError
@@ -40,6 +41,7 @@ from stream.scoring import Scoring
 
 IDLE_EVALUATIONS = 256  # entities that a call without messages evaluates again
 IDLE_PAIRS = 2048  # waiting pairs that it scores
+SNAPSHOT = "lists"  # directory in the state
 BACKLOG_SHARE = 8  # with messages, one waiting pair is scored for so many that the messages changed
 
 
@@ -76,7 +78,8 @@ class Aligner:
             raise StateError(str(error)) from error
         try:
             threshold = model.threshold if threshold is None else threshold
-            self._claim(f"model {self.model_id}, threshold {threshold:g}, one_to_one {one_to_one}")
+            self._settings = f"model {self.model_id}, threshold {threshold:g}, one_to_one {one_to_one}"
+            self._claim(self._settings)
             self._graph = GraphStore(self._store)
             self._links = LinkStore(self._store)
             self._inbox = Inbox(self._store, self._graph, self._links, decode)
@@ -94,7 +97,15 @@ class Aligner:
                 self.model_id,
             )
             self._backlog = Backlog(self._store)
-            self._retrieval.restore(self._backlog.entities)
+            self._retrieval.fill_rows(self._backlog.entities)
+            self._retrieval.fill_lists(
+                snapshot.load(
+                    state / SNAPSHOT,
+                    self._settings,
+                    self._retrieval.options,
+                    lambda nodes: self._retrieval.table.slots(nodes.tolist()),
+                )
+            )
         except BaseException:
             self._store.close()
             raise
@@ -177,6 +188,8 @@ class Aligner:
         """Writes what is pending and releases the state directory."""
         try:
             self._commit()
+            order = self._retrieval.table.rows["node"]
+            snapshot.save(self._store.path / SNAPSHOT, self._settings, self._retrieval.lists, order)
         finally:
             self._store.close()
 

@@ -53,7 +53,7 @@ class Retrieval:
         self.options = options
         self._spaces: list[tuple[str, str]] = []  # (type, source) by number
         self._number_of: dict[tuple[str, str], int] = {}
-        self._candidates: dict[SourcePair, CandidatePairs] = {}
+        self.lists: dict[SourcePair, CandidatePairs] = {}
         self._relation_keys = {
             relation_of(source, name): key for source, name, key in encoder.keys.relations()
         }
@@ -104,17 +104,15 @@ class Retrieval:
         slots = self.table.known(nodes)
         spaces = self.table.rows["space"][slots]
         found = []
-        for pair, candidates in self._candidates.items():
-            sides = [
-                slots[spaces == self._number_of[pair.type, source]] for source in (pair.left, pair.right)
-            ]
-            incident = candidates.incident(sides[0], sides[1], len(self.table))
+        for pair, lists in self.lists.items():
+            sides = [slots[spaces == space] for space in self._spaces_of(pair)]
+            incident = lists.incident(sides[0], sides[1], len(self.table))
             found.append(Found(pair, _distinct(incident)))
         return found
 
     def context(self, pair: SourcePair, pairs: Pairs) -> tuple[npt.NDArray[np.float32], Mask]:
         """(P, C) what retrieval knows of pairs, and (P,) whether they are candidates."""
-        return self._candidates[pair].context(pairs)
+        return self.lists[pair].context(pairs)
 
     def types(self, nodes: Sequence[int]) -> list[str]:
         """The types of existing entities."""
@@ -125,16 +123,6 @@ class Retrieval:
         """The neighbourhood vector that is in force for a node."""
         return bytes(self.table.rows["neighbourhood"][self.table.slots([node])[0]].tobytes())
 
-    def restore(self, queue: Mapping[int, bytes]) -> None:
-        """Fills an empty table and the candidate lists from the graph store.
-
-        Args:
-            queue: the nodes that wait for re-evaluation, each with the neighbourhood vector that was in
-                force; the lists have to be those that the stored scores rest on.
-        """
-        self.fill_rows(queue)
-        self.fill_lists()
-
     def similarities(self, left: Sequence[int], right: Sequence[int]) -> npt.NDArray[np.float32]:
         """(P, views) of pairs of nodes, 0 where one of them has no vector."""
         slots = self.table.slots(left), self.table.slots(right)
@@ -143,7 +131,12 @@ class Retrieval:
         return np.stack([np.einsum("pd,pd->p", *pair) for pair in vectors], axis=1)
 
     def fill_rows(self, queue: Mapping[int, bytes]) -> None:
-        """The first half of `restore`."""
+        """Fills an empty table from the graph store.
+
+        Args:
+            queue: the nodes that wait for re-evaluation, each with the neighbourhood vector that was in
+                force; the lists have to be those that the stored scores rest on.
+        """
         for entities in _chunks(self._graph.scan()):
             self._read_entities(dict(entities))
         # degrees of all first: a neighbourhood rests on those of its members
@@ -160,10 +153,20 @@ class Retrieval:
         self.table.rows["shown"][every] = self._shown(every)
         self.table.rows["content"][every] = self._content(every)
 
-    def fill_lists(self) -> None:
-        """The second half of `restore`."""
+    def fill_lists(self, saved: Mapping[SourcePair, CandidatePairs] | None = None) -> None:
+        """Makes all candidate lists from the rows, or brings saved ones up to date with them."""
+        saved = saved or {}
+        self.lists = {}
         for pair in self._source_pairs(set(range(len(self._spaces)))):
-            self._meet(pair)
+            if pair in saved:
+                self.lists[pair] = saved[pair]
+                changes = [
+                    self._change(space, np.union1d(keys, self._members(space)).astype(np.int32))
+                    for space, keys in zip(self._spaces_of(pair), self.lists[pair].keys(), strict=True)
+                ]
+                self.lists[pair].update(changes[0], changes[1], self.table.rows["node"])
+            else:
+                self._meet(pair)
 
     # ------------------------------------------------------------------ rows
 
@@ -242,15 +245,15 @@ class Retrieval:
         concerned = set(np.concatenate([spaces, spaces_before]).tolist()) - {NOBODY}
         found = []
         for pair in self._source_pairs(concerned):
-            if pair in self._candidates:
-                changes = []
-                for source in (pair.left, pair.right):
-                    space = self._number_of[pair.type, source]
-                    changes.append(self._change(space, slots[(spaces == space) | (spaces_before == space)]))
-                touched = self._candidates[pair].update(changes[0], changes[1], self.table.rows["node"])
+            if pair in self.lists:
+                changes = [
+                    self._change(space, slots[(spaces == space) | (spaces_before == space)])
+                    for space in self._spaces_of(pair)
+                ]
+                touched = self.lists[pair].update(changes[0], changes[1], self.table.rows["node"])
             else:
                 changes, touched = self._meet(pair)
-            incident = self._candidates[pair].incident(
+            incident = self.lists[pair].incident(
                 np.union1d(touched.left, changes[0].keys).astype(np.int32),
                 np.union1d(touched.right, changes[1].keys).astype(np.int32),
                 len(self.table),
@@ -260,14 +263,15 @@ class Retrieval:
 
     def _meet(self, pair: SourcePair) -> tuple[list[Change], Touched]:
         """Two sources share a type for the first time; either may have been here before."""
-        self._candidates[pair] = CandidatePairs(DIM, self.options)
-        changes = []
-        for source in (pair.left, pair.right):
-            space = self._number_of[pair.type, source]
-            changes.append(
-                self._change(space, np.nonzero(self.table.rows["space"] == space)[0].astype(np.int32))
-            )
-        return changes, self._candidates[pair].update(changes[0], changes[1], self.table.rows["node"])
+        self.lists[pair] = CandidatePairs(DIM, self.options)
+        changes = [self._change(space, self._members(space)) for space in self._spaces_of(pair)]
+        return changes, self.lists[pair].update(changes[0], changes[1], self.table.rows["node"])
+
+    def _spaces_of(self, pair: SourcePair) -> tuple[int, int]:
+        return self._number_of[pair.type, pair.left], self._number_of[pair.type, pair.right]
+
+    def _members(self, space: int) -> Slots:
+        return np.nonzero(self.table.rows["space"] == space)[0].astype(np.int32)
 
     def _source_pairs(self, spaces: set[int]) -> list[SourcePair]:
         """The pairs of sources that share the type of one of these spaces."""

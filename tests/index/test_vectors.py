@@ -76,16 +76,18 @@ def test_save_and_load(tmp_path: Path) -> None:
     index.put(np.array([7, 3, 9], np.int32), random_vectors(3, 1))
     index.remove(np.array([3], np.int32))
     index.save(tmp_path / "view.faiss")
-    loaded = VectorIndex.load(tmp_path / "view.faiss")
-    assert loaded.keys.tolist() == index.keys.tolist()
+    keys, bounds = np.array([17, 19], np.int32), np.array([1, 2], np.int32)  # the keys of another process
+    loaded = VectorIndex.load(tmp_path / "view.faiss", keys, bounds)
     np.testing.assert_array_equal(
-        loaded.vectors(loaded.rows(index.keys)), index.vectors(index.rows(index.keys))
+        loaded.vectors(loaded.rows(keys)), index.vectors(np.arange(2, dtype=np.int32))
     )
     loaded.put(np.array([3], np.int32), random_vectors(1, 2))
     assert len(loaded) == 3
-    np.savez(tmp_path / "view.npz", keys=np.zeros(5, np.int32), bounds=np.zeros(5, np.int32))
-    with pytest.raises(ValueError, match="its keys are 5"):
-        VectorIndex.load(tmp_path / "view.faiss")
+    with pytest.raises(ValueError, match="holds 2 vectors, not 1"):
+        VectorIndex.load(tmp_path / "view.faiss", keys[:1], bounds[:1])
+    (tmp_path / "view.faiss").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"view\.faiss"):
+        VectorIndex.load(tmp_path / "view.faiss", keys, bounds)
 
 
 def test_wrong_input_is_refused() -> None:

@@ -50,5 +50,5 @@ def catalogues(films: int = 120) -> list[Upsert]:
 def train_small(directory: Path) -> TrainedModel:
     """A model from half of the films' links, in seconds."""
     links = [(f"left:f{n}", f"right:f{n}") for n in range(60)]
-    options = TrainingOptions(epochs=(3, 3), batch=64)
+    options = TrainingOptions(epochs=(5, 5), batch=64)
     return train_model(catalogues(), links, directory, k=3, options=options)
