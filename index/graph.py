@@ -25,9 +25,9 @@ from index import store as tables
 from index.store import Store
 
 HEAD_EDGES: Final = 12
+_U63: Final = (1 << 63) - 1
 EDGE: Final = np.dtype([("relation", "<u8"), ("neighbour", "<u8"), ("count", "<u8")])
 _EDGE = struct.Struct("<QQQ")
-_U64: Final = (1 << 64) - 1
 
 Nodes = npt.NDArray[np.uint64]
 
@@ -187,13 +187,27 @@ class GraphStore:
         lengths = np.fromiter((len(v) // EDGE.itemsize if v else 0 for v in values), np.int64, len(values))
         return np.frombuffer(b"".join(v for v in values if v), EDGE), lengths
 
-    def neighbours(self, node: int) -> Iterator[int]:
-        """Every neighbour over every relation, the overflow included; one with two relations comes twice."""
-        edges, _ = self.heads([node])
-        yield from edges["neighbour"].tolist()
-        if (edges["count"] > HEAD_EDGES).any():
-            for key, _ in self._store.scan(tables.OVERFLOW + node_key(node)):
-                yield int.from_bytes(key[25:], "big")
+    def neighbours(self, node: int, start: bytes = b"", most: int = _U63) -> tuple[list[int], bytes]:
+        """Neighbours over every relation, the overflow included, `most` of them or a few more.
+
+        Args:
+            start: b"" for the first call, then what the last one returned.
+
+        Returns:
+            The neighbours, one with two relations twice, and where to go on; b"" at the end.
+        """
+        found: list[int] = []
+        if not start:
+            edges, _ = self.heads([node])
+            found = edges["neighbour"].tolist()
+            if not (edges["count"] > HEAD_EDGES).any():
+                return found, b""
+        prefix = tables.OVERFLOW + node_key(node)
+        for key, _ in self._store.scan(prefix, start):
+            if len(found) >= most:
+                return found, key[len(prefix) :]
+            found.append(int.from_bytes(key[25:], "big"))
+        return found, b""
 
 
 _Groups = dict[int, tuple[int, list[tuple[int, int]]]]  # relation -> (count, [(edge hash, neighbour)])

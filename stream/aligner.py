@@ -17,7 +17,8 @@ Nothing here knows of Kafka: messages go in and outputs come out, so that the wo
 tests and benchmarks run the same code.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -30,9 +31,9 @@ from model.checkpoint import Model, load_model
 from stream import snapshot
 from stream.backlog import Backlog
 from stream.deciding import Deciding
-from stream.errors import ModelError, StateError
-from stream.events import Message
-from stream.inbox import Inbox
+from stream.errors import InvalidInput, ModelError, StateError
+from stream.events import Cause, Message
+from stream.inbox import NO_POISON, Inbox
 from stream.interface import Batch, Counts, Decoder, LinkChange, Output
 from stream.links import LinkStore
 from stream.records import Records
@@ -41,8 +42,12 @@ from stream.scoring import Scoring
 
 IDLE_EVALUATIONS = 256  # entities that a call without messages evaluates again
 IDLE_PAIRS = 2048  # waiting pairs that it scores
+EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
+IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
 SNAPSHOT = "lists"  # directory in the state
 BACKLOG_SHARE = 8  # with messages, one waiting pair is scored for so many that the messages changed
+
+_log = logging.getLogger("sameas")
 
 
 class Aligner:
@@ -80,36 +85,44 @@ class Aligner:
             threshold = model.threshold if threshold is None else threshold
             self._settings = f"model {self.model_id}, threshold {threshold:g}, one_to_one {one_to_one}"
             self._claim(self._settings)
-            self._graph = GraphStore(self._store)
-            self._links = LinkStore(self._store)
-            self._inbox = Inbox(self._store, self._graph, self._links, decode)
-            self._deciding = Deciding(self._store, threshold, one_to_one=one_to_one)
-            encoder = model.encoder
-            self._retrieval = Retrieval(self._graph, encoder, candidate_options(model))
-            self._scoring = Scoring(self._retrieval, encoder, model.scorer())
-            self._records = Records(
-                self._store,
-                self._graph,
-                self._links,
-                self._deciding,
-                self._retrieval,
-                self._scoring,
-                self.model_id,
-            )
-            self._backlog = Backlog(self._store)
-            self._retrieval.fill_rows(self._backlog.entities)
-            self._retrieval.fill_lists(
-                snapshot.load(
-                    state / SNAPSHOT,
-                    self._settings,
-                    self._retrieval.options,
-                    lambda nodes: self._retrieval.table.slots(nodes.tolist()),
-                )
-            )
+            self._model = model
+            self._decode = decode
+            self._threshold = threshold
+            self._one_to_one = one_to_one
+            self._load()
         except BaseException:
             self._store.close()
             raise
         self._sequence = max((batch.sequence for batch in self.pending()), default=0)
+
+    def _load(self) -> None:
+        """Everything that is in memory, from the store."""
+        self._graph = GraphStore(self._store)
+        self._links = LinkStore(self._store)
+        self._inbox = Inbox(self._store, self._graph, self._links, self._decode)
+        self._deciding = Deciding(self._store, self._threshold, one_to_one=self._one_to_one)
+        self._backlog = Backlog(self._store)
+        encoder = self._model.encoder
+        self._retrieval = Retrieval(self._graph, encoder, candidate_options(self._model))
+        self._scoring = Scoring(self._retrieval, encoder, self._model.scorer())
+        self._records = Records(
+            self._store,
+            self._graph,
+            self._links,
+            self._deciding,
+            self._retrieval,
+            self._scoring,
+            self.model_id,
+        )
+        self._retrieval.fill_rows(self._backlog.entities)
+        self._retrieval.fill_lists(
+            snapshot.load(
+                self._store.path / SNAPSHOT,
+                self._settings,
+                self._retrieval.options,
+                lambda nodes: self._retrieval.table.slots(nodes.tolist()),
+            )
+        )
 
     def _claim(self, settings: str) -> None:
         """A state directory belongs to the settings it was made with: its scores rest on them."""
@@ -129,23 +142,76 @@ class Aligner:
         """Entities that wait for re-evaluation, and entities with pairs that wait for their score."""
         return len(self._backlog)
 
+    @property
+    def evaluations(self) -> int:
+        """Entities evaluated since the start, again ones included."""
+        return self._retrieval.evaluated
+
     def pending(self) -> Sequence[Batch]:
         """Batches that were stored but not confirmed as published: what a crash left. Publish them first."""
         decode = msgspec.msgpack.Decoder(Batch).decode
         return [decode(value) for _, value in self._store.scan(tables.OUTBOX)]
 
     def process(self, messages: Sequence[Message]) -> Batch:
-        """Steps 1 to 10 for a micro-batch, in the order given. An empty batch works on the backlog."""
-        received = self._inbox.receive(messages)
+        """Steps 1 to 10 for a micro-batch, in the order given. An empty batch works on the backlog.
+
+        Should a message make processing fail, everything is as if the batch had never been; then each
+        message is tried alone, and the one that fails again becomes a dead letter.
+
+        Raises:
+            StateError: the outcome cannot be stored.
+        """
+        try:
+            return self._process(messages)
+        except StateError:
+            raise
+        except Exception as error:
+            if not messages:
+                raise
+            _log.warning("a batch of %d failed, trying its messages alone: %r", len(messages), error)
+            self._store.rollback()
+            self._load()
+            poison = InvalidInput("failed", f"{type(error).__name__}: {error}")
+        if len(messages) == 1:
+            return self._process(messages, {messages[0].cause: poison})
+        batches = [self.process([message]) for message in messages]
+        return Batch(
+            batches[-1].sequence,
+            [output for batch in batches for output in batch.outputs],
+            Counts(
+                len(messages),
+                sum(batch.counts.applied for batch in batches),
+                sum(batch.counts.stale for batch in batches),
+                sum(batch.counts.dead_lettered for batch in batches),
+            ),
+            batches[-1].backlog,
+        )
+
+    def _process(
+        self, messages: Sequence[Message], poison: Mapping[Cause, InvalidInput] = NO_POISON
+    ) -> Batch:
+        received = self._inbox.receive(messages, poison)
         backlog = self._backlog
 
         waiting = backlog.newest(0 if messages else IDLE_EVALUATIONS, without=received.touched)
         nodes = [*received.touched, *waiting]
         forced = {*received.after, *(backlog.unsure & set(nodes))}
-        found, stale = self._retrieval.evaluate(nodes, received.after, forced)
-        backlog.evaluated(nodes)
-        for node in stale:
-            backlog.evaluate(node, self._retrieval.neighbourhood_of(node))
+        found: list[Found] = []
+        for first in range(0, len(nodes), EVALUATION_CHUNK):  # those that changed come first
+            chunk = nodes[first : first + EVALUATION_CHUNK]
+            changed = received.after if first == 0 else {}
+            some, stale, hubs = self._retrieval.evaluate(chunk, changed, forced.intersection(chunk))
+            found += some
+            backlog.evaluated(chunk)
+            self._wait_for(stale)
+            for hub in hubs:
+                backlog.expand(hub)
+        if (next_hub := backlog.next_hub()) is not None:
+            hub, start = next_hub
+            stale, start = self._retrieval.expand(hub, start, HUB_SHARE if messages else IDLE_HUB)
+            self._wait_for(stale)
+            if start:
+                backlog.expand(hub, start)
 
         # what the messages changed is scored now; what they moved elsewhere waits and coalesces
         due: list[Found] = []
@@ -166,6 +232,10 @@ class Aligner:
             self._store.put(tables.OUTBOX + node_key(batch.sequence), msgspec.msgpack.encode(batch))
         self._commit()
         return batch
+
+    def _wait_for(self, nodes: Sequence[int]) -> None:
+        for node in nodes:
+            self._backlog.evaluate(node, self._retrieval.neighbourhood_of(node))
 
     def _commit(self) -> None:
         try:

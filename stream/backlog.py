@@ -1,4 +1,4 @@
-"""Work that may wait, and survives a crash: entities to evaluate again, pairs to score again.
+"""Work that may wait, and survives a crash: entities to evaluate, hubs to look through, pairs to score.
 
 What a message changes is done at once; what that makes stale elsewhere waits here, so that a hub does not
 stall the stream and many changes cost one re-evaluation. The newest are served first.
@@ -31,13 +31,17 @@ class Backlog:
         # The lists were restored as they should be, the scores of these were not.
         self.unsure = {int.from_bytes(key[1:], "big") for key, _ in store.scan(tables.WAITING)}
         self.unsure |= self.entities.keys()
+        self._hubs: dict[int, bytes] = {
+            int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.HUBS)
+        }
         self._pairs: dict[
             tuple[SourcePair, int], set[int]
         ] = {}  # (pair of sources, left slot) -> right slots
 
     def __len__(self) -> int:
         """Entities that wait for something."""
-        return len(self.entities) + len(self._pairs) + len(self.unsure - self.entities.keys())
+        unsure = self.unsure - self.entities.keys()
+        return len(self.entities) + len(self._pairs) + len(self._hubs) + len(unsure)
 
     def newest(self, most: int, without: Iterable[int]) -> list[int]:
         """Entities to evaluate now."""
@@ -60,6 +64,19 @@ class Backlog:
         if node not in self.entities:
             self.entities[node] = neighbourhood
             self._store.put(tables.QUEUE + node_key(node), neighbourhood)
+
+    def expand(self, hub: int, start: bytes = b"") -> None:
+        """A hub waits, whose neighbours from `start` on may be stale; b"" for all of them."""
+        self._hubs[hub] = start
+        self._store.put(tables.HUBS + node_key(hub), start)
+
+    def next_hub(self) -> tuple[int, bytes] | None:
+        """Takes out the newest hub, with where its expansion goes on."""
+        if not self._hubs:
+            return None
+        hub, start = self._hubs.popitem()
+        self._store.delete(tables.HUBS + node_key(hub))
+        return hub, start
 
     def score(self, found: Found, table: NodeTable) -> None:
         """Pairs wait."""

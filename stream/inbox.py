@@ -1,6 +1,6 @@
 """Steps 1 to 3: what messages mean, which of them still count, and the graph after them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -9,9 +9,11 @@ from index.graph import EdgeChange, Entity, GraphStore, node_key, node_of, relat
 from index.store import Store
 from stream.deciding import PairId
 from stream.errors import InvalidInput
-from stream.events import Delete, EntityEvent, Message, curie
+from stream.events import Cause, Delete, EntityEvent, Message, curie
 from stream.interface import Counts, Decoder, LinkChange, Output
 from stream.links import LinkStore
+
+NO_POISON: Mapping[Cause, InvalidInput] = {}
 
 
 class Received:
@@ -51,15 +53,17 @@ class Inbox:
         self._links = links
         self._decode = decode
 
-    def receive(self, messages: Sequence[Message]) -> Received:
-        """Takes in messages in the order given."""
-        received = self._understand(messages)
+    def receive(
+        self, messages: Sequence[Message], poison: Mapping[Cause, InvalidInput] = NO_POISON
+    ) -> Received:
+        """Takes in messages in the order given; those in `poison` are refused for what is said there."""
+        received = self._understand(messages, poison)
         received.touched = self._write(received.before, received.after)
         for (topic, partition), offset in received.offsets.items():
             self._store.put(_offset_key(topic, partition), node_key(offset))
         return received
 
-    def _understand(self, messages: Sequence[Message]) -> Received:
+    def _understand(self, messages: Sequence[Message], poison: Mapping[Cause, InvalidInput]) -> Received:
         """Steps 1 and 2: what the messages change, each entity's state before and after."""
         received = Received(Counts(received=len(messages)))
         decoded: list[tuple[Message, Sequence[EntityEvent | LinkChange]]] = []
@@ -71,6 +75,9 @@ class Inbox:
                 received.counts.stale += 1
                 continue
             received.offsets[where] = message.cause.offset + 1
+            if message.cause in poison:
+                received.refuse(message, "process", poison[message.cause])
+                continue
             try:
                 decoded.append((message, self._decode(message)))
             except InvalidInput as error:

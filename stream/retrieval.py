@@ -24,6 +24,7 @@ from stream.nodes import NOBODY, NodeTable, as_words, digest
 
 VIEWS: Final = ("name", "values", "neighbourhood")
 RESTORE_CHUNK: Final = 4096
+HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time
 _T = TypeVar("_T")
 
 
@@ -60,7 +61,7 @@ class Retrieval:
 
     def evaluate(
         self, nodes: Sequence[int], changed: Mapping[int, Entity], forced: Iterable[int]
-    ) -> tuple[list[Found], list[int]]:
+    ) -> tuple[list[Found], list[int], list[int]]:
         """Brings the rows of `nodes` and the candidate lists up to date.
 
         Args:
@@ -69,8 +70,9 @@ class Retrieval:
             forced: nodes whose pairs count as changed even if nothing about them seems to be.
 
         Returns:
-            The pairs whose scores may have changed, candidates or not any more, each once; and the nodes
-            outside `nodes` that were sampled with one that looks different now: evaluate them in their turn.
+            The pairs whose scores may have changed, candidates or not any more, each once; the nodes
+            outside `nodes` that were sampled with one that looks different now: evaluate them in their turn;
+            and the hubs among the latter ones, whose neighbours are too many to look through: `expand` them.
         """
         self.evaluated += len(nodes)
         slots = self.table.slots(nodes)
@@ -85,8 +87,24 @@ class Retrieval:
         moved = content != rows["content"][slots]
         moved |= np.isin(rows["node"][slots], np.fromiter(forced, np.uint64))
         rows["content"][slots] = content
-        stale = self._dependents(slots[looks_different], slots)
-        return self._retrieve(slots[moved], spaces_before[moved]), stale
+        different = slots[looks_different]
+        is_hub = rows["degree"][different] > HUB_DEGREE
+        stale = self._dependents(different[~is_hub], slots)
+        hubs: list[int] = rows["node"][different[is_hub]].tolist()
+        return self._retrieve(slots[moved], spaces_before[moved]), stale, hubs
+
+    def expand(self, hub: int, start: bytes, most: int) -> tuple[list[int], bytes]:
+        """Looks through the next neighbours of a hub for those that were sampled with it.
+
+        Returns:
+            These nodes, and where to go on; b"" at the end.
+        """
+        neighbours, start = self._graph.neighbours(hub, start, most)
+        slots = self.table.known(neighbours)
+        rows = self.table.rows
+        sampled = (rows["sample"][slots] == self.table.slots([hub])[0]).any(axis=1)
+        nodes: list[int] = rows["node"][slots[sampled]].tolist()
+        return nodes, start
 
     def split(self, found: Found, nodes: Iterable[int]) -> tuple[Found, Found]:
         """The pairs with one of these entities, and the others."""
@@ -232,7 +250,7 @@ class Retrieval:
         is_done[done] = True
         stale = [np.zeros(0, np.int32)]
         for slot in changed.tolist():
-            around = self.table.known(self._graph.neighbours(int(rows["node"][slot])))
+            around = self.table.known(self._graph.neighbours(int(rows["node"][slot]))[0])
             around = around[~is_done[around]]
             stale.append(around[(rows["sample"][around] == slot).any(axis=1)])
         nodes: list[int] = rows["node"][np.unique(np.concatenate(stale))].tolist()

@@ -12,6 +12,8 @@ from catalogues import catalogues, film, train_small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stream import aligner as aligner_module
+from stream import retrieval
 from stream.aligner import Aligner
 from stream.errors import ModelError, StateError
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
@@ -116,7 +118,17 @@ EVENT = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.fixture(params=["roomy", "cramped"])
+def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Cramped: everything that is done a piece at a time takes many pieces."""
+    if request.param == "cramped":
+        monkeypatch.setattr(retrieval, "HUB_DEGREE", 2)
+        for name in ("IDLE_EVALUATIONS", "IDLE_PAIRS", "EVALUATION_CHUNK", "IDLE_HUB", "HUB_SHARE"):
+            monkeypatch.setattr(aligner_module, name, 2)
+    return str(request.param)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     events=st.lists(EVENT, min_size=1, max_size=30),
     people=st.booleans(),
@@ -124,6 +136,7 @@ EVENT = st.one_of(
     chance=st.randoms(use_true_random=False),
 )
 def test_any_order_and_any_batching_end_like_one_batch_over_the_final_graph(
+    bounds: str,
     checkpoint: Path,
     tmp_path_factory: pytest.TempPathFactory,
     events: list[EntityEvent],
@@ -266,6 +279,65 @@ def test_everything_received_is_accounted_for(checkpoint: Path, tmp_path: Path) 
     again = aligner.process([*inputs, *bad]).counts
     assert (again.received, again.stale) == (6, 6)
     aligner.close()
+
+
+def test_a_message_that_kills_processing_is_a_dead_letter_and_the_others_go_on(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    class Killer(str):
+        def encode(self, *_: str) -> bytes:  # deep inside the encoder
+            raise MemoryError("as if")
+
+    def decode(message: Message) -> Sequence[EntityEvent]:
+        events = list(decode_canonical(message))
+        if message.cause.offset == 210:
+            return [msgspec.structs.replace(events[0], attributes={"title": Killer("ü")})]
+        return events
+
+    undisturbed = Topic()
+    inputs = messages(catalogues())
+    aligner = Aligner(tmp_path / "one", checkpoint, decode_canonical)
+    run(aligner, undisturbed, [*inputs[:210], *inputs[211:]])
+    aligner.close()
+    topic = Topic()
+    aligner = Aligner(tmp_path / "two", checkpoint, decode)
+    batch = aligner.process(inputs[:200])
+    topic.take(batch)
+    batch = aligner.process(inputs[200:220])
+    topic.take(batch)
+    assert (batch.counts.received, batch.counts.applied, batch.counts.dead_lettered) == (20, 19, 1)
+    assert topic.dead == [inputs[210].value]
+    letter = next(output for output in batch.outputs if output.kind == "dead_letters")
+    assert dict(letter.headers)["reason"] == b"failed" and dict(letter.headers)["stage"] == b"process"
+    run(aligner, topic, inputs[220:])
+    aligner.close()
+    assert topic.truth() == undisturbed.truth()
+
+
+def test_a_hub_does_not_stall_the_stream(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieval, "HUB_DEGREE", 16)
+    monkeypatch.setattr(aligner_module, "IDLE_HUB", 64)
+
+    def films(studio: str) -> list[EntityEvent]:
+        base = [
+            msgspec.structs.replace(film(side, n), relations={"studio": ["s1"]})
+            for side in ("left", "right")
+            for n in range(300)
+        ]
+        return [*base, *(Upsert(side, "s1", "studio", {"name": studio}) for side in ("left", "right"))]
+
+    topic = Topic()
+    aligner = Aligner(tmp_path / "one", checkpoint, decode_canonical)
+    run(aligner, topic, messages(films("amber pictures")))
+    before = aligner.evaluations
+    topic.take(aligner.process(messages(films("birch and sons")[-2:], 1000)))
+    assert aligner.evaluations - before < 50 and aligner.backlog
+    run(aligner, topic, [])
+    assert aligner.evaluations - before >= 600
+    aligner.close()
+    assert topic.truth() == batch_run(checkpoint, tmp_path / "two", films("birch and sons")).truth()
 
 
 def test_a_state_in_use_or_of_another_model_is_refused(checkpoint: Path, tmp_path: Path) -> None:
