@@ -160,7 +160,8 @@ class Retrieval:
         # degrees of all first: a neighbourhood rests on those of its members
         for nodes in _chunks(self._graph.scan_heads()):
             sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
-            self.table.rows["degree"][self.table.slots(nodes)] = sample.degrees
+            slots = self.table.slots(nodes)  # may add rows: for entities that are only pointed at
+            self.table.rows["degree"][slots] = sample.degrees
         for nodes in _chunks(self._graph.scan_heads()):
             sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
             self._read_samples(self.table.slots(nodes), sample)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from catalogues import catalogues, film, train_small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.catalogues import catalogues, film, train_small
 from stream import aligner as aligner_module
 from stream import retrieval
 from stream.aligner import Aligner
@@ -224,6 +224,19 @@ def test_a_restart_in_the_middle_ends_like_an_undisturbed_run(checkpoint: Path, 
     run(aligner, topic, [])
     aligner.close()
     assert topic.records == undisturbed.records
+
+
+def test_a_restart_knows_entities_that_are_only_pointed_at(checkpoint: Path, tmp_path: Path) -> None:
+    events = messages([film(source, number) for source in ("left", "right") for number in range(5)])
+    topic, undisturbed = Topic(), batch_run(checkpoint, tmp_path / "one", catalogues(5))
+    aligner = Aligner(tmp_path / "two", checkpoint, decode_canonical)
+    run(aligner, topic, events)
+    aligner.close()
+    aligner = Aligner(tmp_path / "two", checkpoint, decode_canonical)
+    people = [entity for entity in catalogues(0) if entity.type == "person"]
+    run(aligner, topic, messages(people, len(events)))
+    aligner.close()
+    assert topic.truth() == undisturbed.truth()
 
 
 @pytest.mark.parametrize("damage", ["none", "old", "flipped", "missing"])

@@ -10,6 +10,8 @@ from stream.offline import TrainedModel, train_model
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "knoll"]
 NAMES = ["anna", "boris", "clara", "david", "elena", "felix", "greta", "henry", "irene", "jonas", "karin"]
 SURNAMES = ["adler", "berg", "claus", "dorn", "engel", "faber", "gross", "hahn", "iversen"]
+PEOPLE = 96
+FILMS = 120
 
 
 def person(source: str, number: int) -> Upsert:
@@ -23,7 +25,7 @@ def film(source: str, number: int) -> Upsert:
     """A film with two actors and a director; the right source abbreviates and is sometimes a year off."""
     chance = random.Random(number)
     words = chance.sample(WORDS, 3)
-    cast = [f"p{chance.randrange(96)}" for _ in range(3)]
+    cast = [f"p{chance.randrange(PEOPLE)}" for _ in range(3)]
     year = 1950 + chance.randrange(70)
     title = " ".join(words)
     if source == "right":
@@ -38,12 +40,12 @@ def film(source: str, number: int) -> Upsert:
     )
 
 
-def catalogues(films: int = 120) -> list[Upsert]:
+def catalogues(films: int = FILMS) -> list[Upsert]:
     """All entities of both sources."""
     return [
         entity
         for source in ("left", "right")
-        for entity in [*(person(source, n) for n in range(96)), *(film(source, n) for n in range(films))]
+        for entity in [*(person(source, n) for n in range(PEOPLE)), *(film(source, n) for n in range(films))]
     ]
 
 

@@ -1,0 +1,1 @@
+"""Programs that measure and torture sameas; `make` starts them. Run from the root of the checkout."""
