@@ -56,12 +56,13 @@ class Work:
                 self._metrics.freshness.set(max(0.0, time.time() - messages[-1].timestamp))
 
     async def publish_pending(self, send: Send) -> None:
-        """What a crash left unpublished; does nothing when called again."""
+        """What a crash left unpublished, and with an empty batch how much waits; only the first call counts."""
         async with self.lock:
             if self._pending_published:
                 return
             for batch in await self._call(self._aligner.pending):
                 await self._publish(batch, send)
+            await self._publish(await self._call(self._aligner.process, []), send)
             self._pending_published = True
 
     async def next_offset(self, topic: str, partition: int) -> int | None:

@@ -161,6 +161,18 @@ def test_health_metrics_and_backlog(embedded_settings: Settings) -> None:
         assert running.end(signal.SIGINT) == 0
 
 
+def test_what_waited_before_a_restart_is_done_without_new_messages(embedded_settings: Settings) -> None:
+    ensure_topics(embedded_settings)
+    with worker(embedded_settings) as first:
+        first.wait_for(READY)
+        assert first.end() == 0
+    state = json.loads(first.state.read_text())
+    first.state.write_text(json.dumps(state | {"backlog": 7}))
+    with worker(embedded_settings) as second:
+        until(lambda: json.loads(second.state.read_text())["backlog"] == 0, DONE_SECONDS, "backlog 0", second)
+        assert second.end() == 0
+
+
 def read(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
