@@ -3,6 +3,7 @@
 #   make demo [SMALL=1] [REPORT=FILE]   the whole way on real data, in under five minutes
 #   make test [ARGS="-k mapping"]       all tests
 #   make check                          formatting, lint, types, compose file: what CI checks
+#   make torture [N=40] [SEED=0] [JSON=FILE]   kills workers in every way: nothing lost, nothing invented?
 #   make clean                          removes the virtual environment and caches
 #
 # pip takes its index and proxy from its own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf). On Linux,
@@ -16,12 +17,15 @@ TORCH_INDEX_URL ?=
 SMALL ?=
 REPORT ?=
 ARGS ?=
+N ?=
+SEED ?=
+JSON ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check install clean
+.PHONY: help demo test torture check install clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -31,6 +35,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+torture: $(STAMP)
+	$(BIN)/python -m benchmarks.torture $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json "$(JSON)")
 
 check: $(STAMP)
 	$(BIN)/ruff check .

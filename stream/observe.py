@@ -48,7 +48,7 @@ class WorkerProcess:
     def __init__(self, process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
         self.process = process
         self._address = address
-        self._log = log
+        self.log = log
 
     @property
     def pid(self) -> int:
@@ -114,7 +114,7 @@ class WorkerProcess:
         return text
 
     def _last_words(self) -> str:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
+        lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
 
 
@@ -130,7 +130,7 @@ def worker_process(config: Path, overrides: Sequence[str], log: Path) -> Iterato
     Raises:
         SameasError: it ended, or is not ready in a minute; with the last line of its log.
     """
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     settings = [*overrides, f"metrics.port={address.partition(':')[2]}"]
     command = [sys.executable, "-m", "stream.cli", "run", "--config", str(config)]
     command += [word for setting in settings for word in ("--set", setting)]
@@ -233,7 +233,8 @@ def peak_memory(pids: Sequence[int]) -> float:
     return kibibytes / 1024
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

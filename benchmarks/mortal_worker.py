@@ -1,0 +1,62 @@
+"""`sameas`, but its aligner can be told to kill the process at an exact point.
+
+    TORTURE_KILL_AT=stored:5 python -m benchmarks.mortal_worker run ...
+
+kills with SIGKILL when the point `stored` is passed for the fifth time. The points, in the order in which a
+batch passes them, are those of `POINTS`. Everything else is the worker as users run it.
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Final
+
+import stream.aligner
+from stream.cli import main
+from stream.events import Message
+from stream.interface import Batch
+
+KILL_AT: Final = "TORTURE_KILL_AT"
+POINTS: Final = (
+    "recovering",  # before what a crash left is published
+    "storing",  # a batch is done, but nothing is stored
+    "stored",  # stored, and nothing of it published
+    "published",  # the broker has everything, the outbox does not know
+    "forgotten",  # before the group's offset is committed
+)
+
+
+class MortalAligner(stream.aligner.Aligner):
+    """Counts how often each point is passed."""
+
+    _passed = 0
+
+    def pending(self) -> Sequence[Batch]:
+        self._pass("recovering")
+        return super().pending()
+
+    def process(self, messages: Sequence[Message]) -> Batch:
+        batch = super().process(messages)
+        self._pass("stored")
+        return batch
+
+    def _commit(self) -> None:
+        self._pass("storing")
+        super()._commit()
+
+    def published(self, sequence: int) -> None:
+        self._pass("published")
+        super().published(sequence)
+        self._pass("forgotten")
+
+    def _pass(self, point: str) -> None:
+        wanted, _, times = os.environ.get(KILL_AT, "").partition(":")
+        if point == wanted:
+            self._passed += 1
+            if self._passed == int(times):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    stream.aligner.Aligner = MortalAligner  # type: ignore[misc]
+    main()

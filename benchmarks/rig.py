@@ -1,0 +1,264 @@
+"""A broker's topics, workers on them that may die, and the truth to compare the outcome with."""
+
+import contextlib
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from kafka import KafkaProducer, TopicPartition
+
+from benchmarks.chaos import Input
+from benchmarks.mortal_worker import KILL_AT
+from stream.aligner import Aligner
+from stream.broker import end_with_parent
+from stream.config import AlignSettings, KafkaSettings, ModelSettings, Settings, StateSettings, TopicSettings
+from stream.errors import SameasError
+from stream.events import Cause, Message
+from stream.interface import Output
+from stream.mapping import make_decoder
+from stream.observe import WorkerProcess, free_port
+from stream.reading import read_bounds
+from stream.security import client_options
+from stream.subscribe import read_topic
+from stream.topics import ensure_topics
+
+SESSION_SECONDS = 3.0  # how long a killed worker keeps its place in the group
+BATCH = 20  # messages; small, so that there is much to be killed between
+DRAIN_ATTEMPTS = 3
+ROLES = ("entities", "links", "alignments", "alignment_events", "dead_letters")
+ROOT = Path(__file__).resolve().parent.parent
+
+Records = dict[bytes, dict[str, Any]]  # the compacted alignments, but for their dates
+Letter = tuple[str, int, int]  # topic, partition, offset
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """How the topics differ from the truth, in records and dead letters."""
+
+    records: int  # that should be there
+    lost: int  # should be there, and are not there or say something else
+    invented: int  # should not be there, or say something else
+    examples: list[str]
+
+
+class Rig:
+    """One group, its topics, and a directory for states and logs.
+
+    Args:
+        bootstrap: the broker's address.
+        checkpoint: the model's directory.
+        directory: for states and logs.
+    """
+
+    def __init__(self, bootstrap: str, checkpoint: Path, directory: Path) -> None:
+        name = f"torture-{uuid.uuid4().hex[:8]}"
+        self.directory = directory
+        self.settings = Settings(
+            kafka=KafkaSettings(
+                bootstrap_servers=bootstrap, group_id=name, session_timeout_seconds=SESSION_SECONDS
+            ),
+            topics=msgspec.convert({role: f"{name}.{role}" for role in ROLES}, TopicSettings),
+            state=StateSettings(dir=directory / "state"),
+            model=ModelSettings(dir=checkpoint),
+            align=AlignSettings(batch_size=BATCH),
+        )
+        topics = self.settings.topics
+        self._inputs = [topics.entities, topics.links]
+        ensure_topics(self.settings)
+        (directory / "empty.toml").touch()
+        self._logs = 0
+        self._states: set[str] = set()
+
+    def feed(self, inputs: Iterable[Input]) -> int:
+        """Produces the records in order; their number."""
+        producer, sent = KafkaProducer(**client_options(self.settings.kafka), acks="all"), []
+        try:
+            for made in inputs:
+                topic = getattr(self.settings.topics, made.role)
+                sent.append(producer.send(topic, key=made.key, value=made.value))
+            producer.flush(timeout=30)
+        finally:
+            producer.close(timeout=5)
+        for future in sent:
+            future.get(0)
+        return len(sent)
+
+    def state(self, name: str = "one") -> Path:
+        return self.directory / f"state-{name}"
+
+    def start(
+        self, name: str = "one", kill_at: str = "", file_bytes: int | None = None, user: int | None = None
+    ) -> WorkerProcess:
+        """A worker on the state directory of this name, perhaps not ready yet.
+
+        Args:
+            kill_at: "POINT:TIMES", see `mortal_worker`.
+            file_bytes: no file can grow beyond this: a full disk.
+            user: whose process it is.
+        """
+        self._logs += 1
+        log = self.directory / f"{self._logs:03}-{name}.log"
+        port = free_port()
+        kafka, topics = self.settings.kafka, self.settings.topics
+        overrides = {
+            **{f"topics.{role}": getattr(topics, role) for role in ROLES},
+            "kafka.bootstrap_servers": kafka.bootstrap_servers,
+            "kafka.group_id": kafka.group_id,
+            "kafka.session_timeout_seconds": kafka.session_timeout_seconds,
+            "state.dir": self.state(name),
+            "model.dir": self.settings.model.dir,
+            "align.batch_size": BATCH,
+            "metrics.port": port,
+        }
+        config = str(self.directory / "empty.toml")
+        command = [sys.executable, "-m", "benchmarks.mortal_worker", "run", "--config", config]
+        command += [word for item in overrides.items() for word in ("--set", "{}={}".format(*item))]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SAMEAS_")}
+        environment |= {KILL_AT: kill_at, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+        def prepare() -> None:
+            if file_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+            if sys.platform == "linux":
+                end_with_parent()
+
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd=self.directory,
+                preexec_fn=prepare,
+                user=user,
+            )
+        return WorkerProcess(process, f"127.0.0.1:{port}", log)
+
+    @contextlib.contextmanager
+    def worker(self, name: str = "one", **options: Any) -> Iterator[WorkerProcess]:
+        """`start`, killed at the end of the block if it still lives."""
+        worker = self.start(name, **options)
+        try:
+            yield worker
+        finally:
+            worker.process.kill()
+            worker.process.wait()
+
+    def drain(self, name: str = "one") -> None:
+        """Runs a worker until it has applied everything and nothing waits, and makes sure of it in its state.
+
+        Raises:
+            SameasError: it does not get there.
+        """
+        ends = {tp: end for tp, (_, end) in self._bounds().items()}
+        for _ in range(DRAIN_ATTEMPTS):
+            with self.worker(name) as worker:
+                worker.wait_until_ready()
+                worker.wait_until_done(behind(worker.log))
+                worker.stop()
+            aligner = self.open_aligner(self.state(name))
+            try:
+                done = all((aligner.next_offset(*tp) or 0) == end for tp, end in ends.items())
+                if done and aligner.backlog == 0 and not aligner.pending():
+                    return
+            finally:
+                aligner.close()
+        raise SameasError(
+            f"the worker said that it was done, and {self.state(name)} is not; see {worker.log}"
+        )
+
+    def verdict(self) -> Verdict:
+        """Compares the topics with an undisturbed run over the same log."""
+        topics = self.settings.topics
+        found: Records = {}
+        for record in read_topic(self.settings, topics.alignments):
+            _fold(found, record.key, record.value)
+        letters = {_origin(dict(record.headers)) for record in read_topic(self.settings, topics.dead_letters)}
+        truth, refused = self.truth()
+        wrong = sorted(key for key in truth.keys() & found.keys() if truth[key] != found[key])
+        missing, surplus = sorted(truth.keys() - found.keys()), sorted(found.keys() - truth.keys())
+        return Verdict(
+            len(truth),
+            len(missing) + len(wrong) + len(refused - letters),
+            len(surplus) + len(wrong) + len(letters - refused),
+            [
+                *(f"missing {key!r}" for key in missing[:3]),
+                *(f"surplus {key!r}" for key in surplus[:3]),
+                *(f"{key!r} is {found[key]}, should be {truth[key]}" for key in wrong[:3]),
+                *(f"no dead letter for {letter}" for letter in sorted(refused - letters)[:3]),
+                *(f"dead letter for {letter}" for letter in sorted(letters - refused)[:3]),
+            ],
+        )
+
+    def truth(self) -> tuple[Records, set[Letter]]:
+        """What the log comes to without any disturbance: the records, and what is dead-lettered."""
+        records: Records = {}
+        letters: set[Letter] = set()
+
+        def take(outputs: Iterable[Output]) -> None:
+            for output in outputs:
+                if output.kind == "alignments":
+                    _fold(records, output.key, output.value)
+                elif output.kind == "dead_letters":
+                    letters.add(_origin(dict(output.headers)))
+
+        with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
+            aligner = self.open_aligner(Path(scratch) / "state")
+            try:
+                log = [
+                    _message(record) for topic in self._inputs for record in read_topic(self.settings, topic)
+                ]
+                for start in range(0, len(log), 256):
+                    take(aligner.process(log[start : start + 256]).outputs)
+                while aligner.backlog:
+                    take(aligner.process([]).outputs)
+            finally:
+                aligner.close()
+        return records, letters
+
+    def open_aligner(self, state: Path) -> Aligner:
+        """An aligner in this process."""
+        topics = self.settings.topics
+        decode = make_decoder({}, topics.entities, topics.links)
+        return Aligner(state, self.settings.model.dir, decode)
+
+    def forget(self, name: str = "one") -> None:
+        """Deletes a state directory."""
+        shutil.rmtree(self.state(name), ignore_errors=True)
+
+    def _bounds(self) -> dict[TopicPartition, tuple[int, int]]:
+        return read_bounds(self.settings, [(topic, 0) for topic in self._inputs])
+
+
+def behind(log: Path) -> int:
+    """With how many messages to read a worker began, from its own words."""
+    found = re.findall(r"(\d+) messages behind", log.read_text(errors="replace"))
+    return int(found[-1]) if found else 0
+
+
+def _fold(records: Records, key: bytes | None, value: bytes | None) -> None:
+    if value is None:
+        records.pop(key or b"", None)
+    else:
+        record = msgspec.json.decode(value)
+        record.pop("mapping_date")
+        records[key or b""] = record
+
+
+def _origin(headers: dict[str, bytes]) -> Letter:
+    return headers["topic"].decode(), int(headers["partition"]), int(headers["offset"])
+
+
+def _message(record: Any) -> Message:
+    cause = Cause(record.topic, record.partition, record.offset)
+    return Message(cause, record.key, record.value, record.timestamp / 1000)
