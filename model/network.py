@@ -153,7 +153,7 @@ class AlignmentNetwork(nn.Module):
         self.get_buffer("bin_width").copy_((edges[:, 1:] - edges[:, :-1]).clamp(min=1e-4))
 
 
-KEY_DROPOUT = 0.2
+KEY_DROPOUT = 0.1
 SUM_SCALE = 0.25  # keeps sums over up to 12 slots at the size of the attended ones
 
 

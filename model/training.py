@@ -42,7 +42,7 @@ class TrainingOptions:
     seed: int = 0
     max_pairs: int = 60_000  # of training; links stay, other pairs are drawn
     max_valid_pairs: int = 15_000  # for early stopping; calibration and threshold use all
-    batch: int = 512
+    batch: int = 256
     visits: int = 600_000  # pairs seen, over all epochs
     epochs: tuple[int, int] = (6, 30)  # at least, at most
     patience: int = 5  # epochs without a better PRAUC on valid
