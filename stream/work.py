@@ -56,7 +56,7 @@ class Work:
                 self._metrics.freshness.set(max(0.0, time.time() - messages[-1].timestamp))
 
     async def publish_pending(self, send: Send) -> None:
-        """What a crash left unpublished, and with an empty batch how much waits; only the first call counts."""
+        """What a crash left unpublished; an empty batch tells how much waits. Only the first call counts."""
         async with self.lock:
             if self._pending_published:
                 return
