@@ -2,7 +2,8 @@
 
 Invariant: a pair's score has the same bits whatever else is in its batch and wherever it stands. Stage 1
 is exact. Stage 2 runs every operation on CHUNK pairs, a multiple of the vector width, so that each pair
-goes through the same instructions in the same order; a short last chunk is padded with empty pairs.
+goes through the same instructions in the same order; a short last chunk is padded with empty pairs. How
+many slots are computed depends on the pair alone (`SHAPES`).
 """
 
 import math
@@ -12,15 +13,34 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.encoder import OWN
 from model.network import AGREEMENT, BLOCKS, MAX_LOGIT, SUM_SCALE, AlignmentNetwork
-from model.pairs import RARITY_FEATURES, SLOTS, PairInputs, Similarities, similarities
+from model.pairs import (
+    FULL,
+    RARITY_FEATURES,
+    SHAPES,
+    SLOTS,
+    PairInputs,
+    Shape,
+    Similarities,
+    by_shape,
+    similarities,
+)
 
 CHUNK: Final = 128
 _LOG2E: Final = math.log2(math.e)  # attention is taken to base 2: several times faster in torch on CPUs
 _NEVER: Final = -115.0  # 2^-115 is nothing, but not below what float32 computes fast
-_BLOCK_SLICES: Final = (slice(0, OWN), slice(OWN, SLOTS))
 _ROUND: Final = 1e6
+
+
+class _SlotWeights:
+    """The network's weights of pairs of slots, laid out for one shape."""
+
+    def __init__(self, network: AlignmentNetwork, shape: Shape) -> None:
+        blocks = torch.tensor([0] * shape.own + [1] * shape.neighbours)
+        pairs = BLOCKS * blocks[:, None] + blocks
+        self.own = network.own[pairs] * _LOG2E  # (slots, slots)
+        self.equal = network.equal[pairs] * _LOG2E
+        self.null = network.null[blocks]  # (slots,)
 
 
 class DenseScorer:
@@ -36,14 +56,10 @@ class DenseScorer:
             raise ValueError(f"slope {slope}: a calibration must not turn the order around")
         self._net = network.eval()
         self._slope, self._offset = slope, offset
-        blocks = torch.tensor([0] * OWN + [1] * (SLOTS - OWN))
-        pairs = BLOCKS * blocks[:, None] + blocks
         with torch.no_grad():
-            self._own = network.own[pairs] * _LOG2E
-            self._equal = network.equal[pairs] * _LOG2E
             self._neighbourhood = network.neighbourhood * _LOG2E
             self._key_signs = network.key_signs * _LOG2E
-            self._null = network.null[blocks]
+            self._weights = {shape: _SlotWeights(network, shape) for shape in SHAPES}
 
     def score(self, inputs: PairInputs) -> npt.NDArray[np.float64]:
         """Calibrated probabilities (P,), in millionths."""
@@ -57,11 +73,13 @@ class DenseScorer:
     @torch.no_grad()
     def logits(self, inputs: PairInputs) -> npt.NDArray[np.float32]:
         """Uncalibrated logits (P,)."""
-        parts = []
-        for start in range(0, len(inputs.context), CHUNK):
-            part = inputs.take(slice(start, start + CHUNK))
-            parts.append(self.chunk_logits(_padded(similarities(part)))[: len(part.context)].numpy())
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        logits = np.zeros(len(inputs.context), np.float32)
+        for shape, rows, cut in by_shape(inputs):
+            for start in range(0, len(rows), CHUNK):
+                part = cut.take(slice(start, start + CHUNK))
+                chunk = self.chunk_logits(_padded(similarities(part, shape)), shape)
+                logits[rows[start : start + CHUNK]] = chunk[: len(part.context)].numpy()
+        return logits
 
     @torch.no_grad()
     def attention(self, inputs: PairInputs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -75,24 +93,24 @@ class DenseScorer:
             part = inputs.take(slice(start, start + CHUNK))
             pairs = _padded(similarities(part))
             key = torch.cat([pairs.left_key, pairs.right_key])
-            attention = self._attention(pairs, key)
-            null = self._nulls(key)[:CHUNK]
+            attention = self._attention(pairs, key, FULL)
+            null = self._nulls(key, FULL)[:CHUNK]
             best, partner = attention.max(2)
-            _, beta = self._slots(pairs, key, attention)
+            _, beta = self._slots(pairs, key, attention, FULL)
             weight = best / (attention.sum(2) + null) * beta[:CHUNK]
             partner = torch.where((best > null) & (pairs.left_key != 0), partner, -1)
             partners.append(partner[: len(part.context)].numpy())
             weights.append(weight[: len(part.context)].double().numpy())
         return np.concatenate(partners), np.concatenate(weights)
 
-    def chunk_logits(self, pairs: Similarities) -> torch.Tensor:
-        """Stage 2 on exactly CHUNK pairs: (CHUNK,)."""
+    def chunk_logits(self, pairs: Similarities, shape: Shape = FULL) -> torch.Tensor:
+        """Stage 2 on exactly CHUNK pairs with so many slots: (CHUNK,)."""
         key = torch.cat([pairs.left_key, pairs.right_key])
-        pooled, _ = self._slots(pairs, key, self._attention(pairs, key))
+        pooled, _ = self._slots(pairs, key, self._attention(pairs, key, shape), shape)
         return self._net.classify(pooled[:CHUNK], pooled[CHUNK:], pairs.context)
 
-    def _attention(self, pairs: Similarities, key: torch.Tensor) -> torch.Tensor:
-        """exp(logit_ij) (CHUNK, SLOTS, SLOTS), nothing for empty slots. Both directions share it."""
+    def _attention(self, pairs: Similarities, key: torch.Tensor, shape: Shape) -> torch.Tensor:
+        """exp(logit_ij) (CHUNK, slots, slots), nothing for empty slots. Both directions share it."""
         embedded = self._net.key_attention(key)
         # Two more dimensions forbid attention from and to empty slots.
         empty = (key == 0).float().mul_(_NEVER)[:, :, None]
@@ -100,23 +118,25 @@ class DenseScorer:
         left = torch.cat([embedded[:CHUNK] * self._key_signs, empty[:CHUNK], one[:CHUNK]], dim=2)
         right = torch.cat([embedded[CHUNK:], one[CHUNK:], empty[CHUNK:]], dim=2)
         logits = torch.bmm(left, right.mT)
-        logits.addcmul_(pairs.own, self._own).addcmul_(pairs.equal, self._equal)
-        logits[:, OWN:, OWN:].addcmul_(pairs.neighbourhood, self._neighbourhood)
+        weights, n = self._weights[shape], shape.own
+        logits.addcmul_(pairs.own, weights.own).addcmul_(pairs.equal, weights.equal)
+        logits[:, n:, n:].addcmul_(pairs.neighbourhood, self._neighbourhood)
         return logits.clamp_(_NEVER, MAX_LOGIT * _LOG2E).exp2_()
 
-    def _nulls(self, key: torch.Tensor) -> torch.Tensor:
-        return self._net.null_logits(key, self._null).exp()
+    def _nulls(self, key: torch.Tensor, shape: Shape) -> torch.Tensor:
+        return self._net.null_logits(key, self._weights[shape].null).exp()
 
     def _slots(
-        self, pairs: Similarities, key: torch.Tensor, attention: torch.Tensor
+        self, pairs: Similarities, key: torch.Tensor, attention: torch.Tensor, shape: Shape
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both sides' pooled slots (2 * CHUNK, BLOCKS * 2 * item_dim), and beta (2 * CHUNK, SLOTS)."""
+        """Both sides' pooled slots (2 * CHUNK, BLOCKS * 2 * item_dim), and beta (2 * CHUNK, slots)."""
+        n = shape.own
         mass = _both(attention)
-        scale = 1 / (mass + self._nulls(key))
+        scale = 1 / (mass + self._nulls(key, shape))
         features = torch.zeros(*key.shape, AGREEMENT + RARITY_FEATURES)
         features[:, :, 0] = _both(attention * pairs.own) * scale
-        between = attention[:, OWN:, OWN:] * pairs.neighbourhood
-        features[:, OWN:, 1] = _both(between) * scale[:, OWN:]
+        between = attention[:, n:, n:] * pairs.neighbourhood
+        features[:, n:, 1] = _both(between) * scale[:, n:]
         features[:, :, 2] = _both(attention * pairs.equal) * scale
         features[:, :, 3] = mass * scale
         features[:CHUNK, :, AGREEMENT:], features[CHUNK:, :, AGREEMENT:] = (
@@ -125,7 +145,7 @@ class DenseScorer:
         )
         filled = (key != 0).float()
         pooled, betas = [], []
-        for block, slots in enumerate(_BLOCK_SLICES):
+        for block, slots in enumerate((slice(0, n), slice(n, shape.slots))):
             out, gate = self._net.item(block, features[:, slots], key[:, slots])
             weight = gate.squeeze(2).exp() * filled[:, slots]
             beta = weight / weight.sum(1, keepdim=True).clamp(min=1e-30)

@@ -11,7 +11,7 @@ from index.graph import Nodes
 from index.vectors import Slots
 from model.dense import DenseScorer
 from model.encoder import OWN, Encoder
-from model.pairs import PairInputs, Side
+from model.pairs import PairInputs, Side, with_degree
 from model.sampling import SAMPLE
 from model.vectors import DIM
 from stream.deciding import ScoredPairs
@@ -118,5 +118,5 @@ def _side(table: NodeTable, slots: Slots) -> Side:
     side.vec[:, OWN:][here] = rows["name"][neighbours]
     side.nbr[:, OWN:][here] = rows["neighbourhood"][neighbours]
     side.key[:, OWN:][here] = rows["sample_keys"][slots][here]
-    side.hash[:, OWN:][here] = rows["name_hash"][neighbours]
+    side.hash[:, OWN:][here] = with_degree(rows["name_hash"][neighbours], rows["degree"][neighbours])
     return side
