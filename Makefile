@@ -4,6 +4,7 @@
 #   make test [ARGS="-k mapping"]       all tests
 #   make check                          formatting, lint, types, compose file: what CI checks
 #   make torture [N=40] [SEED=0] [JSON=FILE]   kills workers in every way: nothing lost, nothing invented?
+#   make fuzz [N=100000] [SEED=0]       hostile messages: each accounted for, memory bounded?
 #   make clean                          removes the virtual environment and caches
 #
 # pip takes its index and proxy from its own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf). On Linux,
@@ -25,7 +26,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture check install clean
+.PHONY: help demo test torture fuzz check install clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -38,6 +39,9 @@ test: $(STAMP)
 
 torture: $(STAMP)
 	$(BIN)/python -m benchmarks.torture $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json "$(JSON)")
+
+fuzz: $(STAMP)
+	$(BIN)/python -m benchmarks.fuzz $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP)
 	$(BIN)/ruff check .

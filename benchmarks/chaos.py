@@ -111,7 +111,8 @@ class Chaos:
 
     def _hostile(self) -> Input:
         role: Role = "links" if self._chance.random() < 0.2 else "entities"
-        return Input(role, *hostile(self._chance))
+        key, value = hostile(self._chance)
+        return Input(role, key or b"", value)  # compacted topics take no record without a key
 
     def _entity(self, entity: Upsert) -> Input:
         """With a version, for every other entity."""

@@ -194,8 +194,8 @@ def check_entity_event(event: EntityEvent) -> None:
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, float) and not math.isfinite(item):
                 raise InvalidInput("not-finite", f"attributes.{name}: {item} is not a finite number")
-            if isinstance(item, int) and abs(item) > 2**1023:
-                raise InvalidInput("not-finite", f"attributes.{name}: the number is too large")
+            if isinstance(item, int) and not -(2**63) <= item < 2**64:
+                raise InvalidInput("not-finite", f"attributes.{name}: the number does not fit into 64 bits")
     for name, targets in event.relations.items():
         for target in targets:
             if not 0 < len(target) <= MAX_ID_CHARS:

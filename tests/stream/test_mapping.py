@@ -202,6 +202,7 @@ def test_the_order_of_rows_does_not_matter(order: list[int], data: st.DataObject
         (film(title=[["x"]]), "bad-value", "title: .* not list"),
         (film(actor={"name": "x"}), "bad-value", "actor: .* not dict"),
         (film(title=float("nan")), "not-finite", "title"),
+        (film(title=2**64), "not-finite", "64 bits"),
         (film(title="x" * 10_000_000), "too-large", "10000001 characters"),
     ],
 )

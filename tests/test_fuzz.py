@@ -1,0 +1,21 @@
+"""A short round of `make fuzz`."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.catalogues import train_small
+from benchmarks.fuzz import GROWTH_BOUND, fuzz
+
+
+@pytest.mark.slow
+def test_hostile_messages_are_all_accounted_for(tmp_path: Path) -> None:
+    train_small(tmp_path / "checkpoint")
+    report = fuzz(
+        3_000, seed=3, checkpoint=tmp_path / "checkpoint", state=tmp_path / "state", relations=5_000
+    )
+    assert report.counts.received == 1_500
+    assert report.accounted, report
+    assert {"malformed", "bad-id", "not-finite", "bad-version"} <= report.dead_letters.keys()
+    assert "failed" not in report.dead_letters, "a message got through validation that it should not pass"
+    assert report.growth_mib < GROWTH_BOUND
