@@ -22,6 +22,7 @@ BATCH_BYTES = 256 * 1024
 CHECK_EVERY = 2_000  # events between two looks at what the broker refused
 
 Progress = Callable[[int], None]  # is told the number of events handed over so far
+Record = tuple[str, bytes | None, bytes | None]  # topic, key, value
 Refused = Callable[[InvalidInput], None]  # is told of each line that cannot be used
 
 
@@ -32,21 +33,31 @@ def feed_events(settings: Settings, events: Iterable[EntityEvent], progress: Pro
         BrokerError: unreachable, no such topic, or an event was not delivered.
         InvalidInput: an event is too large for a message.
     """
-    topic = settings.topics.entities
-    failures: list[BaseException] = []
-    sent = 0
     ensure_topics(settings, [spec for spec in input_specs(settings) if spec.role == "entities"])
+    topic = settings.topics.entities
+    return produce(settings, ((topic, _key(event), encode(event)) for event in events), progress)
+
+
+def produce(settings: Settings, records: Iterable[Record], progress: Progress | None = None) -> int:
+    """Produces records in order; their number, when the broker has acknowledged all.
+
+    Raises:
+        BrokerError: unreachable, no such topic, or a record was not delivered.
+    """
+    failures: list[tuple[str, BaseException]] = []
+    sent, topic = 0, "none"
     producer = _producer(settings)
     try:
-        for sent, event in enumerate(events, 1):
-            value = encode(event)
-            producer.send(topic, key=_key(event), value=value).add_errback(failures.append)
+        for sent, (topic, key, value) in enumerate(records, 1):
+            producer.send(topic, key=key, value=value).add_errback(
+                lambda error, topic=topic: failures.append((topic, error))
+            )
             if sent % CHECK_EVERY == 0:
-                _raise_first(failures, settings, topic)
+                _raise_first(failures, settings)
                 if progress is not None:
                     progress(sent)
         producer.flush(timeout=DELIVERY_TIMEOUT_MS / 1000 + 5)
-        _raise_first(failures, settings, topic)
+        _raise_first(failures, settings)
     except KafkaError as error:
         raise _undelivered(error, settings, topic) from error
     finally:
@@ -147,9 +158,10 @@ def _producer(settings: Settings) -> KafkaProducer:
         raise unreachable(settings.kafka, error) from error
 
 
-def _raise_first(failures: list[BaseException], settings: Settings, topic: str) -> None:
+def _raise_first(failures: list[tuple[str, BaseException]], settings: Settings) -> None:
     if failures:
-        raise _undelivered(failures[0], settings, topic)
+        topic, error = failures[0]
+        raise _undelivered(error, settings, topic)
 
 
 def _undelivered(error: BaseException, settings: Settings, topic: str) -> BrokerError:

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from index.graph import Nodes
 from index.vectors import Slots
@@ -75,14 +76,9 @@ class NodeTable:
 
 
 def digest(columns: npt.NDArray[np.uint64]) -> Nodes:
-    """(n,) a 64-bit digest of each row of (n, m)."""
-    state = np.full(len(columns), columns.shape[1], np.uint64)
-    for column in columns.T:
-        state = (state ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        state ^= state >> np.uint64(29)
-        state *= np.uint64(0xBF58476D1CE4E5B9)
-        state ^= state >> np.uint64(32)
-    return state
+    """(n,) the 64-bit XXH3 of each row of (n, m)."""
+    rows = np.ascontiguousarray(columns)
+    return np.fromiter((xxhash.xxh3_64_intdigest(row) for row in rows), np.uint64, len(rows))
 
 
 def as_words(array: npt.NDArray[np.generic]) -> npt.NDArray[np.uint64]:

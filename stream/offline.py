@@ -97,6 +97,7 @@ def train_model(
 
     Args:
         links: pairs of CURIEs that are the same. Other candidates of their left entities count as different.
+            Those with an entity that does not exist are left out.
         valid: links for early stopping, calibration and the threshold; a fifth of `links` if None.
 
     Raises:
@@ -107,14 +108,15 @@ def train_model(
         valid = [link for link, out in zip(links, held_out, strict=True) if out]
         links = [link for link, out in zip(links, held_out, strict=True) if not out]
     with Workspace(events) as workspace:
+        links, valid = workspace.present(links), workspace.present(valid)
+        if not links or not valid:
+            raise ModelError(
+                f"{len(links)} training and {len(valid)} validation links join entities that exist; some of "
+                "each are needed. Check that links and entities have the same sources and ids"
+            )
         encoder = Encoder.fit(workspace.upserts())
         candidates = workspace.retrieve(encoder, CandidateOptions(k, ()), floors_from=[*links, *valid])
         training, validation = workspace.labelled(links), workspace.labelled(valid)
-        if not training.left.size or not validation.left.size:
-            raise ModelError(
-                f"none of the {len(links)} training or none of the {len(valid)} validation links joins "
-                "entities with candidates; check that links and entities have the same sources and ids"
-            )
         context = training.inputs(np.zeros(1, np.int64)).context.shape[1]
         trained = train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)
     model = Model(
@@ -232,6 +234,12 @@ class Workspace:
             if not e.deleted:
                 yield Upsert(e.source, e.id, e.type, e.attributes, e.relations)
 
+    def present(self, links: Sequence[LinkPair]) -> list[LinkPair]:
+        """The links whose two entities exist."""
+        ends = self._graph.entities(node_of(name) for link in links for name in link)
+        exists = [entity is not None and not entity.deleted for entity in ends]
+        return [link for number, link in enumerate(links) if exists[2 * number] and exists[2 * number + 1]]
+
     def retrieve(
         self, encoder: Encoder, options: CandidateOptions, floors_from: Sequence[LinkPair] = ()
     ) -> CandidateOptions:
@@ -263,6 +271,8 @@ class Workspace:
             label = np.array([(a, b) in gold or (b, a) in gold for a, b in zip(*nodes, strict=True)], bool)
             left = np.where(turned, pairs.right, pairs.left).astype(np.int64)
             parts.append((pairs, self._retrieval.context(source_pair, pairs)[0], left, label))
+        if not parts:
+            raise ModelError("no two sources have entities of one type; give matching types one name")
         pairs = Pairs(*(np.concatenate([getattr(part[0], side) for part in parts]) for side in Pairs._fields))
         context, left, label = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
 

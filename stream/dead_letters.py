@@ -1,0 +1,126 @@
+"""What could not be used: looking at it, and sending it once more to where it came from.
+
+A dead letter carries the original key and value; its headers say at which stage and why it was refused, and
+from which topic, partition and offset it came. After a crash the same message may have two letters; it counts
+once. A letter too large for a message was shortened, and cannot be retried.
+"""
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from stream.config import Settings
+from stream.feed import Record, produce
+from stream.subscribe import read_topic
+from stream.topics import input_specs
+
+TRUNCATED = "truncated_from_bytes"
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A refused message, why it was refused, and where it stood."""
+
+    key: bytes | None
+    value: bytes | None
+    reason: str
+    stage: str
+    message: str
+    topic: str
+    partition: int
+    offset: int
+    when: str  # it was refused: ISO 8601, UTC
+    truncated: bool
+
+    def to_json(self) -> bytes:
+        """One line; bytes that are no text as {"base64": ...}."""
+        shown = msgspec.structs.asdict(self)
+        return msgspec.json.encode(shown | {"key": _text(self.key), "value": _text(self.value)})
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Which dead letters are meant; empty means all."""
+
+    reasons: frozenset[str] = frozenset()
+    topics: frozenset[str] = frozenset()
+    offsets: frozenset[int] = frozenset()  # of the original messages
+
+    def wants(self, letter: DeadLetter) -> bool:
+        return all(
+            not chosen or value in chosen
+            for chosen, value in (
+                (self.reasons, letter.reason),
+                (self.topics, letter.topic),
+                (self.offsets, letter.offset),
+            )
+        )
+
+
+class Retry(NamedTuple):
+    """What is to be sent again, how many per (topic, reason), and how many per obstacle cannot be."""
+
+    records: list[Record]
+    counts: Counter[tuple[str, str]]
+    obstacles: Counter[str]
+
+
+def read_dead_letters(settings: Settings, selection: Selection) -> Iterator[DeadLetter]:
+    """Those that are in the topic now, each original message once. Raises BrokerError as `read_topic`."""
+    seen = set()
+    for record in read_topic(settings, settings.topics.dead_letters):
+        letter = _letter(record)
+        place = (letter.topic, letter.partition, letter.offset)
+        if selection.wants(letter) and place not in seen:
+            seen.add(place)
+            yield letter
+
+
+def plan_retry(settings: Settings, letters: Iterable[DeadLetter]) -> Retry:
+    """Sorts out what can be sent again: whole messages, to topics that a worker with these settings reads."""
+    inputs = {spec.name for spec in input_specs(settings)}
+    plan = Retry([], Counter(), Counter())
+    for letter in letters:
+        if letter.truncated:
+            plan.obstacles["shortened, because they were too large for a message"] += 1
+        elif letter.topic not in inputs:
+            plan.obstacles[f"from {letter.topic}, which is no input in these settings"] += 1
+        elif letter.key is None and letter.value is None:
+            plan.obstacles["without key and value"] += 1
+        else:
+            plan.records.append((letter.topic, letter.key, letter.value))
+            plan.counts[letter.topic, letter.reason] += 1
+    return plan
+
+
+def retry(settings: Settings, plan: Retry) -> int:
+    """Produces the original bytes; their number. Raises BrokerError if a message is not delivered."""
+    return produce(settings, plan.records)
+
+
+def _letter(record: Any) -> DeadLetter:
+    headers = {name: value.decode(errors="replace") for name, value in record.headers}
+    return DeadLetter(
+        key=record.key,
+        value=record.value,
+        reason=headers.get("reason", "unknown"),
+        stage=headers.get("stage", "unknown"),
+        message=headers.get("message", ""),
+        # what somebody else put there has no such headers; then it stands for itself
+        topic=headers.get("topic", record.topic),
+        partition=int(headers.get("partition", record.partition)),
+        offset=int(headers.get("offset", record.offset)),
+        when=datetime.fromtimestamp(record.timestamp / 1000, UTC).isoformat(timespec="milliseconds"),
+        truncated=TRUNCATED in headers,
+    )
+
+
+def _text(data: bytes | None) -> str | dict[str, str] | None:
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
