@@ -18,10 +18,11 @@ tests and benchmarks run the same code.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from index import store as tables
 from index.candidates import CandidateOptions
@@ -30,7 +31,7 @@ from index.store import Store, StoreError
 from model.checkpoint import Model, load_model
 from stream import snapshot
 from stream.backlog import Backlog
-from stream.deciding import Deciding
+from stream.deciding import Deciding, ScoredPairs
 from stream.errors import InvalidInput, ModelError, StateError
 from stream.events import Cause, Message
 from stream.inbox import NO_POISON, Inbox
@@ -195,7 +196,8 @@ class Aligner:
 
         waiting = backlog.newest(0 if messages else IDLE_EVALUATIONS, without=received.touched)
         nodes = [*received.touched, *waiting]
-        forced = {*received.after, *(backlog.unsure & set(nodes))}
+        unsure = backlog.unsure.intersection(nodes)
+        forced = {*received.after, *unsure}
         found: list[Found] = []
         for first in range(0, len(nodes), EVALUATION_CHUNK):  # those that changed come first
             chunk = nodes[first : first + EVALUATION_CHUNK]
@@ -220,10 +222,12 @@ class Aligner:
             due.append(direct)
             backlog.score(indirect, self._retrieval.table)
         share = sum(len(part.pairs.left) for part in due) // BACKLOG_SHARE if messages else IDLE_PAIRS
-        due.extend(backlog.scored(share, self._retrieval.table))
+        due.extend(backlog.scored(share))
 
-        linked = dict.fromkeys([*received.links, *self._links.around(received.after)])
-        decisions = self._deciding.decide(self._scoring.score(due), self._links.in_force(linked, self._graph))
+        # also where an entity only looks different: a linked pair need not be a candidate to have evidence
+        linked = dict.fromkeys([*received.links, *self._links.around(nodes)])
+        scored = [*self._scoring.score(due), *self._dropped(unsure, found)]
+        decisions = self._deciding.decide(scored, self._links.in_force(linked, self._graph))
         outputs = received.dead_letters + self._records.outputs(decisions)
 
         self._sequence += 1
@@ -232,6 +236,24 @@ class Aligner:
             self._store.put(tables.OUTBOX + node_key(batch.sequence), msgspec.msgpack.encode(batch))
         self._commit()
         return batch
+
+    def _dropped(self, unsure: Iterable[int], found: Sequence[Found]) -> Iterator[ScoredPairs]:
+        """Pairs that were candidates before a crash; that they are none any more waited to be said."""
+        table = self._retrieval.table
+        candidates = {
+            pair
+            for part in found
+            for pair in zip(*(table.rows["node"][side].tolist() for side in part.pairs), strict=True)
+        }
+        pairs = self._deciding.known_pairs(unsure)
+        entities = self._graph.entities(node for pair in pairs for node in pair)
+        for number, (node, partner) in enumerate(pairs):
+            one, other = entities[2 * number : 2 * number + 2]
+            if one is None or other is None or {(node, partner), (partner, node)} & candidates:
+                continue
+            (left_source, left), (right_source, right) = sorted([(one.source, node), (other.source, partner)])
+            ends = np.array([left], np.uint64), np.array([right], np.uint64)
+            yield ScoredPairs(left_source, right_source, *ends, np.zeros(1))
 
     def _wait_for(self, nodes: Sequence[int]) -> None:
         for node in nodes:

@@ -5,12 +5,15 @@ stall the stream and many changes cost one re-evaluation. The newest are served 
 
 Invariant: an entity with waiting work has a key in the store. For an entity to be evaluated the value is the
 neighbourhood vector in force, which the lists and scores still rest on. Which of an entity's pairs wait is
-known in memory only: after a restart all of them do.
+known in memory only: after a restart all of them do. Keys for pairs go when no pair waits any more.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from index import store as tables
 from index.candidates import Pairs
@@ -18,6 +21,8 @@ from index.graph import node_key
 from index.store import Store
 from stream.nodes import NodeTable
 from stream.retrieval import Found, SourcePair
+
+MAX_ARRAYS: Final = 8  # of waiting pairs, before what waits twice is found
 
 
 class Backlog:
@@ -34,21 +39,21 @@ class Backlog:
         self._hubs: dict[int, bytes] = {
             int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.HUBS)
         }
-        self._pairs: dict[
-            tuple[SourcePair, int], set[int]
-        ] = {}  # (pair of sources, left slot) -> right slots
+        # left slot << 32 | right slot, in arrays of which the last is the newest; a pair may come twice
+        self._pairs: dict[SourcePair, list[npt.NDArray[np.int64]]] = {}
+        self._flagged: dict[int, None] = {}  # nodes with a key for their pairs
 
     def __len__(self) -> int:
         """Entities that wait for something."""
         unsure = self.unsure - self.entities.keys()
-        return len(self.entities) + len(self._pairs) + len(self._hubs) + len(unsure)
+        return len(self.entities) + len(self._flagged) + len(self._hubs) + len(unsure)
 
     def newest(self, most: int, without: Iterable[int]) -> list[int]:
         """Entities to evaluate now."""
         skipped = set(without)
-        waiting = [node for node in reversed(self.entities) if node not in skipped]
-        waiting += [node for node in self.unsure if node not in self.entities and node not in skipped]
-        return waiting[:most]
+        unsure = (node for node in self.unsure if node not in self.entities)
+        waiting = (node for node in chain(reversed(self.entities), unsure) if node not in skipped)
+        return list(islice(waiting, most))
 
     def evaluated(self, nodes: Iterable[int]) -> None:
         """These need no evaluation any more."""
@@ -57,7 +62,8 @@ class Backlog:
                 self._store.delete(tables.QUEUE + node_key(node))
             if node in self.unsure:
                 self.unsure.discard(node)
-                self._store.delete(tables.WAITING + node_key(node))
+                if node not in self._flagged:
+                    self._store.delete(tables.WAITING + node_key(node))
 
     def evaluate(self, node: int, neighbourhood: bytes) -> None:
         """An entity waits, whose neighbourhood vector in force is this one."""
@@ -80,25 +86,32 @@ class Backlog:
 
     def score(self, found: Found, table: NodeTable) -> None:
         """Pairs wait."""
-        for left, right in zip(found.pairs.left.tolist(), found.pairs.right.tolist(), strict=True):
-            key = (found.sources, left)
-            if key in self._pairs:
-                self._pairs[key].add(right)
-            else:
-                self._pairs[key] = {right}
-                self._store.put(tables.WAITING + node_key(int(table.rows["node"][left])), b"")
+        left, right = found.pairs.left, found.pairs.right
+        if not len(left):
+            return
+        arrays = self._pairs.setdefault(found.sources, [])
+        arrays.append(left.astype(np.int64) << 32 | right)
+        if len(arrays) > MAX_ARRAYS:
+            arrays[:] = [np.unique(np.concatenate(arrays))]
+        for node in table.rows["node"][np.unique(left)].tolist():
+            if node not in self._flagged:
+                self._flagged[node] = None
+                self._store.put(tables.WAITING + node_key(node), b"")
 
-    def scored(self, most: int, table: NodeTable) -> Iterator[Found]:
+    def scored(self, most: int) -> Iterator[Found]:
         """Takes out about `most` pairs, to be scored now."""
-        taken: dict[SourcePair, list[tuple[int, int]]] = {}
-        count = 0
-        while self._pairs and count < most:
-            (sources, left), rights = self._pairs.popitem()
-            taken.setdefault(sources, []).extend((left, right) for right in rights)
-            count += len(rights)
-            node = int(table.rows["node"][left])
-            if node not in self.unsure:
-                self._store.delete(tables.WAITING + node_key(node))
-        for sources, pairs in taken.items():
-            columns = np.array(pairs, np.int32).reshape(-1, 2)
-            yield Found(sources, Pairs(columns[:, 0], columns[:, 1]))
+        while self._pairs and most > 0:
+            sources, arrays = next(reversed(self._pairs.items()))
+            newest = np.unique(arrays.pop())
+            taken, rest = newest[:most], newest[most:]
+            most -= len(taken)
+            if len(rest):
+                arrays.append(rest)
+            if not arrays:
+                del self._pairs[sources]
+            yield Found(sources, Pairs((taken >> 32).astype(np.int32), (taken & 0xFFFFFFFF).astype(np.int32)))
+        if not self._pairs:
+            for node in self._flagged:
+                if node not in self.unsure:
+                    self._store.delete(tables.WAITING + node_key(node))
+            self._flagged = {}
