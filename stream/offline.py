@@ -59,6 +59,7 @@ class TrainedModel:
     training_links: int
     valid_links: int
     report: dict[str, float]
+    quality: Quality | None  # on the test links, one-to-one among these alone
 
 
 def read_links(path: Path) -> list[LinkPair]:
@@ -89,6 +90,7 @@ def train_model(
     directory: Path,
     *,
     valid: Sequence[LinkPair] | None = None,
+    test: Sequence[LinkPair] = (),
     k: int = K,
     options: TrainingOptions = DEFAULT_TRAINING,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -99,6 +101,7 @@ def train_model(
         links: pairs of CURIEs that are the same. Other candidates of their left entities count as different.
             Those with an entity that does not exist are left out.
         valid: links for early stopping, calibration and the threshold; a fifth of `links` if None.
+        test: links to measure the model on afterwards.
 
     Raises:
         ModelError: too few links are among the entities.
@@ -119,6 +122,10 @@ def train_model(
         training, validation = workspace.labelled(links), workspace.labelled(valid)
         context = training.inputs(np.zeros(1, np.int64)).context.shape[1]
         trained = train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)
+        quality = None
+        if test:
+            pairs = score(trained.scorer(), workspace.labelled(test))
+            quality = evaluate(pairs, trained.threshold)
     model = Model(
         encoder=encoder,
         network=trained.network,
@@ -128,7 +135,7 @@ def train_model(
         options={"views": list(VIEWS), "k": candidates.k, "floors": list(candidates.floors)},
         report=dict(trained.report),
     )
-    return TrainedModel(save_model(directory, model), len(links), len(valid), trained.report)
+    return TrainedModel(save_model(directory, model), len(links), len(valid), trained.report, quality)
 
 
 def evaluate_model(
