@@ -145,6 +145,15 @@ class Deciding:
             Decision(pair, market.edge(pair) if market.is_matched(pair) else None) for pair in market.reported
         ]
 
+    def known_pairs(self, nodes: Iterable[int]) -> list[tuple[int, int]]:
+        """(node, partner) of all pairs of these nodes that the store holds."""
+        return [
+            (node, partner)
+            for node in nodes
+            for _, value in self._store.scan(tables.SCORED + node_key(node))
+            for partner, _, _ in _EDGE.iter_unpack(value)
+        ]
+
     def partners(self, node: int, own: str, other: str) -> list[int]:
         """With whom the entity is aligned in the other source."""
         return list(_Market(self._store, []).partners(_Side(node, own, other)))

@@ -1,0 +1,80 @@
+"""Any batches, any pauses, any crash: the records are those of an undisturbed run over the same log."""
+
+import random
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks.catalogues import train_small
+from benchmarks.chaos import Chaos
+from stream.aligner import Aligner
+from stream.events import Cause, Message
+from stream.interface import Batch
+from stream.mapping import make_decoder
+
+Records = dict[bytes, object]
+DECODE = make_decoder({}, "entities", "links")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("checkpoint")
+    train_small(directory)
+    return directory
+
+
+def log(seed: int, count: int) -> list[Message]:
+    messages: list[Message] = []
+    offsets = {"entities": 0, "links": 0}
+    for made in islice(Chaos(seed), count):
+        cause = Cause(made.role, 0, offsets[made.role])
+        messages.append(Message(cause, made.key, made.value, float(len(messages))))
+        offsets[made.role] += 1
+    return messages
+
+
+def fold(records: Records, batch: Batch) -> None:
+    for output in batch.outputs:
+        if output.kind == "alignments" and output.value is None:
+            records.pop(output.key or b"", None)  # what is published again may be gone already
+        elif output.kind == "alignments":
+            records[output.key or b""] = msgspec.json.decode(output.value or b"")
+
+
+def undisturbed(checkpoint: Path, state: Path, messages: Sequence[Message]) -> Records:
+    records: Records = {}
+    aligner = Aligner(state, checkpoint, DECODE)
+    for start in range(0, len(messages), 256):
+        fold(records, aligner.process(messages[start : start + 256]))
+    while aligner.backlog:
+        fold(records, aligner.process([]))
+    aligner.close()
+    return records
+
+
+@pytest.mark.parametrize("seed", [2, 4, 11])
+def test_crashes_and_pauses_end_like_an_undisturbed_run(checkpoint: Path, tmp_path: Path, seed: int) -> None:
+    """Seed 4: a pair that waits to be told that it is no candidate any more. Seed 2: evidence of a link."""
+    chance, messages, records = random.Random(seed), log(seed, 500), Records()
+    aligner, done = Aligner(tmp_path / "two", checkpoint, DECODE), 0
+    while done < len(messages):
+        size = chance.randint(1, 20)
+        batches = [aligner.process(messages[done : done + size])]
+        done += size
+        while aligner.backlog and chance.random() < 0.5:
+            batches.append(aligner.process([]))
+        for batch in batches:
+            fold(records, batch)
+            aligner.published(batch.sequence)
+        if chance.random() < 0.25:
+            aligner._store.close()  # nothing is written any more, as by a kill
+            aligner = Aligner(tmp_path / "two", checkpoint, DECODE)
+            for batch in aligner.pending():
+                fold(records, batch)
+    while aligner.backlog:
+        fold(records, aligner.process([]))
+    aligner.close()
+    assert records == undisturbed(checkpoint, tmp_path / "one", messages)
