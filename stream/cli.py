@@ -17,8 +17,10 @@ from typing import Any
 import click
 import msgspec
 
-from stream.config import Configuration, Settings, describe, load
+from stream.config import Configuration, Settings, describe
 from stream.errors import ConfigError, InvalidInput, SameasError
+from stream.letters_cli import dead_letters
+from stream.options import configured
 
 
 class _ErrorLine(click.ClickException):
@@ -43,24 +45,6 @@ def main() -> None:
     # One thread computes: the same work on two takes longer, and much longer when the machine is busy.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.basicConfig(level=logging.CRITICAL, format="sameas: %(name)s: %(message)s")
-
-
-def configured(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options that change settings, and passes the outcome as `configuration`."""
-
-    @click.option(
-        "--config", "path", type=click.Path(path_type=Path), help="Settings file [default: sameas.toml]"
-    )
-    @click.option(
-        "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; repeatable"
-    )
-    @click.option("--bootstrap", metavar="HOST:PORT", help="Kafka's address: kafka.bootstrap_servers")
-    @functools.wraps(function)
-    def command(path: Path | None, overrides: tuple[str, ...], bootstrap: str | None, **rest: Any) -> None:
-        all_overrides = [*overrides, *([f"kafka.bootstrap_servers={bootstrap}"] if bootstrap else [])]
-        function(configuration=load(path, overrides=all_overrides), **rest)
-
-    return command
 
 
 @main.command()
@@ -201,6 +185,9 @@ def subscribe(configuration: Configuration, as_json: bool, offset: str, **option
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         lines.close()
+
+
+main.add_command(dead_letters)
 
 
 @main.group()

@@ -95,7 +95,7 @@ def plan_retry(settings: Settings, letters: Iterable[DeadLetter]) -> Retry:
     return plan
 
 
-def retry(settings: Settings, plan: Retry) -> int:
+def resend(settings: Settings, plan: Retry) -> int:
     """Produces the original bytes; their number. Raises BrokerError if a message is not delivered."""
     return produce(settings, plan.records)
 

@@ -8,10 +8,12 @@ neither the events nor the training showed. `run_demo` tells the story in its or
 import contextlib
 import heapq
 import json
+import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -77,7 +79,12 @@ def run_demo(*, small: bool, report: Path | None = None) -> Figures:
         settings = load_settings(config, {}, overrides)
 
         say("3  The attention model is trained on those answers.")
-        trained = train(scenario, first, directory / "model", SMALL_TRAINING if small else TRAINING)
+        options = SMALL_TRAINING if small else TRAINING
+        # In a process of its own, so that its memory is free again before the worker starts.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+            trained, training_memory = pool.submit(
+                train, scenario, first, directory / "model", options
+            ).result()
 
         worker = stack.enter_context(worker_process(config, overrides, directory / "worker.log"))
         listener = Listener(settings)
@@ -95,7 +102,8 @@ def run_demo(*, small: bool, report: Path | None = None) -> Figures:
         alignments = current_alignments(settings)
         say(f"6  The alignment topic holds {len(alignments):,} pairs. {SHOWN} airports with different names:")
         show_alignments(scenario, alignments.values())
-        memory = peak_memory([broker.pid, worker.pid])
+        together = peak_memory([os.getpid(), broker.pid])
+        memory = together + max(training_memory, peak_memory([worker.pid]))  # one after the other
         worker.stop()
 
         # Decisions as the topic shows them; retrieval and ranking as the model had them after training.
@@ -130,8 +138,12 @@ def run_demo(*, small: bool, report: Path | None = None) -> Figures:
 
 def train(
     scenario: Scenario, events: Sequence[EntityEvent], directory: Path, options: TrainingOptions
-) -> TrainedModel:
-    """Trains on the answers of the parts `train` and `valid`, with a progress bar; measures it on `test`."""
+) -> tuple[TrainedModel, float]:
+    """Trains on the answers of the parts `train` and `valid`, with a progress bar; measures it on `test`.
+
+    Returns:
+        The model, and the largest resident size of this process in MiB.
+    """
     torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are far slower
     training, valid = scenario.first_answers("train"), scenario.first_answers("valid")
     with progress() as show:
@@ -153,7 +165,7 @@ def train(
             progress=epoch,
         )
     say(f"   {trained.training_links:,} answers in {trained.report['seconds']:.0f} s.")
-    return trained
+    return trained, peak_memory([os.getpid()])
 
 
 def first_events(sources: Mapping[str, SourceMapping], directory: Path) -> list[EntityEvent]:

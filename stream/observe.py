@@ -4,7 +4,6 @@ import contextlib
 import math
 import os
 import re
-import resource
 import socket
 import subprocess
 import sys
@@ -28,7 +27,6 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 STALL_SECONDS = 60.0  # without any progress a worker is stuck
 POLL_SECONDS = 0.1
-MEBIBYTE = 2**20
 
 EVENTS_METRIC = "sameas_events_total"
 _SAMPLE = re.compile(r"^(\w+)(?:\{([^}]*)\})? (\S+)$", re.M)
@@ -217,16 +215,9 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def peak_memory(pids: Sequence[int]) -> float:
-    """MiB: the sum of the largest resident sizes that this process and these others have had.
-
-    Without /proc (macOS) the largest of the children that have ended stands for all of them.
-    """
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if not Path("/proc/self/status").exists():
-        in_bytes = own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        return in_bytes / MEBIBYTE
+    """MiB: the sum of the largest resident sizes that these processes have had; 0 without /proc (macOS)."""
     kibibytes = 0
-    for pid in (os.getpid(), *pids):
+    for pid in pids:
         with contextlib.suppress(OSError):
             found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
             kibibytes += int(found[1]) if found else 0

@@ -1,0 +1,68 @@
+"""`sameas dead-letters`: what could not be used, on the command line."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from stream.config import Configuration
+from stream.options import configured
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Messages that could not be used: list them, or send them again."""
+
+
+def selected(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that choose dead letters."""
+    for option in (
+        click.option(
+            "--offset", "offsets", type=int, multiple=True, help="Of the original message; repeatable"
+        ),
+        click.option("--topic", "topics", multiple=True, help="Where the message came from; repeatable"),
+        click.option("--reason", "reasons", multiple=True, help="Only those refused for this; repeatable"),
+        configured,
+    ):
+        function = option(function)
+    return function
+
+
+@dead_letters.command("list")
+@selected
+def list_letters(configuration: Configuration, **options: tuple[Any, ...]) -> None:
+    """Print dead letters as JSON Lines, up to the present end of the topic."""
+    from stream.console import tell
+    from stream.dead_letters import Selection, read_dead_letters
+
+    selection = Selection(**{name: frozenset(values) for name, values in options.items()})
+    count = 0
+    for letter in read_dead_letters(configuration.settings, selection):
+        sys.stdout.write(letter.to_json().decode() + "\n")
+        count += 1
+    tell(f"{count:,} dead letters")
+
+
+@dead_letters.command()
+@selected
+@click.option("--execute", is_flag=True, help="Send them; without it only a plan is printed")
+def retry(configuration: Configuration, execute: bool, **options: tuple[Any, ...]) -> None:
+    """Send the original messages to the topics that they came from, after what was wrong is mended.
+
+    A message that is refused again gets a new dead letter.
+    """
+    from stream.console import tell
+    from stream.dead_letters import Selection, plan_retry, read_dead_letters, resend
+
+    settings = configuration.settings
+    selection = Selection(**{name: frozenset(values) for name, values in options.items()})
+    plan = plan_retry(settings, read_dead_letters(settings, selection))
+    for (topic, reason), count in sorted(plan.counts.items()):
+        tell(f"{count:,} to {topic} ({reason})")
+    for obstacle, count in sorted(plan.obstacles.items()):
+        tell(f"{count:,} cannot be sent again: {obstacle}")
+    if not execute:
+        tell(f"{len(plan.records):,} messages would be sent; --execute sends them")
+        return
+    tell(f"{resend(settings, plan):,} messages sent")

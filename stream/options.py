@@ -1,0 +1,28 @@
+"""Options that several commands have."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stream.config import load
+
+
+def configured(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that change settings, and passes the outcome as `configuration`."""
+
+    @click.option(
+        "--config", "path", type=click.Path(path_type=Path), help="Settings file [default: sameas.toml]"
+    )
+    @click.option(
+        "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; repeatable"
+    )
+    @click.option("--bootstrap", metavar="HOST:PORT", help="Kafka's address: kafka.bootstrap_servers")
+    @functools.wraps(function)
+    def command(path: Path | None, overrides: tuple[str, ...], bootstrap: str | None, **rest: Any) -> None:
+        all_overrides = [*overrides, *([f"kafka.bootstrap_servers={bootstrap}"] if bootstrap else [])]
+        function(configuration=load(path, overrides=all_overrides), **rest)
+
+    return command
