@@ -239,6 +239,8 @@ class Aligner:
 
     def _dropped(self, unsure: Iterable[int], found: Sequence[Found]) -> Iterator[ScoredPairs]:
         """Pairs that were candidates before a crash; that they are none any more waited to be said."""
+        if not unsure:
+            return
         table = self._retrieval.table
         candidates = {
             pair
@@ -275,6 +277,10 @@ class Aligner:
     def next_offset(self, topic: str, partition: int) -> int | None:
         """The offset after the last applied one, None if nothing of this partition was applied."""
         return self._inbox.next_offset(topic, partition)
+
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Key and value of every alignment record in force, as last put into an outbox."""
+        return self._records.all()
 
     def close(self) -> None:
         """Writes what is pending and releases the state directory."""

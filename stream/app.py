@@ -28,12 +28,14 @@ from stream.interface import MessageProcessor
 from stream.metrics import Metrics, serve
 from stream.positions import PositionedTransport
 from stream.reading import read_bounds
+from stream.reconcile import Published
 from stream.security import faust_credentials
 from stream.shutdown import Deadline, stop_on_signals
 from stream.topics import ensure_topics, input_specs
 from stream.work import Work
 
 PROGRESS_SECONDS = 5.0
+RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
 MAX_MESSAGE_BYTES = 4_000_000  # what the producer lets through; the broker's own limit decides
 
@@ -101,6 +103,7 @@ class Worker:
         self._partitions = partitions
         self._inputs = [spec.name for spec in input_specs(settings)]
         self._next: dict[TP, int] = {}  # after the last message whose outcome is published
+        self._ends: dict[TP, int] | None = None  # where to reconcile with what others published
         self._role = "starting"
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._background: list[asyncio.Task[None]] = []
@@ -115,6 +118,7 @@ class Worker:
         self._background = [
             asyncio.create_task(self._guarded(self._report_progress())),
             asyncio.create_task(self._guarded(self._drain_backlog())),
+            asyncio.create_task(self._guarded(self._reconcile())),
         ]
         stopped = asyncio.create_task(stop.wait())
         crashed = asyncio.create_task(self.app._crashed.wait())
@@ -193,6 +197,7 @@ class Worker:
         await self._work.publish_pending(self.app.producer.send)
         found = await asyncio.to_thread(read_bounds, self._settings, assigned)
         positions, behind = {}, 0
+        self._ends = {tp: found[TopicPartition(*tp)][1] for tp in assigned}
         for tp in assigned:
             first, end = found[TopicPartition(*tp)]
             applied = await self._work.next_offset(tp.topic, tp.partition)
@@ -245,6 +250,26 @@ class Worker:
                 await self._work.step([], self.app.producer.send)
             else:
                 await asyncio.sleep(max(self._settings.align.linger_ms, 1) / 1000)
+
+    async def _reconcile(self) -> None:
+        """After every assignment, once caught up: somebody else may have published since."""
+        while True:
+            await asyncio.sleep(RECONCILE_SECONDS)
+            ends, work = self._ends, self._work
+            if ends is None or self._role != "active" or work.backlog > 0:
+                continue
+            if any(self._next.get(tp, 0) < end for tp, end in ends.items()):
+                continue
+            published = Published(self._settings, self._partitions[self._settings.topics.alignments])
+            await asyncio.to_thread(published.read)
+            if self._role == "active" and self._ends is ends:
+                written, withdrawn = await work.reconcile(published, self.app.producer.send)
+                self._ends = None if self._ends is ends else self._ends
+                if written or withdrawn:
+                    tell(
+                        f"{self._settings.topics.alignments} was not what this state says: "
+                        f"{written:,} records written, {withdrawn:,} withdrawn"
+                    )
 
     async def _report_progress(self) -> None:
         received, since = 0, time.monotonic()

@@ -3,7 +3,7 @@
 Apart from the aligner itself, so that those who only pass things on need not import the model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -66,6 +66,9 @@ class MessageProcessor(Protocol):
 
     def next_offset(self, topic: str, partition: int) -> int | None:
         """The offset after the last applied one, None if nothing of this partition was applied."""
+
+    def records(self) -> Iterable[tuple[bytes, bytes]]:
+        """Key and value of every alignment record in force."""
 
     def close(self) -> None:
         """Flushes and releases the state directory."""

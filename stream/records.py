@@ -5,7 +5,7 @@ a function of the graph, the links and the model, its date aside, so that every 
 with the same records; an event goes out only where the record changed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -75,6 +75,12 @@ class Records:
             elif old is not None:
                 outputs += self._withdraw(decision.pair, old)
         return outputs
+
+    def all(self) -> Iterator[tuple[bytes, bytes]]:
+        """Key and value of every record."""
+        for _, value in self._store.scan(tables.RECORDS):
+            record = self._decode(value)
+            yield alignment_key(record.subject_id, record.object_id).encode(), value
 
     def _publish(self, kind: EventKind, pair: PairId, record: AlignmentRecord) -> list[Output]:
         value = msgspec.json.encode(record)

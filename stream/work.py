@@ -14,6 +14,7 @@ from stream.errors import BrokerError
 from stream.events import Message
 from stream.interface import Batch, Counts, MessageProcessor, Output
 from stream.metrics import Metrics
+from stream.reconcile import Published
 
 TRUNCATED_BYTES = 100_000  # what is kept of a dead letter that does not fit into a message with its headers
 
@@ -64,6 +65,20 @@ class Work:
                 await self._publish(batch, send)
             await self._publish(await self._call(self._aligner.process, []), send)
             self._pending_published = True
+
+    async def reconcile(self, published: Published, send: Send) -> tuple[int, int]:
+        """Makes the alignment topic what the state says; how many records it wrote and withdrew for that.
+
+        Args:
+            published: the topic, read some time ago; only what came since is read while the work waits.
+        """
+        async with self.lock:
+            await asyncio.to_thread(published.read)
+            outputs = await self._call(lambda: published.differences(self._aligner.records()))
+            for acknowledged in [await self._send(output, send) for output in outputs]:
+                await acknowledged
+        withdrawn = sum(output.value is None for output in outputs)
+        return len(outputs) - withdrawn, withdrawn
 
     async def next_offset(self, topic: str, partition: int) -> int | None:
         """Where the local state stands, after everything that is being processed."""

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -44,7 +44,7 @@ class FakeAligner:
         self._state = (
             json.loads(self._file.read_text())
             if self._file.exists()
-            else {"next": {}, "sequence": 0, "outbox": [], "backlog": 0}
+            else {"next": {}, "sequence": 0, "outbox": [], "records": {}, "backlog": 0}
         )
 
     def _claim(self) -> None:
@@ -84,6 +84,11 @@ class FakeAligner:
         self._state["backlog"] = max(0, self._state["backlog"] + (2 if messages else -1))
         self._state["sequence"] += 1
         self._state["outbox"] = [_to_json(output) for output in outputs]
+        for output in outputs:
+            if output.kind == "alignments" and output.value is None:
+                self._state["records"].pop((output.key or b"").decode(), None)
+            elif output.kind == "alignments":
+                self._state["records"][(output.key or b"").decode()] = (output.value or b"").decode()
         self._store()
         self._maybe_die("store")
         return Batch(self._state["sequence"], outputs, counts, self._state["backlog"])
@@ -96,6 +101,9 @@ class FakeAligner:
     def next_offset(self, topic: str, partition: int) -> int | None:
         offset: int | None = self._state["next"].get(f"{topic}/{partition}")
         return offset
+
+    def records(self) -> Iterable[tuple[bytes, bytes]]:
+        return [(key.encode(), value.encode()) for key, value in self._state["records"].items()]
 
     def close(self) -> None:
         self._lock.unlink()
