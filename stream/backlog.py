@@ -10,7 +10,6 @@ known in memory only: after a restart all of them do. Keys for pairs go when no 
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,6 @@ from index.graph import node_key
 from index.store import Store
 from stream.nodes import NodeTable
 from stream.retrieval import Found, SourcePair
-
-MAX_ARRAYS: Final = 8  # of waiting pairs, before what waits twice is found
 
 
 class Backlog:
@@ -39,14 +36,14 @@ class Backlog:
         self._hubs: dict[int, bytes] = {
             int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.HUBS)
         }
-        # left slot << 32 | right slot, in arrays of which the last is the newest; a pair may come twice
+        # left slot << 32 | right slot, in arrays of which the last is the newest; a pair may stand in several
         self._pairs: dict[SourcePair, list[npt.NDArray[np.int64]]] = {}
         self._flagged: dict[int, None] = {}  # nodes with a key for their pairs
 
     def __len__(self) -> int:
         """Entities that wait for something."""
-        unsure = self.unsure - self.entities.keys()
-        return len(self.entities) + len(self._flagged) + len(self._hubs) + len(unsure)
+        unsure = sum(node not in self.entities for node in self.unsure)
+        return len(self.entities) + len(self._flagged) + len(self._hubs) + unsure
 
     def newest(self, most: int, without: Iterable[int]) -> list[int]:
         """Entities to evaluate now."""
@@ -91,8 +88,9 @@ class Backlog:
             return
         arrays = self._pairs.setdefault(found.sources, [])
         arrays.append(left.astype(np.int64) << 32 | right)
-        if len(arrays) > MAX_ARRAYS:
-            arrays[:] = [np.unique(np.concatenate(arrays))]
+        # as in a log-structured merge tree: arrays of similar size become one, in which a pair stands once
+        while len(arrays) > 1 and len(arrays[-2]) < 2 * len(arrays[-1]):
+            arrays[-2:] = [np.unique(np.concatenate(arrays[-2:]))]
         for node in table.rows["node"][np.unique(left)].tolist():
             if node not in self._flagged:
                 self._flagged[node] = None
@@ -102,8 +100,8 @@ class Backlog:
         """Takes out about `most` pairs, to be scored now."""
         while self._pairs and most > 0:
             sources, arrays = next(reversed(self._pairs.items()))
-            newest = np.unique(arrays.pop())
-            taken, rest = newest[:most], newest[most:]
+            newest = arrays.pop()
+            taken, rest = newest[-most:], newest[:-most]
             most -= len(taken)
             if len(rest):
                 arrays.append(rest)

@@ -15,6 +15,7 @@ from stream.security import client_options
 
 BOUNDS_SECONDS = 10.0
 POLL_MS = 500
+FETCH_WAIT_MS = 20  # the embedded broker answers a fetch only at its end, even when there are records
 
 Bounds = dict[TopicPartition, tuple[int, int]]  # the first offset, and the one after the last
 
@@ -32,6 +33,7 @@ def open_consumer(settings: Settings) -> Iterator[Any]:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
         )
     except (KafkaError, ValueError) as error:
         raise unreachable(settings.kafka, error) from error
