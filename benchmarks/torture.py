@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -150,22 +150,37 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def torture(count: int, seed: int, directory: Path) -> Outcome:
+def torture(count: int, seed: int, directory: Path, only: Sequence[str] | None = None) -> Outcome:
     """Everything.
 
     Args:
-        count: how many times a worker is killed.
+        count: how many times a worker is killed, but for the scenarios' own kills.
         directory: for model, states and logs.
+        only: the names of the scenarios besides the kills; all by default.
 
     Raises:
         SameasError: a worker ended where it must not, or does not get done.
     """
+    from benchmarks.scenarios import SCENARIOS, apache_kafka, broker_restarts
+
     started = time.monotonic()
     checkpoint = directory / "checkpoint"
     train_small(checkpoint)
     run = Torture(checkpoint, directory, seed)
     with embedded_broker() as broker:
-        kills(run, broker.address, count)
+        if count:
+            kills(run, broker.address, count)
+        for name in SCENARIOS if only is None else only:
+            if name in SCENARIOS:
+                with run.scenario(name, broker.address) as (rig, stream):
+                    SCENARIOS[name](run, rig, stream)
+    if only is None or "broker restarts" in only:
+        with apache_kafka(directory / "kafka") as kafka:
+            if kafka is None:
+                tell("broker restarts: skipped, there is no Apache Kafka here")
+            else:
+                with run.scenario("broker restarts", kafka.address) as (rig, stream):
+                    broker_restarts(run, rig, stream, kafka)
     run.outcome.seconds = round(time.monotonic() - started, 1)
     return run.outcome
 
@@ -178,12 +193,13 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="where to write the outcome as well")
     parser.add_argument("--keep", type=Path, help="a directory for states and logs, kept for looking into")
+    parser.add_argument("--only", action="append", help="a scenario besides the kills; repeatable [all]")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
         directory = arguments.keep or Path(scratch)
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            outcome = torture(arguments.n, arguments.seed, directory)
+            outcome = torture(arguments.n, arguments.seed, directory, arguments.only)
         except SameasError as error:
             sys.exit(f"torture: {error}")
     if arguments.json:

@@ -1,0 +1,232 @@
+"""What else can happen to a worker: disks, states, groups and brokers that do what they should not.
+
+Each scenario ends with a worker that drains, and the comparison with the truth; where a state cannot be used,
+the worker has to say so in one line, and the state is rebuilt from the topics.
+"""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.structs import OffsetAndMetadata
+
+from benchmarks.rig import ROOT, Rig
+from benchmarks.torture import Stream, Torture, live_and_die, wait
+from stream.errors import SameasError
+from stream.observe import WorkerProcess
+from stream.security import client_options
+
+EVENTS = 200
+SMALL_FILE = 150_000  # bytes that no file can grow beyond, on a disk that is full
+END_SECONDS = 60.0
+APACHE_KAFKA = ROOT.parent / "shared" / "kafka" / "kafka"
+
+
+def lost_state(torture: Torture, rig: Rig, stream: Stream) -> None:
+    """An empty state directory: everything comes from the topics."""
+    stream.feed(EVENTS)
+    live_and_die(torture, rig, stream)
+    rig.forget()
+    rig.drain()
+
+
+def old_state(torture: Torture, rig: Rig, stream: Stream) -> None:
+    """A backup takes the place of the state, and the group's offsets are reset: everything comes again."""
+    stream.feed(EVENTS)
+    rig.drain()
+    backup = rig.directory / "backup"
+    shutil.copytree(rig.state(), backup)
+    stream.feed(EVENTS)
+    rig.drain()
+    rig.forget()
+    backup.rename(rig.state())
+    reset_offsets(rig)
+    live_and_die(torture, rig, stream)
+    rig.drain()
+
+
+def standby(torture: Torture, rig: Rig, stream: Stream) -> None:
+    """A second worker with a state of its own takes over from a killed one, and hands back."""
+    stream.feed(EVENTS)
+    with rig.worker("one") as one:
+        one.wait_until_ready()
+        with rig.worker("two") as two:
+            wait_for(two, "standing by")
+            one.process.kill()
+            torture.killed("active, with a standby")
+            wait_for(two, "messages behind")
+            stream.feed(EVENTS)
+            with rig.worker("one") as back:
+                wait_for(back, "standing by")
+                stream.feed(EVENTS)
+                two.stop()
+                wait_for(back, "messages behind")
+                back.process.kill()
+                torture.killed("active, taken back")
+    rig.drain("one")
+
+
+def cut_log(torture: Torture, rig: Rig, stream: Stream) -> None:
+    """The store's write-ahead log lacks its end: the state is older than what was published."""
+    stream.feed(EVENTS)
+    live_and_die(torture, rig, stream)
+    log = largest(rig, "log")
+    with log.open("rb+") as file:
+        file.truncate(log.stat().st_size * 2 // 3)
+    stream.feed(EVENTS)
+    usable_or_refused(rig)
+
+
+def flipped_bits(torture: Torture, rig: Rig, stream: Stream) -> None:
+    """A bit is not what was written, in the log and then in a table."""
+    stream.feed(EVENTS)
+    for suffix in ("log", "sst"):
+        live_and_die(torture, rig, stream)
+        rig.open_aligner(rig.state()).close()  # what was in the log is in a table now
+        live_and_die(torture, rig, stream)
+        file = largest(rig, suffix)
+        raw = bytearray(file.read_bytes())
+        raw[torture.chance.randrange(len(raw) // 4, len(raw) * 3 // 4)] ^= 1 << torture.chance.randrange(8)
+        file.write_bytes(raw)
+        usable_or_refused(rig)
+
+
+def full_disk(torture: Torture, rig: Rig, stream: Stream) -> None:
+    """Nothing more can be written: the worker says so and ends, and its successor goes on."""
+    stream.feed(EVENTS)
+    with rig.worker(file_bytes=SMALL_FILE) as worker:
+        expect_refusal(worker, "cannot write")
+    stream.feed(EVENTS)
+    rig.drain()
+
+
+def read_only(torture: Torture, rig: Rig, stream: Stream) -> None:
+    """Not even root can write into /sys."""
+    stream.feed(EVENTS)
+    rig.state("sys").symlink_to("/sys")
+    with rig.worker("sys") as worker:
+        expect_refusal(worker, "give a writable one")
+    rig.drain()
+
+
+SCENARIOS = {
+    "lost state": lost_state,
+    "old state, offsets reset": old_state,
+    "standby": standby,
+    "cut log": cut_log,
+    "flipped bits": flipped_bits,
+    "full disk": full_disk,
+    "read-only state": read_only,
+}
+
+
+def broker_restarts(torture: Torture, rig: Rig, stream: Stream, kafka: "ApacheKafka") -> None:
+    """The broker is stopped and killed under a worker, which is killed as well."""
+    with rig.worker() as worker:
+        worker.wait_until_ready()
+        for kill in (False, True):
+            stream.feed(EVENTS)
+            kafka.restart(kill=kill)
+            stream.feed(EVENTS)
+            if worker.process.poll() is not None:
+                raise SameasError(f"the worker ended with the broker; see {worker.log}")
+        worker.process.kill()
+        torture.killed("after the broker's restarts")
+    live_and_die(torture, rig, stream)
+    rig.drain()
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+class ApacheKafka:
+    """One that is there for development; see its README."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.address = ""
+
+    def start(self) -> None:
+        self.address = json.loads(self._run("start"))["plaintext"]
+
+    def stop(self, *, kill: bool) -> None:
+        self._run("stop", *(["--kill"] if kill else []))
+
+    def restart(self, *, kill: bool) -> None:
+        self.stop(kill=kill)
+        self.start()
+
+    def _run(self, command: str, *flags: str) -> str:
+        line = [sys.executable, str(APACHE_KAFKA), command, "--dir", str(self._directory), *flags]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=90)
+        if done.returncode != 0:
+            raise SameasError(f"Apache Kafka: {command} failed: {done.stderr.strip()}")
+        return done.stdout
+
+
+@contextlib.contextmanager
+def apache_kafka(directory: Path) -> Iterator[ApacheKafka | None]:
+    """None where there is no Apache Kafka, or no Java."""
+    if not APACHE_KAFKA.exists() or shutil.which("java") is None:
+        yield None
+        return
+    kafka = ApacheKafka(directory)
+    kafka.start()
+    try:
+        yield kafka
+    finally:
+        kafka.stop(kill=True)
+
+
+def usable_or_refused(rig: Rig) -> None:
+    """Drains on a damaged state, or sees it refused and drains on a new one. Wrong alignments show later."""
+    with rig.worker() as worker:
+        with contextlib.suppress(SameasError):
+            worker.wait_until_ready()
+        if wait(worker.process, 2.0) is None:
+            worker.stop()
+    if worker.process.returncode != 0:
+        expect_refusal(worker, "delete")
+        rig.forget()
+    rig.drain()
+
+
+def expect_refusal(worker: WorkerProcess, words: str) -> None:
+    """The worker ends with one line about its state directory."""
+    status = wait(worker.process, END_SECONDS)
+    said = worker.log.read_text(errors="replace")
+    lines = [line for line in said.splitlines() if line.startswith("sameas: error: state directory")]
+    if status != 1 or not any(words in line for line in lines) or "Traceback" in said:
+        raise SameasError(f"status {status} instead of a refusal with {words!r}; see {worker.log}")
+
+
+def wait_for(worker: WorkerProcess, words: str) -> None:
+    """Until the worker has said this."""
+    for _ in range(int(END_SECONDS * 10)):
+        if words in worker.log.read_text(errors="replace"):
+            return
+        if wait(worker.process, 0.1) is not None:
+            break
+    raise SameasError(f"the worker did not say {words!r}; see {worker.log}")
+
+
+def reset_offsets(rig: Rig) -> None:
+    """As `kafka-consumer-groups --reset-offsets --to-earliest --execute` does."""
+    kafka, topics = rig.settings.kafka, rig.settings.topics
+    consumer = KafkaConsumer(**client_options(kafka), group_id=kafka.group_id, enable_auto_commit=False)
+    partitions = [TopicPartition(topic, 0) for topic in (topics.entities, topics.links)]
+    consumer.assign(partitions)
+    consumer.commit({tp: OffsetAndMetadata(0, "", -1) for tp in partitions})
+    consumer.close()
+
+
+def largest(rig: Rig, suffix: str) -> Path:
+    files = sorted((rig.state() / "rocksdb").glob(f"*.{suffix}"), key=lambda file: file.stat().st_size)
+    if not files:
+        raise SameasError(f"no .{suffix} in {rig.state()}")
+    return files[-1]
