@@ -61,6 +61,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pending: dict[bytes, bytes | None] = {}
+        self._failed = False  # a write did
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / "LOCK").open("a+")
@@ -111,12 +112,18 @@ class Store:
         """The value, with what is pending; None if there is none."""
         if key in self._pending:
             return self._pending[key]
-        value: bytes | None = self._db.get(key)
+        try:
+            value: bytes | None = self._db.get(key)
+        except Exception as error:  # rocksdict raises bare Exception
+            raise self._unreadable(error) from error
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values in the order of the keys, with what is pending."""
-        values: list[bytes | None] = self._db.get(list(keys)) if keys else []
+        try:
+            values: list[bytes | None] = self._db.get(list(keys)) if keys else []
+        except Exception as error:
+            raise self._unreadable(error) from error
         if self._pending:
             pending = self._pending
             return [pending.get(key, value) for key, value in zip(keys, values, strict=True)]
@@ -127,6 +134,7 @@ class Store:
         first = prefix + start
         changed = sorted(key for key in self._pending if key.startswith(prefix) and key >= first)
         position = 0
+        key = first
         for key, value in self._db.items(from_key=first):
             if not key.startswith(prefix):
                 break
@@ -137,10 +145,29 @@ class Store:
                 position += 1
             if key not in self._pending:
                 yield key, value
+        else:
+            self._check_end(key)
         for key in changed[position:]:
             own = self._pending[key]
             if own is not None:
                 yield key, own
+
+    def _check_end(self, last: bytes) -> None:
+        """Items simply end where a block cannot be read; the iterator's status tells that from the end."""
+        iterator = self._db.iter()
+        try:
+            iterator.seek(last)
+            while iterator.valid():
+                iterator.next()
+            iterator.status()
+        except Exception as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"state directory {self.path}: cannot read: {error}; "
+            "repair the disk, or delete the directory to rebuild it from the topics"
+        )
 
     def put(self, key: bytes, value: bytes) -> None:
         """Writes with the next commit."""
@@ -163,6 +190,7 @@ class Store:
         try:
             self._db.write(batch, self._synced)
         except Exception as error:  # rocksdict raises bare Exception
+            self._failed = True
             raise StoreError(f"state directory {self.path}: cannot write: {error}") from error
         self._pending = {}
 
@@ -177,8 +205,13 @@ class Store:
     def close(self) -> None:
         """Forgets what is pending, closes the files and releases the lock."""
         self._pending = {}
-        self._db.close()
-        self._lock.close()
+        try:
+            self._db.close()
+        except Exception as error:  # rocksdict raises bare Exception
+            if not self._failed:  # else it was told already
+                raise StoreError(f"state directory {self.path}: cannot write: {error}") from error
+        finally:
+            self._lock.close()
 
     def __enter__(self) -> "Store":
         return self

@@ -91,10 +91,12 @@ class Aligner:
             self._threshold = threshold
             self._one_to_one = one_to_one
             self._load()
-        except BaseException:
+            self._sequence = max((batch.sequence for batch in self.pending()), default=0)
+        except BaseException as error:
             self._store.close()
+            if isinstance(error, StoreError):
+                raise StateError(str(error)) from error
             raise
-        self._sequence = max((batch.sequence for batch in self.pending()), default=0)
 
     def _load(self) -> None:
         """Everything that is in memory, from the store."""
@@ -166,6 +168,8 @@ class Aligner:
             return self._process(messages)
         except StateError:
             raise
+        except StoreError as error:  # not the message's fault
+            raise StateError(str(error)) from error
         except Exception as error:
             if not messages:
                 raise

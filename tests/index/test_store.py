@@ -64,6 +64,27 @@ def test_a_corrupt_store_is_refused(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
+def test_a_flipped_bit_is_never_the_end_of_a_scan(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for number in range(5_000):
+            store.put(b"e%08d" % number, os.urandom(50))
+        store.commit()
+    with Store(tmp_path):
+        pass  # what was in the log is in a table now
+    table = max((tmp_path / "rocksdb").glob("*.sst"), key=lambda file: file.stat().st_size)
+    raw = bytearray(table.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    table.write_bytes(raw)
+    with Store(tmp_path) as store:
+        for read in (
+            lambda: list(store.scan(b"e")),
+            lambda: store.get_many([b"e%08d" % number for number in range(5_000)]),
+            lambda: [store.get(b"e%08d" % number) for number in range(5_000)],
+        ):
+            with pytest.raises(StoreError, match=r"cannot read: .*delete the directory"):
+                read()
+
+
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     with pytest.raises(StoreError, match="give a writable one"):
