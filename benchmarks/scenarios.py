@@ -15,7 +15,7 @@ from pathlib import Path
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from benchmarks.rig import ROOT, Rig
+from benchmarks.rig import ROOT, Rig, behind
 from benchmarks.torture import Stream, Torture, live_and_die, wait
 from stream.errors import SameasError
 from stream.observe import WorkerProcess
@@ -73,8 +73,7 @@ def standby(torture: Torture, rig: Rig, stream: Stream) -> None:
 
 def cut_log(torture: Torture, rig: Rig, stream: Stream) -> None:
     """The store's write-ahead log lacks its end: the state is older than what was published."""
-    stream.feed(EVENTS)
-    live_and_die(torture, rig, stream)
+    work_and_die(torture, rig, stream)
     log = largest(rig, "log")
     with log.open("rb+") as file:
         file.truncate(log.stat().st_size * 2 // 3)
@@ -84,14 +83,14 @@ def cut_log(torture: Torture, rig: Rig, stream: Stream) -> None:
 
 def flipped_bits(torture: Torture, rig: Rig, stream: Stream) -> None:
     """A bit is not what was written, in the log and then in a table."""
-    stream.feed(EVENTS)
     for suffix in ("log", "sst"):
-        live_and_die(torture, rig, stream)
-        rig.open_aligner(rig.state()).close()  # what was in the log is in a table now
-        live_and_die(torture, rig, stream)
+        work_and_die(torture, rig, stream)
+        if suffix == "sst":
+            rig.open_aligner(rig.state()).close()  # what was in the log is in a table now
         file = largest(rig, suffix)
         raw = bytearray(file.read_bytes())
-        raw[torture.chance.randrange(len(raw) // 4, len(raw) * 3 // 4)] ^= 1 << torture.chance.randrange(8)
+        place = torture.chance.randrange(len(raw) // 4, len(raw) * 3 // 4)
+        raw[place] ^= 1 << torture.chance.randrange(8)
         file.write_bytes(raw)
         usable_or_refused(rig)
 
@@ -181,6 +180,15 @@ def apache_kafka(directory: Path) -> Iterator[ApacheKafka | None]:
         yield kafka
     finally:
         kafka.stop(kill=True)
+
+
+def work_and_die(torture: Torture, rig: Rig, stream: Stream) -> None:
+    """A worker that is killed when it has done and published everything."""
+    stream.feed(EVENTS)
+    with rig.worker() as worker:
+        worker.wait_until_ready()
+        worker.wait_until_done(behind(worker.log))
+    torture.killed("all done")
 
 
 def usable_or_refused(rig: Rig) -> None:
