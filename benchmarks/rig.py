@@ -34,6 +34,7 @@ from stream.topics import ensure_topics
 SESSION_SECONDS = 3.0  # how long a killed worker keeps its place in the group
 BATCH = 20  # messages; small, so that there is much to be killed between
 DRAIN_ATTEMPTS = 3
+SAY_SECONDS = 60.0
 ROLES = ("entities", "links", "alignments", "alignment_events", "dead_letters")
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -165,6 +166,7 @@ class Rig:
             with self.worker(name) as worker:
                 worker.wait_until_ready()
                 worker.wait_until_done(behind(worker.log))
+                wait_for(worker, "what this state says")  # also what only a predecessor published
                 worker.stop()
             aligner = self.open_aligner(self.state(name))
             try:
@@ -238,6 +240,17 @@ class Rig:
 
     def _bounds(self) -> dict[TopicPartition, tuple[int, int]]:
         return read_bounds(self.settings, [(topic, 0) for topic in self._inputs])
+
+
+def wait_for(worker: WorkerProcess, words: str) -> None:
+    """Until the worker has said this. Raises SameasError if it does not in time."""
+    for _ in range(int(SAY_SECONDS * 10)):
+        if words in worker.log.read_text(errors="replace"):
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(0.1)
+            break
+    raise SameasError(f"the worker did not say {words!r}; see {worker.log}")
 
 
 def behind(log: Path) -> int:

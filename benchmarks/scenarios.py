@@ -15,7 +15,7 @@ from pathlib import Path
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from benchmarks.rig import ROOT, Rig, behind
+from benchmarks.rig import ROOT, Rig, behind, wait_for
 from benchmarks.torture import Stream, Torture, live_and_die, wait
 from stream.errors import SameasError
 from stream.observe import WorkerProcess
@@ -211,16 +211,6 @@ def expect_refusal(worker: WorkerProcess, words: str) -> None:
     lines = [line for line in said.splitlines() if line.startswith("sameas: error: state directory")]
     if status != 1 or not any(words in line for line in lines) or "Traceback" in said:
         raise SameasError(f"status {status} instead of a refusal with {words!r}; see {worker.log}")
-
-
-def wait_for(worker: WorkerProcess, words: str) -> None:
-    """Until the worker has said this."""
-    for _ in range(int(END_SECONDS * 10)):
-        if words in worker.log.read_text(errors="replace"):
-            return
-        if wait(worker.process, 0.1) is not None:
-            break
-    raise SameasError(f"the worker did not say {words!r}; see {worker.log}")
 
 
 def reset_offsets(rig: Rig) -> None:

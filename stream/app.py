@@ -270,6 +270,8 @@ class Worker:
                         f"{self._settings.topics.alignments} was not what this state says: "
                         f"{written:,} records written, {withdrawn:,} withdrawn"
                     )
+                else:
+                    tell(f"{self._settings.topics.alignments} is what this state says")
 
     async def _report_progress(self) -> None:
         received, since = 0, time.monotonic()
