@@ -19,7 +19,10 @@ from index.candidates import Pairs
 from index.graph import node_key
 from index.store import Store
 from stream.nodes import NodeTable
-from stream.retrieval import Found, SourcePair
+from stream.retrieval import Found, SourcePair, sorted_distinct
+
+# Arrays of waiting pairs before it is looked for pairs that stand twice: while messages come, and in quiet.
+MAX_ARRAYS, FEW_ARRAYS = 128, 16
 
 
 class Backlog:
@@ -88,9 +91,8 @@ class Backlog:
             return
         arrays = self._pairs.setdefault(found.sources, [])
         arrays.append(left.astype(np.int64) << 32 | right)
-        # as in a log-structured merge tree: arrays of similar size become one, in which a pair stands once
-        while len(arrays) > 1 and len(arrays[-2]) < 2 * len(arrays[-1]):
-            arrays[-2:] = [np.unique(np.concatenate(arrays[-2:]))]
+        if len(arrays) > MAX_ARRAYS:
+            arrays[:] = [sorted_distinct(arrays)]
         for node in table.rows["node"][np.unique(left)].tolist():
             if node not in self._flagged:
                 self._flagged[node] = None
@@ -100,6 +102,8 @@ class Backlog:
         """Takes out about `most` pairs, to be scored now."""
         while self._pairs and most > 0:
             sources, arrays = next(reversed(self._pairs.items()))
+            if len(arrays) > FEW_ARRAYS and most >= len(arrays[-1]):
+                arrays[:] = [sorted_distinct(arrays)]
             newest = arrays.pop()
             taken, rest = newest[-most:], newest[:-most]
             most -= len(taken)
