@@ -203,9 +203,9 @@ class Aligner:
         unsure = backlog.unsure.intersection(nodes)
         forced = {*received.after, *unsure}
         found: list[Found] = []
-        for first in range(0, len(nodes), EVALUATION_CHUNK):  # those that changed come first
+        for first in range(0, len(nodes), EVALUATION_CHUNK):
             chunk = nodes[first : first + EVALUATION_CHUNK]
-            changed = received.after if first == 0 else {}
+            changed = {node: received.after[node] for node in chunk if node in received.after}
             some, stale, hubs = self._retrieval.evaluate(chunk, changed, forced.intersection(chunk))
             found += some
             backlog.evaluated(chunk)
