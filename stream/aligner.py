@@ -46,7 +46,7 @@ IDLE_PAIRS = 2048  # waiting pairs that it scores
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
 SNAPSHOT = "lists"  # directory in the state
-BACKLOG_SHARE = 8  # with messages, one waiting pair is scored for so many that the messages changed
+BACKLOG_SHARE = 16  # with messages, one waiting pair is scored for so many that the messages changed
 
 _log = logging.getLogger("sameas")
 

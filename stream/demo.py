@@ -44,8 +44,8 @@ from stream.progress import progress
 from stream.subscribe import current_alignments
 
 BAR_CHARS = 24
-CANDIDATES = 5  # in each view; positions are telling, and a demo should be quick
-TRAINING = TrainingOptions(visits=300_000)
+CANDIDATES = 3  # in each view; positions are telling, and a demo should be quick
+TRAINING = TrainingOptions(visits=200_000, max_pairs=30_000, max_valid_pairs=8_000)
 SMALL_TRAINING = TrainingOptions(visits=50_000)
 CHANGES_PER_SECOND = 60  # in the second act: a busy catalogue, not a bulk load
 
