@@ -129,18 +129,24 @@ class VectorIndex:
         """
         nearest, reached = [_NO_HITS], [_NO_HITS]
         rows = (self._codes() ^ _SIGN).view(np.int8)
+        # one pair of buffers: megabytes taken anew for every block, between what is kept, would leave holes
+        products = torch.empty(QUERY_BLOCK * ROW_BLOCK, dtype=torch.int32)
+        masks = torch.empty(QUERY_BLOCK * ROW_BLOCK, dtype=torch.bool)
         for first in range(0, len(queries) if len(self) else 0, QUERY_BLOCK):
             block = queries[first : first + QUERY_BLOCK]
             candidates = [_NO_HITS]
             for start in range(0, len(rows), ROW_BLOCK):
                 part = rows[start : start + ROW_BLOCK]
-                sims = torch._int_mm(torch.from_numpy(block), torch.from_numpy(part).T)
-                bounds = torch.from_numpy(self._bounds[start : start + len(part)])
-                reached.append(self._hits(sims, sims >= bounds, first, start))
+                shape = (len(block), len(part))
+                sims = products[: len(block) * len(part)].view(shape)
+                mask = masks[: len(block) * len(part)].view(shape)
+                torch._int_mm(torch.from_numpy(block), torch.from_numpy(part).T, out=sims)
+                torch.ge(sims, torch.from_numpy(self._bounds[start : start + len(part)]), out=mask)
+                reached.append(self._hits(sims, mask, first, start))
                 # whoever is below the k best of this block is below the k best of all
                 best_k = torch.topk(sims, min(k, len(part)), dim=1, sorted=True).values
-                least = best_k[:, -1:].clamp(min=floor)
-                candidates.append(self._hits(sims, sims >= least, 0, start))
+                torch.ge(sims, best_k[:, -1:].clamp(min=floor), out=mask)
+                candidates.append(self._hits(sims, mask, 0, start))
             found = best(_joined(candidates), k, order)
             nearest.append(found._replace(query=found.query + first))
         return _joined(nearest), _joined(reached)

@@ -41,8 +41,8 @@ from stream.records import Records
 from stream.retrieval import VIEWS, Found, Retrieval
 from stream.scoring import Scoring
 
-IDLE_EVALUATIONS = 256  # entities that a call without messages evaluates again
-IDLE_PAIRS = 2048  # waiting pairs that it scores
+IDLE_EVALUATIONS = 512  # entities that a call without messages evaluates again
+IDLE_PAIRS = 4096  # waiting pairs that it scores
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
 SNAPSHOT = "lists"  # directory in the state
@@ -225,7 +225,10 @@ class Aligner:
             direct, indirect = self._retrieval.split(part, received.after)
             due.append(direct)
             backlog.score(indirect, self._retrieval.table)
-        share = sum(len(part.pairs.left) for part in due) // BACKLOG_SHARE if messages else IDLE_PAIRS
+        # and in quiet, pairs wait for the entities that would only make them stale again
+        share = IDLE_PAIRS if not waiting else 0
+        if messages:
+            share = sum(len(part.pairs.left) for part in due) // BACKLOG_SHARE
         due.extend(backlog.scored(share))
 
         # also where an entity only looks different: a linked pair need not be a candidate to have evidence
