@@ -65,9 +65,11 @@ def test_percentiles(share: float, expected: float) -> None:
     assert percentile([7.0], share) == 7.0
 
 
-def test_memory_of_this_process_is_counted() -> None:
-    assert 10 < peak_memory([]) < 100_000
-    assert peak_memory([2**22 + 1]) == peak_memory([])  # a process that has ended counts nothing
+def test_the_memory_of_processes_is_added_up() -> None:
+    one = peak_memory([os.getpid()])
+    assert 10 < one < 100_000
+    assert peak_memory([os.getpid(), os.getpid()]) == pytest.approx(2 * one, rel=0.1)
+    assert peak_memory([]) == 0
 
 
 def test_an_act_counts_what_was_heard() -> None:
