@@ -261,7 +261,12 @@ class Worker:
             if any(self._next.get(tp, 0) < end for tp, end in ends.items()):
                 continue
             published = Published(self._settings, self._partitions[self._settings.topics.alignments])
-            await asyncio.to_thread(published.read)
+            try:
+                await asyncio.to_thread(published.read)
+            except BrokerError as error:  # it may be restarting; whoever needs it to go on will say so
+                tell(f"{self._settings.topics.alignments} is compared later: {error}")
+                await asyncio.sleep(PROGRESS_SECONDS)
+                continue
             if self._role == "active" and self._ends is ends:
                 written, withdrawn = await work.reconcile(published, self.app.producer.send)
                 self._ends = None if self._ends is ends else self._ends

@@ -12,7 +12,7 @@ from benchmarks.fuzz import GROWTH_BOUND, fuzz
 def test_hostile_messages_are_all_accounted_for(tmp_path: Path) -> None:
     train_small(tmp_path / "checkpoint")
     report = fuzz(
-        3_000, seed=3, checkpoint=tmp_path / "checkpoint", state=tmp_path / "state", relations=5_000
+        1_500, seed=3, checkpoint=tmp_path / "checkpoint", state=tmp_path / "state", relations=2_000
     )
     assert report.counts.received == 1_500
     assert report.accounted, report

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.store import Store
-from stream.deciding import DIFFERENT, NONE, SAME, Deciding, Edge, PairId
+from stream.deciding import DIFFERENT, NONE, SAME, Deciding, Edge, PairId, ScoredPairs
 
 THRESHOLD = 0.5
 PAIR = st.builds(PairId, st.integers(1, 5), st.integers(11, 15), st.just("a"), st.just("b")) | st.builds(
@@ -31,6 +32,19 @@ def greedy(edges: dict[PairId, Edge], one_to_one: bool) -> set[PairId]:
     return chosen
 
 
+def scored(scores: dict[PairId, float]) -> list[ScoredPairs]:
+    return [
+        ScoredPairs(
+            pair.left_source,
+            pair.right_source,
+            np.array([pair.left], np.uint64),
+            np.array([pair.right], np.uint64),
+            np.array([score]),
+        )
+        for pair, score in scores.items()
+    ]
+
+
 @pytest.mark.parametrize("one_to_one", [True, False])
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(STEP, max_size=8))
@@ -42,7 +56,7 @@ def test_any_history_gives_the_greedy_matching(
         edges: dict[PairId, Edge] = {}
         aligned: dict[PairId, Edge] = {}
         for scores, verdicts in steps:
-            for decision in deciding.decide(scores.items(), verdicts.items()):
+            for decision in deciding.decide(scored(scores), verdicts.items()):
                 aligned.pop(decision.pair, None)
                 if decision.edge is not None:
                     aligned[decision.pair] = decision.edge
@@ -61,9 +75,9 @@ def test_a_displaced_partner_takes_its_next_best_and_so_on(tmp_path: Path) -> No
 
     with Store(tmp_path) as store:
         deciding = Deciding(store, THRESHOLD, one_to_one=True)
-        deciding.decide([(pair(1, 11), 0.8), (pair(2, 11), 0.7), (pair(2, 12), 0.6), (pair(3, 12), 0.55)], [])
+        deciding.decide(scored({pair(1, 11): 0.8, pair(2, 11): 0.7, pair(2, 12): 0.6, pair(3, 12): 0.55}), [])
         assert [deciding.partners(node, "a", "b") for node in (1, 2, 3)] == [[11], [12], []]
-        deciding.decide([(pair(1, 11), 0.0)], [])
+        deciding.decide(scored({pair(1, 11): 0.0}), [])
         assert [deciding.partners(node, "a", "b") for node in (1, 2, 3)] == [[], [11], [12]]
         deciding.decide([], [(pair(3, 11), SAME)])
         assert [deciding.partners(node, "a", "b") for node in (1, 2, 3)] == [[], [12], [11]]
