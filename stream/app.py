@@ -67,9 +67,8 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
         if not waiting.done():
             tell("stopped before it was ready")
             sys.stdout.flush()
-            os._exit(
-                0
-            )  # a thread may be inside a library that cannot be interrupted; nothing was consumed yet
+            # a thread may be inside a library that cannot be interrupted; nothing was consumed yet
+            os._exit(0)
         stopped.cancel()
         return waiting.result()
 
@@ -89,6 +88,10 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
         deadline.start()
         await worker.stop()
         thread.shutdown()
+    # All is committed and closed; a thread that still asks the broker something must not hold up the end.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 class Worker:
