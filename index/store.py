@@ -198,10 +198,6 @@ class Store:
         """Forgets everything pending."""
         self._pending = {}
 
-    def size_bytes(self) -> int:
-        """Bytes of the store's files on disk."""
-        return sum(file.stat().st_size for file in (self.path / "rocksdb").iterdir() if file.is_file())
-
     def close(self) -> None:
         """Forgets what is pending, closes the files and releases the lock."""
         self._pending = {}

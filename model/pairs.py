@@ -13,9 +13,10 @@ import torch
 
 from model.encoder import OWN
 from model.items import RARITY_BITS
+from model.sampling import SAMPLE
 from model.vectors import DIM, I8, UNIT
 
-NEIGHBOURS = 12
+NEIGHBOURS = SAMPLE
 SLOTS = OWN + NEIGHBOURS
 RARITY_FEATURES = 3
 

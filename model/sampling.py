@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.graph import Nodes, edge_hash
+from index.graph import HEAD_EDGES, Nodes, edge_hash
 
-SAMPLE: Final = 12
+SAMPLE: Final = HEAD_EDGES  # a head holds what any draw can take
 
 
 class Sample(NamedTuple):

@@ -35,7 +35,7 @@ from stream.deciding import Deciding, ScoredPairs
 from stream.errors import InvalidInput, ModelError, StateError
 from stream.events import Cause, Message
 from stream.inbox import NO_POISON, Inbox
-from stream.interface import Batch, Counts, Decoder, LinkChange, Output
+from stream.interface import Batch, Counts, Decoder
 from stream.links import LinkStore
 from stream.records import Records
 from stream.retrieval import VIEWS, Found, Retrieval
@@ -311,6 +311,3 @@ def candidate_options(model: Model) -> CandidateOptions:
             "train it again with `sameas train`"
         )
     return CandidateOptions(int(model.options["k"]), tuple(model.options["floors"]))
-
-
-__all__ = ["Aligner", "Batch", "Counts", "Decoder", "LinkChange", "Output"]

@@ -158,11 +158,6 @@ class Deciding:
         """With whom the entity is aligned in the other source."""
         return list(_Market(self._store, []).partners(_Side(node, own, other)))
 
-    def aligned(self, pairs: Sequence[PairId]) -> list[Edge | None]:
-        """What the alignment of each pair rests on, None for pairs that are not aligned."""
-        market = _Market(self._store, pairs)
-        return [market.edge(pair) if market.is_matched(pair) else None for pair in pairs]
-
 
 class _Market:
     """The edges and the matching around some pairs, read as needed and written back once."""

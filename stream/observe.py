@@ -134,7 +134,6 @@ def worker_process(config: Path, overrides: Sequence[str], log: Path) -> Iterato
     command = [sys.executable, "-m", "stream.cli", "run", "--config", str(config)]
     command += [word for setting in settings for word in ("--set", setting)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SAMEAS_")}
-    environment.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each other are far slower
     with log.open("wb") as file:
         process = subprocess.Popen(
             command,

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from index.candidates import CandidateOptions, CandidatePairs, Change, Mask, Pairs, Touched
+from index.candidates import NOBODY, CandidateOptions, CandidatePairs, Change, Mask, Pairs, Touched
 from index.graph import Entity, GraphStore, Nodes, relation_of
 from index.vectors import Slots
 from model.encoder import Encoder
@@ -20,7 +20,7 @@ from model.neighbourhood import neighbourhood
 from model.sampling import SAMPLE, Sample, draw
 from model.vectors import DIM
 from stream.events import Upsert
-from stream.nodes import NOBODY, NodeTable, as_words, digest
+from stream.nodes import NodeTable, as_words, digest
 
 VIEWS: Final = ("name", "values", "neighbourhood")
 RESTORE_CHUNK: Final = 4096

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.candidates import Pairs
+from index.candidates import NOBODY, Pairs
 from index.graph import Nodes
 from index.vectors import Slots
 from model.dense import DenseScorer
@@ -15,7 +15,7 @@ from model.pairs import PairInputs, Side, with_degree
 from model.sampling import SAMPLE
 from model.vectors import DIM
 from stream.deciding import ScoredPairs
-from stream.nodes import NOBODY, NodeTable
+from stream.nodes import NodeTable
 from stream.retrieval import Found, Retrieval, SourcePair
 
 SCORE_CHUNK: Final = 2048  # pairs gathered at once: about 40 MB
