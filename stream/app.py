@@ -37,6 +37,7 @@ from stream.work import Work
 PROGRESS_SECONDS = 5.0
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
+LEAVE_SECONDS = 3.0  # what Faust gets to commit offsets and to leave the group: both only spare others time
 MAX_MESSAGE_BYTES = 4_000_000  # what the producer lets through; the broker's own limit decides
 
 OpenAligner = Callable[[], MessageProcessor]
@@ -142,8 +143,11 @@ class Worker:
             await asyncio.wait_for(self._work.lock.acquire(), FINISH_SECONDS)
         except TimeoutError:
             tell("the batch in flight is not finished; it will be done again")
-        await self.app.stop()
-        await self._work.close()
+        await self._work.close()  # from here on nothing can be lost
+        leaving = asyncio.create_task(self.app.stop())
+        await asyncio.wait([leaving], timeout=LEAVE_SECONDS)
+        if not leaving.done():
+            tell("the broker does not answer; the group will notice by itself that this worker is gone")
         totals = self._work.totals
         tell(
             f"stopped; received {totals.received} = applied {totals.applied} + stale {totals.stale} "

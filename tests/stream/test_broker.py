@@ -17,8 +17,8 @@ from stream.config import KafkaSettings
 from stream.errors import BrokerError
 
 
-def reach(address: str, **more: Any) -> None:
-    check_reachable(KafkaSettings(bootstrap_servers=address, connect_timeout_seconds=2.0, **more))
+def reach(address: str, seconds: float = 2.0, **more: Any) -> None:
+    check_reachable(KafkaSettings(bootstrap_servers=address, connect_timeout_seconds=seconds, **more))
 
 
 def test_it_answers_and_ends_with_the_block() -> None:
@@ -83,6 +83,7 @@ def test_wrong_password_and_unknown_ca(apache_kafka: dict[str, str]) -> None:
     user: dict[str, Any] = {"sasl_mechanism": "SCRAM-SHA-256", "sasl_plain_username": "admin"}
     reach(
         apache_kafka["tls"],
+        seconds=5.0,  # the first login of a Java process takes its time
         security_protocol="SASL_SSL",
         ssl_cafile=Path(apache_kafka["ca"]),
         sasl_plain_password=Secret("admin-secret"),
@@ -93,6 +94,7 @@ def test_wrong_password_and_unknown_ca(apache_kafka: dict[str, str]) -> None:
     ):
         reach(
             apache_kafka["sasl"],
+            seconds=5.0,  # the first login of a Java process takes its time
             security_protocol="SASL_PLAINTEXT",
             sasl_plain_password=Secret("wrong"),
             **user,
@@ -100,6 +102,7 @@ def test_wrong_password_and_unknown_ca(apache_kafka: dict[str, str]) -> None:
     with pytest.raises(BrokerError, match=r"check kafka\.security_protocol and ssl_cafile"):
         reach(
             apache_kafka["tls"],
+            seconds=5.0,  # the first login of a Java process takes its time
             security_protocol="SASL_SSL",
             sasl_plain_password=Secret("admin-secret"),
             **user,
