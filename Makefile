@@ -5,6 +5,7 @@
 #   make check                          formatting, lint, types, compose file: what CI checks
 #   make torture [N=40] [SEED=0] [JSON=FILE]   kills workers in every way: nothing lost, nothing invented?
 #   make fuzz [N=100000] [SEED=0]       hostile messages: each accounted for, memory bounded?
+#   make quality DATA=DIR [DATASET=NAME] [MODEL=NAME] [SEEDS=3] [TEST_LINKS=FILE] [JSON=FILE]   how good is the model?
 #   make clean                          removes the virtual environment and caches
 #
 # pip takes its index and proxy from its own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf). On Linux,
@@ -21,12 +22,17 @@ ARGS ?=
 N ?=
 SEED ?=
 JSON ?=
+DATA ?= ../shared/data
+DATASET ?=
+MODEL ?=
+SEEDS ?=
+TEST_LINKS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture fuzz check install clean
+.PHONY: help demo test torture fuzz quality check install clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -42,6 +48,11 @@ torture: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m benchmarks.fuzz $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
+
+quality: $(STAMP)
+	$(BIN)/python -m benchmarks.quality --data "$(DATA)" $(addprefix --dataset ,$(DATASET)) \
+		$(if $(MODEL),--model "$(MODEL)") $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(TEST_LINKS),--test-links "$(TEST_LINKS)") $(if $(JSON),--json "$(JSON)")
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -117,6 +117,8 @@ class DenseScorer:
         one = torch.ones_like(empty)
         left = torch.cat([embedded[:CHUNK] * self._key_signs, empty[:CHUNK], one[:CHUNK]], dim=2)
         right = torch.cat([embedded[CHUNK:], one[CHUNK:], empty[CHUNK:]], dim=2)
+        if not self._net.options.cross_attention:
+            return torch.bmm(left[:, :, -2:], right[:, :, -2:].mT).clamp_(_NEVER).exp2_()
         logits = torch.bmm(left, right.mT)
         weights, n = self._weights[shape], shape.own
         logits.addcmul_(pairs.own, weights.own).addcmul_(pairs.equal, weights.equal)

@@ -49,6 +49,9 @@ class NetworkOptions:
     item_dim: int = 24
     head: int = 64
     bins: int = 8  # of each context feature
+    cross_attention: bool = True  # False: a slot is compared with the mean of the other side's
+    self_attention: bool = True  # False: all slots of a block count the same
+    features: bool = True  # False: the classifier does not see the context
 
     def to_json(self) -> dict[str, int]:
         """As JSON-ready values."""
@@ -87,13 +90,16 @@ class AlignmentNetwork(nn.Module):
     def forward(self, graph: "PairGraph") -> torch.Tensor:
         """Uncalibrated logits (P,)."""
         edge, key = graph.edges, self._forget(graph.key)
-        embedded = self.key_attention(key)
-        logits = (
-            self.own[edge.block] * edge.own
-            + self.neighbourhood * edge.neighbourhood
-            + self.equal[edge.block] * edge.equal
-            + dgl.ops.u_dot_v(graph.attends, embedded * self.key_signs, embedded).squeeze(-1)
-        ).clamp(max=MAX_LOGIT)
+        if self.options.cross_attention:
+            embedded = self.key_attention(key)
+            logits = (
+                self.own[edge.block] * edge.own
+                + self.neighbourhood * edge.neighbourhood
+                + self.equal[edge.block] * edge.equal
+                + dgl.ops.u_dot_v(graph.attends, embedded * self.key_signs, embedded).squeeze(-1)
+            ).clamp(max=MAX_LOGIT)
+        else:
+            logits = torch.zeros_like(edge.own)
         agreement = torch.stack([edge.own, edge.neighbourhood, edge.equal, torch.ones_like(edge.own)], dim=1)
 
         null = self.null_logits(key, self.null[graph.block])
@@ -120,6 +126,8 @@ class AlignmentNetwork(nn.Module):
 
     def null_logits(self, key: torch.Tensor, null: torch.Tensor) -> torch.Tensor:
         """The logit of 'no partner' for slots with these keys."""
+        if not self.options.cross_attention:
+            return torch.full(key.shape, -MAX_LOGIT)
         logits: torch.Tensor = null + self.key_null(key).squeeze(-1)
         return logits.clamp(-MAX_LOGIT, MAX_LOGIT)
 
@@ -129,7 +137,8 @@ class AlignmentNetwork(nn.Module):
         """o_i (..., item_dim) and the logit of beta_i (..., 1) for slots of one block."""
         hidden = torch.addcmul(self.key_bias(key), self.item_in[block](features), self.key_scale(key))
         out = self.item_out[block](torch.relu(hidden))
-        return out, self.gate[block](out).clamp(-MAX_LOGIT, MAX_LOGIT)
+        gate = self.gate[block](out).clamp(-MAX_LOGIT, MAX_LOGIT)
+        return out, gate if self.options.self_attention else torch.zeros_like(gate)
 
     def classify(self, left: torch.Tensor, right: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Both sides' pooled slots and the context to logits (P,)."""
@@ -141,7 +150,8 @@ class AlignmentNetwork(nn.Module):
     def bins(self, context: torch.Tensor) -> torch.Tensor:
         """Piecewise linear encoding of each feature (Gorishniy et al. 2022): (P, C) to (P, C * bins)."""
         low, width = self.get_buffer("bin_low"), self.get_buffer("bin_width")
-        return ((context[:, :, None] - low) / width).clamp(0, 1).flatten(1)
+        encoded = ((context[:, :, None] - low) / width).clamp(0, 1).flatten(1)
+        return encoded if self.options.features else torch.zeros_like(encoded)
 
     def fit_bins(self, context: torch.Tensor) -> None:
         """Sets the bins' edges to quantiles of these pairs' context (P, C)."""

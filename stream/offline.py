@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -49,6 +49,14 @@ DEFAULT_TRAINING: Final = TrainingOptions()
 VALID_SHARE: Final = 0.2  # of the links, if none are given for validation
 
 LinkPair = tuple[str, str]
+
+
+class LabelledLink(NamedTuple):
+    """Two CURIEs, and whether they are the same."""
+
+    left: str
+    right: str
+    same: bool
 
 
 @dataclass(frozen=True)
@@ -288,6 +296,23 @@ class Workspace:
 
         right = np.where(left == pairs.left, pairs.right, pairs.left).astype(np.int64)
         return LabelledPairs(inputs, label, left, right, len(gold))
+
+    def judged(self, pairs: Sequence[LabelledLink]) -> LabelledPairs:
+        """These pairs of one type and two sources, whether retrieval proposes them or not."""
+        table = self._retrieval.table
+        slots = Pairs(
+            table.slots([node_of(pair.left) for pair in pairs]),
+            table.slots([node_of(pair.right) for pair in pairs]),
+        )
+        (source_pair,) = self._retrieval.lists
+        context = self._retrieval.context(source_pair, slots)[0]
+        label = np.array([pair.same for pair in pairs], bool)
+
+        def inputs(rows: npt.NDArray[np.int64]) -> PairInputs:
+            return pair_inputs(table, Pairs(slots.left[rows], slots.right[rows]), context[rows])
+
+        left, right = (side.astype(np.int64) for side in slots)
+        return LabelledPairs(inputs, label, left, right, int(label.sum()))
 
 
 def _floors(similarities: npt.NDArray[np.float32]) -> tuple[int, ...]:

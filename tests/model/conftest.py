@@ -45,12 +45,22 @@ def random_inputs() -> Callable[[int, int], PairInputs]:
 
 
 @pytest.fixture(scope="session")
-def random_network(random_inputs: Callable[[int, int], PairInputs]) -> AlignmentNetwork:
-    """Every parameter away from its start, so that nothing cancels."""
-    torch.manual_seed(7)
-    network = AlignmentNetwork(NetworkOptions(keys=KEYS, context=CONTEXT))
-    network.fit_bins(torch.from_numpy(random_inputs(500, 9).context))
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return network.eval()
+def make_network(random_inputs: Callable[[int, int], PairInputs]) -> Callable[..., AlignmentNetwork]:
+    """Networks with every parameter away from its start, so that nothing cancels; takes NetworkOptions."""
+
+    def make(**options: bool) -> AlignmentNetwork:
+        torch.manual_seed(7)
+        network = AlignmentNetwork(NetworkOptions(keys=KEYS, context=CONTEXT, **options))  # type: ignore[arg-type]
+        network.fit_bins(torch.from_numpy(random_inputs(500, 9).context))
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        return network.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_network(make_network: Callable[..., AlignmentNetwork]) -> AlignmentNetwork:
+    """The network with all of its parts."""
+    return make_network()

@@ -1,0 +1,124 @@
+"""Data sets: a folder with files, and a mapping file that says what they mean.
+
+A mapping file holds `folder` (relative to the data directory), then either `links = {train, valid, test}`,
+CSV files with the columns `left,right`, and `[sources.NAME]` as in sameas.toml; or
+`pairs = {train, valid}`, CSV files in which a row is a labelled pair with the columns `label`,
+`left_*` and `right_*`. Pairs without a `test` are tested on `valid`.
+"""
+
+import csv
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import xxhash
+
+from stream.errors import ConfigError, InvalidInput
+from stream.events import EntityEvent, Upsert, Value
+from stream.mapping import read_events, read_sources
+from stream.offline import LabelledLink, LinkPair, read_links
+
+BUILT_IN = Path(__file__).parent.parent / "datasets"
+LEFT, RIGHT = "left", "right"
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    folder: str
+    links: dict[str, str] = {}
+    pairs: dict[str, str] = {}
+    type: str = "entity"
+    sources: dict[str, object] = {}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Entities, and links (candidates come from retrieval) or labelled pairs (these are the candidates)."""
+
+    name: str
+    events: list[EntityEvent]
+    links: dict[str, list[LinkPair]] = field(default_factory=dict)  # by part: train, valid, test
+    pairs: dict[str, list[LabelledLink]] = field(default_factory=dict)
+
+
+def built_in() -> list[str]:
+    """The names of the data sets that come with the benchmark."""
+    return sorted(path.stem for path in BUILT_IN.glob("*.toml"))
+
+
+def read_dataset(name: str, data: Path, test_links: Path | None = None) -> DataSet:
+    """Reads a data set.
+
+    Args:
+        name: of a built-in one, or the path of a mapping file.
+        data: the directory that the mapping's `folder` is in.
+        test_links: replaces the test links; for a set of labelled pairs, a file of such pairs.
+
+    Raises:
+        ConfigError: there is no such set, or a file cannot be used.
+    """
+    path = Path(name) if name.endswith(".toml") else BUILT_IN / f"{name}.toml"
+    try:
+        document = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _Document)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"no data set {name}: give one of {', '.join(built_in())}, or a mapping file"
+        ) from error
+    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    folder = data / document.folder
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not there; DATA=DIRECTORY names the directory that the data are in")
+    if document.pairs:
+        files = {part: folder / file for part, file in document.pairs.items()}
+        files["test"] = test_links or files.get("test", files["valid"])
+        return _read_pairs(path.stem, document.type, files)
+    files = {part: folder / file for part, file in document.links.items()}
+    if test_links is not None:
+        files["test"] = test_links
+    if files.keys() != {"train", "valid", "test"}:
+        raise ConfigError(f"{path}: links: train, valid and test are needed")
+    events = [
+        event
+        for source, mapping in read_sources(path).items()
+        for _, event in read_events(source, mapping, folder)
+        if not isinstance(event, InvalidInput)
+    ]
+    return DataSet(path.stem, events, {part: read_links(file) for part, file in files.items()})
+
+
+def _read_pairs(name: str, kind: str, files: dict[str, Path]) -> DataSet:
+    entities: dict[tuple[str, str], Upsert] = {}
+    pairs: dict[str, list[LabelledLink]] = {}
+    for part, path in files.items():
+        pairs[part] = []
+        for row in _rows(path):
+            names = []
+            for side in (LEFT, RIGHT):
+                attributes: dict[str, Value] = {
+                    column.removeprefix(f"{side}_"): cell
+                    for column, cell in row.items()
+                    if column.startswith(f"{side}_") and cell
+                }
+                entity = Upsert(side, _id_of(attributes), kind, attributes)
+                entities[entity.source, entity.id] = entity
+                names.append(f"{side}:{entity.id}")
+            pairs[part].append(LabelledLink(names[0], names[1], row["label"] == "1"))
+    return DataSet(name, list(entities.values()), pairs=pairs)
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            yield from csv.DictReader(file)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _id_of(attributes: dict[str, Value]) -> str:
+    """The same values are the same entity, in whichever pairs they come."""
+    return xxhash.xxh3_64_hexdigest(msgspec.json.encode(sorted(attributes.items())))
+
+
+__all__ = ["DataSet", "built_in", "read_dataset"]

@@ -1,0 +1,64 @@
+"""What every model is given: the same candidates with the same answers, and how its scores are judged.
+
+Candidates come from the retrieval of `sameas` with k nearest neighbours in each view. A model is trained on
+`train`, its threshold is chosen on `valid` for the best one-to-one F1, and it is measured on `test`; always
+on left entities that have a link. Links that are no candidates are lost recall for everybody.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from benchmarks.quality.datasets import DataSet
+from index.candidates import CandidateOptions
+from model.encoder import Encoder
+from model.evaluation import Quality, ScoredPairs, best_threshold, evaluate
+from model.training import LabelledPairs
+from stream.offline import Workspace
+
+
+class Task(NamedTuple):
+    """A data set with its candidates. `one_to_one` is off where pairs were given: they are judged alone."""
+
+    dataset: DataSet
+    workspace: Workspace
+    encoder: Encoder
+    train: LabelledPairs
+    valid: LabelledPairs
+    test: LabelledPairs
+    one_to_one: bool
+    seconds: float  # for reading into the graph, encoding and retrieval
+
+
+class Scored(NamedTuple):
+    """What a model made of a task. Without a threshold of its own it gets the best one on valid."""
+
+    seconds: float  # of training
+    valid: ScoredPairs
+    test: ScoredPairs
+    threshold: float | None = None
+
+
+Model = Callable[[Task, int], Scored]  # the seed is the second argument
+
+
+def make_task(dataset: DataSet, workspace: Workspace, k: int) -> Task:
+    """Retrieves candidates for a data set whose events are in the workspace."""
+    started = time.monotonic()
+    encoder = Encoder.fit(workspace.upserts())
+    known = [*dataset.links.get("train", []), *dataset.links.get("valid", [])]
+    known += [(pair.left, pair.right) for pair in dataset.pairs.get("train", []) if pair.same]
+    workspace.retrieve(encoder, CandidateOptions(k, ()), floors_from=known)
+    label = workspace.judged if dataset.pairs else workspace.labelled
+    parts = dataset.pairs or dataset.links
+    train, valid, test = (label(parts[part]) for part in ("train", "valid", "test"))  # type: ignore[arg-type]
+    seconds = time.monotonic() - started
+    return Task(dataset, workspace, encoder, train, valid, test, not dataset.pairs, seconds)
+
+
+def judge(task: Task, scored: Scored) -> Quality:
+    """All figures on test."""
+    threshold = scored.threshold
+    if threshold is None:
+        threshold = best_threshold(scored.valid, one_to_one=task.one_to_one)
+    return evaluate(scored.test, threshold, one_to_one=task.one_to_one)
