@@ -222,7 +222,7 @@ class Aligner:
         # what the messages changed is scored now; what they moved elsewhere waits and coalesces
         due: list[Found] = []
         for part in found:
-            direct, indirect = self._retrieval.split(part, received.after)
+            direct, indirect = self._retrieval.split(part, received.changed)
             due.append(direct)
             backlog.score(indirect, self._retrieval.table)
         # and in quiet, pairs wait for the entities that would only make them stale again

@@ -27,6 +27,8 @@ from typing import Literal
 
 import msgspec
 
+from stream.logical import converter
+
 FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -78,45 +80,46 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return list(dict.fromkeys([self.column, *Template(self.id or self.column).columns, *nested]))
 
 
-class Triples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of head, relation, tail: relations of the same source's entities, grouped in memory by head."""
+class Rows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where rows come from, and which types their columns have (`stream/logical.py`)."""
 
-    file: str
-    head: str = "head"
-    relation: str = "relation"
-    tail: str = "tail"
+    topic: str | None = None
+    file: str | list[str] = []
+    columns: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for name, logical in self.columns.items():
+            try:
+                converter(logical)
+            except ValueError as error:
+                raise ValueError(f"columns.{name}: {error}") from None
+
+    @property
+    def files(self) -> list[str]:
+        return [self.file] if isinstance(self.file, str) else self.file
 
 
-class SourceMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a source's rows come from and what their columns mean; canonical events without an `id`.
+class Table(Rows, frozen=True):
+    """Rows that are entities.
 
     Columns listed in `optional` may be missing from a row; any other missing column is an error.
     """
 
-    topic: str | None = None
-    file: str | list[str] = []
     id: str | None = None
     type: str = "entity"
     type_column: str | None = None
     attributes: list[str] | dict[str, str | Attribute] = []
     relations: dict[str, Relation] = {}
     version: str | None = None
-    triples: str | Triples | None = None
     optional: list[str] = []
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.id is not None:
             Template(self.id)
         elif self.attributes or self.relations or self.type_column or self.version or self.optional:
             raise ValueError("id: say which column holds a row's id (or map nothing, for canonical events)")
-        elif self.triples is not None and self.file:
-            raise ValueError("triples: belong to rows that are mapped; set `id`")
         _check_one_form_per_type(self.relations, {})
-
-    @property
-    def files(self) -> list[str]:
-        """The entity files; empty for a source that only has a topic or triples."""
-        return [self.file] if isinstance(self.file, str) else self.file
 
     def named_attributes(self) -> dict[str, Attribute]:
         """The attributes by name, however they were written."""
@@ -131,6 +134,100 @@ class SourceMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         names += [attribute.column for attribute in self.named_attributes().values()]
         names += [column for relation in self.relations.values() for column in relation.columns()]
         return [column for column in dict.fromkeys(names) if column not in self.optional]
+
+
+class Join(Rows, frozen=True):
+    """Rows that are relations between two entities of the source: a join table, or a file of triples.
+
+    `head` and `tail` are columns or templates that give the ids of the two. What the relation is called is
+    said once by `relation`, or in each row by the column `relation_column`.
+    """
+
+    head: str
+    tail: str
+    relation: str | None = None
+    relation_column: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("head", "tail"):
+            try:
+                Template(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"{name}: {str(error).removeprefix('id: ')}") from None
+        if (self.relation is None) == (self.relation_column is None):
+            raise ValueError("relation: name it, or the column that does as `relation_column`")
+        if self.topic is None and not self.files:
+            raise ValueError("topic: say where the rows come from, or from which `file`")
+
+    def required_columns(self) -> list[str]:
+        named = [self.relation_column] if self.relation_column else []
+        return list(dict.fromkeys([*Template(self.head).columns, *named, *Template(self.tail).columns]))
+
+
+class Triples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of head, relation, tail: short for a join of these columns."""
+
+    file: str
+    head: str = "head"
+    relation: str = "relation"
+    tail: str = "tail"
+
+
+class SourceMapping(Table, frozen=True):
+    """A source: one table, or several under names of their own, and joins between their entities.
+
+    Canonical events are expected without an `id` and without tables. `iri` is what the source's ids are
+    appended to in RDF and SSSOM, and what IRIs of its own RDF files are written without.
+    """
+
+    tables: dict[str, Table] = {}
+    joins: dict[str, Join] = {}
+    triples: str | Triples | None = None
+    iri: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_canonical = self.id is None and not self.tables
+        if is_canonical and self.triples is not None and self.file:
+            raise ValueError("triples: belong to rows that are mapped; set `id`")
+        if is_canonical and self.joins:
+            raise ValueError("joins: belong to rows that are mapped; set `id`")
+        if self.id is None and self.tables and (self.topic or self.file):
+            raise ValueError("id: say which column holds a row's id, or move topic and file to a table")
+        for name, table in self.tables.items():
+            if table.id is None:
+                raise ValueError(f"tables.{name}: id: say which column holds a row's id")
+            if table.topic is None and not table.files:
+                raise ValueError(f"tables.{name}: topic: say where the rows come from, or from which `file`")
+        seen: dict[str, object] = {}
+        for table in self.all_tables():
+            _check_one_form_per_type(table.relations, seen)
+
+    def all_tables(self) -> list[Table]:
+        """Every table with rows to map; none for a source of canonical events."""
+        own = [] if self.id is None else [self]
+        return [*own, *self.tables.values()]
+
+    def all_joins(self) -> list[Join]:
+        """Every join, triples included."""
+        if self.triples is None:
+            return [*self.joins.values()]
+        triples = Triples(self.triples) if isinstance(self.triples, str) else self.triples
+        short = Join(
+            file=triples.file, head=triples.head, relation_column=triples.relation, tail=triples.tail
+        )
+        return [short, *self.joins.values()]
+
+    def topics(self) -> list[str]:
+        """Every topic that is read for this source, each once."""
+        rows: list[Rows] = [self, *self.tables.values(), *self.joins.values()]
+        return list(dict.fromkeys(part.topic for part in rows if part.topic is not None))
+
+    def all_files(self) -> list[str]:
+        """Every file that is read for this source."""
+        rows: list[Rows] = [self, *self.tables.values(), *self.all_joins()]
+        return [file for part in rows for file in part.files]
 
 
 def _check_one_form_per_type(relations: Mapping[str, Relation], seen: dict[str, object]) -> None:

@@ -1,7 +1,8 @@
 """Row changes as catalogues publish them: Debezium envelopes and plain JSON rows, reduced to row or deletion.
 
 A deletion is an envelope with `op: d`, its tombstone, or a lone tombstone; all three say the same. Which row
-it was is told by the message's key alone: `before` depends on the table's REPLICA IDENTITY.
+it was is told by the message's key alone: `before` depends on the table's REPLICA IDENTITY. Where a Kafka
+Connect schema comes with the payload, values are read as it says (`stream/logical.py`).
 """
 
 from collections.abc import Mapping
@@ -9,12 +10,21 @@ from collections.abc import Mapping
 import msgspec
 
 from stream.errors import InvalidInput
+from stream.logical import by_schema, explained, field_schema
 from stream.tables import decode_object
 
 ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)
 
 
-def changed_row(value: bytes | None) -> dict[str, object] | None:
+class Row(msgspec.Struct, frozen=True):
+    """A row's columns, and which of them the schema explained."""
+
+    columns: Mapping[str, object]
+    explained: frozenset[str] = frozenset()
+    snapshot: bool = False
+
+
+def changed_row(value: bytes | None) -> Row | None:
     """The row's new state, None when the message deletes it.
 
     Raises:
@@ -22,51 +32,64 @@ def changed_row(value: bytes | None) -> dict[str, object] | None:
     """
     if value is None:
         return None
-    message = decode_object(value)
-    if message.keys() == {"schema", "payload"}:
-        payload = message["payload"]
-        if payload is None:
-            return None
-        message = _object(payload, "payload")
+    message, schema = _unwrapped(decode_object(value))
+    if message is None:
+        return None
+    message = _object(message, "payload")
     if not _is_envelope(message):
-        return message
+        return _row(message, schema)
     operation = message["op"]
     if operation == "d":
         return None
     if operation not in ROW_OPERATIONS:
         raise InvalidInput("unsupported-op", f"op {operation!r}: one of c, u, r, d is expected")
-    return _object(message.get("after"), "after")
+    return _row(_object(message.get("after"), "after"), field_schema(schema, "after"), operation == "r")
 
 
-def key_columns(key: bytes | None, id_columns: tuple[str, ...]) -> Mapping[str, object]:
+def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> Row:
     """The id columns as the message's key tells them: a JSON object, wrapped or not, or the bare id.
 
     Raises:
         InvalidInput: with reason `no-key`.
     """
     if key is None:
-        raise InvalidInput("no-key", "a deletion without a key does not say which row")
+        raise InvalidInput(
+            "no-key", "a deletion without a key does not say which row; give the table a primary key"
+        )
     try:
         text = key.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput("no-key", f"the key is not UTF-8: {error}") from error
     try:
-        decoded = msgspec.json.decode(key)
+        decoded, schema = _unwrapped(msgspec.json.decode(key))
     except (msgspec.DecodeError, RecursionError):
-        decoded = text  # a bare id such as tt0133093
-    if isinstance(decoded, dict) and decoded.keys() == {"schema", "payload"}:
-        decoded = decoded["payload"]
+        decoded, schema = text, None  # a bare id such as tt0133093
     if isinstance(decoded, dict):
         missing = [column for column in id_columns if column not in decoded]
         if missing:
             raise InvalidInput(
                 "no-key", f"the key {text[:200]} has no column {', '.join(map(repr, missing))}"
             )
-        return decoded
+        return _row(decoded, schema)
     if len(id_columns) != 1:
         raise InvalidInput("no-key", f"the key {text[:200]} is no object with {', '.join(id_columns)}")
+    if schema is not None and isinstance(decoded, int):
+        return Row({id_columns[0]: decoded})
     # Numbers and words such as 12 or null are ids as they are written, not what JSON makes of them.
-    return {id_columns[0]: decoded if isinstance(decoded, str) else text}
+    return Row({id_columns[0]: decoded if isinstance(decoded, str) else text})
+
+
+def _unwrapped(message: object) -> tuple[object, object]:
+    """A message without the wrapper that carries its schema, and the schema."""
+    if isinstance(message, dict) and message.keys() == {"schema", "payload"}:
+        return message["payload"], message["schema"]
+    return message, None
+
+
+def _row(columns: dict[str, object], schema: object, snapshot: bool = False) -> Row:
+    if schema is None:
+        return Row(columns, snapshot=snapshot)
+    return Row(_object(by_schema(schema, columns), "row"), explained(schema), snapshot)
 
 
 def _is_envelope(message: Mapping[str, object]) -> bool:

@@ -10,7 +10,8 @@ from index.store import Store
 from stream.deciding import PairId
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Message, curie
-from stream.interface import Counts, Decoder, LinkChange, Output
+from stream.interface import Change, Counts, Decoder, Edge, JoinChange, LinkChange, Output
+from stream.joins import JoinStore
 from stream.links import LinkStore
 
 NO_POISON: Mapping[Cause, InvalidInput] = {}
@@ -26,6 +27,8 @@ class Received:
         self.before: dict[int, Entity | None] = {}
         self.after: dict[int, Entity] = {}
         self.links: list[PairId] = []
+        self.joined: dict[Edge, None] = {}  # edges that rows of joins began or ceased to name
+        self.changed: dict[int, None] = {}  # nodes that the messages themselves are about
         self.touched: dict[int, None] = {}  # every node whose entity or adjacency changed
 
     def refuse(self, message: Message, stage: str, error: InvalidInput) -> None:
@@ -51,6 +54,7 @@ class Inbox:
         self._store = store
         self._graph = graph
         self._links = links
+        self._joins = JoinStore(store)
         self._decode = decode
 
     def receive(
@@ -58,7 +62,7 @@ class Inbox:
     ) -> Received:
         """Takes in messages in the order given; those in `poison` are refused for what is said there."""
         received = self._understand(messages, poison)
-        received.touched = self._write(received.before, received.after)
+        received.touched = self._write(received)
         for (topic, partition), offset in received.offsets.items():
             self._store.put(_offset_key(topic, partition), node_key(offset))
         return received
@@ -66,7 +70,7 @@ class Inbox:
     def _understand(self, messages: Sequence[Message], poison: Mapping[Cause, InvalidInput]) -> Received:
         """Steps 1 and 2: what the messages change, each entity's state before and after."""
         received = Received(Counts(received=len(messages)))
-        decoded: list[tuple[Message, Sequence[EntityEvent | LinkChange]]] = []
+        decoded: list[tuple[Message, Sequence[Change]]] = []
         for message in messages:
             where = (message.cause.topic, message.cause.partition)
             if where not in received.offsets:
@@ -86,7 +90,7 @@ class Inbox:
             node_of(name): name
             for _, events in decoded
             for event in events
-            if not isinstance(event, LinkChange)
+            if not isinstance(event, LinkChange | JoinChange)
             for name in [curie(event.source, event.id)]
         }
         received.before = dict(zip(names, self._graph.entities(names), strict=True))
@@ -102,8 +106,11 @@ class Inbox:
                 received.counts.stale += 1
         return received
 
-    def _apply(self, event: EntityEvent | LinkChange, message: Message, received: Received) -> bool:
+    def _apply(self, event: Change, message: Message, received: Received) -> bool:
         """Puts the entity's new state into `received.after`; False if the event is stale."""
+        if isinstance(event, JoinChange):
+            received.joined.update(dict.fromkeys(self._joins.put(message.cause.topic, event)))
+            return True
         if isinstance(event, LinkChange):
             received.links.append(self._links.put(event.left, event.right, event.link, message))
             return True
@@ -126,22 +133,35 @@ class Inbox:
         received.after[node] = new
         return True
 
-    def _write(self, before: dict[int, Entity | None], after: dict[int, Entity]) -> dict[int, None]:
+    def _write(self, received: Received) -> dict[int, None]:
         """Steps 3 and 4: entities and edges to the store; all nodes whose entity or adjacency changed."""
-        touched = dict.fromkeys(after)
-        changes: list[EdgeChange] = []
-        for node, entity in after.items():
+        received.changed = dict.fromkeys(received.after)
+        moved: dict[Edge, bool] = {}  # whether the head's own row names it
+        for node, entity in received.after.items():
             self._graph.put(node, entity)
-            old, new = _edges(before[node]), _edges(entity)
-            for edges, added in ((old - new, False), (new - old, True)):
-                for relation, target in sorted(edges):
-                    other = node_of(curie(entity.source, target))
-                    changes.append(EdgeChange(node, relation_of(entity.source, relation), other, added))
-                    changes.append(EdgeChange(other, relation_of(entity.source, f"~{relation}"), node, added))
-                    touched[other] = None
+            old, new = _edges(received.before[node]), _edges(entity)
+            for relation, target in sorted(old ^ new):
+                moved[Edge(entity.source, entity.id, relation, target)] = (relation, target) in new
+        moved |= self._joined(received)
+        touched = dict(received.changed)
+        changes: list[EdgeChange] = []
+        for (edge, own), joined in zip(moved.items(), self._joins.named(moved), strict=True):
+            head, tail = _head(edge), node_of(curie(edge.source, edge.tail))
+            added = own or joined
+            changes.append(EdgeChange(head, relation_of(edge.source, edge.relation), tail, added))
+            changes.append(EdgeChange(tail, relation_of(edge.source, f"~{edge.relation}"), head, added))
+            touched[tail] = None
         if changes:
             self._graph.connect(changes)
         return touched
+
+    def _joined(self, received: Received) -> dict[Edge, bool]:
+        """The edges that joins began or ceased to name, and whether the head's own row names them."""
+        heads = dict.fromkeys(map(_head, received.joined))
+        received.changed |= heads
+        stored = dict(zip(heads, self._graph.entities(heads), strict=True))
+        own = {node: _edges(entity) for node, entity in stored.items()}
+        return {edge: (edge.relation, edge.tail) in own[_head(edge)] for edge in received.joined}
 
     def next_offset(self, topic: str, partition: int) -> int | None:
         """The offset after the last applied one, None if nothing of this partition was applied."""
@@ -172,6 +192,10 @@ def _edges(entity: Entity | None) -> set[tuple[str, str]]:
     if entity is None:
         return set()
     return {(name, target) for name, targets in entity.relations.items() for target in targets}
+
+
+def _head(edge: Edge) -> int:
+    return node_of(curie(edge.source, edge.head))
 
 
 def _offset_key(topic: str, partition: int) -> bytes:

@@ -19,8 +19,29 @@ class LinkChange(msgspec.Struct, frozen=True):
     link: Link | None
 
 
+class Edge(msgspec.Struct, frozen=True, array_like=True):
+    """A relation between two entities of one source."""
+
+    source: str
+    head: str
+    relation: str
+    tail: str
+
+
+class JoinChange(msgspec.Struct, frozen=True):
+    """What a row of a join table says now: one relation, or nothing any more.
+
+    `row` tells rows of one topic apart; two rows may say the same.
+    """
+
+    row: bytes
+    edge: Edge | None
+
+
+Change = EntityEvent | LinkChange | JoinChange
+
 # Turns one message into the changes that it means, or raises InvalidInput.
-Decoder = Callable[[Message], Sequence[EntityEvent | LinkChange]]
+Decoder = Callable[[Message], Sequence[Change]]
 
 OutputKind = Literal["alignments", "alignment_events", "dead_letters"]
 

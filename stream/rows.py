@@ -1,22 +1,24 @@
-"""Entities made of rows, as the columns' mapping says. Pure: the same row always makes the same entities."""
+"""Entities and relations made of rows, as the mapping says. Pure: the same row always makes the same."""
 
 import math
 import re
+from collections.abc import Collection, Mapping
 
-from stream.columns import Attribute, Relation, SourceMapping, Template
-from stream.debezium import key_columns
+from stream.columns import Attribute, Join, Relation, Table, Template
 from stream.errors import InvalidInput
-from stream.events import MAX_EVENT_BYTES, Delete, Scalar, Upsert, Value, check_entity_event
-from stream.tables import Row, missing_columns
+from stream.events import MAX_EVENT_BYTES, MAX_ID_CHARS, Delete, Scalar, Upsert, Value, check_entity_event
+from stream.interface import Edge
+from stream.logical import EXACT_DIGITS, UNAVAILABLE, Convert, converter
+from stream.tables import Row, cell, missing_columns
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-][0-9]+)?")
-EXACT_DIGITS = 15  # a double keeps so many; longer whole numbers are codes
+NOTHING: frozenset[str] = frozenset()
 
 
 class RowMapper:
-    """A mapping made ready for many rows of one source."""
+    """A table's mapping made ready for many rows."""
 
-    def __init__(self, source: str, mapping: SourceMapping) -> None:
+    def __init__(self, source: str, mapping: Table) -> None:
         """Raises ValueError when the mapping expects canonical events."""
         if mapping.id is None:
             raise ValueError(f"sources.{source}: without `id` there are no rows to map")
@@ -26,6 +28,12 @@ class RowMapper:
         self._id = Template(mapping.id)
         self._attributes = mapping.named_attributes()
         self._relations = {name: _ReadyRelation(source, r) for name, r in mapping.relations.items()}
+        self._columns = {name: converter(logical) for name, logical in mapping.columns.items()}
+
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        """The columns that a row's id is made of."""
+        return self._id.columns
 
     def row_id(self, row: Row) -> str:
         """The id of a row, or of its key.
@@ -33,24 +41,22 @@ class RowMapper:
         Raises:
             InvalidInput: with reason `bad-id`.
         """
-        cells = []
-        for column in self._id.columns:
-            cell = _text(row.get(column), column, "bad-id")
-            if not cell:
-                raise InvalidInput("bad-id", f"{column}: the row has no id")
-            cells.append(cell)
-        return self._id.fill(cells)
+        return _filled(self._id, row)
 
-    def upserts(self, row: Row) -> list[Upsert]:
+    def upserts(self, row: Row, explained: Collection[str] = NOTHING) -> list[Upsert]:
         """The entities made of the row's cells, then the row's own.
+
+        Args:
+            explained: columns whose type came with the row, whatever the mapping says.
 
         Raises:
             InvalidInput: with reason `missing-column`, `bad-id`, `bad-value`, `bad-version` or `too-large`.
         """
+        row = _converted(row, self._columns, explained)
         if problem := missing_columns(self.required, row):
             raise InvalidInput("missing-column", problem)
         made: dict[str, Upsert] = {}
-        size = sum(len(cell) for cell in row.values() if isinstance(cell, str))
+        size = sum(len(text) for text in row.values() if isinstance(text, str))
         if size > MAX_EVENT_BYTES:
             raise InvalidInput("too-large", f"{size} characters; {MAX_EVENT_BYTES} are allowed")
         own = Upsert(
@@ -60,7 +66,7 @@ class RowMapper:
             attributes={
                 name: value
                 for name, attribute in self._attributes.items()
-                if (value := _attribute(row.get(attribute.column), attribute)) is not None
+                if (value := _attribute(cell(row, attribute.column), attribute)) is not None
             },
             relations=_targets(self._relations, row, made),
             version=self._version(row),
@@ -70,29 +76,61 @@ class RowMapper:
             check_entity_event(event)
         return events
 
-    def delete(self, key: bytes | None) -> Delete:
-        """The end of the row that a message's key names.
+    def delete(self, key: Row, explained: Collection[str] = NOTHING) -> Delete:
+        """The end of the row whose id columns these are.
 
         Raises:
-            InvalidInput: with reason `no-key` or `bad-id`.
+            InvalidInput: with reason `bad-id`.
         """
-        event = Delete(source=self.source, id=self.row_id(key_columns(key, self._id.columns)))
+        event = Delete(source=self.source, id=self.row_id(_converted(key, self._columns, explained)))
         check_entity_event(event)
         return event
 
     def _type(self, row: Row) -> str:
         column = self._mapping.type_column
-        return (_text(row.get(column), column) if column else "") or self._mapping.type
+        found = cell(row, column) if column else None
+        if isinstance(found, list):  # RDF: the first of several in the order of the alphabet
+            found = min(map(str, found), default=None)
+        return (_text(found, column) if column else "") or self._mapping.type
 
     def _version(self, row: Row) -> int | None:
         column = self._mapping.version
-        cell = _text(row.get(column), column, "bad-version") if column else ""
-        if not cell:
+        text = _text(cell(row, column), column, "bad-version") if column else ""
+        if not text:
             return None
         try:
-            return int(cell)
+            return int(text)
         except ValueError:
-            raise InvalidInput("bad-version", f"{column}: {cell[:80]!r} is not a whole number") from None
+            raise InvalidInput("bad-version", f"{column}: {text[:80]!r} is not a whole number") from None
+
+
+class JoinMapper:
+    """A join's mapping made ready for many rows."""
+
+    def __init__(self, source: str, join: Join) -> None:
+        self.source = source
+        self.required = join.required_columns()
+        self._join = join
+        self._head, self._tail = Template(join.head), Template(join.tail)
+        self._columns = {name: converter(logical) for name, logical in join.columns.items()}
+
+    def edge(self, row: Row, explained: Collection[str] = NOTHING) -> Edge | None:
+        """The relation that a row is; None when its head or its tail is blank.
+
+        Raises:
+            InvalidInput: with reason `missing-column`, `bad-id` or `bad-value`.
+        """
+        if problem := missing_columns(self.required, row):
+            raise InvalidInput("missing-column", problem)
+        row = _converted(row, self._columns, explained)
+        ends = [_filled(template, row, blank="") for template in (self._head, self._tail)]
+        column = self._join.relation_column
+        name = _text(cell(row, column), column) if column else self._join.relation
+        if not name or not all(ends):
+            return None
+        if max(map(len, ends)) > MAX_ID_CHARS:
+            raise InvalidInput("bad-id", f"an id has 1 to {MAX_ID_CHARS} characters")
+        return Edge(self.source, ends[0], name, ends[1])
 
 
 class _ReadyRelation:
@@ -107,14 +145,14 @@ class _ReadyRelation:
     def targets(self, row: Row, made: dict[str, Upsert]) -> list[str]:
         """The ids that a row's cell points at, each once; entities made of its names are added to `made`."""
         column, kind = self._relation.column, self._relation.type
-        cell = row.get(column)
-        items = cell if isinstance(cell, list) else [cell]
+        found = cell(row, column)
+        items = found if isinstance(found, list) else [found]
         texts = [_text(item, column) for item in items]
         if self._relation.separator:
             texts = [part.strip() for text in texts for part in text.split(self._relation.separator)]
         ids = []
         for text in dict.fromkeys(filter(None, texts)):
-            cells = [text if c == column else _text(row.get(c), c) for c in self._template.columns]
+            cells = [text if c == column else _text(cell(row, c), c) for c in self._template.columns]
             target = self._template.fill(cells)
             if kind is not None:
                 target = f"{kind}/{target}"
@@ -130,43 +168,77 @@ def _targets(relations: dict[str, _ReadyRelation], row: Row, made: dict[str, Ups
     return {name: targets for name, targets in found.items() if targets}
 
 
-def _text(cell: object, column: str, reason: str = "bad-value") -> str:
+def _converted(row: Row, columns: Mapping[str, Convert], explained: Collection[str]) -> Row:
+    """The row with the columns that the mapping gives a type read as that."""
+    if not columns:
+        return row
+    return {
+        name: columns[name](value) if name in columns and name not in explained else value
+        for name, value in row.items()
+    }
+
+
+def _filled(template: Template, row: Row, blank: str | None = None) -> str:
+    """The template's text; `blank` when a cell has nothing, which is an error unless that is given."""
+    cells = []
+    for column in template.columns:
+        text = _text(cell(row, column), column, "bad-id")
+        if not text:
+            if blank is None:
+                raise InvalidInput("bad-id", f"{column}: the row has no id")
+            return blank
+        cells.append(text)
+    return template.fill(cells)
+
+
+def _text(value: object, column: str, reason: str = "bad-value") -> str:
     """A cell as text: stripped, empty when absent."""
-    if cell is None:
+    if value is None:
         return ""
-    if isinstance(cell, str):
-        return cell.strip()
-    if isinstance(cell, int) and not isinstance(cell, bool):
-        return str(cell)
-    raise InvalidInput(reason, f"{column}: text or a whole number is expected, not {type(cell).__name__}")
+    if isinstance(value, str):
+        _check_available(value, column)
+        return value.strip()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise InvalidInput(reason, f"{column}: text or a whole number is expected, not {type(value).__name__}")
 
 
-def _attribute(cell: object, attribute: Attribute) -> Value | None:
-    if isinstance(cell, str) and attribute.separator:
-        cell = cell.split(attribute.separator)
-    if not isinstance(cell, list):
-        return _scalar(cell, attribute)
-    values = [value for item in cell if (value := _scalar(item, attribute)) is not None]
+def _attribute(value: object, attribute: Attribute) -> Value | None:
+    if isinstance(value, str) and attribute.separator:
+        value = value.split(attribute.separator)
+    if not isinstance(value, list):
+        return _scalar(value, attribute)
+    values = [scalar for item in value if (scalar := _scalar(item, attribute)) is not None]
     return values or None
 
 
-def _scalar(cell: object, attribute: Attribute) -> Scalar | None:
-    if cell is None:
+def _scalar(value: object, attribute: Attribute) -> Scalar | None:
+    if value is None:
         return None
-    if isinstance(cell, str):
-        text = cell.strip()
+    if isinstance(value, str):
+        _check_available(value, attribute.column)
+        text = value.strip()
         if not text:
             return None
         number = None if attribute.kind == "text" else _number(text)
         if number is None and attribute.kind == "number":
             raise InvalidInput("bad-value", f"{attribute.column}: {text[:80]!r} is not a number")
         return text if number is None else number
-    if isinstance(cell, bool | int | float):
-        return str(cell) if attribute.kind == "text" else cell
+    if isinstance(value, bool | int | float):
+        return str(value) if attribute.kind == "text" else value
     raise InvalidInput(
         "bad-value",
-        f"{attribute.column}: text, number, boolean or a list is expected, not {type(cell).__name__}",
+        f"{attribute.column}: text, number, boolean or a list is expected, not {type(value).__name__}",
     )
+
+
+def _check_available(text: str, column: str) -> None:
+    if text == UNAVAILABLE:
+        raise InvalidInput(
+            "unavailable-value",
+            f"{column}: the change stream left out a large value that did not change; set REPLICA "
+            "IDENTITY FULL for the table, or do not map the column",
+        )
 
 
 def _number(text: str) -> int | float | None:

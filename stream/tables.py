@@ -1,107 +1,191 @@
-"""Rows of CSV, TSV and JSON Lines files, one mapping of column to value each. Knows nothing of entities."""
+"""Rows of files, one mapping of column to value each: CSV, TSV, JSON Lines, Parquet, N-Triples and Turtle.
+
+pyarrow reads Parquet (and decompresses zstd), pyoxigraph RDF: both have few dependencies of their own,
+stream what they read and are widely kept. They come with `pip install 'sameas[files]'`. Knows nothing of
+entities.
+"""
 
 import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 import msgspec
 
 from stream.errors import ConfigError, InvalidInput
 from stream.events import MAX_EVENT_BYTES
+from stream.files import COMPRESSED, Meter, format_of, open_bytes, require
+from stream.logical import plain_decimal, plain_duration
+from stream.rdf import RDF, read_rdf
 
 Row = Mapping[str, object]
 NumberedRow = tuple[int, Row | InvalidInput]
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = {".jsonl", ".ndjson"}
+PARQUET = {".parquet"}
+PARQUET_BATCH = 4096  # rows
 
 _object_decoder = msgspec.json.Decoder(dict[str, object])
 
 
-def read_rows(path: Path, required: Sequence[str] = ()) -> Iterator[NumberedRow]:
+def read_rows(
+    path: Path, required: Sequence[str] = (), meter: Meter | None = None, iri: str = ""
+) -> Iterator[NumberedRow]:
     """The rows of a file with the line that each begins on (from 1), or why a line is none.
+
+    Args:
+        meter: is told how much of the file has been read.
+        iri: what IRIs of an RDF file are written without, see `stream/rdf.py`.
 
     Raises:
         ConfigError: there is no such file, its suffix is unknown, or a required column is not in it (in JSON
-            Lines: not in the first row).
+            Lines: not in the first row; in RDF, where every property may be absent, not at all).
     """
-    rows = _numbered_rows(path, required)
-    while True:
-        try:
-            yield next(rows)
-        except StopIteration:
-            return
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    check_suffix(path)
+    suffix = format_of(path)
+    if suffix in RDF:
+        yield from read_rdf(path, iri, meter)
+    elif suffix in PARQUET:
+        yield from _read_parquet(path, required, meter)
+    else:
+        with open_bytes(path, meter) as file:
+            if suffix in JSON_LINES:
+                yield from _read_json_lines(path, file, required)
+            else:
+                yield from _read_delimited(path, file, required)
 
 
 def check_suffix(path: Path) -> None:
     """Raises ConfigError unless the suffix tells a format that can be read."""
-    known = {*DELIMITERS, *JSON_LINES}
-    if path.suffix.lower() not in known:
-        raise ConfigError(f"{path}: unknown suffix; rows are read from {', '.join(sorted(known))}")
+    known = {*DELIMITERS, *JSON_LINES, *PARQUET, *RDF}
+    if format_of(path) not in known:
+        raise ConfigError(
+            f"{path}: unknown suffix; rows are read from {', '.join(sorted(known))}, "
+            f"also with {' or '.join(COMPRESSED)}"
+        )
+
+
+def cell(row: Row, column: str) -> object:
+    """A cell by its column, or by a path into nested ones: `address.city`; None when there is none.
+
+    A path that leads through a list takes every element: `cast.name`.
+    """
+    if column in row or "." not in column:
+        return row.get(column)
+    first, _, rest = column.partition(".")
+    return _inside(row.get(first), rest)
+
+
+def _inside(value: object, path: str) -> object:
+    if isinstance(value, Mapping):
+        return cell(value, path)
+    if isinstance(value, list):
+        found = [_inside(item, path) for item in value]
+        return [item for part in found for item in (part if isinstance(part, list) else [part])]
+    return None
 
 
 def missing_columns(required: Sequence[str], row: Row) -> str:
-    """One line that names the required columns that a row lacks and those it has; empty if it lacks none."""
-    missing = [column for column in required if column not in row]
+    """One line that names the required columns that a row lacks and those it has; empty if it lacks none.
+
+    What is nested may be absent; what it is nested in may not.
+    """
+    missing = [column for column in required if column not in row and column.partition(".")[0] not in row]
     if not missing:
         return ""
     return f"no column {', '.join(map(repr, missing))}; there are {', '.join(map(repr, row))}"
 
 
-def _numbered_rows(path: Path, required: Sequence[str]) -> Iterator[NumberedRow]:
-    check_suffix(path)
-    if path.suffix.lower() in JSON_LINES:
-        return _read_json_lines(path, required)
-    return _read_delimited(path, required)
-
-
-def _read_delimited(path: Path, required: Sequence[str]) -> Iterator[NumberedRow]:
+def _read_delimited(path: Path, raw: IO[bytes], required: Sequence[str]) -> Iterator[NumberedRow]:
     csv.field_size_limit(MAX_EVENT_BYTES)
     # Undecodable bytes become surrogates, so that one bad cell costs a row and not the file.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(_without_nul(file), delimiter=DELIMITERS[path.suffix.lower()])
-        header = [name.strip() for name in next(reader, [])]
-        if problem := missing_columns(required, dict.fromkeys(header)):
-            raise ConfigError(f"{path}: {problem}")
-        while True:
-            line = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                reason = "too-large" if "field limit" in str(error) else "malformed"
-                yield line, InvalidInput(reason, str(error))
-                continue
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                yield line, InvalidInput("malformed", f"{len(cells)} cells under {len(header)} columns")
-            elif not all(map(_is_unicode, cells)):
-                yield line, InvalidInput("malformed", "not UTF-8")
-            else:
-                yield line, dict(zip(header, cells, strict=True))
+    file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.reader(_without_nul(file), delimiter=DELIMITERS[format_of(path)])
+    header = [name.strip() for name in next(reader, [])]
+    if problem := missing_columns(required, dict.fromkeys(header)):
+        raise ConfigError(f"{path}: {problem}")
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reason = "too-large" if "field limit" in str(error) else "malformed"
+            yield line, InvalidInput(reason, str(error))
+            continue
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            yield line, InvalidInput("malformed", f"{len(cells)} cells under {len(header)} columns")
+        elif not all(map(_is_unicode, cells)):
+            yield line, InvalidInput("malformed", "not UTF-8")
+        else:
+            yield line, dict(zip(header, cells, strict=True))
 
 
-def _read_json_lines(path: Path, required: Sequence[str]) -> Iterator[NumberedRow]:
+def _read_json_lines(path: Path, file: IO[bytes], required: Sequence[str]) -> Iterator[NumberedRow]:
     first = True
-    with path.open("rb") as file:
-        for line, text in enumerate(file, 1):
-            if not text.strip():
-                continue
-            try:
-                row = decode_object(text)
-            except InvalidInput as error:
-                yield line, error
-                continue
-            problem = missing_columns(required, row)
-            if problem and first:
+    for line, text in enumerate(file, 1):
+        if not text.strip():
+            continue
+        try:
+            row = decode_object(text)
+        except InvalidInput as error:
+            yield line, error
+            continue
+        problem = missing_columns(required, row)
+        if problem and first:
+            raise ConfigError(f"{path}: {problem}")
+        first = False
+        yield line, InvalidInput("missing-column", problem) if problem else row
+
+
+def _read_parquet(path: Path, required: Sequence[str], meter: Meter | None) -> Iterator[NumberedRow]:
+    """A row's line is its number."""
+    parquet = require("pyarrow.parquet", path)
+    arrow = require("pyarrow", path)
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if problem := missing_columns(required, dict.fromkeys(names)):
                 raise ConfigError(f"{path}: {problem}")
-            first = False
-            yield line, InvalidInput("missing-column", problem) if problem else row
+            line, rows, size = 0, max(1, file.metadata.num_rows), path.stat().st_size
+            for batch in file.iter_batches(batch_size=PARQUET_BATCH):
+                for row in batch.to_pylist():
+                    line += 1
+                    yield line, {name: _plain(value) for name, value in row.items()}
+                if meter is not None:
+                    meter.done += size * batch.num_rows // rows
+    except (OSError, arrow.ArrowException) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ConfigError(f"{path} cannot be read: {reason}") from error
+
+
+def _plain(value: object) -> object:
+    """A Parquet value as JSON would hold it."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Decimal):
+        return plain_decimal(value)
+    if isinstance(value, date | datetime | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return plain_duration(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()  # text that its writer did not mark as such
+        except UnicodeDecodeError:
+            return value  # refused where it is used
+    return str(value)
 
 
 def decode_object(text: bytes) -> dict[str, object]:

@@ -57,9 +57,10 @@ def input_specs(settings: Settings) -> list[TopicSpec]:
     ]
     known = {topics.entities, topics.links}
     for name, mapping in settings.sources.items():
-        if mapping.topic is not None and mapping.topic not in known:
-            known.add(mapping.topic)
-            specs.append(TopicSpec(mapping.topic, f"sources.{name}", *size, "any", ours=False))
+        for topic in mapping.topics():
+            if topic not in known:
+                known.add(topic)
+                specs.append(TopicSpec(topic, f"sources.{name}", *size, "any", ours=False))
     return specs
 
 

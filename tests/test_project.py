@@ -31,7 +31,7 @@ def compose() -> dict[str, Any]:
 def test_every_dependency_is_pinned(project: dict[str, Any]) -> None:
     extras = project["project"]["optional-dependencies"]
     names = [*project["project"]["dependencies"], *(name for extra in extras.values() for name in extra)]
-    assert [name for name in names if "==" not in name] == ["sameas[demo,quality]"]
+    assert [name for name in names if "==" not in name] == ["sameas[demo,files,quality]"]
     assert names[0].startswith("torch==")
 
 

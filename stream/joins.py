@@ -1,0 +1,68 @@
+"""Relations that stand in join tables: kept by row, and counted by edge.
+
+Invariant: the graph has an edge when the head's own row names it or at least one row of a join does. So
+rows of joins and rows of entities may come in any order and go in any order, and a row that changes takes
+back what it said.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from index import store as tables
+from index.graph import node_key, node_of, relation_of
+from index.store import Store
+from stream.events import curie
+from stream.interface import Edge, JoinChange
+
+
+class JoinStore:
+    """Rows of joins on a `Store`. Writes are pending until the store commits."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._decode = msgspec.msgpack.Decoder(Edge).decode
+        self._any = next(store.scan(tables.JOIN_EDGES), None) is not None
+
+    def put(self, topic: str, change: JoinChange) -> list[Edge]:
+        """Keeps what a row of a topic says now; the edges that it named or names, if that is another one."""
+        key = tables.JOIN_ROWS + topic.encode() + b"\0" + change.row
+        raw = self._store.get(key)
+        old = None if raw is None else self._decode(raw)
+        if old == change.edge:
+            return []
+        if change.edge is None:
+            self._store.delete(key)
+        else:
+            self._store.put(key, msgspec.msgpack.encode(change.edge))
+        for edge, step in ((old, -1), (change.edge, 1)):
+            if edge is not None:
+                self._count(edge, step)
+        return [edge for edge in (old, change.edge) if edge is not None]
+
+    def named(self, edges: Iterable[Edge]) -> list[bool]:
+        """Whether a row of a join names these edges."""
+        edges = list(edges)
+        if not self._any:
+            return [False] * len(edges)
+        return [value is not None for value in self._store.get_many([_edge_key(edge) for edge in edges])]
+
+    def _count(self, edge: Edge, step: int) -> None:
+        """A count of none is no entry."""
+        self._any = True
+        key = _edge_key(edge)
+        raw = self._store.get(key)
+        count = step + (0 if raw is None else int.from_bytes(raw, "big"))
+        if count > 0:
+            self._store.put(key, count.to_bytes(4, "big"))
+        else:
+            self._store.delete(key)
+
+
+def _edge_key(edge: Edge) -> bytes:
+    return (
+        tables.JOIN_EDGES
+        + node_key(node_of(curie(edge.source, edge.head)))
+        + node_key(relation_of(edge.source, edge.relation))
+        + node_key(node_of(curie(edge.source, edge.tail)))
+    )

@@ -1,0 +1,196 @@
+"""What columns of change streams mean: dates sent as days, decimals as base64, and the like.
+
+Kafka Connect names the meaning in the schema beside the payload. Where there is no schema, the mapping's
+`columns` say it in the words of Avro's logical types: `date`, `timestamp-micros`, `decimal(2)`, ... Dates
+and times become ISO 8601 text, decimals numbers (text beyond what a double holds exactly). What does not
+fit its type is left as it is, so that a stream that sends `2001-03-31` under a mapping that says `date` is
+understood, too.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import TypeGuard
+
+import msgspec
+
+EXACT_DIGITS = 15  # a double keeps so many
+UNAVAILABLE = "__debezium_unavailable_value"  # a large value that an update did not touch
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+PER_SECOND = {"millis": 1_000, "micros": 1_000_000, "nanos": 1_000_000_000}
+
+Convert = Callable[[object], object]
+
+
+def converter(logical: str) -> Convert:
+    """The function for a type's name in a mapping.
+
+    Raises:
+        ValueError: there is no such type.
+    """
+    if match := re.fullmatch(r"decimal\((\d{1,3})\)", logical):
+        return partial(decimal, scale=int(match[1]))
+    if logical not in _BY_NAME:
+        raise ValueError(f"{logical!r} is none of {', '.join(_BY_NAME)}, decimal(SCALE)")
+    return _BY_NAME[logical]
+
+
+def by_schema(schema: object, value: object) -> object:
+    """The value as its Kafka Connect schema means it; what the schema does not explain stays."""
+    if value is None or not isinstance(schema, Mapping):
+        return value
+    name = schema.get("name")
+    if name == "org.apache.kafka.connect.data.Decimal":
+        parameters = schema.get("parameters")
+        scale = str(parameters.get("scale")) if isinstance(parameters, Mapping) else ""
+        return decimal(value, int(scale)) if re.fullmatch(r"-?\d{1,3}", scale) else value
+    if convert := _BY_SCHEMA.get(str(name)):
+        return convert(value)
+    if schema.get("type") == "struct" and isinstance(value, Mapping):
+        fields = _fields(schema)
+        return {key: by_schema(fields.get(key), item) for key, item in value.items()}
+    if schema.get("type") == "array" and isinstance(value, list):
+        return [by_schema(schema.get("items"), item) for item in value]
+    return value
+
+
+def explained(schema: object) -> frozenset[str]:
+    """The fields of a struct whose meaning the schema names."""
+    if not isinstance(schema, Mapping):
+        return frozenset()
+    return frozenset(name for name, field in _fields(schema).items() if field.get("name"))
+
+
+def field_schema(schema: object, field: str) -> object:
+    """The schema of one field of a struct, None if there is none."""
+    return _fields(schema).get(field) if isinstance(schema, Mapping) else None
+
+
+def _fields(schema: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
+    fields = schema.get("fields")
+    if not isinstance(fields, list):
+        return {}
+    return {str(field["field"]): field for field in fields if isinstance(field, Mapping) and "field" in field}
+
+
+def decimal(value: object, scale: int) -> object:
+    """From base64 of the unscaled number, two's complement, big endian."""
+    if not isinstance(value, str):
+        return value
+    try:
+        unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
+    except (binascii.Error, ValueError):
+        return value
+    return plain_decimal(Decimal(unscaled).scaleb(-scale))
+
+
+def plain_decimal(value: Decimal) -> int | float | str:
+    """A number where a double holds it exactly enough to be written back, else text."""
+    if not value.is_finite():
+        return str(value)
+    if len(value.normalize().as_tuple().digits) > EXACT_DIGITS:
+        return f"{value:f}"
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def plain_duration(value: timedelta) -> str:
+    """In ISO 8601: PT2H16M5S."""
+    seconds = value.total_seconds()
+    whole = abs(int(seconds))
+    fraction = abs(seconds) - whole
+    last = f"{whole % 60 + fraction:g}"
+    sign = "-" if seconds < 0 else ""
+    return f"{sign}PT{whole // 3600}H{whole % 3600 // 60}M{last}S"
+
+
+def _days(value: object) -> object:
+    if not _is_whole(value):
+        return value
+    try:
+        return (EPOCH + timedelta(days=value)).date().isoformat()
+    except OverflowError:
+        return value  # beyond the calendar: PostgreSQL's infinity
+
+
+def _timestamp(value: object, per_second: int) -> object:
+    if not _is_whole(value):
+        return value
+    try:
+        moment = EPOCH + timedelta(seconds=value // per_second)
+    except OverflowError:
+        return value
+    return f"{moment:%Y-%m-%dT%H:%M:%S}Z" if moment.year >= 1000 else moment.isoformat()
+
+
+def _time(value: object, per_second: int) -> object:
+    if not _is_whole(value) or not 0 <= value // per_second <= 86_400:
+        return value
+    return f"{EPOCH + timedelta(seconds=value // per_second):%H:%M:%S}"
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _duration(value: object) -> object:
+    if not _is_whole(value):
+        return value
+    try:
+        return plain_duration(timedelta(microseconds=value))
+    except OverflowError:
+        return value
+
+
+def _json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return value
+
+
+def _variable_decimal(value: object) -> object:
+    if not isinstance(value, Mapping) or not isinstance(value.get("scale"), int):
+        return value
+    return decimal(value.get("value"), value["scale"])
+
+
+def _set(value: object) -> object:
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _point(value: object) -> object:
+    if not isinstance(value, Mapping) or not {"x", "y"} <= value.keys():
+        return value
+    return f"POINT({value['x']} {value['y']})"
+
+
+_BY_NAME: dict[str, Convert] = {
+    "date": _days,
+    **{f"timestamp-{unit}": partial(_timestamp, per_second=n) for unit, n in PER_SECOND.items()},
+    **{f"time-{unit}": partial(_time, per_second=n) for unit, n in PER_SECOND.items()},
+    "duration-micros": _duration,
+    "json": _json,
+}
+_BY_SCHEMA: dict[str, Convert] = {
+    "org.apache.kafka.connect.data.Date": _BY_NAME["date"],
+    "org.apache.kafka.connect.data.Time": _BY_NAME["time-millis"],
+    "org.apache.kafka.connect.data.Timestamp": _BY_NAME["timestamp-millis"],
+    "io.debezium.time.Date": _BY_NAME["date"],
+    "io.debezium.time.Time": _BY_NAME["time-millis"],
+    "io.debezium.time.MicroTime": _BY_NAME["time-micros"],
+    "io.debezium.time.NanoTime": _BY_NAME["time-nanos"],
+    "io.debezium.time.Timestamp": _BY_NAME["timestamp-millis"],
+    "io.debezium.time.MicroTimestamp": _BY_NAME["timestamp-micros"],
+    "io.debezium.time.NanoTimestamp": _BY_NAME["timestamp-nanos"],
+    "io.debezium.time.MicroDuration": _BY_NAME["duration-micros"],
+    "io.debezium.data.Json": _json,
+    "io.debezium.data.VariableScaleDecimal": _variable_decimal,
+    "io.debezium.data.EnumSet": _set,
+    "io.debezium.data.geometry.Point": _point,
+}

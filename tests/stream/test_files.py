@@ -1,0 +1,130 @@
+"""Rows of every format, compressed or not; what is damaged is said with its line."""
+
+import gzip
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+import pytest
+
+from stream.errors import ConfigError, InvalidInput
+from stream.files import Meter
+from stream.tables import cell, read_rows
+
+CSV = b"id,name\n1,Alien\n2,Aliens\n"
+NT = b"""<http://x/film/1> <http://www.w3.org/1999/02/22-rdf-syntax-ns#type> <http://x/Film> .
+<http://x/film/1> <http://p/name> "Alien"@en .
+<http://x/film/1> <http://p/name> "open quote .
+<http://x/film/2> <http://p/name> "Aliens" .
+<http://x/film/1> <http://q#by> <http://x/person/9> .
+<http://x/film/1> <http://p/name> "Das Ding"@de .
+"""
+TTL = b"""@prefix p: <http://p/> . @prefix x: <http://x/film/> .
+x:1 a <http://x/Film> ; p:name "Alien", "Aliens" ; p:year 1979 .
+"""
+
+
+def compressed(path: Path, data: bytes) -> Path:
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(data))
+    elif path.suffix == ".zst":
+        path.write_bytes(arrow.compress(data, codec="zstd", asbytes=True))
+    else:
+        path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.CSV.zst", "a.tsv.gz", "a.jsonl.zst"])
+def test_compressed_rows_and_how_much_was_read(tmp_path: Path, name: str) -> None:
+    data = CSV
+    if "tsv" in name:
+        data = data.replace(b",", b"\t")
+    elif "jsonl" in name:
+        data = b'\n{"id": "1", "name": "Alien"}\n{"id": "2", "name": "Aliens"}\n'
+    path = compressed(tmp_path / name, data)
+    meter = Meter([path])
+    assert list(read_rows(path, ["id"], meter)) == [
+        (2, {"id": "1", "name": "Alien"}),
+        (3, {"id": "2", "name": "Aliens"}),
+    ]
+    assert meter.done == meter.total == path.stat().st_size
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_file_that_is_cut_short_is_no_short_file(tmp_path: Path, suffix: str) -> None:
+    whole = compressed(
+        tmp_path / f"a.csv{suffix}", CSV + b"".join(b"%d,%d\n" % (n, n * n) for n in range(9999))
+    )
+    cut = tmp_path / f"cut.csv{suffix}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(ConfigError, match=r"cut\.csv\.\w+ cannot be read: .*(ended before|runcated)"):
+        list(read_rows(cut))
+    cut.write_bytes(b"no such format")
+    with pytest.raises(ConfigError, match=r"cut\.csv\.\w+ cannot be read"):
+        list(read_rows(cut))
+
+
+def test_parquet_values_are_what_json_would_hold(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = arrow.table(
+        {
+            "id": [1, 2],
+            "day": [date(2001, 3, 31), None],
+            "at": [datetime(2001, 3, 31, 12), None],
+            "price": [Decimal("8.70"), Decimal("9.00")],
+            "cast": [[{"name": "S. Weaver"}, {"name": "J. Hurt"}], []],
+            "raw": [b"text", b"\xff"],
+        }
+    )
+    parquet.write_table(table, path)
+    meter = Meter([path])
+    (_, first), (line, second) = read_rows(path, ["id", "cast.name"], meter)
+    assert first == {
+        "id": 1,
+        "day": "2001-03-31",
+        "at": "2001-03-31T12:00:00",
+        "price": 8.7,
+        "cast": [{"name": "S. Weaver"}, {"name": "J. Hurt"}],
+        "raw": "text",
+    }
+    assert not isinstance(second, InvalidInput)
+    assert line == 2 and second["price"] == 9 and second["raw"] == b"\xff"
+    assert meter.share == 1
+    with pytest.raises(ConfigError, match=r"a\.parquet: no column 'nr'; there are 'id', 'day'"):
+        list(read_rows(path, ["nr"]))
+    path.write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match=r"a\.parquet cannot be read"):
+        list(read_rows(path))
+
+
+def test_n_triples_are_grouped_by_subject(tmp_path: Path) -> None:
+    path = compressed(tmp_path / "a.nt.gz", NT)
+    (line, refusal), (_, first), (_, second) = read_rows(path, ["anything"], iri="http://x/")
+    assert isinstance(refusal, InvalidInput) and (line, refusal.reason) == (3, "malformed")
+    assert not isinstance(first, InvalidInput) and not isinstance(second, InvalidInput)
+    assert (first["@id"], first["@type"]) == ("film/1", ["Film"])
+    assert first["name"] == first["http://p/name"] == ["Alien", "Das Ding"]
+    assert first["name@de"] == ["Das Ding"] and first["by"] == ["person/9"]
+    assert (second["@id"], second["name"]) == ("film/2", ["Aliens"])
+
+
+def test_turtle(tmp_path: Path) -> None:
+    path = tmp_path / "a.ttl"
+    path.write_bytes(TTL)
+    ((_, row),) = read_rows(path, iri="http://x/film/")
+    assert not isinstance(row, InvalidInput)
+    assert (row["@id"], row["@type"]) == ("1", ["Film"])
+    assert (row["name"], row["year"]) == (["Alien", "Aliens"], ["1979"])
+    path.write_bytes(TTL + b"x:2 p:name oops ;\n")
+    with pytest.raises(ConfigError, match=r"a\.ttl:3: not valid Turtle: "):
+        list(read_rows(path))
+
+
+def test_paths_lead_into_what_is_nested() -> None:
+    row = {"a": {"b": {"c": 1}}, "x.y": 2, "l": [{"n": "p"}, {"n": ["q", "r"]}, {}], "t": "text"}
+    assert cell(row, "a.b.c") == 1
+    assert cell(row, "x.y") == 2
+    assert cell(row, "l.n") == ["p", "q", "r", None]
+    assert cell(row, "t.n") is None and cell(row, "a.z.c") is None and cell(row, "gone.z") is None
