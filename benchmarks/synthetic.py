@@ -110,7 +110,8 @@ class World:
     def _zipf(self, count: int, most: int) -> npt.NDArray[np.int64]:
         """(count,) numbers below `most`; number n with a weight of 1 / (n + 10)."""
         weights = np.cumsum(1.0 / (np.arange(most) + 10))
-        return np.searchsorted(weights, self._chance.random(count) * weights[-1])
+        drawn: npt.NDArray[np.int64] = np.searchsorted(weights, self._chance.random(count) * weights[-1])
+        return drawn
 
     def _words(self, count: int) -> list[str]:
         words: dict[str, None] = {}

@@ -171,6 +171,12 @@ class Store:
             "repair the disk, or delete the directory to rebuild it from the topics"
         )
 
+    def _unwritable(self, error: Exception) -> StoreError:
+        """RocksDB merges files as it writes, so a damaged one may show here first."""
+        if "Corruption" in str(error):
+            return self._unreadable(error)
+        return StoreError(f"state directory {self.path}: cannot write: {error}")
+
     def put(self, key: bytes, value: bytes) -> None:
         """Writes with the next commit."""
         self._pending[key] = value
@@ -193,7 +199,7 @@ class Store:
             self._db.write(batch, self._synced)
         except Exception as error:  # rocksdict raises bare Exception
             self._failed = True
-            raise StoreError(f"state directory {self.path}: cannot write: {error}") from error
+            raise self._unwritable(error) from error
         self._pending = {}
 
     def rollback(self) -> None:
@@ -207,7 +213,7 @@ class Store:
             self._db.close()
         except Exception as error:  # rocksdict raises bare Exception
             if not self._failed:  # else it was told already
-                raise StoreError(f"state directory {self.path}: cannot write: {error}") from error
+                raise self._unwritable(error) from error
         finally:
             self._lock.close()
 

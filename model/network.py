@@ -17,7 +17,8 @@ For slots i of one side and j of the other (levels 0, 1, 2: own values; neighbou
 
 s is the similarity of values or names, n of neighbours' neighbourhoods (`model/pairs.py`); k are learned
 embeddings of keys. Both directions share all parameters. This module trains on ragged graphs with DGL;
-`model/dense.py` computes the same with fixed shapes.
+`model/kernel.py` computes the same, one pair
+after the other.
 """
 
 from dataclasses import asdict, dataclass

@@ -4,7 +4,6 @@ An entity has N = 20 slots: 8 own values, then 12 sampled neighbours. Slots are 
 `canonical`), so a pair's score does not depend on the order in which its neighbours came.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -51,37 +50,6 @@ class PairInputs(NamedTuple):
         return PairInputs(self.left.take(rows), self.right.take(rows), self.context[rows])
 
 
-class Shape(NamedTuple):
-    """How many slots a computation has: for own values, then for neighbours."""
-
-    own: int
-    neighbours: int
-
-    @property
-    def slots(self) -> int:
-        """Of an entity."""
-        return self.own + self.neighbours
-
-
-FULL = Shape(OWN, NEIGHBOURS)
-# Most entities fill few slots. Which shape a pair is computed in depends on that pair alone.
-SHAPES = (Shape(4, 4), Shape(4, NEIGHBOURS), Shape(OWN, 4), FULL)
-
-
-def by_shape(inputs: PairInputs) -> Iterator[tuple[Shape, npt.NDArray[np.int64], PairInputs]]:
-    """The pairs in the smallest shape that holds all their slots: shape, rows (p,), inputs of these."""
-    last = ((inputs.left.key != 0) | (inputs.right.key != 0)) * np.r_[1 : OWN + 1, 1 : NEIGHBOURS + 1]
-    own, neighbours = last[:, :OWN].max(axis=1), last[:, OWN:].max(axis=1)
-    waiting = np.ones(len(own), bool)
-    for shape in SHAPES:
-        rows = np.flatnonzero(waiting & (own <= shape.own) & (neighbours <= shape.neighbours))
-        waiting[rows] = False
-        if len(rows):
-            columns = np.r_[: shape.own, OWN : OWN + shape.neighbours]
-            cut = np.ix_(rows, columns)
-            yield shape, rows, PairInputs(inputs.left.take(cut), inputs.right.take(cut), inputs.context[rows])
-
-
 class Similarities(NamedTuple):
     """Stage 1 of P pairs: exact, so the same in any batch. Similarities are in units of equality."""
 
@@ -99,17 +67,17 @@ class Similarities(NamedTuple):
         return Similarities(*(tensor[rows] for tensor in self))
 
 
-def similarities(inputs: PairInputs, shape: Shape = FULL) -> Similarities:
+def similarities(inputs: PairInputs) -> Similarities:
     """Stage 1. Raises ValueError when shapes do not fit or the context is not finite."""
-    _check(inputs, shape)
+    check(inputs)
     left, right = inputs.left, inputs.right
     pairs = len(inputs.context)
-    own = np.empty((pairs, shape.slots, shape.slots), np.float32)
-    neighbourhood = np.empty((pairs, shape.neighbours, shape.neighbours), np.float32)
+    own = np.empty((pairs, SLOTS, SLOTS), np.float32)
+    neighbourhood = np.empty((pairs, NEIGHBOURS, NEIGHBOURS), np.float32)
     for start in range(0, pairs, _STAGE1_PAIRS):
         chunk = slice(start, start + _STAGE1_PAIRS)
         _products(left.vec[chunk], right.vec[chunk], own[chunk])
-        _products(left.nbr[chunk, shape.own :], right.nbr[chunk, shape.own :], neighbourhood[chunk])
+        _products(left.nbr[chunk, OWN:], right.nbr[chunk, OWN:], neighbourhood[chunk])
     left_hash, right_hash = (torch.from_numpy(side.hash >> RARITY_BITS) for side in (left, right))
     equal = (left_hash[:, :, None] == right_hash[:, None, :]) & (left_hash != 0)[:, :, None]
     return Similarities(
@@ -160,16 +128,12 @@ def _products(left: I8, right: I8, out: npt.NDArray[np.float32]) -> None:
     np.matmul(left.astype(np.float32), right.astype(np.float32).transpose(0, 2, 1), out=out)
 
 
-def _check(inputs: PairInputs, shape: Shape) -> None:
+def check(inputs: PairInputs) -> None:
+    """Raises ValueError when shapes do not fit or the context is not finite."""
     pairs = len(inputs.context)
+    expected = ((pairs, SLOTS, DIM), (pairs, SLOTS, DIM), (pairs, SLOTS), (pairs, SLOTS))
     for side in (inputs.left, inputs.right):
         shapes = tuple(array.shape for array in side)
-        expected = (
-            (pairs, shape.slots, DIM),
-            (pairs, shape.slots, DIM),
-            (pairs, shape.slots),
-            (pairs, shape.slots),
-        )
         if shapes != expected:
             raise ValueError(f"shapes {shapes}; {expected} are expected")
     if inputs.context.ndim != 2 or not np.isfinite(inputs.context).all():

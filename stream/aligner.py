@@ -290,13 +290,16 @@ class Aligner:
         return self._records.all()
 
     def close(self) -> None:
-        """Writes what is pending and releases the state directory."""
+        """Writes what is pending and releases the state directory. Raises StateError if that fails."""
         try:
             self._commit()
             order = self._retrieval.table.rows["node"]
             snapshot.save(self._store.path / SNAPSHOT, self._settings, self._retrieval.lists, order)
         finally:
-            self._store.close()
+            try:
+                self._store.close()
+            except StoreError as error:
+                raise StateError(str(error)) from error
 
 
 def candidate_options(model: Model) -> CandidateOptions:

@@ -56,6 +56,11 @@ class NodeTable:
         """All rows, dtype `ROW`; writing to a field changes the table."""
         return self._rows[: len(self)]
 
+    @property
+    def bytes(self) -> npt.NDArray[np.int8]:
+        """All rows as they lie in memory, slot * `ROW.itemsize` bytes from the start."""
+        return self._rows.view(np.int8)
+
     def slots(self, nodes: Iterable[int]) -> Slots:
         """The slots of these nodes; new nodes get a blank row."""
         known = self._slot_of

@@ -11,15 +11,18 @@ from index.graph import Nodes
 from index.vectors import Slots
 from model.dense import DenseScorer
 from model.encoder import OWN, Encoder
+from model.kernel import I64, EntitySlots
 from model.pairs import PairInputs, Side, with_degree
-from model.sampling import SAMPLE
 from model.vectors import DIM
 from stream.deciding import ScoredPairs
-from stream.nodes import NodeTable
+from stream.nodes import ROW, NodeTable
 from stream.retrieval import Found, Retrieval, SourcePair
 
-SCORE_CHUNK: Final = 2048  # pairs gathered at once: about 40 MB
+SCORE_CHUNK: Final = 16_384  # pairs whose entities and context are gathered at once: about 20 MB
 EVIDENCE: Final = 6  # compared values and neighbours that a record names
+
+_AT: Final = {name: int(ROW.fields[name][1]) for name in ("items", "name", "neighbourhood")}  # type: ignore[index]
+_BEGIN: Final = _AT["items"] + np.arange(OWN) * DIM  # where an entity's own values lie in its row
 
 
 class Seen(NamedTuple):
@@ -55,10 +58,12 @@ class Scoring:
             for first in range(0, len(scores), SCORE_CHUNK):
                 chunk = Pairs(*(slots[first : first + SCORE_CHUNK] for slots in pairs))
                 context, chosen = self._retrieval.context(pair, chunk)
-                inputs = pair_inputs(
-                    self._retrieval.table, Pairs(chunk.left[chosen], chunk.right[chosen]), context[chosen]
+                left, right, numbers = slots_of_pairs(
+                    self._retrieval.table, Pairs(chunk.left[chosen], chunk.right[chosen])
                 )
-                scores[first : first + SCORE_CHUNK][chosen] = self._scorer.score(inputs)
+                scores[first : first + SCORE_CHUNK][chosen] = self._scorer.score(
+                    left, right, numbers, context[chosen]
+                )
             self.scored += len(scores)
             nodes = rows["node"][pairs.left], rows["node"][pairs.right]
             scored.append(ScoredPairs(pair.left, pair.right, *nodes, scores))
@@ -68,8 +73,8 @@ class Scoring:
         """What the model looked at in each of P pairs, most attention first."""
         table = self._retrieval.table
         pairs = Pairs(table.slots(left.tolist()), table.slots(right.tolist()))
-        inputs = pair_inputs(table, pairs, self._retrieval.context(pair, pairs)[0])
-        partners, weights = self._scorer.attention(inputs)
+        context, _ = self._retrieval.context(pair, pairs)
+        partners, weights = self._scorer.attention(*slots_of_pairs(table, pairs), context)
         order = np.argsort(-weights, axis=1, kind="stable")[:, :EVIDENCE]
         return [
             [
@@ -95,28 +100,49 @@ class Scoring:
         return Seen("" if named is None else named[1], neighbour)
 
 
+def slots_of_pairs(table: NodeTable, pairs: Pairs) -> tuple[EntitySlots, EntitySlots, tuple[I64, I64]]:
+    """What the network sees of P pairs' entities, each once, and which of them each pair consists of."""
+    (left, left_of), (right, right_of) = (_numbered(slots) for slots in pairs)
+    return _slots(table, left), _slots(table, right), (left_of, right_of)
+
+
 def pair_inputs(table: NodeTable, pairs: Pairs, context: npt.NDArray[np.float32]) -> PairInputs:
-    """What the model sees of P pairs: their own values, their sampled neighbours, and the context (P, C)."""
-    return PairInputs(_side(table, pairs.left), _side(table, pairs.right), context)
+    """The same for training: everything about each pair, copied."""
+
+    def side(entities: Slots) -> Side:
+        slots = _slots(table, entities)
+        bytes_of = np.arange(DIM)
+        empty = slots.key == 0
+        vec, nbr = (slots.buffer[begin[:, :, None] + bytes_of] for begin in (slots.vec, slots.nbr))
+        vec[empty], nbr[empty] = 0, 0
+        nbr[:, :OWN] = 0
+        return Side(vec, nbr, slots.key, slots.hash)
+
+    return PairInputs(side(pairs.left), side(pairs.right), context)
 
 
-def _side(table: NodeTable, slots: Slots) -> Side:
+def _numbered(slots: Slots) -> tuple[Slots, I64]:
+    """The distinct slots in order, and the place of each given one among them."""
+    distinct = np.sort(slots, kind="stable")
+    distinct = distinct[np.append(True, distinct[1:] != distinct[:-1])] if len(distinct) else distinct
+    return distinct, np.searchsorted(distinct, slots)
+
+
+def _slots(table: NodeTable, entities: Slots) -> EntitySlots:
+    """The filled slots of entities: their own values, then the sampled neighbours that exist."""
     rows = table.rows
-    sample = rows["sample"][slots]
+    sample = rows["sample"][entities]
     here = (sample != NOBODY) & rows["exists"][sample]
     neighbours = sample[here]
-    shape = (len(slots), OWN + SAMPLE)
-    side = Side(
-        np.zeros((*shape, DIM), np.int8),
-        np.zeros((*shape, DIM), np.int8),
-        np.zeros(shape, np.int16),
-        np.zeros(shape, np.int64),
+    hashes = np.zeros(sample.shape, np.int64)
+    hashes[here] = with_degree(rows["name_hash"][neighbours], rows["degree"][neighbours])
+    sample_keys = np.where(here, rows["sample_keys"][entities], np.int16(0))
+    begin = _BEGIN + entities.astype(np.int64)[:, None] * ROW.itemsize
+    sampled = sample.astype(np.int64) * ROW.itemsize
+    return EntitySlots(
+        table.bytes,
+        np.concatenate([begin, sampled + _AT["name"]], axis=1),
+        np.concatenate([begin, sampled + _AT["neighbourhood"]], axis=1),
+        np.concatenate([rows["item_keys"][entities], sample_keys], axis=1),
+        np.concatenate([rows["item_hashes"][entities], hashes], axis=1),
     )
-    side.vec[:, :OWN] = rows["items"][slots]
-    side.key[:, :OWN] = rows["item_keys"][slots]
-    side.hash[:, :OWN] = rows["item_hashes"][slots]
-    side.vec[:, OWN:][here] = rows["name"][neighbours]
-    side.nbr[:, OWN:][here] = rows["neighbourhood"][neighbours]
-    side.key[:, OWN:][here] = rows["sample_keys"][slots][here]
-    side.hash[:, OWN:][here] = with_degree(rows["name_hash"][neighbours], rows["degree"][neighbours])
-    return side

@@ -28,7 +28,9 @@ def test_round_trip(tmp_path: Path, model: Model, random_inputs: Callable[[int, 
     assert found == identity
     assert (loaded.threshold, loaded.options, loaded.report) == (0.4, {"k": 20}, {"seconds": 1.0})
     inputs = random_inputs(40, 8)
-    assert (loaded.scorer().score(inputs) == model.scorer().score(inputs)).all()
+    logits = model.scorer().logits(inputs)
+    assert (loaded.scorer().logits(inputs) == logits).all()
+    assert (loaded.scorer().probabilities(logits) == model.scorer().probabilities(logits)).all()
     for a, b in zip(loaded.encoder.encode(ENTITIES), model.encoder.encode(ENTITIES), strict=True):
         assert (a == b).all()
 

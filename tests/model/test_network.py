@@ -4,12 +4,14 @@ from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.dense import CHUNK, DenseScorer
+from model.dense import DenseScorer
+from model.kernel import I64, slots_of
 from model.network import AlignmentNetwork, pair_graph
 from model.pairs import NEIGHBOURS, OWN, SLOTS, PairInputs, Side, canonical, similarities
 
@@ -42,17 +44,17 @@ def test_every_part_of_the_network_matters(
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 3 * CHUNK))
+@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 300))
 def test_a_score_has_the_same_bits_in_any_batch(
     random_inputs: Make, random_network: AlignmentNetwork, seed: int, size: int
 ) -> None:
-    inputs = random_inputs(3 * CHUNK, 2)
+    inputs = random_inputs(300, 2)
     scorer = DenseScorer(random_network, slope=1.3, offset=-0.4)
     everything = scorer.logits(inputs)
     rows = np.random.default_rng(seed).permutation(len(everything))[:size]
     assert scorer.logits(inputs.take(rows)).tobytes() == everything[rows].tobytes()
-    partner, weight = scorer.attention(inputs)
-    some = scorer.attention(inputs.take(rows))
+    partner, weight = attention(scorer, inputs)
+    some = attention(scorer, inputs.take(rows))
     assert (some[0] == partner[rows]).all()
     assert some[1].tobytes() == weight[rows].tobytes()
 
@@ -95,9 +97,8 @@ def test_attention_names_the_equal_partner(random_network: AlignmentNetwork) -> 
     key[0, :3], hashes[0, :3] = 2, [256, 512, 768]
     left = Side(vec, np.zeros_like(vec), key, hashes)
     turned = Side(vec[:, [2, 0, 1, *range(3, SLOTS)]], left.nbr, key, hashes[:, [2, 0, 1, *range(3, SLOTS)]])
-    partner, weight = DenseScorer(random_network).attention(
-        PairInputs(left, turned, np.zeros((1, 5), np.float32))
-    )
+    scorer = DenseScorer(random_network)
+    partner, weight = attention(scorer, PairInputs(left, turned, np.zeros((1, 5), np.float32)))
     assert partner[0, :4].tolist() == [1, 2, 0, -1]
     assert (weight[0, :3] > 0).all() and (weight[0, 3:] == 0).all()
 
@@ -105,10 +106,11 @@ def test_attention_names_the_equal_partner(random_network: AlignmentNetwork) -> 
 def test_scores_are_probabilities_in_millionths(
     random_inputs: Make, random_network: AlignmentNetwork
 ) -> None:
-    scores = DenseScorer(random_network, 50.0, -3.0).score(random_inputs(300, 6))
+    scorer = DenseScorer(random_network, 50.0, -3.0)
+    scores = scorer.probabilities(scorer.logits(random_inputs(300, 6)))
     assert ((scores >= 0) & (scores <= 1)).all()
     assert (scores == np.round(scores * 1e6) / 1e6).all()
-    assert len(DenseScorer(random_network).score(random_inputs(0, 0))) == 0
+    assert len(scorer.logits(random_inputs(0, 0))) == 0
 
 
 def test_calibration_keeps_the_order(random_network: AlignmentNetwork) -> None:
@@ -124,6 +126,12 @@ def test_wrong_shapes_and_contexts_are_refused(random_inputs: Make) -> None:
         similarities(inputs._replace(context=np.full((3, 5), np.nan, np.float32)))
     with pytest.raises(ValueError, match="expected"):
         similarities(inputs._replace(left=inputs.left._replace(key=inputs.left.key[:, 1:])))
+
+
+def attention(scorer: DenseScorer, inputs: PairInputs) -> tuple[I64, npt.NDArray[np.float64]]:
+    """What the scorer attends to in these pairs."""
+    every = np.arange(len(inputs.context))
+    return scorer.attention(slots_of(inputs.left), slots_of(inputs.right), (every, every), inputs.context)
 
 
 def permuted_neighbours(side: Side, seed: int) -> Side:
