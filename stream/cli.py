@@ -18,7 +18,8 @@ import click
 import msgspec
 
 from stream.config import Configuration, Settings, describe
-from stream.errors import ConfigError, InvalidInput, SameasError
+from stream.errors import ConfigError, SameasError
+from stream.feed_cli import feed
 from stream.letters_cli import dead_letters
 from stream.options import configured
 
@@ -113,33 +114,7 @@ def run(configuration: Configuration, state: Path | None, model: Path | None, ve
     run_worker(settings, open_aligner)
 
 
-@main.command()
-@configured
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--source", metavar="NAME", help="Read with the mapping [sources.NAME]; its own files if none is named"
-)
-@click.option("--strict", is_flag=True, help="Stop at the first line that cannot be used")
-def feed(configuration: Configuration, files: tuple[Path, ...], source: str | None, strict: bool) -> None:
-    """Produce the entity events of files: canonical .jsonl, or what a mapping reads."""
-    from stream.console import tell
-    from stream.feed import accepted, feed_events, read_files
-    from stream.progress import counting
-
-    refusals = 0
-
-    def refused(error: InvalidInput) -> None:
-        nonlocal refusals
-        refusals += 1
-        tell(f"refused: {error} ({error.reason})")
-
-    settings = configuration.settings
-    with counting("feeding", "events") as progress:
-        events = accepted(read_files(settings, files, source), refused, strict=strict)
-        sent = feed_events(settings, events, progress)
-    tell(f"fed {sent:,} events to {settings.topics.entities}, refused {refusals:,}")
-    if refusals:
-        raise _ErrorLine(f"{refusals} of {sent + refusals} events were refused; the others were fed")
+main.add_command(feed)
 
 
 @main.command()
@@ -247,8 +222,8 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
     def command(
         configuration: Configuration, files: tuple[Path, ...], model: Path | None, **rest: Any
     ) -> None:
+        from stream.catalogue import accepted, read_files
         from stream.console import tell
-        from stream.feed import accepted, read_files
 
         settings = configuration.settings
         sources = [None] if files else [name for name, mapping in settings.sources.items() if mapping.file]

@@ -1,7 +1,7 @@
-"""Producing entity events: from files to the entity topic."""
+"""Producing entity events: from files to the entity topic. What is in the files: `stream/catalogue.py`."""
 
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -10,9 +10,8 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from stream.broker import unreachable
 from stream.config import Settings
-from stream.errors import BrokerError, ConfigError, InvalidInput
+from stream.errors import BrokerError, InvalidInput
 from stream.events import MAX_EVENT_BYTES, EntityEvent, curie
-from stream.mapping import read_canonical, read_events
 from stream.security import client_options
 from stream.topics import ensure_topics, input_specs
 
@@ -20,14 +19,22 @@ DELIVERY_TIMEOUT_MS = 25_000  # an event that is not acknowledged by then is an 
 LINGER_MS = 20
 BATCH_BYTES = 256 * 1024
 CHECK_EVERY = 2_000  # events between two looks at what the broker refused
+SETTLE_SECONDS = 1.0  # between two waits for all acknowledgements, where somebody wants to know
 
 Progress = Callable[[int], None]  # is told the number of events handed over so far
 Record = tuple[str, bytes | None, bytes | None]  # topic, key, value
-Refused = Callable[[InvalidInput], None]  # is told of each line that cannot be used
 
 
-def feed_events(settings: Settings, events: Iterable[EntityEvent], progress: Progress | None = None) -> int:
+def feed_events(
+    settings: Settings,
+    events: Iterable[EntityEvent],
+    progress: Progress | None = None,
+    settled: Progress | None = None,
+) -> int:
     """Produces events in order, keyed by entity; their number, when the broker has acknowledged all.
+
+    Args:
+        settled: is told now and then, and when it is interrupted, how many the broker has acknowledged.
 
     Raises:
         BrokerError: unreachable, no such topic, or an event was not delivered.
@@ -35,31 +42,52 @@ def feed_events(settings: Settings, events: Iterable[EntityEvent], progress: Pro
     """
     ensure_topics(settings, [spec for spec in input_specs(settings) if spec.role == "entities"])
     topic = settings.topics.entities
-    return produce(settings, ((topic, _key(event), encode(event)) for event in events), progress)
+    records = ((topic, event_key(event), encode(event)) for event in events)
+    return produce(settings, records, progress, settled)
 
 
-def produce(settings: Settings, records: Iterable[Record], progress: Progress | None = None) -> int:
+def produce(
+    settings: Settings,
+    records: Iterable[Record],
+    progress: Progress | None = None,
+    settled: Progress | None = None,
+) -> int:
     """Produces records in order; their number, when the broker has acknowledged all.
+
+    Args: as for `feed_events`.
 
     Raises:
         BrokerError: unreachable, no such topic, or a record was not delivered.
     """
     failures: list[tuple[str, BaseException]] = []
-    sent, topic = 0, "none"
+    sent, topic, last = 0, "none", time.monotonic()
     producer = _producer(settings)
+
+    def settle() -> None:
+        producer.flush(timeout=DELIVERY_TIMEOUT_MS / 1000 + 5)
+        _raise_first(failures, settings)
+        if settled is not None:
+            settled(sent)
+
     try:
-        for sent, (topic, key, value) in enumerate(records, 1):
+        for topic, key, value in records:
             producer.send(topic, key=key, value=value).add_errback(
                 lambda error, topic=topic: failures.append((topic, error))
             )
+            sent += 1
             if sent % CHECK_EVERY == 0:
                 _raise_first(failures, settings)
                 if progress is not None:
                     progress(sent)
-        producer.flush(timeout=DELIVERY_TIMEOUT_MS / 1000 + 5)
-        _raise_first(failures, settings)
+                if settled is not None and time.monotonic() - last > SETTLE_SECONDS:
+                    settle()
+                    last = time.monotonic()
+        settle()
     except KafkaError as error:
         raise _undelivered(error, settings, topic) from error
+    except KeyboardInterrupt:
+        settle()
+        raise
     finally:
         producer.close(timeout=0 if failures else 5)
     if progress is not None:
@@ -82,62 +110,8 @@ def encode(event: EntityEvent) -> bytes:
     return value
 
 
-def read_files(
-    settings: Settings, files: Iterable[Path], source: str | None
-) -> Iterator[EntityEvent | InvalidInput]:
-    """The events of files in order, refusals (which name file and line) in their place.
-
-    Canonical `.jsonl` files need no mapping; others are read with the mapping of `source`. With a source and
-    no files, the mapping's own files are read.
-
-    Raises:
-        ConfigError: no mapping, a missing file or a missing column.
-    """
-    files = list(files)
-    mapping = settings.sources.get(source) if source is not None else None
-    if source is not None and mapping is None and source not in settings.sources:
-        names = ", ".join(settings.sources) or "none"
-        raise ConfigError(f"there is no [sources.{source}] in the settings; known sources: {names}")
-    if mapping is not None and source is not None:
-        if files:
-            # the files given take the place of those in the mapping
-            mapping = msgspec.structs.replace(mapping, file=[str(path.absolute()) for path in files])
-        for _, event in read_events(source, mapping, Path()):
-            yield event
-        return
-    if not files:
-        raise ConfigError("nothing to feed: name files, or a source with --source")
-    for path in files:
-        for line, event in read_canonical(path):
-            yield (
-                InvalidInput(event.reason, f"{path}:{line}: {event}")
-                if isinstance(event, InvalidInput)
-                else event
-            )
-
-
-def accepted(
-    events: Iterable[EntityEvent | InvalidInput], refused: Refused, *, strict: bool
-) -> Iterator[EntityEvent]:
-    """The usable events; each other one, oversized ones too, is told to `refused`, or raised when `strict`.
-
-    Raises:
-        InvalidInput: the first refusal, when `strict`.
-    """
-    for event in events:
-        try:
-            if isinstance(event, InvalidInput):
-                raise event
-            encode(event)
-        except InvalidInput as error:
-            if strict:
-                raise
-            refused(error)
-        else:
-            yield event
-
-
-def _key(event: EntityEvent) -> bytes:
+def event_key(event: EntityEvent) -> bytes:
+    """The key of an entity event's message."""
     return curie(event.source, event.id).encode()
 
 

@@ -32,13 +32,26 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def counting(verb: str, unit: str) -> Iterator[Callable[[int], None]]:
-    """A line such as "feeding 12,000 events, 5,400/s". Yields a function that takes the number so far."""
+def counting(
+    verb: str, unit: str, share: Callable[[], float] | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Yields a function that takes the number so far, for lines such as
+
+        feeding 12,000 events, 5,400/s, 34%, 0:12 left
+
+    Args:
+        share: how much of the work is done, 0 to 1.
+    """
     started = time.monotonic()
     with progress() as show:
 
         def update(count: int) -> None:
-            speed = count / max(time.monotonic() - started, 1e-9)
-            show(f"{verb} {count:,} {unit}, {speed:,.0f}/s")
+            seconds = max(time.monotonic() - started, 1e-9)
+            line = f"{verb} {count:,} {unit}, {count / seconds:,.0f}/s"
+            done = 0.0 if share is None else share()
+            if done > 0:
+                left = round(seconds * (1 - done) / done)
+                line += f", {done:.0%}, {left // 60}:{left % 60:02} left"
+            show(line)
 
         yield update

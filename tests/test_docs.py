@@ -22,6 +22,7 @@ from kafka import KafkaProducer
 from stream.cli import main
 from stream.config import describe, load
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
+from stream.mapping import make_decoder
 from stream.records import _event
 
 ROOT = Path(__file__).parent.parent
@@ -93,10 +94,14 @@ def test_command_lines_can_be_parsed(line: str) -> None:
 
 
 def test_mappings_are_valid(tmp_path: Path) -> None:
-    (example,) = blocks("README.md", "toml")
-    path = tmp_path / "sameas.toml"
-    path.write_text(example, encoding="utf-8")
-    assert set(load(path, environ={}).settings.sources) == set(tomllib.loads(example)["sources"])
+    examples = [example for page in ("README.md", "mapping.md") for example in blocks(page, "toml")]
+    assert len(examples) >= 3
+    for example in examples:
+        path = tmp_path / "sameas.toml"
+        path.write_text(example, encoding="utf-8")
+        sources = load(path, environ={}).settings.sources
+        assert set(sources) == set(tomllib.loads(example).get("sources", {}))
+        make_decoder(sources, "e", "l")
 
 
 def test_events_are_valid() -> None:

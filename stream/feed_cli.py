@@ -1,0 +1,162 @@
+"""`sameas feed` and `sameas map`: files, on the command line."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+import msgspec
+
+from stream.config import Configuration, Settings
+from stream.errors import InvalidInput, SameasError
+from stream.events import EntityEvent
+from stream.options import configured
+
+SHOWN_EVENTS = 10  # by --dry-run
+SHOWN_REFUSALS = 100  # one by one; further ones are counted
+
+
+@click.command()
+@configured
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--source", metavar="NAME", help="Read with the mapping [sources.NAME]; its own files if none is named"
+)
+@click.option("--strict", is_flag=True, help="Stop at the first line that cannot be used")
+@click.option("--dry-run", is_flag=True, help="Print the first events and what is refused; needs no broker")
+@click.option(
+    "--delete-missing", is_flag=True, help="The files are a full export: delete what is not in them any more"
+)
+@click.option(
+    "--resume",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Note progress in FILE; after an interrupt go on from there",
+)
+def feed(
+    configuration: Configuration,
+    files: tuple[Path, ...],
+    source: str | None,
+    strict: bool,
+    dry_run: bool,
+    delete_missing: bool,
+    resume: Path | None,
+) -> None:
+    """Produce the entity events of files.
+
+    Without --source canonical events in .jsonl are expected; with it what the mapping reads: .csv, .tsv,
+    .jsonl, .parquet, .nt, .ttl, also with .gz or .zst.
+    """
+    from stream.catalogue import Export, accepted, files_of, present_entities, read_files
+    from stream.console import tell
+    from stream.files import Meter
+    from stream.progress import counting
+
+    settings = configuration.settings
+    paths = files_of(settings, files, source)
+    meter, export, refusals = Meter(paths), Export(source), Refusals()
+    events = export.watch(accepted(read_files(settings, files, source, meter), refusals.tell, strict=strict))
+    present = present_entities(settings) if delete_missing else {}
+    if dry_run:
+        with counting("reading", "events", lambda: meter.share) as progress:
+            counts = _show_first(events, progress)
+        by_type = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
+        tell(f"{counts.total():,} events{f': {by_type}' if by_type else ''}; refused {refusals.summary()}")
+        if delete_missing:
+            tell(f"{len(export.gone(present)):,} entities would be deleted")
+    else:
+        with counting("feeding", "events", lambda: meter.share) as progress:
+            sent = _feed(settings, events, paths, source, resume, progress)
+        tell(f"fed {sent:,} events to {settings.topics.entities}, refused {refusals.summary()}")
+        if delete_missing and not refusals.counts:
+            _delete(settings, export.gone(present))
+    if refusals.counts:
+        not_deleted = "; nothing was deleted, for they may be among what is missing" if delete_missing else ""
+        raise SameasError(
+            f"{refusals.counts.total():,} events were refused; the others were "
+            f"{'good' if dry_run else 'fed'}{not_deleted}"
+        )
+
+
+class Refusals:
+    """What could not be used, told one by one and counted by reason."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def tell(self, error: InvalidInput) -> None:
+        from stream.console import tell
+
+        self.counts[error.reason] += 1
+        if self.counts.total() <= SHOWN_REFUSALS:
+            tell(f"refused: {error} ({error.reason})")
+        elif self.counts.total() == SHOWN_REFUSALS + 1:
+            tell("refused: further ones are only counted")
+
+    def summary(self) -> str:
+        """ "3: 2 malformed, 1 bad-id", or "0"."""
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common())
+        return f"{self.counts.total():,}{f': {reasons}' if reasons else ''}"
+
+
+def _show_first(events: Iterable[EntityEvent], progress: Callable[[int], None]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for event in events:
+        if counts.total() < SHOWN_EVENTS:
+            sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
+        counts[getattr(event, "type", "delete")] += 1
+        if counts.total() % 2000 == 0:
+            progress(counts.total())
+    return counts
+
+
+def _feed(
+    settings: Settings,
+    events: Iterable[EntityEvent],
+    paths: Iterable[Path],
+    source: str | None,
+    resume: Path | None,
+    progress: Callable[[int], None],
+) -> int:
+    from itertools import islice
+
+    from stream.catalogue import FeedProgress
+    from stream.console import tell
+    from stream.feed import feed_events
+    from stream.topics import ensure_topics, input_specs
+
+    done = 0
+
+    def settled(count: int) -> None:
+        nonlocal done
+        done = count
+        if resume is not None:
+            msgspec.structs.replace(begun, events=begun.events + count).save(resume)
+
+    begun = FeedProgress({}, 0)
+    if resume is not None:
+        ensure_topics(settings, [spec for spec in input_specs(settings) if spec.role == "entities"])
+        begun = FeedProgress.begin(settings, paths, source).resumed(resume)
+        if begun.events:
+            tell(f"going on after {begun.events:,} events, as {resume} says")
+    try:
+        sent = feed_events(settings, islice(events, begun.events, None), progress, settled)
+    except KeyboardInterrupt:
+        go_on = (
+            "the same command goes on from there"
+            if resume is not None
+            else "feeding them again does no harm; --resume FILE would go on from there"
+        )
+        raise SameasError(f"interrupted after {begun.events + done:,} events; {go_on}") from None
+    if resume is not None:
+        resume.unlink(missing_ok=True)
+    return sent
+
+
+def _delete(settings: Settings, keys: list[bytes]) -> None:
+    from stream.console import tell
+    from stream.feed import produce
+
+    produce(settings, ((settings.topics.entities, key, None) for key in keys))
+    tell(f"deleted {len(keys):,} entities that are not in the files any more")

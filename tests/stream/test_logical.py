@@ -1,0 +1,158 @@
+"""Debezium's types: read from the schema where there is one, else from the mapping."""
+
+import base64
+import json
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.columns import SourceMapping
+from stream.errors import InvalidInput
+from stream.events import Cause, Delete, Message, Upsert
+from stream.logical import by_schema, converter
+from stream.mapping import make_decoder
+
+TYPED: dict[str, tuple[dict[str, Any], object, str, object]] = {
+    # column: (schema, what is sent, the type in a mapping, what it means)
+    "price": (
+        {"name": "org.apache.kafka.connect.data.Decimal", "type": "bytes", "parameters": {"scale": "1"}},
+        "Vw==",
+        "decimal(1)",
+        8.7,
+    ),
+    "released": ({"name": "io.debezium.time.Date", "type": "int32"}, 10681, "date", "1999-03-31"),
+    "seen": (
+        {"name": "io.debezium.time.MicroTimestamp", "type": "int64"},
+        922_881_600_000_001,
+        "timestamp-micros",
+        "1999-03-31T12:00:00Z",
+    ),
+    "old": (
+        {"name": "io.debezium.time.Timestamp", "type": "int64"},
+        -1,
+        "timestamp-millis",
+        "1969-12-31T23:59:59Z",
+    ),
+    "at": (
+        {"name": "io.debezium.time.MicroTime", "type": "int64"},
+        43_200_000_000,
+        "time-micros",
+        "12:00:00",
+    ),
+    "length": (
+        {"name": "io.debezium.time.MicroDuration", "type": "int64"},
+        8_165_000_000,
+        "duration-micros",
+        "PT2H16M5S",
+    ),
+    "more": (
+        {"name": "io.debezium.data.Json", "type": "string"},
+        '{"maker": {"name": "Fox"}}',
+        "json",
+        "Fox",
+    ),
+}
+
+
+def shop(*, typed: bool) -> SourceMapping:
+    attributes = {name: name for name in TYPED} | {"more": "more.maker.name"}
+    columns = {name: logical for name, (_, _, logical, _) in TYPED.items()} if typed else {}
+    mapping = {"topic": "t", "id": "id", "type": "film", "attributes": attributes, "columns": columns}
+    return msgspec.convert(mapping, SourceMapping)
+
+
+def envelope(*, schemas: bool) -> bytes:
+    """As Debezium writes a snapshot's row."""
+    after: dict[str, object] = {"id": 1, **{name: sent for name, (_, sent, _, _) in TYPED.items()}}
+    payload = {"before": None, "after": after, "source": {"lsn": 1}, "op": "r", "ts_ms": 1}
+    if not schemas:
+        return json.dumps(payload).encode()
+    fields = [{"field": "id", "type": "int32"}]
+    fields += [{"field": name, "optional": True, **schema} for name, (schema, _, _, _) in TYPED.items()]
+    row = {"type": "struct", "fields": fields, "optional": True}
+    schema = {
+        "type": "struct",
+        "fields": [{"field": "before", **row}, {"field": "after", **row}, {"field": "op", "type": "string"}],
+    }
+    return json.dumps({"schema": schema, "payload": payload}).encode()
+
+
+@pytest.mark.parametrize(("schemas", "typed"), [(True, False), (False, True), (True, True)])
+def test_values_mean_the_same_with_and_without_a_schema(schemas: bool, typed: bool) -> None:
+    decode = make_decoder({"shop": shop(typed=typed)}, "e", "l")
+    (event,) = decode(Message(Cause("t", 0, 0), b'{"id":1}', envelope(schemas=schemas), 0.0))
+    assert isinstance(event, Upsert)
+    assert event.attributes == {name: meant for name, (_, _, _, meant) in TYPED.items()}
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**11), max_value=10**11))
+def test_decimals_are_numbers_again(value: Decimal) -> None:
+    unscaled = int(value.scaleb(3))
+    sent = base64.b64encode(unscaled.to_bytes(9, "big", signed=True)).decode()
+    found = converter("decimal(3)")(sent)
+    assert isinstance(found, int | float) and Decimal(str(found)) == value
+
+
+def test_what_does_not_fit_stays() -> None:
+    assert converter("date")("2001-03-31") == "2001-03-31"
+    assert converter("date")(2**31 - 1) == 2**31 - 1  # PostgreSQL's infinity
+    assert converter("timestamp-micros")(True) is True
+    assert converter("timestamp-nanos")(2**63 - 1) == "2262-04-11T23:47:16Z"
+    assert converter("decimal(2)")("not base64!") == "not base64!"
+    assert converter("json")("{") == "{"
+    huge = base64.b64encode((10**20 + 1).to_bytes(9, "big")).decode()
+    assert converter("decimal(2)")(huge) == "1000000000000000000.01"
+    with pytest.raises(ValueError, match="'day' is none of date, timestamp-millis"):
+        converter("day")
+
+
+def test_nested_schemas() -> None:
+    schema = {
+        "type": "struct",
+        "fields": [
+            {"field": "a", "type": "array", "items": {"type": "int32", "name": "io.debezium.time.Date"}},
+            {"field": "v", "type": "struct", "name": "io.debezium.data.VariableScaleDecimal"},
+            {"field": "p", "type": "struct", "name": "io.debezium.data.geometry.Point"},
+            {"field": "s", "type": "string", "name": "io.debezium.data.EnumSet"},
+        ],
+    }
+    row = {"a": [0, 1], "v": {"scale": 2, "value": "ew=="}, "p": {"x": 1.5, "y": 2.0}, "s": "x,y", "z": 1}
+    assert by_schema(schema, row) == {
+        "a": ["1970-01-01", "1970-01-02"],
+        "v": 1.23,
+        "p": "POINT(1.5 2.0)",
+        "s": ["x", "y"],
+        "z": 1,
+    }
+
+
+def test_the_key_is_read_as_its_schema_says() -> None:
+    """A NUMERIC primary key: the row and its deletion must name one entity."""
+    number = {
+        "field": "nr",
+        "type": "bytes",
+        "name": "org.apache.kafka.connect.data.Decimal",
+        "parameters": {"scale": "0"},
+    }
+    schema = {"type": "struct", "fields": [number]}
+    key = json.dumps({"schema": schema, "payload": {"nr": "Vw=="}}).encode()
+    value = json.dumps({"schema": schema, "payload": {"nr": "Vw=="}}).encode()
+    plain = SourceMapping(topic="t", id="nr")
+    decode = make_decoder({"s": plain}, "e", "l")
+    assert decode(Message(Cause("t", 0, 0), key, value, 0.0)) == [Upsert("s", "87", "entity")]
+    assert decode(Message(Cause("t", 0, 1), key, None, 0.0)) == [Delete("s", "87")]
+    decode = make_decoder({"s": SourceMapping(topic="t", id="nr", columns={"nr": "decimal(0)"})}, "e", "l")
+    bare = b'{"nr":"Vw=="}'
+    assert decode(Message(Cause("t", 0, 0), bare, bare, 0.0)) == [Upsert("s", "87", "entity")]
+    assert decode(Message(Cause("t", 0, 1), bare, None, 0.0)) == [Delete("s", "87")]
+
+
+def test_a_value_that_was_left_out_is_no_value() -> None:
+    decode = make_decoder({"s": SourceMapping(topic="t", id="id", attributes=["plot"])}, "e", "l")
+    with pytest.raises(InvalidInput, match=r"plot: .*REPLICA IDENTITY FULL") as caught:
+        decode(Message(Cause("t", 0, 0), b"1", b'{"id":1,"plot":"__debezium_unavailable_value"}', 0.0))
+    assert caught.value.reason == "unavailable-value"
