@@ -19,7 +19,7 @@ import msgspec
 
 from stream.config import Configuration, Settings, describe
 from stream.errors import ConfigError, SameasError
-from stream.feed_cli import feed
+from stream.feed_cli import feed, propose_mapping
 from stream.letters_cli import dead_letters
 from stream.options import configured
 
@@ -115,6 +115,7 @@ def run(configuration: Configuration, state: Path | None, model: Path | None, ve
 
 
 main.add_command(feed)
+main.add_command(propose_mapping)
 
 
 @main.command()

@@ -79,6 +79,24 @@ def feed(
         )
 
 
+@click.command("map")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--source", metavar="NAME", help="What to call the source [the file's name]")
+def propose_mapping(file: Path, source: str | None) -> None:
+    """Propose a mapping for FILE from its first rows: TOML on stdout, what was seen on stderr.
+
+    It reads what feed reads, and Debezium's messages in JSON Lines. Add it to sameas.toml, correct it, and
+    look at `sameas feed --source NAME --dry-run`.
+    """
+    from stream.console import tell
+    from stream.proposing import propose
+
+    proposal = propose(file, source or file.name.partition(".")[0])
+    for line in proposal.seen:
+        tell(line)
+    sys.stdout.write(proposal.toml)
+
+
 class Refusals:
     """What could not be used, told one by one and counted by reason."""
 
