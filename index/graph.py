@@ -187,6 +187,22 @@ class GraphStore:
         lengths = np.fromiter((len(v) // EDGE.itemsize if v else 0 for v in values), np.int64, len(values))
         return np.frombuffer(b"".join(v for v in values if v), EDGE), lengths
 
+    def neighbours_of(self, nodes: Sequence[int]) -> tuple[Nodes, npt.NDArray[np.int64]]:
+        """All neighbours over every relation of many nodes, and the place in `nodes` of whose each is."""
+        edges, lengths = self.heads(nodes)
+        of = np.repeat(np.arange(len(nodes)), lengths)
+        more: list[int] = []
+        more_of: list[int] = []
+        for place in np.unique(of[edges["count"] > HEAD_EDGES]).tolist():
+            prefix = tables.OVERFLOW + node_key(nodes[place])
+            found = [int.from_bytes(key[25:], "big") for key, _ in self._store.scan(prefix)]
+            more += found
+            more_of += [place] * len(found)
+        return (
+            np.concatenate([edges["neighbour"], np.array(more, np.uint64)]),
+            np.concatenate([of, np.array(more_of, np.int64)]),
+        )
+
     def neighbours(self, node: int, start: bytes = b"", most: int = _U63) -> tuple[list[int], bytes]:
         """Neighbours over every relation, the overflow included, `most` of them or a few more.
 

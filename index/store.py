@@ -24,7 +24,7 @@ from rocksdict import (
     WriteOptions,
 )
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 BLOCK_CACHE_BYTES: Final = 64 << 20
 WRITE_BUFFER_BYTES: Final = 32 << 20
 
@@ -63,6 +63,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pending: dict[bytes, bytes | None] = {}
+        self._pending_of: dict[bytes, dict[bytes, None]] = {}  # the same keys by their table, for scans
         self._failed = False  # a write did
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,8 @@ class Store:
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Pairs whose key starts with `prefix`, in order, from `prefix + start` on, with what is pending."""
         first = prefix + start
-        changed = sorted(key for key in self._pending if key.startswith(prefix) and key >= first)
+        pending = self._pending_of.get(prefix[:1], {})
+        changed = sorted(key for key in pending if key.startswith(prefix) and key >= first)
         position = 0
         key = first
         for key, value in self._db.items(from_key=first):
@@ -180,10 +182,12 @@ class Store:
     def put(self, key: bytes, value: bytes) -> None:
         """Writes with the next commit."""
         self._pending[key] = value
+        self._pending_of.setdefault(key[:1], {})[key] = None
 
     def delete(self, key: bytes) -> None:
         """Deletes with the next commit."""
         self._pending[key] = None
+        self._pending_of.setdefault(key[:1], {})[key] = None
 
     def commit(self) -> None:
         """Makes everything pending durable in one write, or raises and leaves the disk as it was."""
@@ -200,15 +204,15 @@ class Store:
         except Exception as error:  # rocksdict raises bare Exception
             self._failed = True
             raise self._unwritable(error) from error
-        self._pending = {}
+        self.rollback()
 
     def rollback(self) -> None:
         """Forgets everything pending."""
-        self._pending = {}
+        self._pending, self._pending_of = {}, {}
 
     def close(self) -> None:
         """Forgets what is pending, closes the files and releases the lock."""
-        self._pending = {}
+        self.rollback()
         try:
             self._db.close()
         except Exception as error:  # rocksdict raises bare Exception

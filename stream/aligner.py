@@ -35,7 +35,7 @@ from stream.deciding import Deciding, ScoredPairs
 from stream.errors import InvalidInput, ModelError, StateError
 from stream.events import Cause, Message
 from stream.inbox import NO_POISON, Inbox
-from stream.interface import Batch, Counts, Decoder
+from stream.interface import Batch, Counts, Decoder, Laps
 from stream.links import LinkStore
 from stream.records import Records
 from stream.retrieval import VIEWS, Found, Retrieval
@@ -46,6 +46,7 @@ IDLE_PAIRS = 4096  # waiting pairs that it scores
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
 SNAPSHOT = "lists"  # directory in the state
+BACKLOG_EVALUATIONS = 8  # with messages, one waiting entity is evaluated for so many of them
 BACKLOG_SHARE = 16  # with messages, one waiting pair is scored for so many that the messages changed
 
 _log = logging.getLogger("sameas")
@@ -105,6 +106,9 @@ class Aligner:
         self._inbox = Inbox(self._store, self._graph, self._links, self._decode)
         self._deciding = Deciding(self._store, self._threshold, one_to_one=self._one_to_one)
         self._backlog = Backlog(self._store)
+        if self._backlog.looking_through_hubs:
+            # whom the hubs had reached is not known, nor what of their neighbours was in force
+            self._backlog.doubt(node for node, entity in self._graph.scan() if not entity.deleted)
         encoder = self._model.encoder
         self._retrieval = Retrieval(self._graph, encoder, candidate_options(self._model))
         self._scoring = Scoring(self._retrieval, encoder, self._model.scorer())
@@ -195,13 +199,17 @@ class Aligner:
     def _process(
         self, messages: Sequence[Message], poison: Mapping[Cause, InvalidInput] = NO_POISON
     ) -> Batch:
+        laps, backlog = Laps(), self._backlog
         received = self._inbox.receive(messages, poison)
-        backlog = self._backlog
+        laps.end("receive")
 
-        waiting = backlog.newest(0 if messages else IDLE_EVALUATIONS, without=received.touched)
-        nodes = [*received.touched, *waiting]
+        # who only gained or lost a neighbour waits: many messages name the same ones
+        self._wait_for([node for node in received.touched if node not in received.changed], fresh=True)
+        share = len(messages) // BACKLOG_EVALUATIONS if messages else IDLE_EVALUATIONS
+        waiting = backlog.next_entities(share, without=received.changed)
+        nodes = [*received.changed, *waiting]
         unsure = backlog.unsure.intersection(nodes)
-        forced = {*received.after, *unsure}
+        forced = {*received.changed, *unsure}
         found: list[Found] = []
         for first in range(0, len(nodes), EVALUATION_CHUNK):
             chunk = nodes[first : first + EVALUATION_CHUNK]
@@ -209,15 +217,16 @@ class Aligner:
             some, stale, hubs = self._retrieval.evaluate(chunk, changed, forced.intersection(chunk))
             found += some
             backlog.evaluated(chunk)
-            self._wait_for(stale)
+            self._wait_for(stale, fresh=bool(messages))
             for hub in hubs:
                 backlog.expand(hub)
         if (next_hub := backlog.next_hub()) is not None:
             hub, start = next_hub
             stale, start = self._retrieval.expand(hub, start, HUB_SHARE if messages else IDLE_HUB)
-            self._wait_for(stale)
+            self._wait_for(stale, fresh=False)
             if start:
                 backlog.expand(hub, start)
+        laps.end("retrieve")
 
         # what the messages changed is scored now; what they moved elsewhere waits and coalesces
         due: list[Found] = []
@@ -234,14 +243,18 @@ class Aligner:
         # also where an entity only looks different: a linked pair need not be a candidate to have evidence
         linked = dict.fromkeys([*received.links, *self._links.around(nodes)])
         scored = [*self._scoring.score(due), *self._dropped(unsure, found)]
+        laps.end("score")
         decisions = self._deciding.decide(scored, self._links.in_force(linked, self._graph))
+        laps.end("decide")
         outputs = received.dead_letters + self._records.outputs(decisions)
+        laps.end("record")
 
         self._sequence += 1
-        batch = Batch(self._sequence, outputs, received.counts, len(backlog))
+        batch = Batch(self._sequence, outputs, received.counts, len(backlog), laps.seconds)
         if outputs:
             self._store.put(tables.OUTBOX + node_key(batch.sequence), msgspec.msgpack.encode(batch))
         self._commit()
+        laps.end("commit")
         return batch
 
     def _dropped(self, unsure: Iterable[int], found: Sequence[Found]) -> Iterator[ScoredPairs]:
@@ -264,9 +277,12 @@ class Aligner:
             ends = np.array([left], np.uint64), np.array([right], np.uint64)
             yield ScoredPairs(left_source, right_source, *ends, np.zeros(1))
 
-    def _wait_for(self, nodes: Sequence[int]) -> None:
-        for node in nodes:
-            self._backlog.evaluate(node, self._retrieval.neighbourhood_of(node))
+    def _wait_for(self, nodes: Sequence[int], *, fresh: bool) -> None:
+        new = [node for node in nodes if node not in self._backlog.entities]
+        for node, in_force in zip(new, self._retrieval.in_force(new), strict=True):
+            self._backlog.evaluate(node, in_force)
+        for node in nodes if fresh else ():
+            self._backlog.refresh(node)
 
     def _commit(self) -> None:
         try:

@@ -1,14 +1,17 @@
 """Work that may wait, and survives a crash: entities to evaluate, hubs to look through, pairs to score.
 
 What a message changes is done at once; what that makes stale elsewhere waits here, so that a hub does not
-stall the stream and many changes cost one re-evaluation. The newest are served first.
+stall the stream and many changes cost one re-evaluation. What messages made stale is served first, the newest
+before the older; then what that made stale in its turn, the oldest first, so that it meets once what many
+neighbours do to it.
 
-Invariant: an entity with waiting work has a key in the store. For an entity to be evaluated the value is the
-neighbourhood vector in force, which the lists and scores still rest on. Which of an entity's pairs wait is
-known in memory only: after a restart all of them do. Keys for pairs go when no pair waits any more.
+Invariant: an entity with waiting work has a key in the store. For an entity to be evaluated the value is what
+of its row is still in force (`Retrieval.in_force`), which the lists and scores rest on. Which of an entity's
+pairs wait is known in memory only: after a restart all of them do. Keys for pairs go when no pair waits any
+more.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from itertools import chain, islice
 
 import numpy as np
@@ -33,43 +36,56 @@ class Backlog:
         self.entities: dict[int, bytes] = {
             int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.QUEUE)
         }
+        self._fresh: dict[int, None] = {}  # those that messages made stale; the last is the newest
         # The lists were restored as they should be, the scores of these were not.
         self.unsure = {int.from_bytes(key[1:], "big") for key, _ in store.scan(tables.WAITING)}
         self.unsure |= self.entities.keys()
         self._hubs: dict[int, bytes] = {
             int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.HUBS)
         }
+        self.looking_through_hubs = bool(self._hubs)
         # left slot << 32 | right slot, in arrays of which the last is the newest; a pair may stand in several
         self._pairs: dict[SourcePair, list[npt.NDArray[np.int64]]] = {}
         self._flagged: dict[int, None] = {}  # nodes with a key for their pairs
+
+    def doubt(self, nodes: Iterable[int]) -> None:
+        """After a restart: all pairs of these are to be scored again."""
+        for node in nodes:
+            self.unsure.add(node)
+            self._store.put(tables.WAITING + node_key(node), b"")
 
     def __len__(self) -> int:
         """Entities that wait for something."""
         unsure = sum(node not in self.entities for node in self.unsure)
         return len(self.entities) + len(self._flagged) + len(self._hubs) + unsure
 
-    def newest(self, most: int, without: Iterable[int]) -> list[int]:
+    def next_entities(self, most: int, without: Container[int]) -> list[int]:
         """Entities to evaluate now."""
-        skipped = set(without)
+        older = (node for node in self.entities if node not in self._fresh)
         unsure = (node for node in self.unsure if node not in self.entities)
-        waiting = (node for node in chain(reversed(self.entities), unsure) if node not in skipped)
+        waiting = (node for node in chain(reversed(self._fresh), older, unsure) if node not in without)
         return list(islice(waiting, most))
 
     def evaluated(self, nodes: Iterable[int]) -> None:
         """These need no evaluation any more."""
         for node in nodes:
             if self.entities.pop(node, None) is not None:
+                self._fresh.pop(node, None)
                 self._store.delete(tables.QUEUE + node_key(node))
             if node in self.unsure:
                 self.unsure.discard(node)
                 if node not in self._flagged:
                     self._store.delete(tables.WAITING + node_key(node))
 
-    def evaluate(self, node: int, neighbourhood: bytes) -> None:
-        """An entity waits, whose neighbourhood vector in force is this one."""
-        if node not in self.entities:
-            self.entities[node] = neighbourhood
-            self._store.put(tables.QUEUE + node_key(node), neighbourhood)
+    def evaluate(self, node: int, in_force: bytes) -> None:
+        """An entity waits that did not yet."""
+        self.entities[node] = in_force
+        self._store.put(tables.QUEUE + node_key(node), in_force)
+
+    def refresh(self, node: int) -> None:
+        """A message made this waiting entity stale (again)."""
+        self._fresh.pop(node, None)
+        self._fresh[node] = None
 
     def expand(self, hub: int, start: bytes = b"") -> None:
         """A hub waits, whose neighbours from `start` on may be stale; b"" for all of them."""

@@ -3,6 +3,7 @@
 Apart from the aligner itself, so that those who only pass things on need not import the model.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol
 
@@ -71,6 +72,21 @@ class Batch(msgspec.Struct, frozen=True):
     outputs: list[Output]
     counts: Counts
     backlog: int  # entities that wait for something; process([]) works on them
+    stages: dict[str, float] = {}  # seconds
+
+
+class Laps:
+    """How long each stage of a batch takes."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._at = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """What was done since the last call belongs to this stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._at
+        self._at = now
 
 
 class MessageProcessor(Protocol):

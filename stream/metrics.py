@@ -64,6 +64,8 @@ class Metrics:
             elif output.kind == "dead_letters":
                 reason = dict(output.headers).get("reason", b"unknown").decode()
                 self.dead_letters.labels(reason).inc()
+        for stage, seconds in batch.stages.items():
+            self.stage.labels(stage).observe(seconds)
         self.backlog.set(batch.backlog)
 
     def timed(self, stage: str, started: float) -> None:

@@ -78,6 +78,12 @@ class NodeTable:
         get = self._slot_of.get
         return np.array([slot for slot in map(get, nodes) if slot is not None], np.int32)
 
+    def known_of(self, nodes: Nodes, of: npt.NDArray[np.int64]) -> tuple[Slots, npt.NDArray[np.int64]]:
+        """The slots of those of (n,) nodes that have a row, and what `of` (n,) says of these."""
+        get = self._slot_of.get
+        slots = np.array([get(node, NOBODY) for node in nodes.tolist()], np.int32)
+        return slots[slots != NOBODY], of[slots != NOBODY]
+
 
 def digest(columns: npt.NDArray[np.uint64]) -> Nodes:
     """(n,) the 64-bit XXH3 of each row of (n, m)."""

@@ -25,6 +25,8 @@ from stream.nodes import NodeTable, as_words, digest
 VIEWS: Final = ("name", "values", "neighbourhood")
 RESTORE_CHUNK: Final = 4096
 HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time
+# What of a waiting node's row may be behind the graph store without its entity having changed.
+IN_FORCE: Final = np.dtype([("neighbourhood", np.int8, DIM), ("degree", np.uint8)])  # degree: as a power of 2
 _T = TypeVar("_T")
 
 
@@ -78,7 +80,9 @@ class Retrieval:
         slots = self.table.slots(nodes)
         spaces_before = self.table.rows["space"][slots]
         self._read_entities(changed)
-        self._read_samples(slots, draw(np.array(nodes, np.uint64), *self._graph.heads(nodes)))
+        sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
+        self._set_samples(slots, sample)
+        self._set_neighbourhoods(slots, sample.counts)
         rows = self.table.rows
         shown = self._shown(slots)
         looks_different = shown != rows["shown"][slots]
@@ -103,8 +107,7 @@ class Retrieval:
         slots = self.table.known(neighbours)
         rows = self.table.rows
         sampled = (rows["sample"][slots] == self.table.slots([hub])[0]).any(axis=1)
-        nodes: list[int] = rows["node"][slots[sampled]].tolist()
-        return nodes, start
+        return self._stale(slots[sampled]), start
 
     def split(self, found: Found, nodes: Iterable[int]) -> tuple[Found, Found]:
         """The pairs with one of these entities, and the others."""
@@ -137,9 +140,14 @@ class Retrieval:
         numbers = self.table.rows["space"][self.table.slots(nodes)].tolist()
         return [self._spaces[number][0] for number in numbers]
 
-    def neighbourhood_of(self, node: int) -> bytes:
-        """The neighbourhood vector that is in force for a node."""
-        return bytes(self.table.rows["neighbourhood"][self.table.slots([node])[0]].tobytes())
+    def in_force(self, nodes: Sequence[int]) -> list[bytes]:
+        """What the lists and scores rest on of nodes that are to be evaluated again; dtype `IN_FORCE`."""
+        slots = self.table.slots(nodes)
+        rows = self.table.rows
+        values = np.empty(len(slots), IN_FORCE)
+        values["neighbourhood"] = rows["neighbourhood"][slots]
+        values["degree"] = np.log2(rows["degree"][slots])
+        return [value.tobytes() for value in values]
 
     def similarities(self, left: Sequence[int], right: Sequence[int]) -> npt.NDArray[np.float32]:
         """(P, views) of pairs of nodes, 0 where one of them has no vector."""
@@ -152,25 +160,28 @@ class Retrieval:
         """Fills an empty table from the graph store.
 
         Args:
-            queue: the nodes that wait for re-evaluation, each with the neighbourhood vector that was in
-                force; the lists have to be those that the stored scores rest on.
+            queue: the nodes that wait for re-evaluation, each with what was in force; the lists have to be
+                those that the stored scores rest on.
         """
         for entities in _chunks(self._graph.scan()):
             self._read_entities(dict(entities))
-        # degrees of all first: a neighbourhood rests on those of its members
+        # samples of all first: a neighbourhood rests on the degrees of its members
+        samples = []
         for nodes in _chunks(self._graph.scan_heads()):
             sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
             slots = self.table.slots(nodes)  # may add rows: for entities that are only pointed at
-            self.table.rows["degree"][slots] = sample.degrees
-        for nodes in _chunks(self._graph.scan_heads()):
-            sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
-            self._read_samples(self.table.slots(nodes), sample)
+            self._set_samples(slots, sample)
+            samples.append((slots, sample.counts.astype(np.uint32)))
         waiting = self.table.slots(queue)
-        in_force = np.frombuffer(b"".join(queue.values()), np.int8)
-        self.table.rows["neighbourhood"][waiting] = in_force.reshape(len(waiting), DIM)
+        in_force = np.frombuffer(b"".join(queue.values()), IN_FORCE)
+        rows = self.table.rows
+        rows["degree"][waiting] = 1 << in_force["degree"].astype(np.int64)
+        for slots, counts in samples:
+            self._set_neighbourhoods(slots, counts)
+        rows["neighbourhood"][waiting] = in_force["neighbourhood"]
         every = np.arange(len(self.table), dtype=np.int32)
-        self.table.rows["shown"][every] = self._shown(every)
-        self.table.rows["content"][every] = self._content(every)
+        rows["shown"][every] = self._shown(every)
+        rows["content"][every] = self._content(every)
 
     def fill_lists(self, saved: Mapping[SourcePair, CandidatePairs] | None = None) -> None:
         """Makes all candidate lists from the rows, or brings saved ones up to date with them."""
@@ -215,7 +226,7 @@ class Retrieval:
             self._spaces.append(name)
         return self._number_of[name]
 
-    def _read_samples(self, slots: Slots, sample: Sample) -> None:
+    def _set_samples(self, slots: Slots, sample: Sample) -> None:
         unused = np.arange(SAMPLE) >= sample.drawn[:, None]
         neighbours = np.full(unused.shape, NOBODY, np.int32)
         neighbours[~unused] = self.table.slots(sample.neighbours[~unused].tolist())
@@ -225,9 +236,15 @@ class Retrieval:
         rows["sample"][slots] = neighbours
         rows["sample_keys"][slots] = np.where(unused, 0, keys[inverse.reshape(unused.shape)])
         rows["degree"][slots] = sample.degrees
+
+    def _set_neighbourhoods(self, slots: Slots, counts: npt.NDArray[np.integer]) -> None:
+        """`counts`: (n, SAMPLE) how many neighbours share each sampled one's relation."""
+        rows = self.table.rows
+        neighbours = rows["sample"][slots]
+        unused = neighbours == NOBODY
         names = np.where(unused[:, :, None], np.int8(0), rows["name"][neighbours])
         degrees = np.where(unused, 1, rows["degree"][neighbours])
-        rows["neighbourhood"][slots] = neighbourhood(names, np.where(unused, 1, sample.counts), degrees)
+        rows["neighbourhood"][slots] = neighbourhood(names, np.where(unused, 1, counts), degrees)
 
     def _shown(self, slots: Slots) -> Nodes:
         """Digests of what others see of these entities."""
@@ -249,12 +266,18 @@ class Retrieval:
         rows = self.table.rows
         is_done = np.zeros(len(rows), bool)
         is_done[done] = True
-        stale = [np.zeros(0, np.int32)]
-        for slot in changed.tolist():
-            around = self.table.known(self._graph.neighbours(int(rows["node"][slot]))[0])
-            around = around[~is_done[around]]
-            stale.append(around[(rows["sample"][around] == slot).any(axis=1)])
-        nodes: list[int] = rows["node"][np.unique(np.concatenate(stale))].tolist()
+        around, of = self.table.known_of(*self._graph.neighbours_of(rows["node"][changed].tolist()))
+        stale = around[~is_done[around] & (rows["sample"][around] == changed[of][:, None]).any(axis=1)]
+        return self._stale(np.unique(stale))
+
+    def _stale(self, slots: Slots) -> list[int]:
+        """The nodes of these slots, whose content is unknown from now on.
+
+        Comparing it with what it was would not do: until they are evaluated their neighbour may change back,
+        and meanwhile some of their pairs may have been scored.
+        """
+        self.table.rows["content"][slots] = 0
+        nodes: list[int] = self.table.rows["node"][slots].tolist()
         return nodes
 
     # ------------------------------------------------------------------ candidate lists
