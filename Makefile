@@ -6,6 +6,7 @@
 #   make torture [N=40] [SEED=0] [JSON=FILE]   kills workers in every way: nothing lost, nothing invented?
 #   make fuzz [N=100000] [SEED=0]       hostile messages: each accounted for, memory bounded?
 #   make quality DATA=DIR [DATASET=NAME] [MODEL=NAME] [SEEDS=3] [TEST_LINKS=FILE] [JSON=FILE]   how good is the model?
+#   make sssom                          the sssom package beside the project, which tests validate exports with
 #   make clean                          removes the virtual environment and caches
 #
 # pip takes its index and proxy from its own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf). On Linux,
@@ -32,7 +33,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture fuzz quality check install clean
+.PHONY: help demo test torture fuzz quality check install sssom clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -62,6 +63,13 @@ check: $(STAMP)
 
 install: $(STAMP)
 
+# In an environment of its own: it needs Sphinx, SQLAlchemy, and a pytest plugin that changes what tests log.
+sssom: $(VENV)-sssom/bin/sssom
+
+$(VENV)-sssom/bin/sssom:
+	$(PYTHON) -m venv $(VENV)-sssom
+	$(VENV)-sssom/bin/pip install --quiet sssom==0.4.21
+
 # torch first: whatever else is installed is then satisfied by this build and does not pull in another.
 $(STAMP): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: CPython 3.11 is needed; say where: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -72,4 +80,4 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-sssom .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -21,7 +21,9 @@ from stream.config import Configuration, Settings, describe
 from stream.errors import ConfigError, SameasError
 from stream.feed_cli import feed, propose_mapping
 from stream.letters_cli import dead_letters
+from stream.link_cli import link
 from stream.options import configured
+from stream.subscribe_cli import subscribe
 
 
 class _ErrorLine(click.ClickException):
@@ -118,51 +120,8 @@ main.add_command(feed)
 main.add_command(propose_mapping)
 
 
-@main.command()
-@configured
-@click.option("--events", is_flag=True, help="The log of alignment events instead of the current alignments")
-@click.option("-e", "--exit", "until_end", is_flag=True, help="Exit at the end instead of waiting for more")
-@click.option("-o", "--offset", default="beginning", metavar="beginning|end|OFFSET", help="Where to begin")
-@click.option(
-    "--source", "sources", multiple=True, help="Only pairs with an entity of this source; repeatable"
-)
-@click.option(
-    "--entity", "entities", multiple=True, metavar="CURIE", help="Only pairs with this entity; repeatable"
-)
-@click.option(
-    "--min-confidence", type=click.FloatRange(0, 1), default=0.0, help="Only pairs with at least this score"
-)
-@click.option("--json", "as_json", is_flag=True, help="JSON Lines also on a terminal")
-def subscribe(configuration: Configuration, as_json: bool, offset: str, **options: Any) -> None:
-    """Print alignments: what is the same as what, now and as it changes."""
-    from stream.subscribe import Filter, follow, parse_start
-
-    wanted = Filter(
-        sources=frozenset(options["sources"]),
-        entities=frozenset(options["entities"]),
-        min_confidence=options["min_confidence"],
-    )
-    lines = follow(
-        configuration.settings,
-        log=options["events"],
-        until_end=options["until_end"],
-        start=parse_start(offset),
-        wanted=wanted,
-        as_json=as_json or not sys.stdout.isatty(),
-    )
-    try:
-        for line in lines:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        pass
-    except BrokenPipeError:
-        # the reader has what it wanted; keep the interpreter from flushing into the closed pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    finally:
-        lines.close()
-
-
+main.add_command(subscribe)
+main.add_command(link)
 main.add_command(dead_letters)
 
 
@@ -199,18 +158,14 @@ def show(configuration: Configuration, as_json: bool) -> None:
 @click.argument("name", required=False)
 def schema(name: str | None) -> None:
     """Print the JSON Schema of one record, or of all."""
-    from stream.events import AlignmentEvent, AlignmentRecord, EntityEvent, Link
+    from stream import schemas
 
-    records: dict[str, Any] = {
-        "entity-event": EntityEvent,
-        "link": Link,
-        "alignment-record": AlignmentRecord,
-        "alignment-event": AlignmentEvent,
-    }
-    if name is not None and name not in records:
-        raise click.BadParameter(f"one of {', '.join(records)}", param_hint="NAME")
-    schemas = {key: msgspec.json.schema(record) for key, record in records.items()}
-    print(json.dumps(schemas if name is None else schemas[name], indent=2))
+    if name is not None and name not in schemas.RECORDS:
+        raise click.BadParameter(f"one of {', '.join(schemas.RECORDS)}", param_hint="NAME")
+    found: Any = (
+        {key: schemas.schema(key) for key in schemas.RECORDS} if name is None else schemas.schema(name)
+    )
+    print(json.dumps(found, indent=2))
 
 
 def catalogued(function: Callable[..., None]) -> Callable[..., None]:

@@ -101,8 +101,10 @@ class AlignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     record_id: str
     subject_id: str
+    subject_category: str = ""  # the entity's type; empty in records of earlier versions
     predicate_id: str = "owl:sameAs"
     object_id: str
+    object_category: str = ""
     mapping_justification: str
     confidence: float
     mapping_tool: str = "sameas"

@@ -144,7 +144,9 @@ class Records:
         return AlignmentRecord(
             record_id=f"sameas:{xxhash.xxh3_128_hexdigest(key.encode())}",
             subject_id=curie(left.source, left.id),
+            subject_category=left.type,
             object_id=curie(right.source, right.id),
+            object_category=right.type,
             mapping_justification="semapv:ManualMappingCuration"
             if link is not None
             else "semapv:SemanticSimilarityThresholdMatching",

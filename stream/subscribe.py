@@ -1,6 +1,7 @@
 """Reading topics: the current alignments, or the log of alignment events."""
 
 from collections.abc import Generator, Iterator
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -12,9 +13,13 @@ from stream.config import Settings
 from stream.console import HEADER, row, withdrawn_row
 from stream.errors import BrokerError, ConfigError, InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, split_curie
+from stream.export import FORMATS
 from stream.reading import POLL_MS, bounds, open_consumer
 
-Start = Literal["beginning", "end"] | int  # an offset is meant for every partition
+LOOKUP_MS = 10_000  # for the offset at a date
+
+# An offset is meant for every partition; from a moment on means what the broker received then or later.
+Start = Literal["beginning", "end"] | int | datetime
 
 _T = TypeVar("_T", bound=AlignmentRecord)
 _record = msgspec.json.Decoder(AlignmentRecord)
@@ -25,15 +30,22 @@ class Filter(msgspec.Struct, frozen=True):
     """Which alignments are wanted; empty wants all."""
 
     sources: frozenset[str] = frozenset()  # either side comes from one of them
+    types: frozenset[str] = frozenset()  # either side is of one of them
     min_confidence: float = 0.0
     entities: frozenset[str] = frozenset()  # CURIEs; either side is one of them
 
-    def wants(self, subject_id: str, object_id: str, confidence: float) -> bool:
-        pair = {subject_id, object_id}
+    def wants(self, record: AlignmentRecord) -> bool:
         return (
-            confidence >= self.min_confidence
-            and (not self.entities or bool(pair & self.entities))
-            and (not self.sources or any(_source(name) in self.sources for name in pair))
+            record.confidence >= self.min_confidence
+            and (not self.types or bool({record.subject_category, record.object_category} & self.types))
+            and self.wants_pair(record.subject_id, record.object_id)
+        )
+
+    def wants_pair(self, subject_id: str, object_id: str) -> bool:
+        """As far as the two names tell."""
+        pair = {subject_id, object_id}
+        return (not self.entities or bool(pair & self.entities)) and (
+            not self.sources or any(split_curie(name)[0] in self.sources for name in pair)
         )
 
 
@@ -62,13 +74,15 @@ def _read(settings: Settings, topic: str, start: Start) -> Iterator[Any]:
         ends = {}
         for tp, (first, end) in bounds(consumer, partitions).items():
             ends[tp] = end
-            consumer.seek(tp, _position(start, first, end))
+            consumer.seek(tp, _position(consumer, tp, start, first, end))
         behind = {tp for tp in partitions if consumer.position(tp) < ends[tp]}
         if not behind:
             yield None
+        since = start.timestamp() * 1000 if isinstance(start, datetime) else 0.0
         while True:
             for records in consumer.poll(timeout_ms=POLL_MS).values():
-                yield from records  # may pass the old end; then there is simply more
+                # may pass the old end; then there is simply more
+                yield from (record for record in records if record.timestamp >= since)
             if behind:
                 behind = {tp for tp in behind if consumer.position(tp) < ends[tp]}
                 if not behind:
@@ -80,21 +94,27 @@ def follow(
 ) -> Generator[str, None, None]:
     """Lines to print: the current alignments and then their changes, or the log of events.
 
-    The current alignments are folded by key first, so that what is printed held when reading began.
+    The current alignments are folded by key first, so that what is printed held when reading began. A pair
+    that no longer passes the filter is said to be withdrawn, as one that is no longer aligned.
     """
     if not as_json:
         yield HEADER
     topic = settings.topics.alignment_events if log else settings.topics.alignments
     current: dict[bytes, Any] | None = None if log else {}
+    view = _View(wanted, as_json)
     for record in _read(settings, topic, start):
         if record is None:
             for known in (current or {}).values():
-                yield from _lines(known, wanted, log, as_json)
+                yield from view.show(known)
             current = None
             if until_end:
                 return
+        elif log:
+            event = decode_event(record)
+            if wanted.wants(event):
+                yield record.value.decode() if as_json else row(event.event, event)
         elif current is None:
-            yield from _lines(record, wanted, log, as_json)
+            yield from view.show(record)
         elif record.value is None:
             current.pop(record.key, None)
         else:
@@ -102,30 +122,60 @@ def follow(
             current[record.key] = record
 
 
-def _lines(record: Any, wanted: Filter, log: bool, as_json: bool) -> Iterator[str]:
-    if record.value is None:
-        pair = [name.replace("%7C", "|") for name in (record.key or b"").decode().split("|")]
-        if len(pair) == 2 and wanted.wants(pair[0], pair[1], 1.0):
-            gone = {"subject_id": pair[0], "object_id": pair[1], "withdrawn": True}
-            yield msgspec.json.encode(gone).decode() if as_json else withdrawn_row(*pair)
-        return
-    alignment = decode_event(record) if log else decode_record(record)
-    if wanted.wants(alignment.subject_id, alignment.object_id, alignment.confidence):
-        what = alignment.event if isinstance(alignment, AlignmentEvent) else "same"
-        yield record.value.decode() if as_json else row(what, alignment)
+class _View:
+    """The current alignments that pass a filter, as lines."""
+
+    def __init__(self, wanted: Filter, as_json: bool) -> None:
+        self._wanted = wanted
+        self._as_json = as_json
+        self._shown: dict[bytes, bool] = {}  # by key, whether the pair passed when last seen
+
+    def show(self, record: Any) -> Iterator[str]:
+        key = record.key or b""
+        if record.value is not None:
+            alignment = decode_record(record)
+            passed = self._shown.get(key, False)
+            self._shown[key] = self._wanted.wants(alignment)
+            if self._shown[key]:
+                yield record.value.decode() if self._as_json else row("same", alignment)
+            elif passed:
+                yield self._gone(alignment.subject_id, alignment.object_id)
+            return
+        pair = [name.replace("%7C", "|") for name in key.decode(errors="replace").split("|")]
+        passed = self._shown.pop(key, len(pair) == 2 and self._wanted.wants_pair(*pair))
+        if passed and len(pair) == 2:
+            yield self._gone(*pair)
+
+    def _gone(self, subject_id: str, object_id: str) -> str:
+        if not self._as_json:
+            return withdrawn_row(subject_id, object_id)
+        gone = {"subject_id": subject_id, "object_id": object_id, "withdrawn": True}
+        return msgspec.json.encode(gone).decode()
+
+
+def export(settings: Settings, name: str, wanted: Filter) -> Generator[str, None, None]:
+    """The current alignments as lines of one of `stream.export.FORMATS`."""
+    records = (record for record in current_alignments(settings).values() if wanted.wants(record))
+    yield from FORMATS[name](settings, records)
 
 
 def parse_start(text: str) -> Start:
-    """beginning, end or an offset.
+    """beginning, end, an offset, or a date in ISO 8601; UTC unless it says otherwise.
 
     Raises:
         ConfigError: it is none of them.
     """
     if text in ("beginning", "end"):
         return "beginning" if text == "beginning" else "end"
-    if text.isdecimal():
+    if text.isdecimal() and text.isascii() and len(text) < 19:
         return int(text)
-    raise ConfigError(f"--offset {text}: beginning, end, or an offset")
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"--offset {text}: beginning, end, an offset, or a date such as 2026-01-31 or 2026-01-31T12:00:00"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def current_alignments(settings: Settings) -> dict[str, AlignmentRecord]:
@@ -159,13 +209,12 @@ def _decode(decoder: "msgspec.json.Decoder[_T]", record: Any) -> _T:
         ) from error
 
 
-def _source(name: str) -> str:
-    return split_curie(name)[0]
-
-
-def _position(start: Start, first: int, end: int) -> int:
+def _position(consumer: Any, tp: TopicPartition, start: Start, first: int, end: int) -> int:
     if start == "beginning":
         return first
+    if isinstance(start, datetime):  # the embedded broker names an offset that is too early
+        found = consumer.offsets_for_times({tp: int(start.timestamp() * 1000)}, timeout_ms=LOOKUP_MS)[tp]
+        return end if found is None else max(found.offset, first)
     return end if start == "end" else min(max(int(start), first), end)
 
 

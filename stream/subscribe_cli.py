@@ -1,0 +1,75 @@
+"""`sameas subscribe`: alignments, on the command line."""
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from stream.config import Configuration
+from stream.errors import ConfigError, InvalidInput
+from stream.events import split_curie
+from stream.options import configured
+
+
+@click.command()
+@configured
+@click.option("--events", is_flag=True, help="The log of alignment events instead of the current alignments")
+@click.option("-e", "--exit", "until_end", is_flag=True, help="Exit at the end instead of waiting for more")
+@click.option(
+    "-o", "--offset", default="beginning", metavar="beginning|end|OFFSET|DATE", help="Where to begin"
+)
+@click.option(
+    "--source", "sources", multiple=True, help="Only pairs with an entity of this source; repeatable"
+)
+@click.option("--type", "types", multiple=True, help="Only pairs with an entity of this type; repeatable")
+@click.option(
+    "--entity", "entities", multiple=True, metavar="CURIE", help="Only pairs with this entity; repeatable"
+)
+@click.option(
+    "--min-confidence", type=click.FloatRange(0, 1), default=0.0, help="Only pairs with at least this score"
+)
+@click.option("--json", "form", flag_value="json", help="JSON Lines also on a terminal")
+@click.option("--sssom", "form", flag_value="sssom", help="The current alignments as SSSOM TSV")
+@click.option("--rdf", "form", flag_value="rdf", help="The current alignments as N-Triples: owl:sameAs")
+def subscribe(
+    configuration: Configuration, events: bool, until_end: bool, offset: str, form: str | None, **options: Any
+) -> None:
+    """Print alignments: what is the same as what, now and as it changes.
+
+    On a terminal a table, in a pipe JSON Lines. --sssom and --rdf end at the end.
+    """
+    from stream.subscribe import Filter, export, follow, parse_start
+
+    for entity in options["entities"]:
+        try:
+            split_curie(entity)
+        except InvalidInput as error:
+            raise ConfigError(f"--entity {entity}: {error}, for example imdb:tt0133093") from error
+    wanted = Filter(
+        sources=frozenset(options["sources"]),
+        types=frozenset(options["types"]),
+        entities=frozenset(options["entities"]),
+        min_confidence=options["min_confidence"],
+    )
+    settings, start = configuration.settings, parse_start(offset)
+    if form in ("sssom", "rdf"):
+        if events or start != "beginning":
+            raise ConfigError(f"--{form} is of the current alignments: without --events and --offset")
+        lines = export(settings, form, wanted)
+    else:
+        as_json = form == "json" or not sys.stdout.isatty()
+        lines = follow(settings, log=events, until_end=until_end, start=start, wanted=wanted, as_json=as_json)
+    try:
+        for line in lines:
+            sys.stdout.write(line + "\n")
+            if not until_end:
+                sys.stdout.flush()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # the reader has what it wanted; keep the interpreter from flushing into the closed pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        lines.close()
