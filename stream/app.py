@@ -20,6 +20,7 @@ import mode
 from faust.types import TP
 from kafka import TopicPartition
 
+from stream.access import check_group
 from stream.config import Settings
 from stream.console import tell
 from stream.errors import BrokerError, StateError
@@ -74,6 +75,7 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
         return waiting.result()
 
     partitions = await unless_stopped(loop.run_in_executor(thread, ensure_topics, settings))
+    await unless_stopped(loop.run_in_executor(thread, check_group, settings, settings.kafka.group_id))
     aligner = await unless_stopped(loop.run_in_executor(thread, open_aligner))
     metrics = Metrics()
     worker = Worker(settings, Work(aligner, thread, settings.topics, metrics), metrics, partitions)

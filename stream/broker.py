@@ -3,17 +3,26 @@
 import contextlib
 import ctypes
 import logging
+import queue
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from kafka import KafkaAdminClient
-from kafka.errors import KafkaError, KafkaTimeoutError, SaslAuthenticationFailedError
+from kafka.errors import (
+    IllegalSaslStateError,
+    KafkaError,
+    KafkaTimeoutError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
 
 from stream.config import KafkaSettings
 from stream.errors import BrokerError
@@ -21,6 +30,10 @@ from stream.security import client_options
 
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
+LOOK_SECONDS = 0.05  # between two looks at why a client is not connected yet
+HUNG_UP = ("disconnected", "EOF occurred")  # also how a refused login arrives, and a wrong protocol
+HUNG_UP_TIMES = 4
+FINAL = (SaslAuthenticationFailedError, IllegalSaslStateError, UnsupportedSaslMechanismError)
 PR_SET_PDEATHSIG = 1
 
 
@@ -110,11 +123,12 @@ def check_reachable(kafka: KafkaSettings) -> None:
 @contextlib.contextmanager
 def admin_client(kafka: KafkaSettings) -> Iterator[KafkaAdminClient]:
     """An admin client that is closed at the end. Raises BrokerError as `check_reachable`."""
-    with _last_connection_problem() as problem:
+    options = client_options(kafka)
+    with _connection_problems() as problems:
         try:
-            client = KafkaAdminClient(**client_options(kafka), request_timeout_ms=15_000)
+            client = _unless_refused(lambda: KafkaAdminClient(**options, request_timeout_ms=15_000), problems)
         except (KafkaError, OSError, ValueError) as error:
-            raise unreachable(kafka, _most_telling(problem) or error) from error
+            raise unreachable(kafka, _most_telling(problems) or error) from error
     try:
         yield client
     finally:
@@ -124,17 +138,58 @@ def admin_client(kafka: KafkaSettings) -> Iterator[KafkaAdminClient]:
 def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerError:
     """The one message for a broker that cannot be used, with its address and what to do."""
     text = str(reason).replace("111 ECONNREFUSED", "connection refused") or type(reason).__name__
+    text = re.sub(r"^(\[Error \d+\] )?(\w+Error: )+", "", text)
     closed = "disconnected" in text  # how a refused login arrives, and also a wrong protocol
     login = kafka.security_protocol.startswith("SASL")
-    if isinstance(reason, SaslAuthenticationFailedError) or "uthentication" in text or (closed and login):
+    if isinstance(reason, SaslAuthenticationFailedError) or "uthentication" in text:
         advice = "check kafka.sasl_mechanism, sasl_plain_username and the password"
-    elif closed:
+    elif closed and login:
+        advice = "check kafka.security_protocol, sasl_mechanism, sasl_plain_username and the password"
+    elif closed or isinstance(reason, IllegalSaslStateError):
         advice = "check kafka.security_protocol"
+    elif "CERTIFICATE_VERIFY_FAILED" in text:
+        advice = (
+            "the broker's certificate is of another authority: check kafka.security_protocol and ssl_cafile"
+        )
     elif "ertificate" in text or "SSL" in text:
         advice = "check kafka.security_protocol and ssl_cafile"
     else:
         advice = "is it running, is kafka.bootstrap_servers right? `sameas broker` starts one for trying out"
     return BrokerError(f"no usable Kafka broker at {', '.join(kafka.servers)}: {text}; {advice}")
+
+
+def _unless_refused(
+    connect: Callable[[], KafkaAdminClient], problems: list[BaseException]
+) -> KafkaAdminClient:
+    """What `connect` returns or raises; the first problem that will not go away, though it would try on."""
+    outcome: queue.SimpleQueue[KafkaAdminClient | BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put(connect())
+        except BaseException as error:
+            outcome.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while True:
+        try:
+            found = outcome.get(timeout=LOOK_SECONDS)
+        except queue.Empty:
+            if (final := _final(problems)) is not None:
+                raise final from None
+            continue
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+
+def _final(problems: list[BaseException]) -> BaseException | None:
+    """A refusal; or that the broker, which is there, has hung up again and again."""
+    hung_up = {id(problem) for problem in problems if any(sign in str(problem) for sign in HUNG_UP)}
+    for problem in problems:
+        if isinstance(problem, FINAL) or "CERTIFICATE_VERIFY_FAILED" in str(problem):
+            return problem
+    return _most_telling(problems) if len(hung_up) >= HUNG_UP_TIMES else None
 
 
 def _most_telling(problems: list[BaseException]) -> BaseException | None:
@@ -146,7 +201,7 @@ def _most_telling(problems: list[BaseException]) -> BaseException | None:
 
 
 @contextlib.contextmanager
-def _last_connection_problem() -> Iterator[list[BaseException]]:
+def _connection_problems() -> Iterator[list[BaseException]]:
     """kafka-python says only 'unable to bootstrap'; why stands in the warnings that it logs on the way."""
     problems: list[BaseException] = []
 
@@ -160,14 +215,16 @@ def _last_connection_problem() -> Iterator[list[BaseException]]:
             )
 
     logger, collector = logging.getLogger("kafka"), Collector(logging.WARNING)
-    propagate = logger.propagate
+    propagate, level = logger.propagate, logger.level
     logger.addHandler(collector)
     logger.propagate = False  # told once, as the error, and not four times as warnings
+    logger.setLevel(logging.WARNING)  # whatever the program lets through otherwise
     try:
         yield problems
     finally:
         logger.removeHandler(collector)
         logger.propagate = propagate
+        logger.setLevel(level)
 
 
 def _executable() -> str:

@@ -13,7 +13,7 @@ from stream.config import Settings
 from stream.errors import BrokerError, InvalidInput
 from stream.events import MAX_EVENT_BYTES, EntityEvent, curie
 from stream.security import client_options
-from stream.topics import ensure_topics, input_specs
+from stream.topics import ensure_topics, to_produce
 
 DELIVERY_TIMEOUT_MS = 25_000  # an event that is not acknowledged by then is an error
 LINGER_MS = 20
@@ -40,7 +40,7 @@ def feed_events(
         BrokerError: unreachable, no such topic, or an event was not delivered.
         InvalidInput: an event is too large for a message.
     """
-    ensure_topics(settings, [spec for spec in input_specs(settings) if spec.role == "entities"])
+    ensure_topics(settings, to_produce(settings, "entities"))
     topic = settings.topics.entities
     records = ((topic, event_key(event), encode(event)) for event in events)
     return produce(settings, records, progress, settled)

@@ -142,7 +142,7 @@ def _feed(
     from stream.catalogue import FeedProgress
     from stream.console import tell
     from stream.feed import feed_events
-    from stream.topics import ensure_topics, input_specs
+    from stream.topics import ensure_topics, to_produce
 
     done = 0
 
@@ -154,7 +154,7 @@ def _feed(
 
     begun = FeedProgress({}, 0)
     if resume is not None:
-        ensure_topics(settings, [spec for spec in input_specs(settings) if spec.role == "entities"])
+        ensure_topics(settings, to_produce(settings, "entities"))
         begun = FeedProgress.begin(settings, paths, source).resumed(resume)
         if begun.events:
             tell(f"going on after {begun.events:,} events, as {resume} says")

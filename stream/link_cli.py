@@ -24,7 +24,7 @@ def link(
     """Say that two entities of two sources are the same, or are not: it overrides the model at once."""
     from stream.console import tell
     from stream.feed import produce
-    from stream.topics import ensure_topics, input_specs
+    from stream.topics import ensure_topics, to_produce
 
     if different and retract:
         raise ConfigError("--different and --retract: a verdict is given or taken back")
@@ -37,7 +37,7 @@ def link(
     except InvalidInput as error:
         raise ConfigError(f"{error}; write it as imdb:tt0133093") from error
     settings = configuration.settings
-    ensure_topics(settings, [spec for spec in input_specs(settings) if spec.role == "links"])
+    ensure_topics(settings, to_produce(settings, "links"))
     produce(settings, [(settings.topics.links, key, value)])
     tell(f"{left} and {right}: {'taken back' if retract else verdict.verdict}")
 

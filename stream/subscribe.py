@@ -6,8 +6,9 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 from kafka import TopicPartition
-from kafka.errors import KafkaError, TopicAuthorizationFailedError, for_code
+from kafka.errors import KafkaError
 
+from stream.access import check_topic
 from stream.broker import admin_client
 from stream.config import Settings
 from stream.console import HEADER, row, withdrawn_row
@@ -226,8 +227,7 @@ def _count_partitions(settings: Settings, topic: str) -> int:
             raise BrokerError(
                 f"topic {topic} cannot be described: {type(error).__name__}: {error}"
             ) from error
-    if for_code(description["error_code"]) is TopicAuthorizationFailedError:
-        raise BrokerError(f"topic {topic}: this user may not read it; an ACL has to allow it")
+        check_topic(admin, description, ["READ"])
     if description["error_code"] != 0:
         raise BrokerError(
             f"topic {topic} does not exist at {', '.join(settings.kafka.servers)}; "

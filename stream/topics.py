@@ -12,11 +12,11 @@ from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import (
     KafkaError,
     TopicAlreadyExistsError,
-    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 
+from stream.access import Operation, check_topic
 from stream.broker import admin_client
 from stream.config import Settings
 from stream.console import tell
@@ -37,6 +37,7 @@ class TopicSpec(msgspec.Struct, frozen=True):
     partitions: int
     replication_factor: int
     policy: Policy
+    access: tuple[Operation, ...]
     ours: bool = True  # created when missing; somebody else's topic is not
 
     @property
@@ -52,15 +53,15 @@ def input_specs(settings: Settings) -> list[TopicSpec]:
     topics = settings.topics
     size = (topics.partitions, topics.replication_factor)
     specs = [
-        TopicSpec(topics.entities, "entities", *size, "compact"),
-        TopicSpec(topics.links, "links", *size, "compact"),
+        TopicSpec(topics.entities, "entities", *size, "compact", ("READ",)),
+        TopicSpec(topics.links, "links", *size, "compact", ("READ",)),
     ]
     known = {topics.entities, topics.links}
     for name, mapping in settings.sources.items():
         for topic in mapping.topics():
             if topic not in known:
                 known.add(topic)
-                specs.append(TopicSpec(topic, f"sources.{name}", *size, "any", ours=False))
+                specs.append(TopicSpec(topic, f"sources.{name}", *size, "any", ("READ",), ours=False))
     return specs
 
 
@@ -69,9 +70,18 @@ def output_specs(settings: Settings) -> list[TopicSpec]:
     topics = settings.topics
     size = (topics.partitions, topics.replication_factor)
     return [
-        TopicSpec(topics.alignments, "alignments", *size, "compact"),
-        TopicSpec(topics.alignment_events, "alignment_events", *size, "delete"),
-        TopicSpec(topics.dead_letters, "dead_letters", *size, "delete"),
+        TopicSpec(topics.alignments, "alignments", *size, "compact", ("READ", "WRITE")),
+        TopicSpec(topics.alignment_events, "alignment_events", *size, "delete", ("WRITE",)),
+        TopicSpec(topics.dead_letters, "dead_letters", *size, "delete", ("WRITE",)),
+    ]
+
+
+def to_produce(settings: Settings, role: Literal["entities", "links"]) -> list[TopicSpec]:
+    """An input topic, for those who write to it."""
+    return [
+        msgspec.structs.replace(spec, access=("WRITE",))
+        for spec in input_specs(settings)
+        if spec.role == role
     ]
 
 
@@ -108,13 +118,13 @@ def ensure_topics(settings: Settings, specs: list[TopicSpec] | None = None) -> d
 def _partitions(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, int | None]:
     """Each topic's number of partitions, None if there is no such topic."""
     found: dict[str, int | None] = {spec.name: None for spec in specs}
+    needed = {spec.name: spec.access for spec in specs}
     for topic in admin.describe_topics([spec.name for spec in specs]):
+        check_topic(admin, topic, needed[topic["name"]])
         error = for_code(topic["error_code"])
         if topic["error_code"] == 0:
             led = all(partition["leader_id"] >= 0 for partition in topic["partitions"])
             found[topic["name"]] = len(topic["partitions"]) if led else None
-        elif error is TopicAuthorizationFailedError:
-            raise BrokerError(f"topic {topic['name']}: this user may not describe it; an ACL has to allow it")
         elif error is not UnknownTopicOrPartitionError:
             raise BrokerError(f"topic {topic['name']}: {error.__name__}")
     return found

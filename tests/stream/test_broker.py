@@ -89,9 +89,7 @@ def test_wrong_password_and_unknown_ca(apache_kafka: dict[str, str]) -> None:
         sasl_plain_password=Secret("admin-secret"),
         **user,
     )
-    with pytest.raises(
-        BrokerError, match=r"check kafka\.sasl_mechanism, sasl_plain_username and the password"
-    ):
+    with pytest.raises(BrokerError, match=r"sasl_mechanism, sasl_plain_username and the password"):
         reach(
             apache_kafka["sasl"],
             seconds=5.0,  # the first login of a Java process takes its time
