@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import IO, Final
 
 from rocksdict import (
     AccessType,
@@ -50,6 +50,32 @@ class StoreError(Exception):
     """The state directory cannot be used as it is; the message says what to do."""
 
 
+def lock(directory: Path) -> IO[str]:
+    """Makes this process the only one with the state directory, until the file that it returns is closed.
+
+    Raises:
+        StoreError: in use by another process, or not writable.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / "LOCK").open("a+")
+    except OSError as error:
+        raise StoreError(f"state directory {directory}: {error.strerror}; give a writable one") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise StoreError(
+            f"state directory {directory} is in use by process {owner}; stop it or give another directory"
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
 class Store:
     """A RocksDB with an exclusive lock, a schema version and atomic batches.
 
@@ -65,23 +91,7 @@ class Store:
         self._pending: dict[bytes, bytes | None] = {}
         self._pending_of: dict[bytes, dict[bytes, None]] = {}  # the same keys by their table, for scans
         self._failed = False  # a write did
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / "LOCK").open("a+")
-        except OSError as error:
-            raise StoreError(f"state directory {path}: {error.strerror}; give a writable one") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "unknown"
-            self._lock.close()
-            raise StoreError(
-                f"state directory {path} is in use by process {owner}; stop it or give another directory"
-            ) from error
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        self._lock = lock(path)
         try:
             options = _options()
             # Unless the column family is named, a reopened store gets a small cache and no bloom filter.

@@ -33,13 +33,12 @@ from stream.reconcile import Published
 from stream.security import faust_credentials
 from stream.shutdown import Deadline, stop_on_signals
 from stream.topics import ensure_topics, input_specs
-from stream.work import Work
+from stream.work import MAX_MESSAGE_BYTES, Work
 
 PROGRESS_SECONDS = 5.0
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
 LEAVE_SECONDS = 3.0  # what Faust gets to commit offsets and to leave the group: both only spare others time
-MAX_MESSAGE_BYTES = 4_000_000  # what the producer lets through; the broker's own limit decides
 
 OpenAligner = Callable[[], MessageProcessor]
 

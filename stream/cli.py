@@ -23,6 +23,7 @@ from stream.feed_cli import feed, propose_mapping
 from stream.letters_cli import dead_letters
 from stream.link_cli import link
 from stream.options import configured
+from stream.replay_cli import replay
 from stream.subscribe_cli import subscribe
 
 
@@ -123,6 +124,7 @@ main.add_command(propose_mapping)
 main.add_command(subscribe)
 main.add_command(link)
 main.add_command(dead_letters)
+main.add_command(replay)
 
 
 @main.group()

@@ -19,7 +19,7 @@ from index.graph import GraphStore, node_of
 from index.store import Store
 from model.checkpoint import Model, load_model, save_model
 from model.encoder import Encoder
-from model.evaluation import Quality, evaluate
+from model.evaluation import Quality, ScoredPairs, evaluate
 from model.network import NetworkOptions
 from model.pairs import PairInputs
 from model.training import LabelledPairs, Progress, TrainingOptions, score, train
@@ -162,6 +162,22 @@ def evaluate_model(
     return evaluate(pairs, model.threshold if threshold is None else threshold, one_to_one=one_to_one)
 
 
+def score_links(
+    events: Iterable[EntityEvent], links: Sequence[LinkPair], checkpoint: Path
+) -> dict[str, ScoredPairs]:
+    """All candidates of the links' left entities with their scores, by the type of the left entity.
+
+    Links with an entity that does not exist are left out.
+    """
+    _, model = load_model(checkpoint)
+    with Workspace(events) as workspace:
+        workspace.retrieve(model.encoder, candidate_options(model))
+        return {
+            kind: score(model.scorer(), workspace.labelled(some))
+            for kind, some in sorted(workspace.by_type(links).items())
+        }
+
+
 def align(
     events: Iterable[EntityEvent],
     checkpoint: Path,
@@ -254,6 +270,17 @@ class Workspace:
         ends = self._graph.entities(node_of(name) for link in links for name in link)
         exists = [entity is not None and not entity.deleted for entity in ends]
         return [link for number, link in enumerate(links) if exists[2 * number] and exists[2 * number + 1]]
+
+    def by_type(self, links: Sequence[LinkPair]) -> dict[str, list[LinkPair]]:
+        """The links whose two entities exist, by the type of the left one."""
+        present = self.present(links)
+        found: dict[str, list[LinkPair]] = {}
+        for link, entity in zip(
+            present, self._graph.entities(node_of(left) for left, _ in present), strict=True
+        ):
+            assert entity is not None
+            found.setdefault(entity.type, []).append(link)
+        return found
 
     def retrieve(
         self, encoder: Encoder, options: CandidateOptions, floors_from: Sequence[LinkPair] = ()

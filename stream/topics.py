@@ -115,6 +115,42 @@ def ensure_topics(settings: Settings, specs: list[TopicSpec] | None = None) -> d
     return counts
 
 
+def existing_partitions(settings: Settings, specs: list[TopicSpec]) -> dict[str, int]:
+    """The number of partitions of each topic; creates nothing.
+
+    Raises:
+        BrokerError: no broker, no permission, or a topic does not exist.
+    """
+    with admin_client(settings.kafka) as admin:
+        try:
+            found = _partitions(admin, specs)
+        except KafkaError as error:
+            raise BrokerError(f"topics cannot be described: {type(error).__name__}: {error}") from error
+    missing = [name for name, count in found.items() if count is None]
+    if missing:
+        raise BrokerError(
+            f"topic {', '.join(missing)} does not exist at {', '.join(settings.kafka.servers)}; has a worker "
+            "run (`sameas run`), and are the names in the settings right?"
+        )
+    return {name: count for name, count in found.items() if count is not None}
+
+
+def delete_topics(settings: Settings, specs: list[TopicSpec]) -> list[str]:
+    """Deletes those of the topics that exist; their names.
+
+    Raises:
+        BrokerError: no broker, or no permission.
+    """
+    with admin_client(settings.kafka) as admin:
+        try:
+            names = [name for name, count in _partitions(admin, specs).items() if count is not None]
+            if names:
+                admin.delete_topics(names, timeout_ms=CREATE_TIMEOUT_MS)
+        except KafkaError as error:
+            raise BrokerError(f"topics cannot be deleted: {type(error).__name__}: {error}") from error
+    return names
+
+
 def _partitions(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, int | None]:
     """Each topic's number of partitions, None if there is no such topic."""
     found: dict[str, int | None] = {spec.name: None for spec in specs}

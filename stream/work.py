@@ -16,6 +16,7 @@ from stream.interface import Batch, Counts, MessageProcessor, Output
 from stream.metrics import Metrics
 from stream.reconcile import Published
 
+MAX_MESSAGE_BYTES = 4_000_000  # what the producers let through; the broker's own limit decides
 TRUNCATED_BYTES = 100_000  # what is kept of a dead letter that does not fit into a message with its headers
 
 Send = Callable[..., Awaitable[Awaitable[Any]]]  # Faust's Producer.send: accepted, then acknowledged

@@ -1,0 +1,87 @@
+"""What two sets of alignments differ in: new, gone, and scored otherwise."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from stream.events import AlignmentRecord, Evidence, split_curie
+from stream.offline import LinkPair
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One pair: its score and evidence on either side, None where it is not aligned."""
+
+    subject_id: str
+    object_id: str
+    before: float | None
+    after: float | None
+    link: bool | None  # whether it is a known link; None if nothing is known of its entities
+    evidence_before: Evidence | None
+    evidence_after: Evidence | None
+
+    @property
+    def size(self) -> float:
+        return abs((self.after or 0.0) - (self.before or 0.0))
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """Each list by falling size of the change, ties by name."""
+
+    new: list[Change]
+    gone: list[Change]
+    changed: list[Change]  # aligned on both sides, with another score
+    same: int  # pairs with the same score
+
+    def to_json(self, most: int | None = None) -> dict[str, Any]:
+        """Numbers, and of each list the `most` largest changes (all, if None)."""
+        lists = {name: getattr(self, name) for name in ("new", "gone", "changed")}
+        return {
+            "same": self.same,
+            **{name: len(changes) for name, changes in lists.items()},
+            **{
+                f"{name}_{word}": sum(change.link is known for change in changes)
+                for name, changes in lists.items()
+                if name != "changed"
+                for word, known in (("right", True), ("wrong", False))
+            },
+            "largest": {name: msgspec.to_builtins(changes[:most]) for name, changes in lists.items()},
+        }
+
+
+def compare(
+    before: Mapping[str, AlignmentRecord],
+    after: Mapping[str, AlignmentRecord],
+    links: Sequence[LinkPair] = (),
+) -> Comparison:
+    """Alignments by their key; `links` say which new and gone ones are right."""
+    gold = {*links, *((right, left) for left, right in links)}
+    known = {(left, split_curie(right)[0]) for left, right in links}
+
+    def change(key: str) -> Change:
+        old, new = before.get(key), after.get(key)
+        record = new or old
+        assert record is not None
+        pair = (record.subject_id, record.object_id)
+        is_known = any((one, split_curie(other)[0]) in known for one, other in (pair, pair[::-1]))
+        return Change(
+            subject_id=pair[0],
+            object_id=pair[1],
+            before=None if old is None else old.confidence,
+            after=None if new is None else new.confidence,
+            link=True if pair in gold else (False if is_known else None),
+            evidence_before=None if old is None else old.evidence,
+            evidence_after=None if new is None else new.evidence,
+        )
+
+    def ordered(keys: set[str]) -> list[Change]:
+        return sorted(map(change, keys), key=lambda one: (-one.size, one.subject_id, one.object_id))
+
+    both = before.keys() & after.keys()
+    changed = {key for key in both if before[key].confidence != after[key].confidence}
+    return Comparison(
+        ordered(after.keys() - before.keys()),
+        ordered(before.keys() - after.keys()),
+        ordered(changed),
+        len(both) - len(changed),
+    )

@@ -1,0 +1,342 @@
+"""Replay: the topics once more, through an aligner of its own, into topics of its own.
+
+A run is a directory beside the worker's state: `run.json` is its plan, fixed when it starts; `state` is an
+aligner's state, which knows what was read; `timeline.jsonl` grows by a point whenever a share of the stream
+is done and drained; `progress.json` counts. Whatever ends a run, the same command goes on with it, and the
+outcome is that of an undisturbed run: alignments are a function of the graph, and so are the points.
+"""
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import xxhash
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from index.store import StoreError, lock
+from stream.aligner import Aligner
+from stream.config import Settings
+from stream.errors import BrokerError, ConfigError, StateError
+from stream.events import Message
+from stream.interface import Batch, Counts, Decoder, Output
+from stream.offline import LinkPair
+from stream.reading import read_bounds
+from stream.reread import Range, read_ranges
+from stream.security import client_options
+from stream.timeline import POINTS, Timeline, measure
+from stream.topics import delete_topics, ensure_topics, output_specs
+from stream.work import MAX_MESSAGE_BYTES, TRUNCATED_BYTES
+
+LIVE: Final = "live"  # what `diff` calls the worker's own alignments
+PREFIX: Final = "sameas.replay"
+DELIVERY_SECONDS: Final = 60.0
+_T = TypeVar("_T", bound=msgspec.Struct)
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run reads, and with what. All but the offsets is as the command said it."""
+
+    since: str  # as asked for: "the beginning", a date, or a duration
+    until: str
+    model: str
+    threshold: float
+    one_to_one: bool
+    links: str  # digest of the known links
+    sources: str  # digest of the mappings
+    ranges: list[Range]
+
+    @property
+    def messages(self) -> int:
+        """At most so many; compaction may have left fewer."""
+        return sum(part.end - part.start for part in self.ranges)
+
+
+class Progress(msgspec.Struct):
+    """What a run has done, all its sessions together. A kill may lose the last batch's share of it."""
+
+    counts: Counts
+    seconds: float = 0.0
+    time: float = 0.0  # of the stream: when the last message of the current batch was written
+    finished: bool = False
+
+
+class Run:
+    """A run's name, directory, and settings: the worker's, but for topics and state.
+
+    Raises:
+        ConfigError: no usable name.
+    """
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        if not _NAME.fullmatch(name) or name == LIVE:
+            raise ConfigError(f"--run {name}: up to 64 letters, digits, '_' and '-', and not {LIVE!r}")
+        self.name = name
+        self.home = settings.state.dir.parent / "replay" / name
+        outputs = {
+            role: f"{PREFIX}.{name}.{role.replace('_', '-')}"
+            for role in ("alignments", "alignment_events", "dead_letters")
+        }
+        if set(outputs.values()) & set(msgspec.structs.astuple(settings.topics)):
+            raise ConfigError(
+                f"--run {name}: the worker itself writes to {PREFIX}.{name}.*; take another name"
+            )
+        self.settings = msgspec.structs.replace(
+            settings,
+            topics=msgspec.structs.replace(settings.topics, **outputs),
+            state=msgspec.structs.replace(settings.state, dir=self.home / "state"),
+        )
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan that the run was started with, None if it was not."""
+        return _read(self.home / "run.json", Plan)
+
+    @property
+    def progress(self) -> Progress:
+        return _read(self.home / "progress.json", Progress) or Progress(Counts())
+
+    @property
+    def timeline(self) -> Timeline:
+        return Timeline(self.home / "timeline.jsonl")
+
+    def agree(self, plan: Plan) -> Plan:
+        """The plan to follow: this one, or that of the run if it was started already with the same command.
+
+        Raises:
+            ConfigError: it was started with another one.
+        """
+        started = self.plan
+        if started is None:
+            return plan
+        for name in ("since", "until", "model", "threshold", "one_to_one", "links", "sources"):
+            old, new = getattr(started, name), getattr(plan, name)
+            if old != new and not (name == "links" and self.progress.finished):
+                told = f"{name}={old}, not {new}"
+                if name in ("links", "sources"):
+                    told = f"other {'known links' if name == 'links' else 'mappings'}"
+                raise ConfigError(
+                    f"run {self.name} was started with {told}; take another --run, or forget this one with "
+                    f"`sameas replay remove {self.name}`"
+                )
+        return started
+
+    def save(self, name: str, content: msgspec.Struct) -> None:
+        """Writes one of the run's files, whole or not at all."""
+        partial = self.home / f"{name}.partial"
+        partial.write_bytes(msgspec.json.encode(content))
+        partial.replace(self.home / name)
+
+
+def execute(
+    run: Run,
+    plan: Plan,
+    checkpoint: Path,
+    decode: Decoder,
+    links: Sequence[LinkPair],
+    stopped: Callable[[], bool],
+    show: Callable[[int, Progress, int], None],
+) -> Aligner | None:
+    """Starts a run or goes on with it.
+
+    Args:
+        checkpoint: the directory of the plan's model.
+        links: to measure the alignments against while the stream goes by.
+        stopped: asked between batches whether to end early.
+        show: told the position in the stream, the counts, and how many entities wait.
+
+    Returns:
+        The aligner, drained, open, and to be closed; None when `stopped` ended it early.
+
+    Raises:
+        StateError: another process executes this run, or the state cannot be used.
+        BrokerError: reading or writing failed; the same command goes on later.
+    """
+    run.home.mkdir(parents=True, exist_ok=True)
+    aligner = Aligner(
+        run.settings.state.dir, checkpoint, decode, one_to_one=plan.one_to_one, threshold=plan.threshold
+    )
+    try:
+        if run.plan is None:
+            _claim_topics(run)
+            run.save("run.json", plan)
+        if _work(run, plan, aligner, links, stopped, show):
+            return aligner
+    except BaseException:
+        aligner.close()
+        raise
+    aligner.close()
+    return None
+
+
+def _claim_topics(run: Run) -> None:
+    """The output topics have to be empty, or they would tell of two runs at once."""
+    specs = output_specs(run.settings)
+    counts = ensure_topics(run.settings, specs)
+    partitions = [(topic, number) for topic, count in counts.items() for number in range(count)]
+    used = {tp.topic for tp, (_, end) in read_bounds(run.settings, partitions).items() if end > 0}
+    if used:
+        raise StateError(
+            f"{', '.join(sorted(used))} has records of another run named {run.name}, whose state is not in "
+            f"{run.home}; take another --run, or delete these topics with `sameas replay remove {run.name}`"
+        )
+
+
+def _work(
+    run: Run,
+    plan: Plan,
+    aligner: Aligner,
+    links: Sequence[LinkPair],
+    stopped: Callable[[], bool],
+    show: Callable[[int, Progress, int], None],
+) -> bool:
+    """Whether it came to the end."""
+    progress, timeline, since = run.progress, run.timeline, time.monotonic()
+    places = {(part.topic, part.partition): part for part in plan.ranges}
+    done = {place: aligner.next_offset(*place) or part.start for place, part in places.items()}
+
+    def position() -> int:
+        return sum(min(done[place], part.end) - part.start for place, part in places.items())
+
+    def account(batch: Batch) -> None:
+        nonlocal since
+        for name in msgspec.structs.fields(Counts):
+            total = getattr(progress.counts, name.name) + getattr(batch.counts, name.name)
+            setattr(progress.counts, name.name, total)
+        progress.seconds, since = progress.seconds + time.monotonic() - since, time.monotonic()
+        run.save("progress.json", progress)
+        show(position(), progress, batch.backlog)
+
+    def drain(backlog: int) -> bool:
+        while backlog and not stopped():
+            batch = aligner.process([])
+            publisher.publish(batch)
+            backlog = batch.backlog
+            account(batch)
+        return not backlog
+
+    with _Publisher(run.settings, aligner) as publisher:
+        for batch in aligner.pending():
+            publisher.publish(batch)
+        targets = [-(-plan.messages * point // POINTS) for point in range(1, POINTS + 1)]
+        unread = [msgspec.structs.replace(part, start=done[place]) for place, part in places.items()]
+        messages = read_ranges(run.settings, unread)
+        while True:
+            while len(timeline.points) < POINTS and position() >= targets[len(timeline.points)]:
+                if not drain(aligner.backlog):
+                    return False
+                timeline.add(measure(aligner, links, position(), progress.time))
+            if stopped():
+                return False
+            target = targets[len(timeline.points)] if len(timeline.points) < POINTS else plan.messages
+            chunk = list(_until(messages, done, position, target, run.settings.align.batch_size))
+            if not chunk:
+                break
+            # before the outcome is stored: the point that this batch may reach is dated by it
+            progress.time = chunk[-1].timestamp
+            run.save("progress.json", progress)
+            batch = aligner.process(chunk)
+            publisher.publish(batch)
+            account(batch)
+        for place, part in places.items():
+            done[place] = part.end  # what is missing there was compacted away
+        if not drain(aligner.backlog):
+            return False
+        while len(timeline.points) < POINTS:
+            timeline.add(measure(aligner, links, position(), progress.time))
+    if not progress.finished:
+        progress.finished = True
+        run.save("progress.json", progress)
+    return True
+
+
+def _until(
+    messages: Iterator[Message],
+    done: dict[tuple[str, int], int],
+    position: Callable[[], int],
+    target: int,
+    most: int,
+) -> Iterator[Message]:
+    """The next messages, up to the one that reaches the target."""
+    for message in messages:
+        done[message.cause.topic, message.cause.partition] = message.cause.offset + 1
+        yield message
+        most -= 1
+        if most == 0 or position() >= target:
+            return
+
+
+class _Publisher:
+    """Step 11 for a run: outputs into its topics, then the outbox is forgotten."""
+
+    def __init__(self, settings: Settings, aligner: Aligner) -> None:
+        self._topics = settings.topics
+        self._aligner = aligner
+        options = client_options(settings.kafka)
+        self._producer = KafkaProducer(**options, acks="all", max_request_size=MAX_MESSAGE_BYTES)
+
+    def __enter__(self) -> "_Publisher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._producer.close(timeout=5)
+
+    def publish(self, batch: Batch) -> None:
+        """Returns when everything is acknowledged. Raises BrokerError."""
+        try:
+            sent = [self._send(output) for output in batch.outputs]
+            if sent:
+                self._producer.flush(timeout=DELIVERY_SECONDS)
+            for future in sent:
+                future.get(0)
+        except KafkaError as error:
+            raise BrokerError(
+                f"writing to {PREFIX}.* failed: {type(error).__name__}: {error}; the same command goes on"
+            ) from error
+        self._aligner.published(batch.sequence)
+
+    def _send(self, output: Output) -> Any:
+        topic, key, value = getattr(self._topics, output.kind), output.key, output.value
+        headers = list(output.headers)
+        if output.kind == "dead_letters" and value is not None and len(value) > TRUNCATED_BYTES:
+            headers.append(("truncated_from_bytes", str(len(value)).encode()))
+            key, value = None if key is None else key[:TRUNCATED_BYTES], value[:TRUNCATED_BYTES]
+        return self._producer.send(topic, key=key, value=value, headers=headers)
+
+
+def remove_run(run: Run) -> list[str]:
+    """Deletes a run's topics and its directory; their names.
+
+    Raises:
+        StateError: the run is active.
+        BrokerError: the topics cannot be deleted.
+    """
+    if run.settings.state.dir.exists():
+        try:
+            lock(run.settings.state.dir).close()
+        except StoreError as error:
+            raise StateError(str(error)) from error
+    gone = delete_topics(run.settings, output_specs(run.settings))
+    if run.home.exists():
+        shutil.rmtree(run.home)
+        gone.append(str(run.home))
+    return gone
+
+
+def digest(content: object) -> str:
+    """Of something that can be written as JSON."""
+    return xxhash.xxh3_64_hexdigest(msgspec.json.encode(content))
+
+
+def _read(path: Path, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StateError(f"{path}: {error}; `sameas replay remove` forgets the run") from error

@@ -1,0 +1,101 @@
+"""What a finished run comes to: figures for `report.json` and the page."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from model.evaluation import ScoredPairs, evaluate, precision_recall
+from stream.aligner import Aligner
+from stream.comparing import compare
+from stream.config import Settings
+from stream.errors import BrokerError
+from stream.events import AlignmentRecord
+from stream.offline import LinkPair, score_links
+from stream.replay import Plan, Run, digest
+from stream.subscribe import current_alignments
+
+LARGEST = 50  # changes of each kind that the report shows
+CURVE_POINTS = 200
+
+
+def make_report(
+    run: Run, plan: Plan, aligner: Aligner, checkpoint: Path, links: Sequence[LinkPair], live: Settings
+) -> dict[str, Any]:
+    """All figures, ready for JSON.
+
+    Args:
+        aligner: of the finished run, drained.
+        links: none, and there is no quality.
+        live: the settings of the worker whose alignments are compared with.
+
+    Raises:
+        BrokerError: the live alignments cannot be read.
+    """
+    progress = run.progress
+    decode = msgspec.json.Decoder(AlignmentRecord).decode
+    records = {key.decode(): decode(value) for key, value in aligner.records()}
+    return {
+        "run": run.name,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "plan": {**msgspec.to_builtins(plan), "messages": plan.messages},
+        "counts": msgspec.to_builtins(progress.counts),
+        "seconds": round(progress.seconds, 3),
+        "messages_per_second": round(progress.counts.received / max(progress.seconds, 1e-9), 1),
+        "alignments": len(records),
+        "quality": quality(aligner, plan, checkpoint, links) if links else None,
+        "timeline": [
+            {
+                **msgspec.to_builtins(point),
+                "precision": point.precision,
+                "recall": point.recall,
+                "f1": point.f1,
+            }
+            for point in (run.timeline.points if plan.links == digest(links) else ())
+        ],
+        "live": compare_with_live(live, records, links),
+    }
+
+
+def quality(aligner: Aligner, plan: Plan, checkpoint: Path, links: Sequence[LinkPair]) -> dict[str, Any]:
+    """As `sameas evaluate` measures it on the run's final graph: in all, and by the left entity's type.
+
+    Links with an entity that the run's part of the topics does not hold are counted as `absent` only.
+    """
+    by_type = score_links(aligner.upserts(), links, checkpoint)
+    measured = {
+        kind: evaluate(pairs, plan.threshold, one_to_one=plan.one_to_one).to_json()
+        for kind, pairs in by_type.items()
+    }
+    present = sum(pairs.links for pairs in by_type.values())
+    result: dict[str, Any] = {"absent": len(set(links)) - present, "by_type": measured}
+    if by_type:
+        columns: list[Any] = [
+            np.concatenate(column) for column in zip(*(p[:4] for p in by_type.values()), strict=True)
+        ]
+        score, label, left, right = columns
+        pairs = ScoredPairs(score, label, left, right, present)
+        precision, recall, score = precision_recall(pairs)
+        shown = np.unique(np.linspace(0, max(len(score) - 1, 0), min(CURVE_POINTS, len(score))).astype(int))
+        result |= evaluate(pairs, plan.threshold, one_to_one=plan.one_to_one).to_json()
+        result["curve"] = [
+            {"precision": float(precision[i]), "recall": float(recall[i]), "score": float(score[i])}
+            for i in shown
+        ]
+    return result
+
+
+def compare_with_live(
+    live: Settings, records: Mapping[str, AlignmentRecord], links: Sequence[LinkPair]
+) -> dict[str, Any] | None:
+    """What the run has that the live topic has not, and the reverse; None where no worker ever wrote one."""
+    try:
+        current = current_alignments(live)
+    except BrokerError as error:
+        if "does not exist" in str(error):
+            return None
+        raise
+    return compare(current, records, links).to_json(LARGEST)

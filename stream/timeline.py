@@ -1,0 +1,79 @@
+"""Quality over stream time: the alignments against the known links, again and again while the stream goes by.
+
+Prequential: what is measured at a point rests on what came before it and nothing else. A link counts from the
+moment at which both of its entities exist. Points stand where a share of the messages is read and the backlog
+drained, so they are a function of the topics and the model.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from stream.aligner import Aligner
+from stream.events import AlignmentRecord, split_curie
+from stream.offline import LinkPair
+
+POINTS: Final = 20  # in a run; each is a drain of the backlog
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """The alignments at one moment. precision = correct / (correct + wrong); recall = correct / links."""
+
+    position: int  # messages
+    time: float  # of the stream, seconds since the epoch
+    aligned: int  # pairs
+    links: int  # whose two entities exist
+    correct: int  # of these, aligned
+    wrong: int  # other pairs that a link's left entity is aligned with, in the source of its right one
+
+    @property
+    def precision(self) -> float:
+        """1 if nothing is aligned, as everywhere."""
+        accepted = self.correct + self.wrong
+        return self.correct / accepted if accepted else 1.0
+
+    @property
+    def recall(self) -> float:
+        return self.correct / self.links if self.links else 0.0
+
+    @property
+    def f1(self) -> float:
+        total = self.correct + self.wrong + self.links
+        return 2 * self.correct / total if total else 0.0
+
+
+class Timeline:
+    """The points of a run, in a JSON Lines file that is always whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.points = msgspec.json.Decoder(Point).decode_lines(path.read_bytes()) if path.exists() else []
+
+    def add(self, point: Point) -> None:
+        self.points.append(point)
+        partial = self._path.with_suffix(".partial")
+        partial.write_bytes(b"".join(msgspec.json.encode(known) + b"\n" for known in self.points))
+        partial.replace(self._path)
+
+
+def measure(aligner: Aligner, links: Sequence[LinkPair], position: int, time: float) -> Point:
+    """The alignments of a drained aligner against the links."""
+    exist = aligner.exist(name for link in links for name in link)
+    present = [link for number, link in enumerate(links) if exist[2 * number] and exist[2 * number + 1]]
+    gold = {*present, *((right, left) for left, right in present)}
+    wanted = {(left, split_curie(right)[0]) for left, right in present}
+    decode = msgspec.json.Decoder(AlignmentRecord).decode
+    aligned = correct = wrong = 0
+    for _, value in aligner.records():
+        record = decode(value)
+        pair = (record.subject_id, record.object_id)
+        aligned += 1
+        if pair in gold:
+            correct += 1
+        else:
+            wrong += any((one, split_curie(other)[0]) in wanted for one, other in (pair, pair[::-1]))
+    return Point(
+        position=position, time=time, aligned=aligned, links=len(set(present)), correct=correct, wrong=wrong
+    )
