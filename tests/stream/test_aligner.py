@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.catalogues import catalogues, film, train_small
+from benchmarks.catalogues import catalogues, film
 from stream import aligner as aligner_module
 from stream import retrieval
 from stream.aligner import Aligner
@@ -22,13 +22,6 @@ from stream.interface import Batch, LinkChange
 from stream.offline import decode_canonical
 
 Record = tuple[str, str, float, bytes]
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("checkpoint")
-    train_small(directory)
-    return directory
 
 
 def messages(events: Iterable[EntityEvent], first: int = 0) -> list[Message]:

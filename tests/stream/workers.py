@@ -21,6 +21,7 @@ from stream.subscribe import current_alignments, read_topic
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 SESSION_SECONDS = 3.0  # what the embedded broker needs; its groups form in half of that
+DONE_SECONDS = 60.0
 START_SECONDS = 40.0  # a group may have to time out first, on a busy machine
 
 
@@ -129,6 +130,19 @@ def worker(settings: Settings, name: str = "worker", kill_at: str = "", **more: 
 def sameas(*arguments: str, log: Path, **environment: str) -> Process:
     """The command line, as people start it."""
     return Process([sys.executable, "-m", "stream.cli", *arguments], log, **environment)
+
+
+def cli_environment(settings: Settings, **more: str) -> dict[str, str]:
+    """The settings of a test as the command line takes them; `more` as section__key=value."""
+    values = {
+        "kafka__bootstrap_servers": settings.kafka.bootstrap_servers,
+        "kafka__group_id": settings.kafka.group_id,
+        "kafka__session_timeout_seconds": settings.kafka.session_timeout_seconds,
+        "state__dir": settings.state.dir,
+        **{f"topics__{key}": value for key, value in msgspec.structs.asdict(settings.topics).items()},
+        **more,
+    }
+    return {f"SAMEAS_{key.upper()}": str(value) for key, value in values.items()}
 
 
 def upserts(numbers: Iterable[int]) -> list[EntityEvent]:
