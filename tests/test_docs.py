@@ -54,6 +54,8 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
+            if command.invoke_without_command:
+                yield (*path, name)
         else:
             yield (*path, name)
 
@@ -88,7 +90,7 @@ def test_every_field_of_a_record_is_documented() -> None:
 def test_command_lines_can_be_parsed(line: str) -> None:
     command: click.Command = main
     arguments = shlex.split(line)[1:]
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and arguments[0] in command.commands:
         command = command.commands[arguments.pop(0)]
     command.make_context(line, arguments)
 
