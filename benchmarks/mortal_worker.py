@@ -8,7 +8,7 @@ batch passes them, are those of `POINTS`. Everything else is the worker as users
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import stream.aligner
@@ -31,7 +31,7 @@ class MortalAligner(stream.aligner.Aligner):
 
     _passed = 0
 
-    def pending(self) -> Sequence[Batch]:
+    def pending(self) -> Iterator[Batch]:
         self._pass("recovering")
         return super().pending()
 

@@ -17,6 +17,7 @@ from rocksdict import (
     AccessType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DBCompressionType,
     Options,
     Rdict,
@@ -198,6 +199,21 @@ class Store:
         """Deletes with the next commit."""
         self._pending[key] = None
         self._pending_of.setdefault(key[:1], {})[key] = None
+
+    def clear(self, table: bytes) -> None:
+        """Deletes a whole table, at once."""
+        try:
+            self._db.delete_range(table, bytes([table[0] + 1]), self._synced)
+        except Exception as error:  # rocksdict raises bare Exception
+            raise StoreError(f"state directory {self.path}: cannot write: {error}") from error
+
+    def copy_to(self, directory: Path) -> None:
+        """Makes a store in a new directory that is this one as of its last commit; quick (hard links)."""
+        try:
+            directory.mkdir(parents=True)
+            Checkpoint(self._db).create_checkpoint(str(directory / "rocksdb"))
+        except Exception as error:  # rocksdict raises bare Exception
+            raise StoreError(f"state directory {directory}: cannot be written: {error}") from error
 
     def commit(self) -> None:
         """Makes everything pending durable in one write, or raises and leaves the disk as it was."""

@@ -19,6 +19,7 @@ tests and benchmarks run the same code.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import msgspec
@@ -45,6 +46,7 @@ IDLE_EVALUATIONS = 512  # entities that a call without messages evaluates again
 IDLE_PAIRS = 4096  # waiting pairs that it scores
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
+OUTBOX_CHUNK = 500  # pairs of one batch when a generation takes the place of another
 SNAPSHOT = "lists"  # directory in the state
 BACKLOG_EVALUATIONS = 8  # with messages, one waiting entity is evaluated for so many of them
 BACKLOG_SHARE = 16  # with messages, one waiting pair is scored for so many that the messages changed
@@ -85,7 +87,7 @@ class Aligner:
             raise StateError(str(error)) from error
         try:
             threshold = model.threshold if threshold is None else threshold
-            self._settings = f"model {self.model_id}, threshold {threshold:g}, one_to_one {one_to_one}"
+            self._settings = settings_of(self.model_id, threshold, one_to_one)
             self._claim(self._settings)
             self._model = model
             self._decode = decode
@@ -154,10 +156,10 @@ class Aligner:
         """Entities evaluated since the start, again ones included."""
         return self._retrieval.evaluated
 
-    def pending(self) -> Sequence[Batch]:
+    def pending(self) -> Iterator[Batch]:
         """Batches that were stored but not confirmed as published: what a crash left. Publish them first."""
         decode = msgspec.msgpack.Decoder(Batch).decode
-        return [decode(value) for _, value in self._store.scan(tables.OUTBOX)]
+        return (decode(value) for _, value in self._store.scan(tables.OUTBOX))
 
     def process(self, messages: Sequence[Message]) -> Batch:
         """Steps 1 to 10 for a micro-batch, in the order given. An empty batch works on the backlog.
@@ -305,6 +307,37 @@ class Aligner:
         """Key and value of every alignment record in force, as last put into an outbox."""
         return self._records.all()
 
+    def copy_to(self, directory: Path) -> None:
+        """Puts a copy of the whole store, as it was committed last, into a new directory."""
+        try:
+            self._store.copy_to(directory)
+        except StoreError as error:
+            raise StateError(str(error)) from error
+
+    def supersede(self, former: "Aligner", mark: str) -> int:
+        """Puts into the outbox what has to be published when this takes the place of `former`.
+
+        Both have applied the same messages, and nobody else uses either meanwhile. The records that differ
+        go out as ordinary records and events.
+
+        Args:
+            mark: tells this change of place from any other; part of the events' ids.
+
+        Returns:
+            How many pairs differ.
+        """
+        self.published(self._sequence)
+        outputs = self._records.supersede(former._records, mark)
+        changed = 0
+        while chunk := list(islice(outputs, OUTBOX_CHUNK)):
+            changed += len(chunk)
+            self._sequence += 1
+            batch = Batch(self._sequence, [*chain.from_iterable(chunk)], Counts(), len(self._backlog))
+            self._store.put(tables.OUTBOX + node_key(batch.sequence), msgspec.msgpack.encode(batch))
+            self._commit()
+        self._commit()
+        return changed
+
     def exist(self, names: Iterable[str]) -> list[bool]:
         """Whether there are entities with these CURIEs now."""
         entities = self._graph.entities(node_of(name) for name in names)
@@ -327,6 +360,11 @@ class Aligner:
                 self._store.close()
             except StoreError as error:
                 raise StateError(str(error)) from error
+
+
+def settings_of(model_id: str, threshold: float, one_to_one: bool) -> str:
+    """What a state is a function of, besides the graph and the links."""
+    return f"model {model_id}, threshold {threshold!r}, one_to_one {one_to_one}"
 
 
 def candidate_options(model: Model) -> CandidateOptions:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faust
 import mode
@@ -35,19 +35,24 @@ from stream.shutdown import Deadline, stop_on_signals
 from stream.topics import ensure_topics, input_specs
 from stream.work import MAX_MESSAGE_BYTES, Work
 
+if TYPE_CHECKING:
+    from stream.generations import Generations
+    from stream.promotion import Promoter
+
 PROGRESS_SECONDS = 5.0
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
 LEAVE_SECONDS = 3.0  # what Faust gets to commit offsets and to leave the group: both only spare others time
 
-OpenAligner = Callable[[], MessageProcessor]
+OpenAligner = Callable[[], tuple[MessageProcessor, "Generations | None"]]
 
 
 def run_worker(settings: Settings, open_aligner: OpenAligner) -> None:
     """Consumes until SIGTERM or Ctrl-C; then returns within ten seconds, or ends the process.
 
     Args:
-        open_aligner: called once, in the thread that the aligner will live in.
+        open_aligner: called once, in the thread that the aligner will live in. Where it gives the generations
+            too that the aligner is one of, the worker follows promotions.
 
     Raises:
         SameasError: broker, topics, state or model cannot be used, or only a part of a topic was assigned.
@@ -75,11 +80,13 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
 
     partitions = await unless_stopped(loop.run_in_executor(thread, ensure_topics, settings))
     await unless_stopped(loop.run_in_executor(thread, check_group, settings, settings.kafka.group_id))
-    aligner = await unless_stopped(loop.run_in_executor(thread, open_aligner))
+    aligner, generations = await unless_stopped(loop.run_in_executor(thread, open_aligner))
     metrics = Metrics()
     worker = Worker(settings, Work(aligner, thread, settings.topics, metrics), metrics, partitions)
+    if generations is not None:
+        worker.follow_promotions(generations)
     try:
-        if address := serve(settings.metrics, metrics, worker.is_ready):
+        if address := serve(settings.metrics, metrics, worker.is_ready, worker.status):
             tell(f"health and metrics at {address}/readyz and /metrics")
         await unless_stopped(worker.app.start())
         await worker.wait(stop)
@@ -110,6 +117,7 @@ class Worker:
         self._next: dict[TP, int] = {}  # after the last message whose outcome is published
         self._ends: dict[TP, int] | None = None  # where to reconcile with what others published
         self._role = "starting"
+        self._promoter: Promoter | None = None
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._background: list[asyncio.Task[None]] = []
         self.app = self._build_app()
@@ -118,6 +126,24 @@ class Worker:
         """Has been assigned everything and knows where to read, or stands by for the worker that has."""
         return self._role in ("active", "standby") and not self._failure.done()
 
+    def follow_promotions(self, generations: "Generations") -> None:
+        """From `wait` on, what is wanted is made what is in force."""
+        from stream.promotion import Promoter  # which needs the model
+
+        self._promoter = Promoter(
+            generations,
+            self._work,
+            self._settings,
+            self._metrics,
+            {topic: self._partitions[topic] for topic in self._inputs},
+            lambda: self._role == "active",
+            lambda: self.app.producer.send,
+        )
+
+    def status(self) -> str:
+        """More than whether it is ready."""
+        return "" if self._promoter is None else self._promoter.status()
+
     async def wait(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises what ended the work otherwise."""
         self._background = [
@@ -125,6 +151,8 @@ class Worker:
             asyncio.create_task(self._guarded(self._drain_backlog())),
             asyncio.create_task(self._guarded(self._reconcile())),
         ]
+        if self._promoter is not None:
+            self._background.append(asyncio.create_task(self._guarded(self._promoter.run())))
         stopped = asyncio.create_task(stop.wait())
         crashed = asyncio.create_task(self.app._crashed.wait())
         await asyncio.wait([stopped, crashed, self._failure], return_when=asyncio.FIRST_COMPLETED)

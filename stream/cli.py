@@ -21,6 +21,7 @@ from stream.config import Configuration, Settings, describe
 from stream.errors import ConfigError, SameasError
 from stream.feed_cli import feed, propose_mapping
 from stream.letters_cli import dead_letters
+from stream.model_cli import model
 from stream.link_cli import link
 from stream.options import configured
 from stream.replay_cli import replay
@@ -100,17 +101,12 @@ def run(configuration: Configuration, state: Path | None, model: Path | None, ve
         logging.getLogger().setLevel(logging.INFO)
 
     def open_aligner() -> Any:
-        from stream.aligner import Aligner
+        from stream.generations import Generations
         from stream.mapping import make_decoder
 
         decode = make_decoder(settings.sources, settings.topics.entities, settings.topics.links)
-        return Aligner(
-            settings.state.dir,
-            settings.model.dir,
-            decode,
-            one_to_one=settings.align.one_to_one,
-            threshold=settings.model.threshold,
-        )
+        generations = Generations(settings, decode)
+        return generations.open(), generations
 
     from stream.app import run_worker
 
@@ -124,6 +120,7 @@ main.add_command(propose_mapping)
 main.add_command(subscribe)
 main.add_command(link)
 main.add_command(dead_letters)
+main.add_command(model)
 main.add_command(replay)
 
 

@@ -6,12 +6,13 @@ Entity events and links come in; alignment records, alignment events and dead le
 
 import math
 import re
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from stream.errors import InvalidInput
 
+TOOL_VERSION: Final = "0.1.0"
 MAX_EVENT_BYTES = 1_000_000  # Kafka's default message.max.bytes leaves a little for the batch header
 MAX_ID_CHARS = 1_024
 SOURCE_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{1,64}")

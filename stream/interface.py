@@ -92,7 +92,7 @@ class Laps:
 class MessageProcessor(Protocol):
     """What a worker needs of the aligner. One thread owns it."""
 
-    def pending(self) -> Sequence[Batch]:
+    def pending(self) -> Iterable[Batch]:
         """Batches that were stored but not confirmed as published: what a crash left. Publish them first."""
 
     def process(self, messages: Sequence[Message]) -> Batch:

@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from stream.config import MetricsSettings
 from stream.errors import ConfigError
+from stream.events import TOOL_VERSION
 from stream.interface import Batch
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
@@ -54,6 +55,26 @@ class Metrics:
             "sameas_backlog_entities", "Entities whose re-evaluation waits", registry=registry
         )
 
+        self.build_info = Gauge(
+            "sameas_build_info",
+            "1 for the version and the model in force",
+            ["version", "model"],
+            registry=registry,
+        )
+        self.promotion = Gauge(
+            "sameas_promotion_backlog_entities",
+            "Entities that wait in the generation that is being built",
+            registry=registry,
+        )
+        self.promotions = Counter(
+            "sameas_promotions", "New generations by what became of them", ["outcome"], registry=registry
+        )
+
+    def in_force(self, model: str) -> None:
+        """This model serves from now on."""
+        self.build_info.clear()
+        self.build_info.labels(TOOL_VERSION, model).set(1)
+
     def count(self, batch: Batch) -> None:
         """A published batch."""
         for outcome in ("applied", "stale", "dead_lettered"):
@@ -73,10 +94,15 @@ class Metrics:
         self.stage.labels(stage).observe(time.monotonic() - started)
 
 
-def serve(settings: MetricsSettings, metrics: Metrics, ready: Callable[[], bool]) -> str | None:
+def serve(
+    settings: MetricsSettings,
+    metrics: Metrics,
+    ready: Callable[[], bool],
+    status: Callable[[], str] = lambda: "",
+) -> str | None:
     """Serves in a daemon thread; the address, None when no port is set.
 
-    /livez answers while the process runs; /readyz answers 200 when `ready()`, else 503.
+    /livez answers while the process runs; /readyz answers 200 when `ready()`, else 503, and says `status()`.
 
     Raises:
         ConfigError: the port is in use.
@@ -89,7 +115,8 @@ def serve(settings: MetricsSettings, metrics: Metrics, ready: Callable[[], bool]
             if self.path == "/livez":
                 self._answer(200, b"alive\n")
             elif self.path == "/readyz":
-                self._answer(*((200, b"ready\n") if ready() else (503, b"not ready\n")))
+                code, word = (200, "ready") if ready() else (503, "not ready")
+                self._answer(code, f"{word}\n{status()}".encode())
             elif self.path == "/metrics":
                 self._answer(200, generate_latest(metrics.registry), CONTENT_TYPE_LATEST)
             else:

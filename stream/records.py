@@ -7,7 +7,10 @@ with the same records; an event goes out only where the record changed.
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final, Literal
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -18,6 +21,7 @@ from index.graph import Entity, GraphStore, node_key
 from index.store import Store
 from stream.deciding import SAME, Deciding, Decision, Edge, PairId
 from stream.events import (
+    TOOL_VERSION,
     AlignmentEvent,
     AlignmentRecord,
     AttributeEvidence,
@@ -26,13 +30,13 @@ from stream.events import (
     NeighbourEvidence,
     alignment_key,
     curie,
+    split_curie,
 )
 from stream.interface import Output
 from stream.links import LinkStore, StoredLink
 from stream.retrieval import Retrieval, SourcePair
 from stream.scoring import Attention, Scoring
 
-TOOL_VERSION: Final = "0.1.0"
 EventKind = Literal["aligned", "revised", "withdrawn"]
 
 
@@ -76,20 +80,44 @@ class Records:
                 outputs += self._withdraw(decision.pair, old)
         return outputs
 
+    def supersede(self, former: "Records", mark: str) -> Iterator[list[Output]]:
+        """For each pair where these records say something else than `former`: what to publish.
+
+        A pair that is no longer aligned is withdrawn in the name of this model.
+        """
+        sides = (_marked(0, former.scan()), _marked(1, self.scan()))
+        for key, group in groupby(merge(*sides), key=itemgetter(0)):
+            said = {side: self._decode(value) for _, side, value in group}
+            old, new = said.get(0), said.get(1)
+            if old is None and new is not None:
+                yield _announce("aligned", new, mark)
+            elif old is not None and new is not None:
+                if msgspec.structs.replace(new, mapping_date=old.mapping_date) != old:
+                    yield _announce("revised", new, mark)
+            elif old is not None:
+                left, right = (int.from_bytes(key[at : at + 8], "big") for at in (1, 9))
+                sources = [split_curie(name)[0] for name in (old.subject_id, old.object_id)]
+                yield self._withdrawal(PairId(left, right, *sources), old, mark)
+
+    def scan(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every record under its key in the store, in the order of these keys."""
+        yield from self._store.scan(tables.RECORDS)
+
     def all(self) -> Iterator[tuple[bytes, bytes]]:
         """Key and value of every record."""
-        for _, value in self._store.scan(tables.RECORDS):
+        for _, value in self.scan():
             record = self._decode(value)
             yield alignment_key(record.subject_id, record.object_id).encode(), value
 
     def _publish(self, kind: EventKind, pair: PairId, record: AlignmentRecord) -> list[Output]:
-        value = msgspec.json.encode(record)
-        self._store.put(_key(pair), value)
-        key = alignment_key(record.subject_id, record.object_id).encode()
-        return [Output("alignments", key, value), _event(kind, key, record)]
+        self._store.put(_key(pair), msgspec.json.encode(record))
+        return _announce(kind, record)
 
     def _withdraw(self, pair: PairId, old: AlignmentRecord) -> list[Output]:
         self._store.delete(_key(pair))
+        return self._withdrawal(pair, old)
+
+    def _withdrawal(self, pair: PairId, old: AlignmentRecord, mark: str = "") -> list[Output]:
         # what took the pair apart: a change of one of the two, or of the partner that one has now
         rivals = [
             *self._deciding.partners(pair.left, pair.left_source, pair.right_source),
@@ -98,10 +126,8 @@ class Records:
         entities = self._graph.entities([pair.left, pair.right, *rivals])
         cause = _newest([entity for entity in entities if entity is not None], self._links.get(pair))
         key = alignment_key(old.subject_id, old.object_id).encode()
-        return [
-            Output("alignments", key, None),
-            _event("withdrawn", key, msgspec.structs.replace(old, cause=cause, mapping_date=_today())),
-        ]
+        last = msgspec.structs.replace(old, cause=cause, mapping_date=_today(), model=self._model)
+        return [Output("alignments", key, None), _event("withdrawn", key, last, mark)]
 
     def _build(self, aligned: Sequence[tuple[PairId, Edge]]) -> list[AlignmentRecord]:
         pairs = [pair for pair, _ in aligned]
@@ -160,6 +186,10 @@ class Records:
         )
 
 
+def _marked(side: int, records: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, int, bytes]]:
+    return ((key, side, value) for key, value in records)
+
+
 def _evidence(pair: PairId, looks: Iterable[Attention], entities: dict[int, Entity | None]) -> Evidence:
     left, right = entities[pair.left], entities[pair.right]
     evidence = Evidence([], [])
@@ -198,8 +228,16 @@ def _newest(entities: Iterable[Entity], link: StoredLink | None) -> Cause:
     return max(causes)[1]
 
 
-def _event(kind: EventKind, key: bytes, record: AlignmentRecord) -> Output:
-    """The event of a record; its id is made of what caused it, so a redelivery produces the same."""
+def _announce(kind: EventKind, record: AlignmentRecord, mark: str = "") -> list[Output]:
+    key = alignment_key(record.subject_id, record.object_id).encode()
+    return [Output("alignments", key, msgspec.json.encode(record)), _event(kind, key, record, mark)]
+
+
+def _event(kind: EventKind, key: bytes, record: AlignmentRecord, mark: str = "") -> Output:
+    """The event of a record; its id is made of what caused it, so a redelivery produces the same.
+
+    What caused it may be no input but a new generation, which is named by `mark`.
+    """
     made_of = (
         kind,
         key,
@@ -207,6 +245,7 @@ def _event(kind: EventKind, key: bytes, record: AlignmentRecord) -> Output:
         record.revision,
         record.confidence,
         *msgspec.structs.astuple(record.cause),
+        *([mark] if mark else []),
     )
     event = AlignmentEvent(
         **{name: getattr(record, name) for name in AlignmentRecord.__struct_fields__},

@@ -62,10 +62,38 @@ class Work:
         async with self.lock:
             if self._pending_published:
                 return
-            for batch in await self._call(self._aligner.pending):
-                await self._publish(batch, send)
+            await self._publish_outbox(send)
             await self._publish(await self._call(self._aligner.process, []), send)
             self._pending_published = True
+
+    async def between(self, function: Callable[[Any], Any]) -> Any:
+        """What it makes of the aligner, called in its thread between two batches."""
+        async with self.lock:
+            return await self._call(function, self._aligner)
+
+    async def replace(
+        self, take_over: Callable[[Any], MessageProcessor], thread: Executor, send: Send
+    ) -> None:
+        """Goes on with another aligner, which lives in another thread, and closes this one.
+
+        Args:
+            take_over: called in `thread` with the present aligner, which nobody uses meanwhile; gives the
+                other one, which has applied the same messages and has in its outbox what is to be said.
+        """
+        async with self.lock:
+            former, former_thread = self._aligner, self._thread
+            loop = asyncio.get_running_loop()
+            self._aligner = await loop.run_in_executor(thread, take_over, former)
+            self._thread = thread
+            await loop.run_in_executor(former_thread, former.close)
+            former_thread.shutdown(wait=False)
+            await self._publish_outbox(send)
+            await self._publish(await self._call(self._aligner.process, []), send)
+
+    async def _publish_outbox(self, send: Send) -> None:
+        batches = iter(await self._call(self._aligner.pending))
+        while (batch := await self._call(next, batches, None)) is not None:
+            await self._publish(batch, send)
 
     async def reconcile(self, published: Published, send: Send) -> tuple[int, int]:
         """Makes the alignment topic what the state says; how many records it wrote and withdrew for that.

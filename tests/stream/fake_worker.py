@@ -168,7 +168,7 @@ def main() -> None:
     logging.basicConfig(level=logging.CRITICAL)  # as the command line has it
     settings = load_settings(Path(os.devnull), overrides=arguments.overrides)
     try:
-        run_worker(settings, lambda: FakeAligner(settings, arguments.kill_at))
+        run_worker(settings, lambda: (FakeAligner(settings, arguments.kill_at), None))
     except SameasError as error:
         sys.exit(f"sameas: error: {error}")
 

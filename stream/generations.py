@@ -1,0 +1,297 @@
+"""The state directory: generations of embeddings, one of which is in force.
+
+    CURRENT           the name of the generation in force; replacing this file is the switch
+    generation-N/     an aligner's state, and in recipe.json what it is made with
+    models/ID/        the models of these generations, and one that is to come
+    promotion.json    the model that was promoted, instead of the one in the settings
+    progress.json     how far the next generation is
+
+Invariant: all vectors, lists, scores, matchings and records in a generation were made by one model, with one
+threshold and one rule of one-to-one. They leave it only when it is CURRENT, and a generation becomes CURRENT
+only when it is whole; so two never mix. Whatever is neither CURRENT nor the next generation is deleted.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final, TypeVar
+
+import msgspec
+
+from index import store as tables
+from index.graph import GraphStore, node_key
+from index.store import Store, StoreError, lock
+from model.checkpoint import ARRAYS, VALUES, load_model
+from stream.aligner import Aligner, settings_of
+from stream.config import Settings
+from stream.errors import ModelError, StateError
+from stream.interface import Decoder
+
+DERIVED: Final = (
+    tables.QUEUE,
+    tables.WAITING,
+    tables.HUBS,
+    tables.SCORED,
+    tables.MATCHES,
+    tables.RECORDS,
+    tables.OUTBOX,
+)
+COMMIT_KEYS: Final = 10_000
+_T = TypeVar("_T")
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """What a generation is a function of, besides the graph and the links."""
+
+    model: str  # its id
+    threshold: float
+    one_to_one: bool
+
+    def __str__(self) -> str:
+        rule = "one to one" if self.one_to_one else "not one to one"
+        return f"model {self.model}, threshold {self.threshold:.4f}, {rule}"
+
+
+class Promotion(msgspec.Struct, frozen=True):
+    """`sameas model promote`: this model counts instead of the settings' one, while that stays the same."""
+
+    model: str
+    configured: str | None = None  # the settings' model when a worker first saw the promotion
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the next generation is."""
+
+    recipe: Recipe
+    stage: str  # "building", "catching up", "switching", "in force", "failed"
+    waiting: int = 0  # entities
+    entities: int = 0
+    error: str = ""
+
+
+class Generations:
+    """A worker's state directory. `open` makes this process the only one with it.
+
+    Args:
+        settings: those of the worker; the model in them counts unless another was promoted.
+    """
+
+    def __init__(self, settings: Settings, decode: Decoder) -> None:
+        self.directory = settings.state.dir
+        self._settings = settings
+        self._decode = decode
+        self._lock: IO[str] | None = None
+        self._configured = ""  # the id of the settings' model
+        self._thresholds: dict[str, float] = {}
+        self.current: Recipe
+
+    def open(self) -> Aligner:
+        """The generation in force; the first one is made with what the settings say.
+
+        Raises:
+            StateError: in use by another process, not usable, or of another version.
+            ModelError: no usable model.
+        """
+        with _refusals(self.directory):
+            self._lock = lock(self.directory)
+            if (self.directory / "rocksdb").exists():
+                raise StateError(
+                    f"state directory {self.directory} was written by an earlier version; "
+                    "delete it to rebuild it from the topics"
+                )
+            self._configured = keep_model(self.directory, self._settings.model.dir)
+            name = read_current(self.directory)
+            if name is None:
+                name = "generation-1"
+                recipe = self.wanted()
+                shutil.rmtree(self.directory / name, ignore_errors=True)
+                (self.directory / name).mkdir()
+                write(self.directory / name / "recipe.json", recipe)
+                write(self.directory / "CURRENT", name)
+            self.current = self.recipe(name)
+            return self.aligner(name)
+
+    def wanted(self) -> Recipe:
+        """What should be in force: the promoted model or that of the settings, with the settings' rules."""
+        model = self._configured
+        promotion = read(self.directory / "promotion.json", Promotion)
+        if promotion is not None and promotion.configured is None:
+            promotion = Promotion(promotion.model, self._configured)
+            write(self.directory / "promotion.json", promotion)
+        if promotion is not None and promotion.configured == self._configured:
+            model = promotion.model
+        elif promotion is not None:  # the settings were changed since, so they are the newer wish
+            (self.directory / "promotion.json").unlink()
+        threshold = self._settings.model.threshold
+        if threshold is None:
+            if model not in self._thresholds:
+                self._thresholds[model] = load_model(self.directory / "models" / model)[1].threshold
+            threshold = self._thresholds[model]
+        return Recipe(model, threshold, self._settings.align.one_to_one)
+
+    def recipe(self, name: str) -> Recipe:
+        """What a generation is made with."""
+        recipe = read(self.directory / name / "recipe.json", Recipe)
+        if recipe is None:
+            raise StateError(
+                f"state directory {self.directory}: {name} has no recipe.json; "
+                "delete the directory to rebuild it from the topics"
+            )
+        return recipe
+
+    def aligner(self, name: str) -> Aligner:
+        """Opens a generation."""
+        recipe = self.recipe(name)
+        return Aligner(
+            self.directory / name,
+            self.directory / "models" / recipe.model,
+            self._decode,
+            one_to_one=recipe.one_to_one,
+            threshold=recipe.threshold,
+        )
+
+    def unfinished(self, recipe: Recipe) -> str | None:
+        """The generation that was begun with this recipe; others that are not in force are deleted."""
+        current, found = read_current(self.directory), None
+        for path in self.directory.glob("generation-*"):
+            if path.name == current:
+                continue
+            if found is None and path.suffix != ".partial" and self.recipe(path.name) == recipe:
+                found = path.name
+            else:
+                shutil.rmtree(path)
+        return found
+
+    def begin(self, recipe: Recipe, copied: Path) -> str:
+        """Makes the next generation of a copy of the store in force: its graph, its links, and nothing else.
+
+        Args:
+            copied: the copy, as `partial` named it; becomes the generation.
+        """
+        with _refusals(copied), Store(copied) as store:
+            for table in DERIVED:
+                store.clear(table)
+            store.put(
+                tables.META + b"settings",
+                settings_of(recipe.model, recipe.threshold, recipe.one_to_one).encode(),
+            )
+            for number, (node, entity) in enumerate(GraphStore(store).scan(), start=1):
+                if not entity.deleted:
+                    store.put(tables.WAITING + node_key(node), b"")
+                if number % COMMIT_KEYS == 0:
+                    store.commit()
+            store.commit()
+        write(copied / "recipe.json", recipe)
+        with _refusals(copied):
+            copied.rename(copied.with_suffix(""))
+        return copied.stem
+
+    def partial(self) -> Path:
+        """Where the copy goes of which the next generation is made."""
+        current = read_current(self.directory) or "generation-0"
+        path = self.directory / f"generation-{int(current.partition('-')[2]) + 1}.partial"
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
+    def switch(self, name: str) -> None:
+        """Puts a generation in force: one atomic write."""
+        write(self.directory / "CURRENT", name)
+        self.current = self.recipe(name)
+
+    def clean(self) -> None:
+        """Deletes what only former generations needed."""
+        self.unfinished(self.current)
+        promotion = read(self.directory / "promotion.json", Promotion)
+        needed = {self.current.model, self._configured, promotion.model if promotion else ""}
+        for path in (self.directory / "models").iterdir():
+            if path.name not in needed and not path.suffix:  # a suffix: somebody is copying it
+                shutil.rmtree(path, ignore_errors=True)
+
+    def tell(self, progress: Progress) -> None:
+        """For `sameas model status`."""
+        write(self.directory / "progress.json", progress)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+
+def keep_model(directory: Path, checkpoint: Path) -> str:
+    """Copies a model into a state directory, where later changes do not reach it; its id.
+
+    Raises:
+        ModelError: no usable model.
+        StateError: it cannot be copied.
+    """
+    model_id, _ = load_model(checkpoint)
+    kept = directory / "models" / model_id
+    if not kept.exists():
+        with _refusals(directory):
+            partial = kept.with_suffix(f".{os.getpid()}")
+            partial.mkdir(parents=True)
+            for name in (ARRAYS, VALUES):
+                shutil.copyfile(checkpoint / name, partial / name)
+            partial.rename(kept)
+    if load_model(kept)[0] != model_id:
+        raise ModelError(f"{kept} is not the model {model_id}; delete it")
+    return model_id
+
+
+def read_current(directory: Path) -> str | None:
+    """The name of the generation in force, None in a new state directory, or where it was deleted."""
+    name = read(directory / "CURRENT", str)
+    return name if name is not None and (directory / name).is_dir() else None
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a worker has this state directory now."""
+    try:
+        with (directory / "LOCK").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def read(path: Path, kind: type[_T]) -> _T | None:
+    """What `write` wrote, None if it did not. Raises StateError if it is something else."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StateError(
+            f"state directory {path.parent}: {path.name}: {error}; "
+            "delete the directory to rebuild it from the topics"
+        ) from error
+
+
+def write(path: Path, content: msgspec.Struct | str) -> None:
+    """Replaces a file for good: it is whole, old or new, whatever happens. Raises StateError."""
+    with _refusals(path.parent):
+        partial = path.with_name(f"{path.name}.partial")
+        with partial.open("wb") as file:
+            file.write(msgspec.json.encode(content))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+@contextlib.contextmanager
+def _refusals(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise StateError(str(error)) from error
+    except OSError as error:
+        raise StateError(f"state directory {directory}: cannot write: {error}") from error

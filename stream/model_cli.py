@@ -1,0 +1,123 @@
+"""`sameas model`: which model is in force, and putting another one in force while a worker runs."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stream.config import Configuration
+from stream.errors import StateError
+from stream.options import configured
+
+if TYPE_CHECKING:
+    from stream.generations import Progress, Recipe
+
+POLL_SECONDS = 0.5
+
+
+@click.group()
+def model() -> None:
+    """The model in force, and another one in its place."""
+
+
+def with_state(function: Any) -> Any:
+    """Adds the options that say which state directory."""
+    option = click.option("--state", type=click.Path(path_type=Path), help="State directory: state.dir")
+    return configured(option(function))
+
+
+@model.command()
+@with_state
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--no-wait", is_flag=True, help="Do not wait until it is in force")
+def promote(configuration: Configuration, state: Path | None, directory: Path, no_wait: bool) -> None:
+    """Put the model in DIR in force. The worker builds with it beside the old one, then switches in one step.
+
+    Rollback is the same command with the old directory. Ctrl-C ends the waiting only.
+    """
+    from stream.console import tell
+    from stream.generations import Promotion, is_held, keep_model, read_current, write
+    from stream.progress import progress
+
+    state = state or configuration.settings.state.dir
+    if read_current(state) is None:
+        raise StateError(f"state directory {state}: no worker has run with it yet; give its --state")
+    model_id = keep_model(state, directory)
+    write(state / "promotion.json", Promotion(model_id))
+    keep_model(state, directory)  # should the worker have cleaned up in between
+    if _in_force(state).model == model_id:
+        tell(f"model {model_id} is in force")
+        return
+    if not is_held(state):
+        tell(f"model {model_id} is wanted; no worker runs with {state} now, the next one builds it")
+        return
+    tell(f"model {model_id} is wanted; {_in_force(state)} stays in force until it is built")
+    if no_wait:
+        return
+    with progress() as show:
+        while _in_force(state).model != model_id:
+            done = _progress(state)
+            if done is not None and done.recipe.model == model_id:
+                if done.stage == "failed":
+                    raise StateError(f"model {model_id} was not put in force: {done.error}")
+                show(f"{done.stage}: {done.waiting:,} of {done.entities or done.waiting:,} entities wait")
+            if not is_held(state):
+                raise StateError(f"the worker with {state} ended; the next one goes on building {model_id}")
+            time.sleep(POLL_SECONDS)
+    tell(f"in force: {_in_force(state)}")
+
+
+@model.command()
+@with_state
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object")
+def status(configuration: Configuration, state: Path | None, as_json: bool) -> None:
+    """Print which model is in force, and how far the next one is."""
+    import msgspec
+
+    from stream.generations import Promotion, is_held, read, read_current
+
+    state = state or configuration.settings.state.dir
+    current = read_current(state)
+    promotion = read(state / "promotion.json", Promotion)
+    done = _progress(state)
+    told = {
+        "state": str(state),
+        "worker": is_held(state),
+        "generation": current,
+        "in_force": None if current is None else msgspec.to_builtins(_in_force(state)),
+        "promoted": None if promotion is None else promotion.model,
+        "progress": None if done is None else msgspec.to_builtins(done),
+    }
+    if as_json:
+        print(json.dumps(told))
+        return
+    print(f"state       {state}, {'a worker runs' if told['worker'] else 'no worker runs'}")
+    print(f"in force    {'nothing yet' if current is None else f'{_in_force(state)} ({current})'}")
+    if promotion is not None:
+        print(f"promoted    model {promotion.model}")
+    if done is not None:
+        detail = done.error or f"{done.waiting:,} of {done.entities or done.waiting:,} entities wait"
+        print(
+            f"last build  {done.recipe}: {done.stage}" + ("" if done.stage == "in force" else f", {detail}")
+        )
+
+
+def _in_force(state: Path) -> "Recipe":
+    from stream.generations import Recipe, read, read_current
+
+    name = read_current(state)
+    recipe = None if name is None else read(state / name / "recipe.json", Recipe)
+    if recipe is not None:
+        return recipe
+    if name is None:
+        raise StateError(f"state directory {state} is gone")
+    time.sleep(POLL_SECONDS)  # the worker switched and cleaned between the two reads
+    return _in_force(state)
+
+
+def _progress(state: Path) -> "Progress | None":
+    from stream.generations import Progress, read
+
+    return read(state / "progress.json", Progress)

@@ -1,0 +1,228 @@
+"""Building the next generation beside the one in force, while that goes on serving, and switching to it.
+
+     1  copy the store in force, between two batches                          `Work.between`
+     2  keep its graph and its links; all entities wait for evaluation        `Generations.begin`
+     3  evaluate them, in a thread of its own, resting while messages come    `Promoter._build`
+     4  apply what the other one has applied since, read from the topics      `Promoter._follow`
+     5  between two batches: apply the last of it; put what differs into the
+        outbox; replace CURRENT; go on with the new one, publish the outbox   `Promoter._switch`
+     6  close and delete the old one
+
+A crash before CURRENT is replaced goes on with the old one and resumes in step 3; after it, the new one
+publishes its outbox. Until then nothing of the new one leaves it.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+from stream.aligner import Aligner
+from stream.config import Settings
+from stream.console import tell
+from stream.errors import SameasError
+from stream.events import Message
+from stream.generations import Generations, Progress, Recipe
+from stream.metrics import Metrics
+from stream.reread import Range, read_ranges
+from stream.work import Send, Work
+
+POLL_SECONDS = 1.0  # between two looks at what is wanted
+SHOW_SECONDS = 1.0
+REST_SECONDS = 1.0  # the longest rest after a step, while there are messages to serve
+
+_T = TypeVar("_T")
+_Call = Callable[..., Awaitable[Any]]  # in the next generation's thread
+Places = Mapping[tuple[str, int], int]  # (topic, partition) -> the next offset
+
+
+class Promoter:
+    """Makes what is wanted what is in force, again and again.
+
+    Args:
+        partitions: of every input topic.
+        ready: whether the worker has its partitions; a standby leaves everything as it is.
+        send: the producer's, asked for when there is something to send.
+    """
+
+    def __init__(
+        self,
+        generations: Generations,
+        work: Work,
+        settings: Settings,
+        metrics: Metrics,
+        partitions: Mapping[str, int],
+        ready: Callable[[], bool],
+        send: Callable[[], Send],
+    ) -> None:
+        self._generations = generations
+        self._work = work
+        self._settings = settings
+        self._metrics = metrics
+        self._places = [(topic, number) for topic, count in partitions.items() for number in range(count)]
+        self._ready = ready
+        self._send = send
+        self._shown = 0.0
+        self._checked = 0.0
+        self._complaint = ""
+        self._progress: Progress | None = None
+        metrics.in_force(generations.current.model)
+
+    def status(self) -> str:
+        """For /readyz: what is in force, and what is being built."""
+        told = f"in force: {self._generations.current}\n"
+        if self._progress is not None:
+            told += (
+                f"{self._progress.stage}: {self._progress.recipe}, {self._progress.waiting} entities wait\n"
+            )
+        return told
+
+    async def run(self) -> None:
+        """For ever. Raises what makes it impossible to go on with either generation."""
+        settled: Recipe | None = None  # in force, or failed
+        while True:
+            wanted = await self._wanted()
+            if wanted is not None and wanted != settled:
+                if wanted == self._generations.current:
+                    await asyncio.to_thread(self._generations.clean)
+                    settled = wanted
+                elif self._ready():
+                    with contextlib.suppress(_NotWanted):
+                        settled = None if await self._promote(wanted) else wanted
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _wanted(self) -> Recipe | None:
+        try:
+            return await asyncio.to_thread(self._generations.wanted)
+        except SameasError as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                tell(f"warning: no promotion: {error}")
+            return None
+
+    async def _promote(self, wanted: Recipe) -> bool:
+        """Whether it is in force now; else it was said why not."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix="generation")
+        aligner: Aligner | None = None
+        tell(f"building beside the generation in force: {wanted}")
+        try:
+            call = partial(asyncio.get_running_loop().run_in_executor, thread)
+            name = await asyncio.to_thread(self._generations.unfinished, wanted)
+            if name is None:
+                copied = self._generations.partial()
+                await self._work.between(lambda former: former.copy_to(copied))
+                name = await call(self._generations.begin, wanted, copied)
+            aligner = await call(self._generations.aligner, name)
+            await self._build(wanted, aligner, call)
+            await self._follow(wanted, aligner, call)
+            await self._switch(wanted, name, aligner, thread)
+        except BaseException as error:
+            if self._generations.current == wanted or isinstance(error, asyncio.CancelledError):
+                raise  # the switch is made, or the worker ends: crash-safe either way
+            if aligner is not None:
+                await call(aligner.close)
+            thread.shutdown(wait=False)
+            self._progress = None
+            self._metrics.promotion.set(0)
+            if isinstance(error, _NotWanted):
+                tell(f"given up, as something else is wanted: {wanted}")
+            if not isinstance(error, SameasError):
+                raise
+            self._generations.tell(Progress(wanted, "failed", error=str(error)))
+            self._metrics.promotions.labels("failed").inc()
+            tell(f"error: {wanted} cannot be built: {error}; {self._generations.current} stays in force")
+            return False
+        return True
+
+    async def _build(self, wanted: Recipe, aligner: Aligner, call: _Call) -> None:
+        entities = waiting = await call(_drain, aligner)
+        while waiting:
+            self._show(Progress(wanted, "building", waiting, entities))
+            waiting = await self._politely(wanted, call(_drain, aligner))
+
+    async def _follow(self, wanted: Recipe, aligner: Aligner, call: _Call) -> None:
+        """Until it has applied nearly what the other one has, and has nothing left to do."""
+        while True:
+            ranges = await call(_behind, aligner, await self._offsets())
+            if sum(part.end - part.start for part in ranges) <= self._settings.align.batch_size:
+                return
+            messages = read_ranges(self._settings, ranges)
+            behind = waiting = 1
+            while behind or waiting:
+                behind, waiting = await self._politely(wanted, call(self._apply, aligner, messages))
+                self._show(Progress(wanted, "catching up", waiting))
+
+    async def _switch(self, wanted: Recipe, name: str, aligner: Aligner, thread: ThreadPoolExecutor) -> None:
+        started = time.monotonic()
+        changed = 0
+
+        def take_over(former: Aligner) -> Aligner:
+            nonlocal changed
+            offsets = {place: former.next_offset(*place) or 0 for place in self._places}
+            messages = read_ranges(self._settings, _behind(aligner, offsets))
+            while self._apply(aligner, messages)[0]:
+                pass
+            changed = aligner.supersede(former, name)
+            self._generations.switch(name)
+            return aligner
+
+        self._show(Progress(wanted, "switching"), now=True)
+        # not to be left half-way: whoever stops the worker waits for the lock
+        await asyncio.shield(self._work.replace(take_over, thread, self._send()))
+        self._progress = None
+        self._metrics.in_force(wanted.model)
+        self._metrics.promotion.set(0)
+        self._metrics.promotions.labels("switched").inc()
+        self._generations.tell(Progress(wanted, "in force"))
+        tell(f"in force: {wanted}; {changed:,} pairs changed, switched in {time.monotonic() - started:.1f} s")
+
+    def _apply(self, aligner: Aligner, messages: Iterator[Message]) -> tuple[int, int]:
+        """One batch: how many messages it had, and how many entities wait."""
+        chunk = list(islice(messages, self._settings.align.batch_size))
+        batch = aligner.process(chunk)
+        aligner.published(batch.sequence)  # nothing leaves a generation that is not in force
+        return len(chunk), batch.backlog
+
+    async def _offsets(self) -> dict[tuple[str, int], int]:
+        """What the aligner in force has applied."""
+        return {place: await self._work.next_offset(*place) or 0 for place in self._places}
+
+    async def _politely(self, wanted: Recipe, step: Awaitable[_T]) -> _T:
+        """Rests as long as the step took while there is something to serve. Raises _NotWanted."""
+        started, work = time.monotonic(), self._work
+        received = work.totals.received
+        outcome = await step
+        if work.totals.received > received or work.backlog:
+            await asyncio.sleep(min(REST_SECONDS, time.monotonic() - started))
+        if time.monotonic() - self._checked > POLL_SECONDS:
+            self._checked = time.monotonic()
+            if await self._wanted() != wanted or not self._ready():
+                raise _NotWanted
+        return outcome
+
+    def _show(self, progress: Progress, *, now: bool = False) -> None:
+        self._progress = progress
+        self._metrics.promotion.set(progress.waiting)
+        if now or time.monotonic() - self._shown > SHOW_SECONDS:
+            self._shown = time.monotonic()
+            self._generations.tell(progress)
+
+
+class _NotWanted(Exception):
+    """Something else is wanted by now, or another worker has the partitions."""
+
+
+def _drain(aligner: Aligner) -> int:
+    batch = aligner.process([])
+    aligner.published(batch.sequence)
+    return batch.backlog
+
+
+def _behind(aligner: Aligner, offsets: Places) -> list[Range]:
+    """What it has yet to apply to be where another one is."""
+    applied = {place: aligner.next_offset(*place) or 0 for place in offsets}
+    return [Range(*place, applied[place], end) for place, end in offsets.items() if applied[place] < end]

@@ -1,0 +1,391 @@
+"""Generations: built beside the one in force, switched in one step, never mixed."""
+
+import json
+import signal
+import sys
+import urllib.request
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+from workers import DONE_SECONDS, Process, cli_environment, produce, sameas, until
+
+from benchmarks.catalogues import catalogues, film
+from model.checkpoint import load_model, save_model
+from stream.aligner import Aligner
+from stream.cli import main
+from stream.config import ModelSettings, Settings, StateSettings
+from stream.errors import ModelError, StateError
+from stream.events import (
+    AlignmentEvent,
+    AlignmentRecord,
+    Cause,
+    Delete,
+    EntityEvent,
+    Link,
+    Message,
+    alignment_key,
+)
+from stream.feed import feed_events
+from stream.generations import Generations, Promotion, read_current, write
+from stream.interface import Batch, Output
+from stream.mapping import make_decoder
+from stream.offline import decode_canonical
+from stream.reread import find_ranges, read_ranges
+from stream.subscribe import current_alignments, decode_event, read_topic
+from stream.topics import ensure_topics
+
+MORTAL = Path(__file__).with_name("mortal_promotion.py")
+
+
+def dateless(values: Iterable[tuple[bytes, bytes]]) -> dict[str, AlignmentRecord]:
+    return {
+        key.decode(): msgspec.structs.replace(
+            msgspec.json.decode(value, type=AlignmentRecord), mapping_date=""
+        )
+        for key, value in values
+    }
+
+
+def messages(events: Iterable[EntityEvent]) -> list[Message]:
+    return [
+        Message(Cause("t", 0, number), None, msgspec.json.encode(event), float(number))
+        for number, event in enumerate(events)
+    ]
+
+
+def apply(aligner: Aligner, inputs: Sequence[Message]) -> list[Output]:
+    """Everything, drained; what is published."""
+    batches = [aligner.process(inputs)]
+    while batches[-1].backlog:
+        batches.append(aligner.process([]))
+    aligner.published(batches[-1].sequence)
+    return [output for batch in batches for output in batch.outputs]
+
+
+def settings_of(directory: Path, checkpoint: Path, threshold: float | None = None) -> Settings:
+    return Settings(
+        state=StateSettings(dir=directory / "state"), model=ModelSettings(dir=checkpoint, threshold=threshold)
+    )
+
+
+def built(generations: Generations, former: Aligner) -> tuple[str, Aligner]:
+    """The wanted generation, drained, and nothing of it published."""
+    partial = generations.partial()
+    former.copy_to(partial)
+    name = generations.begin(generations.wanted(), partial)
+    aligner = generations.aligner(name)
+    apply(aligner, [])
+    return name, aligner
+
+
+STREAM = [*catalogues(60), *(Delete(source="left", id=f"f{n}") for n in range(3)), film("left", 70)]
+
+
+def test_a_generation_is_what_a_fresh_run_makes(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
+    fresh = Aligner(tmp_path / "fresh", worse, decode_canonical)
+    generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
+    first = generations.open()
+    with closing(fresh), closing(first), closing(generations):
+        apply(fresh, messages(STREAM))
+        apply(first, messages(STREAM)[:100])
+        promote(tmp_path / "state", worse)
+        _, second = built(generations, first)
+        with closing(second):
+            late = messages(STREAM)[100:]
+            apply(first, late)
+            apply(second, late)
+            assert dateless(second.records()) == dateless(fresh.records())
+            assert dateless(first.records()) != dateless(fresh.records())
+
+
+def test_what_differs_is_published_and_nothing_else(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
+    generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
+    first = generations.open()
+    topic: dict[bytes | None, bytes] = {}
+    with closing(first), closing(generations):
+        fold(topic, apply(first, messages(STREAM)))
+        before = dateless(first.records())
+        promote(tmp_path / "state", worse)
+        name, second = built(generations, first)
+        with closing(second):
+            assert not list(second.pending())
+            second.supersede(first, name)
+            again = [output for batch in second.pending() for output in batch.outputs]
+            changed = second.supersede(first, name)
+            outputs = [output for batch in second.pending() for output in batch.outputs]
+            assert [ids(output) for output in again] == [ids(output) for output in outputs]
+            fold(topic, outputs)
+            after = dateless(second.records())
+            assert dateless((key or b"", value) for key, value in topic.items()) == after
+            events = [decode(output) for output in outputs if output.kind == "alignment_events"]
+            assert len(events) == changed
+            kinds = {event.event: set[str]() for event in events}
+            for event in events:
+                kinds[event.event].add(f"{event.subject_id}|{event.object_id}")
+            assert kinds["withdrawn"] == before.keys() - after.keys() != set()
+            assert kinds["revised"] == before.keys() & after.keys() != set()
+            assert kinds.get("aligned", set()) == after.keys() - before.keys()
+            assert {event.model for event in events} == {load_model(worse)[0]}
+            # back and there again is another change, and another event
+            first.supersede(second, "generation-3")
+            second.supersede(first, "generation-4")
+            later = [output for batch in second.pending() for output in batch.outputs]
+            assert not {ids(output) for output in later} & {ids(output) for output in outputs if ids(output)}
+
+
+def ids(output: Output) -> str:
+    return dict(output.headers).get("ce_id", b"").decode()
+
+
+def decode(output: Output) -> AlignmentEvent:
+    return msgspec.json.decode(output.value or b"", type=AlignmentEvent)
+
+
+def fold(topic: dict[bytes | None, bytes], outputs: Iterable[Output]) -> None:
+    for output in outputs:
+        if output.kind == "alignments" and output.value is None:
+            del topic[output.key]
+        elif output.kind == "alignments":
+            topic[output.key] = output.value or b""
+
+
+def promote(state: Path, checkpoint: Path) -> None:
+    """As the command does."""
+    from stream.generations import keep_model
+
+    write(state / "promotion.json", Promotion(keep_model(state, checkpoint)))
+
+
+def test_the_newest_wish_counts(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
+    """A promotion counts until the settings name another model."""
+    good, bad = load_model(checkpoint)[0], load_model(worse)[0]
+
+    def opened(model: Path, threshold: float | None = None) -> tuple[str, str, float]:
+        generations = Generations(settings_of(tmp_path, model, threshold), decode_canonical)
+        with closing(generations), closing(generations.open()):
+            wanted = generations.wanted()
+            return generations.current.model, wanted.model, wanted.threshold
+
+    own = load_model(checkpoint)[1].threshold
+    assert opened(checkpoint) == (good, good, own)
+    assert opened(checkpoint, 0.5) == (good, good, 0.5)
+    promote(tmp_path / "state", worse)
+    assert opened(checkpoint)[:2] == (good, bad)
+    assert opened(checkpoint, 0.75) == (good, bad, 0.75)
+    assert opened(worse)[:2] == (good, bad)  # the settings follow
+    assert opened(checkpoint)[:2] == (good, good)  # and are changed back: newer than the promotion
+    assert not (tmp_path / "state" / "promotion.json").exists()
+
+
+def test_a_state_is_refused_or_begun_anew(checkpoint: Path, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, checkpoint)
+
+    def opened() -> None:
+        generations = Generations(settings, decode_canonical)
+        try:
+            generations.open().close()
+        finally:
+            generations.close()
+
+    first = Generations(settings, decode_canonical)
+    with closing(first), closing(first.open()), pytest.raises(StateError, match="in use by process"):
+        opened()
+    opened()
+    recipe = tmp_path / "state" / "generation-1" / "recipe.json"
+    recipe.write_text("{")
+    with pytest.raises(StateError, match=r"recipe\.json: .*delete the directory to rebuild"):
+        opened()
+    (tmp_path / "state" / "rocksdb").mkdir()
+    with pytest.raises(StateError, match="written by an earlier version"):
+        opened()
+    settings = settings_of(tmp_path / "other", tmp_path / "nothing")
+    with pytest.raises(ModelError, match="no model"):
+        opened()
+
+
+# ---------------------------------------------------------------------- with a worker
+
+
+def worker(settings: Settings, checkpoint: Path, log: Path, kill_at: str = "", **more: str) -> Process:
+    environment = cli_environment(settings, model__dir=str(checkpoint), align__batch_size="20", **more)
+    if not kill_at:
+        return sameas("run", log=log, **environment)
+    return Process([sys.executable, str(MORTAL), kill_at, "run"], log, **environment)
+
+
+def command(settings: Settings, checkpoint: Path, *words: str) -> Result:
+    environment = cli_environment(settings, model__dir=str(checkpoint))
+    outcome = CliRunner().invoke(main, ["model", *words], env=environment)
+    assert outcome.exception is None or isinstance(outcome.exception, SystemExit), outcome
+    return outcome
+
+
+def truth(settings: Settings, checkpoint: Path, directory: Path) -> dict[str, AlignmentRecord]:
+    """What an undisturbed run with this model alone makes of the topics."""
+    decode = make_decoder({}, settings.topics.entities, settings.topics.links)
+    with closing(Aligner(directory, checkpoint, decode)) as aligner:
+        apply(aligner, list(read_ranges(settings, find_ranges(settings, None, None))))
+        return dateless(aligner.records())
+
+
+def published(settings: Settings) -> dict[str, AlignmentRecord]:
+    return {
+        key: msgspec.structs.replace(record, mapping_date="")
+        for key, record in current_alignments(settings).items()
+    }
+
+
+def models(settings: Settings) -> list[str]:
+    """Whose events follow whose in the log, repetitions left out."""
+    log = [decode_event(record).model for record in read_topic(settings, settings.topics.alignment_events)]
+    return [model for number, model in enumerate(log) if number == 0 or log[number - 1] != model]
+
+
+@pytest.mark.parametrize("last_kill", ["switched", "published"])
+def test_promoted_and_back_while_events_flow_and_workers_die(
+    settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path, last_kill: str
+) -> None:
+    """Tries to make two generations mix: what goes out is of one model, then the other, then the first."""
+    good, bad = load_model(checkpoint)[0], load_model(worse)[0]
+    stream = [*catalogues(), *(Delete(source="left", id=f"f{n}") for n in range(8))]
+    parts = [stream[at : at + 90] for at in range(0, len(stream), 90)]
+    ensure_topics(settings)
+    verdict = Link(left="left:f9", right="right:f10", verdict="same")
+    produce(settings, settings.topics.links, [(b"left:f9|right:f10", msgspec.json.encode(verdict))])
+    feed_events(settings, parts.pop())
+    feed_events(settings, parts.pop())
+    with worker(settings, checkpoint, tmp_path / "1.log") as first:
+        first.wait_for("ready: ")
+        until(lambda: read_current(settings.state.dir), DONE_SECONDS, "a generation", first)
+        first.wait_for("is what this state says")
+        assert command(settings, checkpoint, "promote", str(worse), "--no-wait").exit_code == 0
+        first.wait_for("building beside the generation in force")
+        feed_events(settings, parts.pop())
+        first.end(signal.SIGKILL)
+    assert read_current(settings.state.dir) == "generation-1"
+    for kill_at, in_force in (("switch", "generation-1"), (last_kill, "generation-2")):
+        with worker(settings, checkpoint, tmp_path / f"{kill_at}.log", kill_at) as second:
+            assert second.wait(DONE_SECONDS) == -signal.SIGKILL, second.text
+        assert read_current(settings.state.dir) == in_force
+        assert models(settings) == ([good, bad] if kill_at == "published" else [good])
+    with worker(settings, checkpoint, tmp_path / "3.log", metrics__port="0") as third:
+        address = third.wait_for(r"http://127\.0\.0\.1:\d+")
+        feed_events(settings, parts.pop())
+        expected = truth(settings, worse, tmp_path / "worse")
+        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", third)
+        assert models(settings) == [good, bad]
+        assert f"in force: model {bad}" in read(f"{address}/readyz")
+        assert f'model="{bad}"' in read(f"{address}/metrics")
+        told = json.loads(command(settings, checkpoint, "status", "--json").stdout)
+        assert (told["in_force"]["model"], told["promoted"], told["worker"]) == (bad, bad, True)
+        back = command(settings, checkpoint, "promote", str(checkpoint))
+        assert back.exit_code == 0 and f"in force: model {good}" in back.stderr
+        feed_events(settings, parts.pop())
+        expected = truth(settings, checkpoint, tmp_path / "good")
+        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", third)
+        assert models(settings) == [good, bad, good]
+        until(lambda: generations_in(settings) == ["generation-3"], DONE_SECONDS, "clean state", third)
+        assert third.end() == 0
+    assert told_by_events(settings) == published(settings).keys()
+
+
+def told_by_events(settings: Settings) -> set[str]:
+    """The pairs that are aligned according to the log, for a reader that drops the ids that it has seen."""
+    seen: set[str] = set()
+    aligned: set[str] = set()
+    for record in read_topic(settings, settings.topics.alignment_events):
+        event = decode_event(record)
+        if event.event_id not in seen:
+            seen.add(event.event_id)
+            pair = alignment_key(event.subject_id, event.object_id)
+            (aligned.discard if event.event == "withdrawn" else aligned.add)(pair)
+    return aligned
+
+
+def generations_in(settings: Settings) -> list[str]:
+    return sorted(path.name for path in settings.state.dir.glob("generation-*"))
+
+
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def test_changed_settings_are_built_beside(
+    embedded_settings: Settings, checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = embedded_settings
+    ensure_topics(settings)
+    feed_events(settings, catalogues(20))
+    with worker(settings, checkpoint, tmp_path / "1.log") as first:
+        first.wait_for("is what this state says")
+        assert first.end() == 0
+    before = published(settings)
+    with worker(settings, checkpoint, tmp_path / "2.log", model__threshold="0.55") as second:
+        second.wait_for(r"in force: model \w+, threshold 0.5500")
+        after = {key: record for key, record in before.items() if record.confidence >= 0.55}
+        assert 0 < len(after) < len(before)
+        until(lambda: published(settings) == after, DONE_SECONDS, "fewer alignments", second)
+        assert second.end() == 0
+
+
+def test_a_model_that_cannot_be_built_leaves_the_old_one(
+    embedded_settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path
+) -> None:
+    settings = embedded_settings
+    ensure_topics(settings)
+    feed_events(settings, catalogues(5))
+    other = tmp_path / "other"
+    _, model = load_model(worse)
+    save_model(other, replace(model, options={**model.options, "views": ["name"]}))
+    with worker(settings, checkpoint, tmp_path / "1.log") as running:
+        running.wait_for("is what this state says")
+        outcome = command(settings, checkpoint, "promote", str(other))
+        assert outcome.exit_code == 1
+        assert "was not put in force: the model was trained with views" in outcome.stderr.splitlines()[-1]
+        assert "stays in force" in running.text
+        told = json.loads(command(settings, checkpoint, "status", "--json").stdout)
+        assert told["progress"]["stage"] == "failed"
+        outcome = command(settings, checkpoint, "promote", str(worse))
+        assert outcome.exit_code == 0, outcome.stderr
+        assert running.end() == 0
+
+
+def test_mistakes_with_models(
+    embedded_settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path
+) -> None:
+    settings = embedded_settings
+    outcome = command(settings, checkpoint, "promote", str(worse))
+    assert outcome.exit_code == 1 and "no worker has run with it yet" in outcome.stderr
+    generations = Generations(
+        msgspec.structs.replace(settings, model=ModelSettings(dir=checkpoint)), decode_canonical
+    )
+    generations.open().close()
+    generations.close()
+    outcome = command(settings, checkpoint, "promote", str(tmp_path / "nowhere"))
+    assert outcome.exit_code == 1 and "nowhere: no model.json" in outcome.stderr
+    outcome = command(settings, checkpoint, "promote", str(worse))
+    assert outcome.exit_code == 0 and "no worker runs with" in outcome.stderr
+    assert "no worker runs" in command(settings, checkpoint, "status").stdout
+
+
+def test_batches_of_the_outbox_are_bounded(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
+    from stream import aligner as aligner_module
+
+    generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
+    first = generations.open()
+    with closing(first), closing(generations), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aligner_module, "OUTBOX_CHUNK", 10)
+        apply(first, messages(STREAM))
+        promote(tmp_path / "state", worse)
+        name, second = built(generations, first)
+        with closing(second):
+            changed = second.supersede(first, name)
+            batches: list[Batch] = list(second.pending())
+            assert len(batches) == -(-changed // 10) > 3
+            assert [batch.sequence for batch in batches] == sorted(batch.sequence for batch in batches)
