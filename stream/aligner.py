@@ -34,7 +34,7 @@ from stream import snapshot
 from stream.backlog import Backlog
 from stream.deciding import Deciding, ScoredPairs
 from stream.errors import InvalidInput, ModelError, StateError
-from stream.events import Cause, Message, Upsert
+from stream.events import Cause, Message
 from stream.inbox import NO_POISON, Inbox
 from stream.interface import Batch, Counts, Decoder, Laps
 from stream.links import LinkStore
@@ -342,12 +342,6 @@ class Aligner:
         """Whether there are entities with these CURIEs now."""
         entities = self._graph.entities(node_of(name) for name in names)
         return [entity is not None and not entity.deleted for entity in entities]
-
-    def upserts(self) -> Iterator[Upsert]:
-        """The graph as it is now: every existing entity."""
-        for _, e in self._graph.scan():
-            if not e.deleted:
-                yield Upsert(e.source, e.id, e.type, e.attributes, e.relations)
 
     def close(self) -> None:
         """Writes what is pending and releases the state directory. Raises StateError if that fails."""

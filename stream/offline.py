@@ -162,15 +162,13 @@ def evaluate_model(
     return evaluate(pairs, model.threshold if threshold is None else threshold, one_to_one=one_to_one)
 
 
-def score_links(
-    events: Iterable[EntityEvent], links: Sequence[LinkPair], checkpoint: Path
-) -> dict[str, ScoredPairs]:
-    """All candidates of the links' left entities with their scores, by the type of the left entity.
+def score_links(aligner: Aligner, links: Sequence[LinkPair], checkpoint: Path) -> dict[str, ScoredPairs]:
+    """In an aligner's graph all candidates of the links' left entities, scored, by the left entity's type.
 
     Links with an entity that does not exist are left out.
     """
     _, model = load_model(checkpoint)
-    with Workspace(events) as workspace:
+    with Workspace(begin_with=aligner.copy_to) as workspace:
         workspace.retrieve(model.encoder, candidate_options(model))
         return {
             kind: score(model.scorer(), workspace.labelled(some))
@@ -241,11 +239,16 @@ class Workspace:
 
     Args:
         events: the graph is what they come to, applied in this order.
+        begin_with: puts a store into a new directory, to begin with its graph.
     """
 
-    def __init__(self, events: Iterable[EntityEvent]) -> None:
+    def __init__(
+        self, events: Iterable[EntityEvent] = (), begin_with: Callable[[Path], None] = lambda _: None
+    ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="sameas-")
-        self._store = Store(Path(self._directory.name))
+        state = Path(self._directory.name) / "state"
+        begin_with(state)
+        self._store = Store(state)
         self._graph = GraphStore(self._store)
         inbox = Inbox(self._store, self._graph, LinkStore(self._store), decode_canonical)
         for chunk in _chunks(as_messages(events)):

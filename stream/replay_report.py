@@ -65,7 +65,7 @@ def quality(aligner: Aligner, plan: Plan, checkpoint: Path, links: Sequence[Link
 
     Links with an entity that the run's part of the topics does not hold are counted as `absent` only.
     """
-    by_type = score_links(aligner.upserts(), links, checkpoint)
+    by_type = score_links(aligner, links, checkpoint)
     measured = {
         kind: evaluate(pairs, plan.threshold, one_to_one=plan.one_to_one).to_json()
         for kind, pairs in by_type.items()
