@@ -23,6 +23,7 @@ from stream.broker import end_with_parent
 from stream.config import AlignSettings, KafkaSettings, ModelSettings, Settings, StateSettings, TopicSettings
 from stream.errors import SameasError
 from stream.events import Cause, Message
+from stream.generations import read_current
 from stream.interface import Output
 from stream.mapping import make_decoder
 from stream.observe import WorkerProcess, free_port
@@ -96,6 +97,13 @@ class Rig:
     def state(self, name: str = "one") -> Path:
         return self.directory / f"state-{name}"
 
+    def in_force(self, name: str = "one") -> Path:
+        """The aligner's part of a state directory."""
+        generation = read_current(self.state(name))
+        if generation is None:
+            raise SameasError(f"no generation in {self.state(name)}")
+        return self.state(name) / generation
+
     def start(
         self, name: str = "one", kill_at: str = "", file_bytes: int | None = None, user: int | None = None
     ) -> WorkerProcess:
@@ -168,10 +176,10 @@ class Rig:
                 worker.wait_until_done(behind(worker.log))
                 wait_for(worker, "what this state says")  # also what only a predecessor published
                 worker.stop()
-            aligner = self.open_aligner(self.state(name))
+            aligner = self.open_aligner(self.in_force(name))
             try:
                 done = all((aligner.next_offset(*tp) or 0) == end for tp, end in ends.items())
-                if done and aligner.backlog == 0 and not aligner.pending():
+                if done and aligner.backlog == 0 and not list(aligner.pending()):
                     return
             finally:
                 aligner.close()

@@ -18,7 +18,6 @@ from kafka.structs import OffsetAndMetadata
 from benchmarks.rig import ROOT, Rig, behind, wait_for
 from benchmarks.torture import Stream, Torture, live_and_die, wait
 from stream.errors import SameasError
-from stream.generations import read_current
 from stream.observe import WorkerProcess
 from stream.security import client_options
 
@@ -87,7 +86,7 @@ def flipped_bits(torture: Torture, rig: Rig, stream: Stream) -> None:
     for suffix in ("log", "sst"):
         work_and_die(torture, rig, stream)
         if suffix == "sst":
-            rig.open_aligner(in_force(rig)).close()  # what was in the log is in a table now
+            rig.open_aligner(rig.in_force()).close()  # what was in the log is in a table now
         file = largest(rig, suffix)
         raw = bytearray(file.read_bytes())
         place = torture.chance.randrange(len(raw) // 4, len(raw) * 3 // 4)
@@ -224,16 +223,8 @@ def reset_offsets(rig: Rig) -> None:
     consumer.close()
 
 
-def in_force(rig: Rig) -> Path:
-    """The state of the aligner in the state directory."""
-    name = read_current(rig.state())
-    if name is None:
-        raise SameasError(f"no generation in {rig.state()}")
-    return rig.state() / name
-
-
 def largest(rig: Rig, suffix: str) -> Path:
-    files = sorted((in_force(rig) / "rocksdb").glob(f"*.{suffix}"), key=lambda file: file.stat().st_size)
+    files = sorted((rig.in_force() / "rocksdb").glob(f"*.{suffix}"), key=lambda file: file.stat().st_size)
     if not files:
         raise SameasError(f"no .{suffix} in {rig.state()}")
     return files[-1]
