@@ -92,11 +92,11 @@ def test_a_generation_is_what_a_fresh_run_makes(checkpoint: Path, worse: Path, t
     first = generations.open()
     with closing(fresh), closing(first), closing(generations):
         apply(fresh, messages(STREAM))
-        apply(first, messages(STREAM)[:100])
+        apply(first, messages(STREAM)[:250])
         promote(tmp_path / "state", worse)
         _, second = built(generations, first)
         with closing(second):
-            late = messages(STREAM)[100:]
+            late = messages(STREAM)[250:]
             apply(first, late)
             apply(second, late)
             assert dateless(second.records()) == dateless(fresh.records())
