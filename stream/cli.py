@@ -21,8 +21,8 @@ from stream.config import Configuration, Settings, describe
 from stream.errors import ConfigError, SameasError
 from stream.feed_cli import feed, propose_mapping
 from stream.letters_cli import dead_letters
-from stream.model_cli import model
 from stream.link_cli import link
+from stream.model_cli import model
 from stream.options import configured
 from stream.replay_cli import replay
 from stream.subscribe_cli import subscribe
