@@ -6,6 +6,7 @@
 #   make torture [N=40] [SEED=0] [JSON=FILE]   kills workers in every way: nothing lost, nothing invented?
 #   make fuzz [N=100000] [SEED=0]       hostile messages: each accounted for, memory bounded?
 #   make quality DATA=DIR [DATASET=NAME] [MODEL=NAME] [SEEDS=3] [TEST_LINKS=FILE] [JSON=FILE]   how good is the model?
+#   make speed [N=20000] [ONLY=engine] [K=7] [RUNS=1] [JSON=FILE] [PICTURE=FILE.svg]   how fast, beside the goals?
 #   make sssom                          the sssom package beside the project, which tests validate exports with
 #   make clean                          removes the virtual environment and caches
 #
@@ -28,12 +29,16 @@ DATASET ?=
 MODEL ?=
 SEEDS ?=
 TEST_LINKS ?=
+ONLY ?=
+K ?=
+RUNS ?=
+PICTURE ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture fuzz quality check install sssom clean
+.PHONY: help demo test torture fuzz quality speed check install sssom clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -54,6 +59,10 @@ quality: $(STAMP)
 	$(BIN)/python -m benchmarks.quality --data "$(DATA)" $(addprefix --dataset ,$(DATASET)) \
 		$(if $(MODEL),--model "$(MODEL)") $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(TEST_LINKS),--test-links "$(TEST_LINKS)") $(if $(JSON),--json "$(JSON)")
+
+speed: $(STAMP)
+	$(BIN)/python -m benchmarks.speed $(if $(N),-n $(N)) $(addprefix --only ,$(ONLY)) $(if $(K),-k $(K)) \
+		$(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json "$(JSON)") $(if $(PICTURE),--picture "$(PICTURE)")
 
 check: $(STAMP)
 	$(BIN)/ruff check .

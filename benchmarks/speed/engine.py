@@ -1,0 +1,215 @@
+"""The aligner alone: messages in, outputs out, until nothing waits; then what is left is opened again."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.speed import material
+from benchmarks.speed.bench import Bench
+from benchmarks.speed.child import in_child
+from benchmarks.speed.clocks import Part, Stages, disk, now, resident, stage_cpu
+from benchmarks.speed.report import Row
+from benchmarks.synthetic import catalogue
+from stream.aligner import Aligner
+from stream.events import Message
+from stream.interface import Batch
+from stream.offline import decode_canonical
+
+WARM_UP = 300  # entities of each catalogue, before the clock starts: code is compiled when it is first used
+PARTS = 10  # of the feed, each a bar in the picture
+GROWTH_FROM = 50_000  # entities; the issue compares the speed there with the speed at a million
+
+_never_closed: list[Aligner] = []  # what it leaves on the disk is then what a kill leaves
+
+
+class Engine(msgspec.Struct):
+    """What one run did. Bytes and seconds."""
+
+    entities: int
+    parts: list[Part]  # of the feed, then the backlog's
+    growth: float | None  # entities/s of the last stretch over those of the first; None: too few for that
+    growth_from: int
+    backlog: int  # when everything was fed
+    scored: int  # pairs
+    evaluations: int
+    records: int
+    resident: int  # beyond the warm start, caches included
+    caches: int  # of RocksDB, filled
+    disk: int
+    decode: float  # seconds of CPU to decode all messages and do nothing with them
+
+
+def measure(bench: Bench) -> list[Row]:
+    """Throughput, where the time goes, how it grows, what it occupies and how long a start takes."""
+    state, batch = bench.new_state(), bench.options.batch
+    run = in_child(feed, bench.events, bench.entities, bench.model, state, batch)
+    killed = in_child(open_state, bench.model, state)
+    orderly = in_child(open_state, bench.model, state)
+    bench.parts = run.parts
+    n, row = run.entities, partial(Row, "engine")
+    cpu, wall = (sum(getattr(part, clock) for part in run.parts) for clock in ("cpu", "wall"))
+    fed = sum(part.wall for part in run.parts[:-1])
+    first = run.growth_from
+    how = f"2 x {n // 2:,}, k={bench.options.k} in each of 3 views, batches of {batch}, until nothing waits"
+    decoding = f"msgspec decodes in {run.decode / n * 1e6:.2g} us an event"
+    stretch = f"the last {first:,} against those from {first:,} to {2 * first:,}"
+    beyond = (
+        f"{run.resident / 2**20:,.0f} MiB more than when warm and empty, "
+        f"less {run.caches / 2**20:,.0f} MiB in RocksDB's caches"
+    )
+    return [
+        row("throughput", n / wall, "entities/s", at_least=3000, note=how),
+        row("while feeding", n / fed, "entities/s", note=f"{run.backlog:,} entities wait at its end"),
+        row("CPU", cpu / n * 1e6, "us an entity", at_most=350),
+        row("CPU over bare decoding", cpu / run.decode, "times", note=decoding),
+        row("pairs scored", run.scored / n, "an entity"),
+        row("evaluations", run.evaluations / n, "an entity"),
+        row("alignments", run.records, "in force at the end"),
+        row("growth", run.growth, "of the first entities/s", at_least=0.7, note=stretch),
+        row("resident memory", (run.resident - run.caches) / n, "B an entity", at_most=600, note=beyond),
+        row("disk", run.disk / n, "B an entity", at_most=400),
+        row("start after a kill", killed, "s", at_most=60, note=f"{n:,} entities, lists not saved"),
+        row("start after an orderly end", orderly, "s", at_most=60, note=f"{n:,} entities"),
+    ]
+
+
+def feed(events: Path, entities: int, model: Path, state: Path, batch: int) -> Engine:
+    """Feeds a file of events into a new state and works off the backlog. Does not close the state."""
+    warm_up(model)
+    aligner = Aligner(state, model, decode_canonical)
+    _never_closed.append(aligner)
+    resident_before = resident()
+    parts: list[Part] = []
+    done = 0
+    times: list[tuple[int, float]] = [(0, 0.0)]  # entities done at wall seconds
+    with stage_cpu() as cpu:
+        meter = _Meter(cpu)
+        for messages in material.batches(events, batch):
+            meter.add(_step(aligner, messages))
+            done += len(messages)
+            times.append((done, meter.wall))
+            if done >= entities * (len(parts) + 1) / PARTS:
+                parts.append(meter.part(f"{done:,}", done - sum(part.entities for part in parts)))
+        backlog = aligner.backlog
+        while aligner.backlog:
+            meter.add(_step(aligner, []))
+        parts.append(meter.part("backlog", 0))
+    first = min(GROWTH_FROM, entities // 10)
+    return Engine(
+        entities=done,
+        parts=parts,
+        growth=_rate(times, done - first, done) / _rate(times, first, 2 * first)
+        if first > 3 * batch
+        else None,
+        growth_from=first,
+        backlog=backlog,
+        scored=aligner._scoring.scored,
+        evaluations=aligner.evaluations,
+        records=sum(1 for _ in aligner.records()),
+        resident=resident() - resident_before,
+        caches=_rocksdb_memory(aligner),
+        disk=disk(state),
+        decode=_decoding(events),
+    )
+
+
+def open_state(model: Path, state: Path) -> float:
+    """Seconds to open a state, then closed in an orderly way."""
+    warm_up(model)
+    started = time.perf_counter()
+    aligner = Aligner(state, model, decode_canonical)
+    seconds = time.perf_counter() - started
+    aligner.close()
+    return seconds
+
+
+def warm_up(model: Path) -> None:
+    """Compiles and loads everything that a run uses."""
+    world = material.world(WARM_UP, seed=2)
+    events = material.interleaved(*(catalogue(world, side) for side in ("left", "right")))
+    with tempfile.TemporaryDirectory(prefix="sameas-speed-") as directory:
+        path = Path(directory) / "events.jsonl"
+        material.write_events(path, events)
+        aligner = Aligner(Path(directory) / "state", model, decode_canonical)
+        load(aligner, path)
+        aligner.close()
+
+
+def load(aligner: Aligner, events: Path, batch: int = 512) -> int:
+    """Feeds a file and works off the backlog; the number of events."""
+    fed = 0
+    for messages in material.batches(events, batch):
+        _step(aligner, messages)
+        fed += len(messages)
+    drain(aligner)
+    return fed
+
+
+def drain(aligner: Aligner) -> None:
+    """Until nothing waits."""
+    while aligner.backlog:
+        _step(aligner, [])
+
+
+def _step(aligner: Aligner, messages: list[Message]) -> Batch:
+    batch = aligner.process(messages)
+    aligner.published(batch.sequence)
+    return batch
+
+
+class _Meter:
+    """Times stretches of a run."""
+
+    def __init__(self, cpu: Stages) -> None:
+        self._cpu = cpu  # grows by itself
+        self._cpu_before: Stages = {}
+        self._wall: Stages = {}
+        self._begun = self._last = now()
+
+    @property
+    def wall(self) -> float:
+        """Seconds since the start."""
+        return (now() - self._begun).wall
+
+    def add(self, batch: Batch) -> None:
+        for stage, seconds in batch.stages.items():
+            self._wall[stage] = self._wall.get(stage, 0.0) + seconds
+
+    def part(self, name: str, entities: int) -> Part:
+        """What was done since the last call."""
+        at = now()
+        spent = at - self._last
+        stages = {name: total - self._cpu_before.get(name, 0.0) for name, total in self._cpu.items()}
+        stages["other threads"] = max(0.0, spent.cpu - sum(stages.values()))
+        part = Part(name, entities, spent.wall, spent.cpu, stages, self._wall)
+        self._last, self._cpu_before, self._wall = at, dict(self._cpu), {}
+        return part
+
+
+def _rate(times: list[tuple[int, float]], first: int, last: int) -> float:
+    """Entities a second between two numbers of entities done."""
+    begin = min(times, key=lambda at: abs(at[0] - first))
+    end = min(times, key=lambda at: abs(at[0] - last))
+    return (end[0] - begin[0]) / max(end[1] - begin[1], 1e-9)
+
+
+def _rocksdb_memory(aligner: Aligner) -> int:
+    """Bytes in the block cache and in write buffers."""
+    names = ("rocksdb.block-cache-usage", "rocksdb.cur-size-all-mem-tables")
+    return sum(aligner._store._db.property_int_value(name) or 0 for name in names)
+
+
+def _decoding(events: Path) -> float:
+    def decoded() -> Iterator[None]:
+        for message in material.read_messages(events):
+            decode_canonical(message)
+            yield
+
+    started = time.process_time()
+    for _ in decoded():
+        pass
+    return time.process_time() - started

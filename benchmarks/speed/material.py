@@ -1,0 +1,70 @@
+"""What is measured on: two synthetic catalogues as a file of messages, and a model that never saw them."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.synthetic import OVERLAP, World, catalogue, links
+from model.training import TrainingOptions
+from stream.events import Cause, EntityEvent, Message
+from stream.offline import train_model
+
+IN_ONE = (1 + OVERLAP) / 2  # share of a world's entities that one catalogue has
+TRAINING_WORLD = 3_000  # entities; other ones than are measured
+TRAINING_SEED = 7
+TRAINING = TrainingOptions(max_pairs=15_000, max_valid_pairs=5_000, visits=60_000)  # 15 s
+TOPIC = "events"
+
+
+def world(size: int, seed: int = 1) -> World:
+    """A world of which each catalogue knows about `size` entities."""
+    return World(round(size / IN_ONE), seed)
+
+
+def train(directory: Path, k: int) -> float:
+    """A model for the synthetic catalogues, from links of another world; the seconds that it took."""
+    other = World(TRAINING_WORLD, TRAINING_SEED)
+    events: list[EntityEvent] = [*catalogue(other, "left"), *catalogue(other, "right")]
+    trained = train_model(events, links(other)[::2], directory, k=k, options=TRAINING)
+    return trained.report["seconds"]
+
+
+def write(path: Path, size: int) -> int:
+    """Writes both catalogues, interleaved, one canonical event a line; how many entities these are."""
+    both = world(size)
+    return write_events(path, interleaved(catalogue(both, "left"), catalogue(both, "right")))
+
+
+def write_events(path: Path, events: Iterator[EntityEvent] | Sequence[EntityEvent]) -> int:
+    """Writes events, one a line; their number."""
+    encode, written = msgspec.json.Encoder().encode, 0
+    with path.open("wb") as file:
+        for event in events:
+            file.write(encode(event) + b"\n")
+            written += 1
+    return written
+
+
+def interleaved(left: Sequence[EntityEvent], right: Sequence[EntityEvent]) -> Iterator[EntityEvent]:
+    """In turns, then the rest of the longer one."""
+    shorter = min(len(left), len(right))
+    for pair in zip(left[:shorter], right[:shorter], strict=True):
+        yield from pair
+    yield from left[shorter:]
+    yield from right[shorter:]
+
+
+def read_messages(path: Path) -> Iterator[Message]:
+    """The events of a file as messages, read as they are asked for: the file is not in memory."""
+    with path.open("rb") as file:
+        for offset, line in enumerate(file):
+            yield Message(Cause(TOPIC, 0, offset), None, line, 0.0)
+
+
+def batches(path: Path, size: int) -> Iterator[list[Message]]:
+    """The messages of a file in micro-batches."""
+    messages = read_messages(path)
+    while batch := list(islice(messages, size)):
+        yield batch
