@@ -181,7 +181,9 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
         from stream.console import tell
 
         settings = configuration.settings
-        sources = [None] if files else [name for name, mapping in settings.sources.items() if mapping.all_files()]
+        sources = (
+            [None] if files else [name for name, mapping in settings.sources.items() if mapping.all_files()]
+        )
         if not sources:
             raise ConfigError("nothing to read: name canonical .jsonl files, or give [sources.NAME] a file")
         events = [

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -15,6 +16,7 @@ from stream.security import client_options
 
 BOUNDS_SECONDS = 10.0
 POLL_MS = 500
+LOOKUP_MS = 10_000  # for the offset at a date
 FETCH_WAIT_MS = 20  # the embedded broker answers a fetch only at its end, even when there are records
 
 Bounds = dict[TopicPartition, tuple[int, int]]  # the first offset, and the one after the last
@@ -75,3 +77,25 @@ def bounds(consumer: Any, partitions: list[TopicPartition]) -> Bounds:
         if time.monotonic() > deadline:
             raise BrokerError(f"no answer to a fetch of {', '.join(sorted({tp.topic for tp in unknown}))}")
     return {tp: (firsts[tp], max(ends[tp], consumer.highwater(tp) or 0)) for tp in partitions}
+
+
+def parse_date(text: str) -> datetime:
+    """ISO 8601; UTC unless it says otherwise. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def offsets_at(consumer: Any, found: Bounds, moment: datetime) -> dict[TopicPartition, int]:
+    """Where each partition goes on from a moment; its end when nothing is as new.
+
+    The embedded broker goes by when a message arrived, names an offset that may be too early, and says that
+    there is nothing by a time of -1.
+    """
+    answers = consumer.offsets_for_times(
+        dict.fromkeys(found, int(moment.timestamp() * 1000)), timeout_ms=LOOKUP_MS
+    )
+    offsets = {}
+    for tp, (first, end) in found.items():
+        answer = answers[tp]
+        offsets[tp] = end if answer is None or answer.timestamp < 0 else max(first, answer.offset)
+    return offsets

@@ -69,6 +69,9 @@ def replay(configuration: Configuration, **options: Any) -> None:
         tell("nothing was done; --execute does it")
         return
     if options["report"]:
+        from stream.replay_report import has_alignments
+
+        has_alignments(settings)  # refused now rather than at the end
         try:
             options["report"].mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -12,11 +12,11 @@ from model.evaluation import ScoredPairs, evaluate, precision_recall
 from stream.aligner import Aligner
 from stream.comparing import compare
 from stream.config import Settings
-from stream.errors import BrokerError
 from stream.events import AlignmentRecord
 from stream.offline import LinkPair, score_links
 from stream.replay import Plan, Run, digest
 from stream.subscribe import current_alignments
+from stream.topics import find_partitions, output_specs
 
 LARGEST = 50  # changes of each kind that the report shows
 CURVE_POINTS = 200
@@ -92,10 +92,13 @@ def compare_with_live(
     live: Settings, records: Mapping[str, AlignmentRecord], links: Sequence[LinkPair]
 ) -> dict[str, Any] | None:
     """What the run has that the live topic has not, and the reverse; None where no worker ever wrote one."""
-    try:
-        current = current_alignments(live)
-    except BrokerError as error:
-        if "does not exist" in str(error):
-            return None
-        raise
-    return compare(current, records, links).to_json(LARGEST)
+    if not has_alignments(live):
+        return None
+    return compare(current_alignments(live), records, links).to_json(LARGEST)
+
+
+def has_alignments(live: Settings) -> bool:
+    """Whether a worker ever wrote some. Raises BrokerError if they may not be read."""
+    [spec] = [spec for spec in output_specs(live) if spec.role == "alignments"]
+    [count] = find_partitions(live, [msgspec.structs.replace(spec, access=("READ",))]).values()
+    return count is not None

@@ -135,7 +135,7 @@ def _timeline(report: Mapping[str, Any]) -> str:
         for point in points
     ]
     head = ["time (UTC)", "messages", "aligned", "links", "correct", "wrong", "precision", "recall", "F1"]
-    drawing = chart("Quality over stream time", "time of the stream", "", lines, ticks)
+    drawing = chart("Quality over stream time", "messages, with their time (UTC)", "", lines, ticks)
     return (
         "<h2>While the stream went by</h2><p>The published alignments against the links whose two entities "
         f'existed by then.</p><div class="charts">{drawing}</div>' + _table(head, rows, 1)
@@ -195,7 +195,7 @@ def _figure(value: float | int | None) -> str:
 
 
 def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")[:19]
+    return datetime.fromtimestamp(seconds, UTC).strftime("%m-%d %H:%M:%S")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int | None = None) -> str:

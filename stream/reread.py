@@ -8,7 +8,7 @@ import heapq
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from kafka import TopicPartition
 from stream.config import Settings
 from stream.errors import ConfigError
 from stream.events import Cause, Message
-from stream.reading import POLL_MS, bounds, open_consumer
+from stream.reading import POLL_MS, bounds, offsets_at, open_consumer, parse_date
 from stream.topics import existing_partitions, input_specs
 
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
@@ -39,12 +39,11 @@ def parse_datetime(option: str, text: str) -> datetime:
         ConfigError: it is none.
     """
     try:
-        moment = datetime.fromisoformat(text)
+        return parse_date(text)
     except ValueError as error:
         raise ConfigError(
             f"{option} {text}: no date; write it as 2026-05-31T18:30:00 (UTC) or with +02:00"
         ) from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def parse_duration(option: str, text: str) -> timedelta:
@@ -71,20 +70,14 @@ def find_ranges(settings: Settings, since: datetime | None, until: datetime | No
     with open_consumer(settings) as consumer:
         found = bounds(consumer, partitions)
 
-        def offsets(moment: datetime | None) -> dict[TopicPartition, int | None]:
-            if moment is None:
-                return dict.fromkeys(partitions)
-            answers = consumer.offsets_for_times(dict.fromkeys(partitions, int(moment.timestamp() * 1000)))
-            # nothing as new as that is None; from the embedded broker, which goes by arrival, a time of -1
-            later = {tp for tp, answer in answers.items() if answer is not None and answer.timestamp >= 0}
-            return {tp: answers[tp].offset if tp in later else found[tp][1] for tp in partitions}
-
-        starts, ends = offsets(since), offsets(until)
+        starts, ends = (
+            {} if moment is None else offsets_at(consumer, found, moment) for moment in (since, until)
+        )
     ranges = []
     for tp in partitions:
-        (first, last), start, end = found[tp], starts[tp], ends[tp]
-        start = first if start is None else max(first, start)
-        ranges.append(Range(tp.topic, tp.partition, start, max(start, last if end is None else end)))
+        first, end = found[tp]
+        start = starts.get(tp, first)
+        ranges.append(Range(tp.topic, tp.partition, start, max(start, ends.get(tp, end))))
     return ranges
 
 

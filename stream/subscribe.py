@@ -1,7 +1,7 @@
 """Reading topics: the current alignments, or the log of alignment events."""
 
 from collections.abc import Generator, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -15,9 +15,7 @@ from stream.console import HEADER, row, withdrawn_row
 from stream.errors import BrokerError, ConfigError, InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, split_curie
 from stream.export import FORMATS
-from stream.reading import POLL_MS, bounds, open_consumer
-
-LOOKUP_MS = 10_000  # for the offset at a date
+from stream.reading import POLL_MS, bounds, offsets_at, open_consumer, parse_date
 
 # An offset is meant for every partition; from a moment on means what the broker received then or later.
 Start = Literal["beginning", "end"] | int | datetime
@@ -171,12 +169,11 @@ def parse_start(text: str) -> Start:
     if text.isdecimal() and text.isascii() and len(text) < 19:
         return int(text)
     try:
-        moment = datetime.fromisoformat(text)
+        return parse_date(text)
     except ValueError:
         raise ConfigError(
             f"--offset {text}: beginning, end, an offset, or a date such as 2026-01-31 or 2026-01-31T12:00:00"
         ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def current_alignments(settings: Settings) -> dict[str, AlignmentRecord]:
@@ -213,9 +210,8 @@ def _decode(decoder: "msgspec.json.Decoder[_T]", record: Any) -> _T:
 def _position(consumer: Any, tp: TopicPartition, start: Start, first: int, end: int) -> int:
     if start == "beginning":
         return first
-    if isinstance(start, datetime):  # the embedded broker names an offset that is too early
-        found = consumer.offsets_for_times({tp: int(start.timestamp() * 1000)}, timeout_ms=LOOKUP_MS)[tp]
-        return end if found is None else max(found.offset, first)
+    if isinstance(start, datetime):
+        return offsets_at(consumer, {tp: (first, end)}, start)[tp]
     return end if start == "end" else min(max(int(start), first), end)
 
 

@@ -115,17 +115,22 @@ def ensure_topics(settings: Settings, specs: list[TopicSpec] | None = None) -> d
     return counts
 
 
-def existing_partitions(settings: Settings, specs: list[TopicSpec]) -> dict[str, int]:
-    """The number of partitions of each topic; creates nothing.
+def find_partitions(settings: Settings, specs: list[TopicSpec]) -> dict[str, int | None]:
+    """The number of partitions of each topic, None where there is none; creates nothing.
 
     Raises:
-        BrokerError: no broker, no permission, or a topic does not exist.
+        BrokerError: no broker, or not the access that is needed.
     """
     with admin_client(settings.kafka) as admin:
         try:
-            found = _partitions(admin, specs)
+            return _partitions(admin, specs)
         except KafkaError as error:
             raise BrokerError(f"topics cannot be described: {type(error).__name__}: {error}") from error
+
+
+def existing_partitions(settings: Settings, specs: list[TopicSpec]) -> dict[str, int]:
+    """The number of partitions of each topic. Raises BrokerError as `find_partitions`, or without one."""
+    found = find_partitions(settings, specs)
     missing = [name for name, count in found.items() if count is None]
     if missing:
         raise BrokerError(

@@ -24,7 +24,8 @@ from workers import Process, aligned, own_settings, produce, sameas, until, upse
 
 from stream.config import Settings
 from stream.feed import feed_events
-from stream.topics import ensure_topics
+from stream.replay import Run
+from stream.topics import ensure_topics, output_specs
 
 Kafka = dict[str, Any]
 PROMPT_SECONDS = 15.0  # for an error line, on a busy machine
@@ -169,6 +170,38 @@ def test_a_worker_with_the_least_rights(
         until(lambda: len(aligned(open_settings)) == 20, 60, "alignments", process)
         assert process.end(signal.SIGTERM) == 0
     assert "Traceback" not in process.text and "alice-secret" not in process.text
+
+
+def test_a_replay_with_the_least_rights(
+    open_settings: Settings, apache_kafka: Kafka, alice: Rights, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Its topics are made by somebody who may create them."""
+    feed_events(open_settings, upserts(range(20)))
+    replay = Run(open_settings, open_settings.kafka.group_id)
+    ensure_topics(replay.settings, output_specs(replay.settings))
+    words = ["replay", "--run", replay.name, "--model", str(checkpoint), "--execute", "--report", "report"]
+    environment = secure(apache_kafka) | {"SAMEAS_STATE__DIR": str(open_settings.state.dir)}
+
+    def said() -> str:
+        with run(words, open_settings, tmp_path, environment) as process:
+            assert process.wait(60) == 1, process.text
+            last = process.text.splitlines()[-1]
+            assert last.startswith("sameas: error: ") and "Traceback" not in process.text
+            return last
+
+    topics = open_settings.topics
+    alice.allow(open_settings, {"entities": ["DESCRIBE"], "links": ["READ"]})
+    assert f"topic {topics.entities}: user alice may not read it" in said()
+    alice.allow(open_settings, {"entities": ["READ"]})
+    assert f"topic {topics.alignments}: user alice may not read it" in said()
+    alice.allow(open_settings, {"alignments": ["READ"]})
+    rights = {role: WORKER[role] for role in ("alignments", "alignment_events")}
+    alice.allow(replay.settings, rights)
+    assert f"topic {replay.settings.topics.dead_letters}: user alice may not write to it" in said()
+    alice.allow(replay.settings, {"dead_letters": ["WRITE"]})
+    with run(words, open_settings, tmp_path, environment) as process:
+        assert process.wait(60) == 0, process.text
+    assert "received 20 = applied 20" in process.text and (tmp_path / "report" / "report.html").exists()
 
 
 @pytest.mark.parametrize(
