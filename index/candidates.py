@@ -2,29 +2,21 @@
 
 For one entity type and two sources: b is a candidate of a when b is among a's `k` nearest in some view, or
 a among b's. That is a function of the vectors and nothing else, so it can be maintained piece by piece:
-a changed entity is searched for anew, and a *bound* kept beside each list tells which lists of the other
-side it enters (`index/vectors.py`).
-
-Invariant of a list: it holds every entity of the other side that is not below its bound, best first, equal
-similarities by node. Lists are a little longer than `k`, so that a removal seldom needs a new search.
+a changed entity is searched for anew, and a *bound* kept beside each list (`index/lists.py`) tells which
+lists of the other side it enters.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from index.vectors import Hits, Int8s, Sims, Slots, VectorIndex, best, select
+from index.lists import CandidateLists, SlotsOf, compare
+from index.vectors import NOBODY, Hits, Int8s, Mask, Order, Sims, Slots, row_products
 
 SLACK: Final = 4
-NOBODY: Final = -1
-_LAST_NODE: Final = np.uint64((1 << 64) - 1)
-
-Order = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
-SlotsOf = Callable[[Order], Slots]
+_UNIT: Final = 65536  # the inner product of two equal vectors
 
 
 class CandidateOptions(NamedTuple):
@@ -48,158 +40,20 @@ class Pairs(NamedTuple):
     right: Slots
 
 
-class _Side:
-    """One source's entities in one view: their vectors, and for each its list over the other source."""
-
-    def __init__(self, dimensions: int, length: int) -> None:
-        self.index = VectorIndex(dimensions)
-        self.length = length
-        self.members = np.zeros((0, length), np.int32)
-        self.sims = np.zeros((0, length), np.int32)
-        self.bound_sim = np.zeros(0, np.int32)
-        self.bound_node = np.zeros(0, np.uint64)
-
-    def save(self, path: Path, order: Order) -> None:
-        """Writes everything with nodes in the place of slots, which mean nothing to another process."""
-        n = len(self.index)
-        self.index.save(path.with_suffix(".faiss"))
-        members = self.members[:n]
-        np.savez(
-            path.with_suffix(".npz"),
-            nodes=order[self.index.keys],
-            members=np.where(members == NOBODY, _LAST_NODE, order[members]),
-            sims=self.sims[:n],
-            bound_sim=self.bound_sim[:n],
-            bound_node=self.bound_node[:n],
-        )
-
-    @classmethod
-    def load(cls, path: Path, slots_of: SlotsOf) -> "_Side":
-        """Reads what `save` wrote; ValueError or OSError when that is not to be had."""
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        members = arrays["members"]
-        present = members != _LAST_NODE
-        slots = np.full(members.shape, NOBODY, np.int32)
-        slots[present] = slots_of(members[present])
-        index = VectorIndex.load(path.with_suffix(".faiss"), slots_of(arrays["nodes"]), arrays["bound_sim"])
-        side = cls(0, members.shape[1])
-        side.index, side.members, side.sims = index, slots, arrays["sims"]
-        side.bound_sim, side.bound_node = arrays["bound_sim"], arrays["bound_node"]
-        return side
-
-    def put(self, keys: Slots, vectors: Int8s) -> None:
-        self.index.put(keys, vectors)
-        missing = len(self.index) - len(self.members)
-        if missing > 0:
-            more = max(1024, missing, len(self.members))
-            self.members = np.concatenate([self.members, np.full((more, self.length), NOBODY, np.int32)])
-            self.sims = np.concatenate([self.sims, np.zeros((more, self.length), np.int32)])
-            self.bound_sim = np.concatenate([self.bound_sim, np.zeros(more, np.int32)])
-            self.bound_node = np.concatenate([self.bound_node, np.zeros(more, np.uint64)])
-
-    def remove(self, keys: Slots) -> None:
-        for source, target in self.index.remove(keys):
-            for array in (self.members, self.sims, self.bound_sim, self.bound_node):
-                array[target] = array[source]
-
-    def lists(self, keys: Slots) -> tuple[Slots, Sims]:
-        """(n, length) members and similarities of these entities; NOBODY where they have no list."""
-        rows = self.index.rows(keys)
-        here = rows >= 0
-        members = np.full((len(keys), self.length), NOBODY, np.int32)
-        sims = np.zeros((len(keys), self.length), np.int32)
-        members[here], sims[here] = self.members[rows[here]], self.sims[rows[here]]
-        return members, sims
-
-    def listing(self, flags: Mask, k: int) -> tuple[Slots, Slots]:
-        """Every (owner, member) among the first k of a list whose member is flagged."""
-        members = self.members[: len(self.index), :k]
-        rows, columns = np.nonzero(flags[members])  # NOBODY reads the last flag, which is never set
-        return self.index.keys[rows], members[rows, columns]
-
-    def drop(self, owners: Slots, gone: Mask) -> None:
-        """Takes the flagged slots out of these lists."""
-        rows = self.index.rows(owners)
-        hit = gone[self.members[rows]]
-        order = np.argsort(hit, axis=1, kind="stable")
-        lost = np.take_along_axis(hit, order, 1)
-        self.members[rows] = np.where(lost, NOBODY, np.take_along_axis(self.members[rows], order, 1))
-        self.sims[rows] = np.where(lost, 0, np.take_along_axis(self.sims[rows], order, 1))
-
-    def short(self, owners: Slots, k: int, floor: int) -> Slots:
-        """Those with fewer than k members although the other side may have more for them."""
-        rows = self.index.rows(owners)
-        incomplete = (self.bound_sim[rows] > floor) | (self.bound_node[rows] != _LAST_NODE)
-        is_short: Mask = (rows >= 0) & incomplete & (self.members[rows, k - 1] == NOBODY)
-        return owners[is_short]
-
-    def replace(self, owners: Slots, hits: Hits, floor: int, order: Order) -> None:
-        """Sets lists that were searched anew; `hits.query` counts the owners."""
-        rows = self.index.rows(owners)
-        self.members[rows], self.sims[rows] = NOBODY, 0
-        self._write(rows, hits, order, np.full(len(rows), floor), np.full(len(rows), _LAST_NODE))
-
-    def entered(self, hits: Hits, order: Order) -> Hits:
-        """Those of the hits (`key` owns the list, `query` is the newcomer's slot) that the lists take in."""
-        rows = self.index.rows(hits.key)
-        takes = (hits.sim > self.bound_sim[rows]) | (
-            (hits.sim == self.bound_sim[rows]) & (order[hits.query] <= self.bound_node[rows])
-        )
-        return select(hits, takes)
-
-    def insert(self, hits: Hits, order: Order) -> None:
-        """Puts newcomers into the lists that take them in."""
-        owners, owner_of = np.unique(hits.key, return_inverse=True)
-        rows = self.index.rows(owners)
-        old = self.members[rows]
-        query, column = np.nonzero(old != NOBODY)
-        merged = Hits(
-            np.concatenate([query, owner_of]),
-            np.concatenate([old[query, column], hits.query.astype(np.int32)]),
-            np.concatenate([self.sims[rows][query, column], hits.sim]),
-        )
-        cut = np.bincount(merged.query, minlength=len(rows)) > self.length
-        bounds = self.bound_sim[rows], self.bound_node[rows]
-        self._write(rows, best(merged, self.length, order), order, *bounds, cut)
-
-    def _write(
-        self,
-        rows: npt.NDArray[np.int32],
-        hits: Hits,
-        order: Order,
-        bound_sim: npt.NDArray[np.int64] | Sims,
-        bound_node: Order,
-        cut: Mask | None = None,
-    ) -> None:
-        """Writes sorted hits as the lists of `rows`; a list that was cut gets its last member as bound."""
-        rank = np.arange(len(hits.query)) - np.searchsorted(hits.query, hits.query)
-        self.members[rows[hits.query], rank] = hits.key
-        self.sims[rows[hits.query], rank] = hits.sim
-        if cut is None:
-            cut = self.members[rows, -1] != NOBODY
-        last = rows[cut]
-        self.bound_sim[rows], self.bound_node[rows] = bound_sim, bound_node
-        self.bound_sim[last] = self.sims[last, -1]
-        self.bound_node[last] = order[self.members[last, -1]]
-        self.index.bound(rows, self.bound_sim[rows])
-
-
 class _Before:
-    """The first k of every list as it was before an update touched it."""
+    """The lists as they were before an update touched them."""
 
-    def __init__(self, side: _Side, slots: int) -> None:
-        self._side = side
+    def __init__(self, lists: CandidateLists, slots: int) -> None:
+        self._lists = lists
         self._seen = np.zeros(slots, bool)
-        self._keys: list[Slots] = []
-        self._lists: list[tuple[Slots, Sims]] = []
+        self._parts: list[tuple[Slots, Slots, Sims]] = []
 
     def remember(self, keys: Slots) -> None:
-        """To be called before the lists of these entities change."""
-        keys = np.unique(keys[~self._seen[keys]])
-        self._seen[keys] = True
-        self._keys.append(keys)
-        self._lists.append(self._side.lists(keys))
+        """To be called before the lists of these distinct entities change."""
+        keys = keys[~self._seen[keys]]
+        if len(keys):
+            self._seen[keys] = True
+            self._parts.append((keys, *self._lists.lists(keys)))
 
     def compare(self, k: int) -> tuple[Slots, Slots, Slots]:
         """What differs now.
@@ -208,22 +62,11 @@ class _Before:
             owners, members: pairs that entered or left the first k, or whose rank moved to another bucket.
             leaders: owners whose first or second changed, which all their gaps are measured against.
         """
-        keys = np.concatenate(self._keys)
-        old, old_sims = (np.concatenate(columns)[:, :k] for columns in zip(*self._lists, strict=True))
-        new, new_sims = (column[:, :k] for column in self._side.lists(keys))
-        buckets = rank_bucket(np.arange(k))
-        is_same = (old[:, :, None] == new[:, None, :]) & (old[:, :, None] != NOBODY)
-        stays = (
-            (is_same & (buckets[:, None] == buckets)).any(axis=2),
-            (is_same & (buckets[:, None] == buckets)).any(axis=1),
-        )
-        owners, members = [], []
-        for list_, unchanged in zip((old, new), stays, strict=True):
-            row, column = np.nonzero(~unchanged & (list_ != NOBODY))
-            owners.append(keys[row])
-            members.append(list_[row, column])
-        led = (old[:, :2] != new[:, :2]).any(axis=1) | (old_sims[:, :2] != new_sims[:, :2]).any(axis=1)
-        return np.concatenate(owners), np.concatenate(members), keys[led]
+        if not self._parts:
+            return _NO_SLOTS, _NO_SLOTS, _NO_SLOTS
+        keys, old, old_sims = map(np.concatenate, zip(*self._parts, strict=True))
+        places, members, led = compare(old, old_sims, *self._lists.lists(keys), rank_bucket(np.arange(k)))
+        return keys[places], members, keys[led]
 
 
 class Touched(NamedTuple):
@@ -240,7 +83,9 @@ class CandidatePairs:
     def __init__(self, dimensions: int, options: CandidateOptions) -> None:
         self.options = options
         length = options.k + SLACK
-        self._views = [(_Side(dimensions, length), _Side(dimensions, length)) for _ in options.floors]
+        self._views = [
+            (CandidateLists(dimensions, length), CandidateLists(dimensions, length)) for _ in options.floors
+        ]
 
     def update(self, left: Change, right: Change, order: Order) -> Touched:
         """Takes in changed vectors of both sides.
@@ -259,27 +104,21 @@ class CandidatePairs:
         before = tuple(_Before(side, len(order)) for side in sides)
         both = ((0, 1), (1, 0))
 
+        # the vectors move; before that, nobody lists an entity that is about to
         moved: list[Slots] = []
-        for side, change in zip(sides, changes, strict=True):
-            rows = side.index.rows(change.keys)
-            here = rows >= 0
-            same: Mask = np.logical_not(change.vectors[:, view].any(axis=1))
-            same[here] = (side.index.vectors(rows[here]) == change.vectors[here, view]).all(axis=1)
-            moved.append(change.keys[~same])
-
-        # nobody lists an entity that is about to move
-        wanting: list[Slots] = []
+        wanting: list[Slots] = [_NO_SLOTS, _NO_SLOTS]
         for own, other in both:
-            gone = np.zeros(len(order) + 1, bool)
-            gone[moved[other]] = True
-            owners = np.unique(sides[own].listing(gone, sides[own].length)[0])
-            before[own].remember(owners)
-            sides[own].drop(owners, gone)
-            wanting.append(owners)
-        # the vectors move
-        for own, _ in both:
-            is_moved = np.isin(changes[own].keys, moved[own])
-            keys, vectors = changes[own].keys[is_moved], changes[own].vectors[is_moved, view]
+            keys, vectors = _moved(sides[own], changes[own].keys, changes[own].vectors[:, view])
+            moved.append(keys)
+            if not len(keys):
+                continue
+            known = keys[sides[own].index.rows(keys) >= 0]
+            if len(known):
+                gone = _marks(known, len(order))
+                owners = _distinct(sides[other].listing(gone, sides[other].length)[0])
+                before[other].remember(owners)
+                sides[other].drop(owners, gone)
+                wanting[other] = owners
             before[own].remember(keys)
             alive = vectors.any(axis=1)
             sides[own].remove(keys[~alive])
@@ -287,24 +126,26 @@ class CandidatePairs:
             moved[own] = keys[alive]
         # lists of the moved, and lists that became too short, are searched anew; and in the same product the
         # moved meet the other lists that they reach
-        searched = [
-            np.union1d(sides[own].short(wanting[own], k, floor), moved[own]).astype(np.int32)
-            for own, _ in both
-        ]
+        searched: list[Slots] = []
         fresh = np.zeros(len(order), bool)
         for own, _ in both:
-            fresh[searched[own]] = True
+            here = wanting[own][sides[own].index.rows(wanting[own]) >= 0]
+            short = sides[own].short(here, k, floor)
+            fresh[moved[own]] = True
+            searched.append(np.concatenate([moved[own], short[~fresh[short]]]))  # the moved come first
+            fresh[short] = True
         answers = []
         for own, other in both:
             queries = sides[own].index.vectors(sides[own].index.rows(searched[own]))
             answers.append(sides[other].index.search(queries, sides[own].length, floor, order))
         for (own, other), (nearest, reached) in zip(both, answers, strict=True):
+            if not len(searched[own]):
+                continue
             sides[own].replace(searched[own], nearest, floor, order)
-            is_moved = np.isin(searched[own], moved[own])
-            hits = select(reached, is_moved[reached.query] & ~fresh[reached.key])
+            hits = select(reached, (reached.query < len(moved[own])) & ~fresh[reached.key])
             hits = hits._replace(query=searched[own][hits.query].astype(np.int64))
-            hits = sides[other].entered(hits, order)
-            before[other].remember(hits.key)
+            hits = select(hits, sides[other].entered(hits, order))
+            before[other].remember(_distinct(np.sort(hits.key)))
             sides[other].insert(hits, order)
 
         left = before[0].compare(k)
@@ -342,21 +183,23 @@ class CandidatePairs:
         """
         pairs = cls(dimensions, options)
         pairs._views = [
-            (_Side.load(directory / f"{view}-0", slots_of), _Side.load(directory / f"{view}-1", slots_of))
+            (
+                CandidateLists.load(directory / f"{view}-0", slots_of),
+                CandidateLists.load(directory / f"{view}-1", slots_of),
+            )
             for view in range(len(options.floors))
         ]
         return pairs
 
     def incident(self, left: Slots, right: Slots, slots: int) -> Pairs:
-        """All candidate pairs of these entities; a pair may come more than once."""
+        """All candidate pairs of these distinct entities; a pair may come more than once."""
         lefts, rights = [], []
+        marks = _marks(left, slots), _marks(right, slots)
         for sides in self._views:
-            for own, (keys, other_keys) in enumerate(((left, right), (right, left))):
-                members, _ = sides[own].lists(keys)
-                row, column = np.nonzero(members[:, : self.options.k] != NOBODY)
-                flags = np.zeros(slots + 1, bool)
-                flags[other_keys] = True
-                owners, listed = sides[own].listing(flags, self.options.k)
+            for own, keys in enumerate((left, right)):
+                members = sides[own].lists(keys)[0][:, : self.options.k]
+                row, column = np.nonzero(members != NOBODY)
+                owners, listed = sides[own].listing(marks[1 - own], self.options.k)
                 owners = np.concatenate([keys[row], owners])
                 listed = np.concatenate([members[row, column], listed])
                 lefts.append(owners if own == 0 else listed)
@@ -371,31 +214,62 @@ class CandidatePairs:
                 (0 first, 1 absent), and how far the pair is ahead of the best other in either list.
             candidates: (P,) whether either lists the other among its first k in some view.
         """
+        k = self.options.k
+        buckets = np.append(rank_bucket(np.arange(k)), rank_bucket(np.array([k - 1])) + 1)
+        shares = (buckets / buckets[-1]).astype(np.float32)
         columns = []
         is_candidate = np.zeros(len(pairs.left), bool)
         for sides in self._views:
-            rows = [side.index.rows(keys) for side, keys in zip(sides, pairs, strict=True)]
-            here = (rows[0] >= 0) & (rows[1] >= 0)
-            sim = np.zeros(len(here), np.float32)
-            vectors = [
-                side.index.vectors(row[here]).astype(np.float32)
-                for side, row in zip(sides, rows, strict=True)
-            ]
-            sim[here] = np.einsum("pd,pd->p", *vectors)
+            sims = _similarities(sides, pairs)
             ranks, gaps = [], []
             for own, other in ((0, 1), (1, 0)):
-                members, sims = sides[own].lists(pairs[own])
-                is_other = members[:, : self.options.k] == pairs[other][:, None]
-                listed = is_other.any(axis=1)
-                is_candidate |= listed
-                bucket = rank_bucket(is_other.argmax(axis=1))
-                absent = rank_bucket(np.array([self.options.k - 1])) + 1
-                ranks.append(np.where(listed, bucket, absent) / absent)
-                gaps.append(sim - np.where(is_other[:, 0], sims[:, 1], sims[:, 0]))
-            columns += [sim / 65536, *ranks, *(gap / 65536 for gap in gaps)]
+                rank, gap = sides[own].ranks(pairs[own], pairs[other], sims, k)
+                is_candidate |= rank < k
+                ranks.append(shares[rank])
+                gaps.append(gap)
+            columns += [sims / _UNIT, *ranks, *(gap / _UNIT for gap in gaps)]
         return np.stack(columns, axis=1).astype(np.float32), is_candidate
 
 
 def rank_bucket(rank: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """First, second, third and fourth, fifth to eighth, ... as 0, 1, 2, 3, ...; `rank` counts from 0."""
     return np.ceil(np.log2(rank + 1)).astype(np.int64)
+
+
+def select(hits: Hits, which: Mask) -> Hits:
+    """The hits for which the mask is set."""
+    return Hits(hits.query[which], hits.key[which], hits.sim[which])
+
+
+def _moved(side: CandidateLists, keys: Slots, vectors: Int8s) -> tuple[Slots, Int8s]:
+    """Those of the entities whose vectors are not what they were; a missing one is like a zero vector."""
+    rows = side.index.rows(keys)
+    here = rows >= 0
+    same: Mask = np.logical_not(vectors.any(axis=1))
+    same[here] = (side.index.vectors(rows[here]) == vectors[here]).all(axis=1)
+    return keys[~same], vectors[~same]
+
+
+def _similarities(sides: tuple[CandidateLists, CandidateLists], pairs: Pairs) -> Sims:
+    """(P,) inner products, 0 where one of the two has no vector."""
+    rows = [side.index.rows(keys) for side, keys in zip(sides, pairs, strict=True)]
+    here = (rows[0] >= 0) & (rows[1] >= 0)
+    sims = np.zeros(len(here), np.int32)
+    vectors = [side.index.vectors(row[here]) for side, row in zip(sides, rows, strict=True)]
+    sims[here] = row_products(*vectors)
+    return sims
+
+
+def _marks(keys: Slots, slots: int) -> Mask:
+    marks = np.zeros(slots, bool)
+    marks[keys] = True
+    return marks
+
+
+def _distinct(ordered: Slots) -> Slots:
+    """Each once, of keys of which equal ones stand together."""
+    first: Mask = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+    return ordered[first]
+
+
+_NO_SLOTS: Final = np.zeros(0, np.int32)

@@ -2,10 +2,11 @@
 
 Invariant: one row per key, rows dense, and what is stored is what was last put.
 
-FAISS keeps the vectors, a byte a dimension (`QT_8bit_direct_signed`). The search itself is one exact integer
-product per block, an order of magnitude faster than FAISS's scan of the same codes (`docs/performance.md`),
-and it answers both questions at once: what is nearest to the queries, and to whom do the queries matter.
-For the latter every row carries a *bound*, the similarity from which on a newcomer matters to it.
+FAISS keeps the vectors, a byte a dimension (`QT_8bit_direct_signed`), and writes and reads them. The search
+itself is an exact integer product per block, an order of magnitude faster than FAISS's scan of the same codes
+(`docs/performance.md`), and one pass over it that answers both questions at once: what is nearest to the
+queries, and to whom do the queries matter. For the latter every row carries a *bound*, the similarity from
+which on a newcomer matters to it.
 
 Dot products are whole numbers, so a similarity never depends on what else is in its batch; ties are real
 ties, decided by the caller's `order`.
@@ -18,16 +19,26 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
+from numba import njit
 
 Slots = npt.NDArray[np.int32]
 Int8s = npt.NDArray[np.int8]
 Sims = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+Order = npt.NDArray[np.uint64]
 
+NOBODY: Final = -1
 UNREACHABLE: Final = 1 << 30  # a bound above every similarity
 QUERY_BLOCK: Final = 64  # with ROW_BLOCK: two megabytes of similarities, about a second-level cache
 ROW_BLOCK: Final = 8192
-_SIGN: Final = np.uint8(0x80)  # FAISS stores x + 128
+_GLANCE: Final = 32  # similarities that are looked at together
+
+
+class Nearest(NamedTuple):
+    """For each of Q queries its nearest rows, best first, equal ones by the order; NOBODY at the end."""
+
+    keys: Slots  # (Q, k)
+    sims: Sims  # (Q, k)
 
 
 class Hits(NamedTuple):
@@ -44,22 +55,24 @@ class VectorIndex:
     def __init__(self, dimensions: int) -> None:
         kind = faiss.ScalarQuantizer.QT_8bit_direct_signed
         self._faiss: Any = faiss.IndexScalarQuantizer(dimensions, kind, faiss.METRIC_INNER_PRODUCT)
+        self._size = 0
+        self._vectors = np.zeros((0, dimensions), np.int8)  # what FAISS has, as a matrix to multiply with
         self._keys = np.zeros(0, np.int32)
         self._bounds = np.zeros(0, np.int32)
-        self._row_of = np.full(0, -1, np.int32)
+        self._row_of = np.full(0, NOBODY, np.int32)
 
     def __len__(self) -> int:
-        return int(self._faiss.ntotal)
+        return self._size
 
     @property
     def keys(self) -> Slots:
         """(n,) the key of every row."""
-        return self._keys[: len(self)]
+        return self._keys[: self._size]
 
     def rows(self, keys: Slots) -> npt.NDArray[np.int32]:
         """(len(keys),) the row of each key, -1 for those that are not here."""
         if len(keys) and int(keys.max()) >= len(self._row_of):
-            grown = np.full(max(1024, 2 * int(keys.max()) + 2), -1, np.int32)
+            grown = np.full(max(1024, 2 * int(keys.max()) + 2), NOBODY, np.int32)
             grown[: len(self._row_of)] = self._row_of
             self._row_of = grown
         return self._row_of[keys]
@@ -74,20 +87,26 @@ class VectorIndex:
         Raises:
             ValueError: keys repeat, or the shapes do not fit.
         """
-        if len(np.unique(keys)) != len(keys) or vectors.shape != (len(keys), self._faiss.d):
+        ordered = np.sort(keys)
+        if (ordered[1:] == ordered[:-1]).any() or vectors.shape != (len(keys), self._faiss.d):
             raise ValueError(f"{len(keys)} keys must be distinct and have vectors of {self._faiss.d}")
+        if not len(keys):
+            return
         rows = self.rows(keys)
         known = rows >= 0
-        self._codes()[rows[known]] = vectors[known].view(np.uint8) ^ _SIGN
-        new_keys = keys[~known]
+        new_keys, first = keys[~known], self._size
         if len(new_keys):
-            first = len(self)
             self._faiss.add(vectors[~known].astype(np.float32))
-            self._keys = _grown(self._keys, len(self))
-            self._bounds = _grown(self._bounds, len(self))
-            self._keys[first : len(self)] = new_keys
-            self._bounds[first : len(self)] = UNREACHABLE
-            self._row_of[new_keys] = np.arange(first, len(self))
+            self._size += len(new_keys)
+            self._vectors, self._keys, self._bounds = (
+                _grown(array, self._size) for array in (self._vectors, self._keys, self._bounds)
+            )
+            self._keys[first : self._size] = new_keys
+            self._bounds[first : self._size] = UNREACHABLE
+            self._row_of[new_keys] = rows[~known] = np.arange(first, self._size)
+        self._vectors[rows] = vectors
+        if known.any():
+            self._codes()[rows[known]] = _as_codes(vectors[known])
 
     def remove(self, keys: Slots) -> list[tuple[int, int]]:
         """Removes the keys that are here; the last rows move into the holes.
@@ -95,20 +114,23 @@ class VectorIndex:
         Returns:
             The moves (from row, to row), in the order in which they were made.
         """
-        moves = []
+        moves: list[tuple[int, int]] = []
         rows = self.rows(keys)
+        rows = rows[rows >= 0]
+        if not len(rows):
+            return moves
         codes = self._codes()
-        last = len(self) - 1
-        for row in sorted(rows[rows >= 0].tolist(), reverse=True):
-            self._row_of[self._keys[row]] = -1
+        last = self._size - 1
+        for row in sorted(rows.tolist(), reverse=True):
+            self._row_of[self._keys[row]] = NOBODY
             if row != last:
-                codes[row] = codes[last]
-                self._keys[row], self._bounds[row] = self._keys[last], self._bounds[last]
+                for array in (codes, self._vectors, self._keys, self._bounds):
+                    array[row] = array[last]
                 self._row_of[self._keys[row]] = row
                 moves.append((last, row))
             last -= 1
-        if last + 1 < len(self):
-            self._faiss.remove_ids(faiss.IDSelectorRange(last + 1, len(self)))
+        self._faiss.remove_ids(faiss.IDSelectorRange(last + 1, self._size))
+        self._size = last + 1
         return moves
 
     def bound(self, rows: npt.NDArray[np.int32], bounds: Sims) -> None:
@@ -117,49 +139,48 @@ class VectorIndex:
 
     def vectors(self, rows: npt.NDArray[np.int32]) -> Int8s:
         """(len(rows), dimensions) the stored vectors."""
-        return (self._codes()[rows] ^ _SIGN).view(np.int8)
+        return self._vectors[rows]
 
-    def search(self, queries: Int8s, k: int, floor: int, order: npt.NDArray[np.uint64]) -> tuple[Hits, Hits]:
+    def search(self, queries: Int8s, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
         """Both answers for (Q, dimensions) queries.
 
+        Args:
+            floor: the least similarity of a neighbour.
+            order: (slots,) what decides between equally similar rows, by their key.
+
         Returns:
-            nearest: for every query its k most similar rows from `floor` up, best first, equal ones by
-                `order[key]`.
+            nearest: for every query its k most similar rows from `floor` up.
             reached: for every query the rows whose bound it reaches or passes, in no order.
         """
-        nearest, reached = [_NO_HITS], [_NO_HITS]
-        rows = (self._codes() ^ _SIGN).view(np.int8)
-        # one pair of buffers: megabytes taken anew for every block, between what is kept, would leave holes
-        products = torch.empty(QUERY_BLOCK * ROW_BLOCK, dtype=torch.int32)
-        masks = torch.empty(QUERY_BLOCK * ROW_BLOCK, dtype=torch.bool)
-        for first in range(0, len(queries) if len(self) else 0, QUERY_BLOCK):
-            block = queries[first : first + QUERY_BLOCK]
-            candidates = [_NO_HITS]
-            for start in range(0, len(rows), ROW_BLOCK):
+        nearest = Nearest(np.full((len(queries), k), NOBODY, np.int32), np.zeros((len(queries), k), np.int32))
+        reached = [_NO_HITS]
+        rows = self._vectors[: self._size]
+        # one buffer: megabytes taken anew for every block, between what is kept, would leave holes
+        products = np.empty(min(len(queries), QUERY_BLOCK) * ROW_BLOCK, np.int32)
+        for first in range(0, len(queries) if self._size else 0, QUERY_BLOCK):
+            block = np.ascontiguousarray(queries[first : first + QUERY_BLOCK])
+            for start in range(0, self._size, ROW_BLOCK):
                 part = rows[start : start + ROW_BLOCK]
-                shape = (len(block), len(part))
-                sims = products[: len(block) * len(part)].view(shape)
-                mask = masks[: len(block) * len(part)].view(shape)
-                torch._int_mm(torch.from_numpy(block), torch.from_numpy(part).T, out=sims)
-                torch.ge(sims, torch.from_numpy(self._bounds[start : start + len(part)]), out=mask)
-                reached.append(self._hits(sims, mask, first, start))
-                # whoever is below the k best of this block is below the k best of all
-                best_k = torch.topk(sims, min(k, len(part)), dim=1, sorted=True).values
-                torch.ge(sims, best_k[:, -1:].clamp(min=floor), out=mask)
-                candidates.append(self._hits(sims, mask, 0, start))
-            found = best(_joined(candidates), k, order)
-            nearest.append(found._replace(query=found.query + first))
-        return _joined(nearest), _joined(reached)
-
-    def _hits(self, sims: torch.Tensor, which: torch.Tensor, first: int, start: int) -> Hits:
-        query, row = (column.numpy() for column in which.nonzero(as_tuple=True))
-        return Hits(query + first, self._keys[row + start], sims[which].numpy())
+                sims = products[: len(block) * len(part)].reshape(len(block), len(part))
+                torch._int_mm(torch.from_numpy(block), torch.from_numpy(part).T, out=torch.from_numpy(sims))
+                end = start + len(part)
+                query, row = _select(
+                    sims,
+                    self._bounds[start:end],
+                    self._keys[start:end],
+                    order,
+                    floor,
+                    nearest.keys[first : first + len(block)],
+                    nearest.sims[first : first + len(block)],
+                )
+                reached.append(Hits(query + first, self._keys[row + start], sims[query, row]))
+        return nearest, Hits(*map(np.concatenate, zip(*reached, strict=True)))
 
     def _codes(self) -> npt.NDArray[np.uint8]:
-        if not len(self):
-            return np.zeros((0, self._faiss.d), np.uint8)
-        codes: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(self._faiss.codes.data(), len(self) * self._faiss.d)
-        return codes.reshape(len(self), self._faiss.d)
+        codes: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(
+            self._faiss.codes.data(), self._size * self._faiss.d
+        )
+        return codes.reshape(self._size, self._faiss.d)
 
     def save(self, path: Path) -> None:
         """Writes the vectors, row after row; who they belong to is the caller's to keep."""
@@ -179,40 +200,95 @@ class VectorIndex:
         if stored.ntotal != len(keys):
             raise ValueError(f"{path} holds {stored.ntotal} vectors, not {len(keys)}")
         index = cls(stored.d)
-        index._faiss, index._keys, index._bounds = stored, keys.copy(), bounds.copy()
+        index._faiss, index._size = stored, len(keys)
+        index._keys, index._bounds = keys.copy(), bounds.copy()
+        index._vectors = _as_vectors(index._codes()) if len(keys) else index._vectors
         index.rows(keys)
         index._row_of[keys] = np.arange(len(keys))
         return index
 
 
-def select(hits: Hits, which: Mask) -> Hits:
-    """The hits for which the mask is set."""
-    return Hits(hits.query[which], hits.key[which], hits.sim[which])
+@njit(cache=True, nogil=True)
+def row_products(left: Any, right: Any) -> Any:
+    """(P,) the inner product of each row of (P, D) with the same row of the other."""
+    products = np.empty(len(left), np.int32)
+    for p in range(len(left)):
+        total = np.int32(0)
+        for d in range(left.shape[1]):
+            total += np.int32(left[p, d]) * np.int32(right[p, d])
+        products[p] = total
+    return products
 
 
-def best(hits: Hits, k: int, order: npt.NDArray[np.uint64]) -> Hits:
-    """The k best hits of every query, by query, then similarity downwards, then `order[key]`."""
-    by = np.lexsort((order[hits.key], -hits.sim, hits.query))
-    query = hits.query[by]
-    rank = np.arange(len(query)) - np.searchsorted(query, query)
-    kept = by[rank < k]
-    return Hits(hits.query[kept], hits.key[kept], hits.sim[kept])
+@njit(cache=True, nogil=True)
+def _select(
+    sims: Any, bounds: Any, keys: Any, order: Any, floor: Any, near_keys: Any, near_sims: Any
+) -> tuple[Any, Any]:
+    """One pass over (Q, n) similarities: the k nearest of each query, and where a bound is reached.
+
+    Returns:
+        query, row: of the reached bounds.
+    """
+    k = near_keys.shape[1]
+    query, row = np.empty(1024, np.int64), np.empty(1024, np.int64)
+    count = 0
+    for q in range(len(sims)):
+        filled = 0
+        while filled < k and near_keys[q, filled] != NOBODY:
+            filled += 1
+        least = near_sims[q, k - 1] if filled == k else np.int32(floor)
+        for start in range(0, sims.shape[1], _GLANCE):
+            end = min(start + _GLANCE, sims.shape[1])
+            # most rows are neither: a loop that the compiler turns into a few wide comparisons
+            some, some_bounds, seen = sims[q, start:end], bounds[start:end], 0
+            for r in range(len(some)):
+                seen += some[r] >= min(some_bounds[r], least)
+            if not seen:
+                continue
+            for r in range(start, end):
+                sim = sims[q, r]
+                if sim >= bounds[r]:
+                    if count == len(query):
+                        query, row = np.concatenate((query, query)), np.concatenate((row, row))
+                    query[count], row[count] = q, r
+                    count += 1
+                if sim < least:
+                    continue
+                key = keys[r]
+                at = filled
+                while at > 0 and (
+                    sim > near_sims[q, at - 1]
+                    or (sim == near_sims[q, at - 1] and order[key] < order[near_keys[q, at - 1]])
+                ):
+                    at -= 1
+                if at == k:
+                    continue
+                filled = min(filled + 1, k)
+                for place in range(filled - 1, at, -1):
+                    near_keys[q, place] = near_keys[q, place - 1]
+                    near_sims[q, place] = near_sims[q, place - 1]
+                near_keys[q, at], near_sims[q, at] = key, sim
+                if filled == k:
+                    least = near_sims[q, k - 1]
+    return query[:count], row[:count]
+
+
+def _as_codes(vectors: Int8s) -> npt.NDArray[np.uint8]:
+    """As FAISS stores them: x + 128."""
+    return vectors.view(np.uint8) ^ np.uint8(0x80)
+
+
+def _as_vectors(codes: npt.NDArray[np.uint8]) -> Int8s:
+    return (codes ^ np.uint8(0x80)).view(np.int8)
 
 
 _NO_HITS: Final = Hits(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 
-def _joined(parts: list[Hits]) -> Hits:
-    return Hits(
-        np.concatenate([part.query for part in parts]),
-        np.concatenate([part.key for part in parts]),
-        np.concatenate([part.sim for part in parts]),
-    )
-
-
-def _grown(array: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.int32]:
+def _grown(array: Any, size: int) -> Any:
+    """The array with room for `size` rows."""
     if size <= len(array):
         return array
-    grown = np.zeros(max(1024, 2 * size), array.dtype)
+    grown = np.zeros((max(1024, 2 * size), *array.shape[1:]), array.dtype)
     grown[: len(array)] = array
     return grown

@@ -18,6 +18,7 @@ tests and benchmarks run the same code.
 """
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -94,7 +95,8 @@ class Aligner:
             self._threshold = threshold
             self._one_to_one = one_to_one
             self._load()
-            self._sequence = max((batch.sequence for batch in self.pending()), default=0)
+            self._unpublished = deque(batch.sequence for batch in self.pending())
+            self._sequence = max(self._unpublished, default=0)
         except BaseException as error:
             self._store.close()
             if isinstance(error, StoreError):
@@ -256,6 +258,8 @@ class Aligner:
         if outputs:
             self._store.put(tables.OUTBOX + node_key(batch.sequence), msgspec.msgpack.encode(batch))
         self._commit()
+        if outputs:
+            self._unpublished.append(batch.sequence)
         laps.end("commit")
         return batch
 
@@ -294,10 +298,8 @@ class Aligner:
 
     def published(self, sequence: int) -> None:
         """Everything up to this batch is in the broker; its outbox goes with the next commit."""
-        for key, _ in self._store.scan(tables.OUTBOX):
-            if int.from_bytes(key[1:], "big") > sequence:
-                break
-            self._store.delete(key)
+        while self._unpublished and self._unpublished[0] <= sequence:
+            self._store.delete(tables.OUTBOX + node_key(self._unpublished.popleft()))
 
     def next_offset(self, topic: str, partition: int) -> int | None:
         """The offset after the last applied one, None if nothing of this partition was applied."""
@@ -334,6 +336,7 @@ class Aligner:
             self._sequence += 1
             batch = Batch(self._sequence, [*chain.from_iterable(chunk)], Counts(), len(self._backlog))
             self._store.put(tables.OUTBOX + node_key(batch.sequence), msgspec.msgpack.encode(batch))
+            self._unpublished.append(batch.sequence)
             self._commit()
         self._commit()
         return changed

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from index.candidates import NOBODY
 from index.graph import Nodes
-from index.vectors import Slots
+from index.vectors import NOBODY, Slots
 from model.encoder import OWN
 from model.sampling import SAMPLE
 from model.vectors import DIM

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from index.candidates import NOBODY, CandidateOptions, CandidatePairs, Change, Mask, Pairs, Touched
+from index.candidates import CandidateOptions, CandidatePairs, Change, Pairs, Touched
 from index.graph import Entity, GraphStore, Nodes, relation_of
-from index.vectors import Slots
+from index.vectors import NOBODY, Mask, Slots
 from model.encoder import Encoder
 from model.neighbourhood import neighbourhood
 from model.sampling import SAMPLE, Sample, draw

@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.candidates import NOBODY, Pairs
+from index.candidates import Pairs
 from index.graph import Nodes
-from index.vectors import Slots
+from index.vectors import NOBODY, Slots
 from model.dense import DenseScorer
 from model.encoder import OWN, Encoder
 from model.kernel import I64, EntitySlots

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index import vectors
-from index.vectors import VectorIndex
+from index.vectors import NOBODY, VectorIndex
 
 DIMENSIONS = 5
 KEYS = st.lists(st.integers(0, 40), unique=True, max_size=12)
@@ -43,7 +43,9 @@ def test_search_answers_like_brute_force(steps: list[tuple[bool, list[int], int]
     sims = [{key: int(q.astype(int) @ v) for key, v in model.items()} for q in queries]
     for number, of_query in enumerate(sims):
         ranked = sorted((-sim, ORDER[key], key) for key, sim in of_query.items() if sim >= 1)[:k]
-        assert nearest.key[nearest.query == number].tolist() == [key for _, _, key in ranked]
+        found = nearest.keys[number]
+        assert found[found != NOBODY].tolist() == [key for _, _, key in ranked]
+        assert nearest.sims[number][: len(ranked)].tolist() == [-sim for sim, _, _ in ranked]
         mine = set(reached.key[reached.query == number].tolist())
         assert mine == {key for key, sim in of_query.items() if sim >= bounds[key]}
     assert sorted(index.keys.tolist()) == sorted(model)
@@ -68,7 +70,7 @@ def test_similarities_are_those_of_faiss() -> None:
     flat.add(stored.astype(np.float32))
     sims, _ = flat.search(stored[:9].astype(np.float32), 4)
     nearest, _ = index.search(stored[:9], 4, -(1 << 30), np.arange(500, dtype=np.uint64))
-    np.testing.assert_array_equal(nearest.sim.reshape(9, 4), sims.astype(np.int32))
+    np.testing.assert_array_equal(nearest.sims, sims.astype(np.int32))
 
 
 def test_save_and_load(tmp_path: Path) -> None:

@@ -1,0 +1,263 @@
+"""One source's candidate lists over another source in one view, and the compiled loops that keep them.
+
+Invariant of a list: it holds every entity of the other side that is not below its *bound*, best first, equal
+similarities by node. Lists are a little longer than `k`, so that a removal seldom needs a new search.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from index.vectors import NOBODY, Hits, Int8s, Mask, Nearest, Order, Sims, Slots, VectorIndex
+
+Rows = npt.NDArray[np.int32]
+SlotsOf = Callable[[Order], Slots]
+
+_LAST_NODE: Final = np.uint64((1 << 64) - 1)
+
+
+class CandidateLists:
+    """Vectors of one source's entities, and for each its list. A list may be empty.
+
+    Args:
+        dimensions: of the vectors.
+        length: of the lists, the spare places included.
+    """
+
+    def __init__(self, dimensions: int, length: int) -> None:
+        self.index = VectorIndex(dimensions)
+        self.length = length
+        self._members = np.zeros((0, length), np.int32)
+        self._sims = np.zeros((0, length), np.int32)
+        self._bound_sim = np.zeros(0, np.int32)
+        self._bound_node = np.zeros(0, np.uint64)
+
+    def put(self, keys: Slots, vectors: Int8s) -> None:
+        """Adds entities with empty lists, or changes the vectors of known ones."""
+        self.index.put(keys, vectors)
+        missing = len(self.index) - len(self._members)
+        if missing > 0:
+            more = max(1024, missing, len(self._members))
+            self._members = np.concatenate([self._members, np.full((more, self.length), NOBODY, np.int32)])
+            self._sims = np.concatenate([self._sims, np.zeros((more, self.length), np.int32)])
+            self._bound_sim = np.concatenate([self._bound_sim, np.zeros(more, np.int32)])
+            self._bound_node = np.concatenate([self._bound_node, np.zeros(more, np.uint64)])
+
+    def remove(self, keys: Slots) -> None:
+        """Removes those of the entities that are here, and their lists."""
+        for source, target in self.index.remove(keys):
+            for array in (self._members, self._sims, self._bound_sim, self._bound_node):
+                array[target] = array[source]
+
+    def lists(self, keys: Slots) -> tuple[Slots, Sims]:
+        """(n, length) members and similarities of these entities; NOBODY where they have no list."""
+        return _lists(self.index.rows(keys), self._members, self._sims)
+
+    def listing(self, marks: Mask, k: int) -> tuple[Slots, Slots]:
+        """Every (owner, member) among the first k of a list whose member's slot is marked."""
+        rows, members = _listing(self._members[: len(self.index)], k, marks)
+        return self.index.keys[rows], members
+
+    def drop(self, owners: Slots, marks: Mask) -> None:
+        """Takes the marked slots out of these lists."""
+        _drop(self.index.rows(owners), self._members, self._sims, marks)
+
+    def short(self, owners: Slots, k: int, floor: int) -> Slots:
+        """Those with fewer than k members although the other side may have more for them."""
+        rows = self.index.rows(owners)
+        incomplete = (self._bound_sim[rows] > floor) | (self._bound_node[rows] != _LAST_NODE)
+        is_short: Mask = (rows >= 0) & incomplete & (self._members[rows, k - 1] == NOBODY)
+        return owners[is_short]
+
+    def replace(self, owners: Slots, nearest: Nearest, floor: int, order: Order) -> None:
+        """Sets lists that were searched anew: a full one is bounded by its last member, others by `floor`."""
+        rows = self.index.rows(owners)
+        self._members[rows], self._sims[rows] = nearest
+        last = nearest.keys[:, -1]
+        full = last != NOBODY
+        self._bound_sim[rows] = np.where(full, nearest.sims[:, -1], floor)
+        self._bound_node[rows] = np.where(full, order[last], _LAST_NODE)
+        self.index.bound(rows, self._bound_sim[rows])
+
+    def entered(self, hits: Hits, order: Order) -> Mask:
+        """Which of the hits (`key` owns the list, `query` is the newcomer's slot) the lists take in."""
+        rows = self.index.rows(hits.key)
+        level = hits.sim == self._bound_sim[rows]
+        enters: Mask = (hits.sim > self._bound_sim[rows]) | (
+            level & (order[hits.query] <= self._bound_node[rows])
+        )
+        return enters
+
+    def insert(self, hits: Hits, order: Order) -> None:
+        """Puts newcomers into lists that take them in; what no longer fits raises a list's bound."""
+        rows = self.index.rows(hits.key)
+        bounds = self._bound_sim, self._bound_node
+        _insert(rows, hits.query, hits.sim, order, self._members, self._sims, *bounds)
+        self.index.bound(rows, self._bound_sim[rows])
+
+    def ranks(self, owners: Slots, members: Slots, sims: Sims, k: int) -> tuple[Rows, Sims]:
+        """Of P pairs: the member's rank in the owner's list, k if it is not among the first k; and how far
+        `sims`, their similarities, are ahead of the best other member's."""
+        return _ranks(self.index.rows(owners), members, sims, k, self._members, self._sims)
+
+    def save(self, path: Path, order: Order) -> None:
+        """Writes everything with nodes in the place of slots, which mean nothing to another process."""
+        n = len(self.index)
+        self.index.save(path.with_suffix(".faiss"))
+        members = self._members[:n]
+        np.savez(
+            path.with_suffix(".npz"),
+            nodes=order[self.index.keys],
+            members=np.where(members == NOBODY, _LAST_NODE, order[members]),
+            sims=self._sims[:n],
+            bound_sim=self._bound_sim[:n],
+            bound_node=self._bound_node[:n],
+        )
+
+    @classmethod
+    def load(cls, path: Path, slots_of: SlotsOf) -> "CandidateLists":
+        """Reads what `save` wrote; ValueError, KeyError or OSError when that is not to be had."""
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        members = arrays["members"]
+        present = members != _LAST_NODE
+        slots = np.full(members.shape, NOBODY, np.int32)
+        slots[present] = slots_of(members[present])
+        index = VectorIndex.load(path.with_suffix(".faiss"), slots_of(arrays["nodes"]), arrays["bound_sim"])
+        lists = cls(0, members.shape[1])
+        lists.index, lists._members, lists._sims = index, slots, arrays["sims"]
+        lists._bound_sim, lists._bound_node = arrays["bound_sim"], arrays["bound_node"]
+        return lists
+
+
+@njit(cache=True, nogil=True)
+def _lists(rows: Any, members: Any, sims: Any) -> tuple[Any, Any]:
+    length = members.shape[1]
+    found = np.full((len(rows), length), NOBODY, np.int32)
+    found_sims = np.zeros((len(rows), length), np.int32)
+    for i in range(len(rows)):
+        if rows[i] >= 0:
+            found[i], found_sims[i] = members[rows[i]], sims[rows[i]]
+    return found, found_sims
+
+
+@njit(cache=True, nogil=True)
+def _listing(members: Any, k: int, marks: Any) -> tuple[Any, Any]:
+    rows, found = np.empty(64, np.int64), np.empty(64, np.int32)
+    count = 0
+    for row in range(len(members)):
+        for place in range(k):
+            member = members[row, place]
+            if member >= 0 and marks[np.uint64(member)]:  # a signed place might count from the end
+                if count == len(rows):
+                    rows, found = np.concatenate((rows, rows)), np.concatenate((found, found))
+                rows[count], found[count] = row, member
+                count += 1
+    return rows[:count], found[:count]
+
+
+@njit(cache=True, nogil=True)
+def _drop(rows: Any, members: Any, sims: Any, marks: Any) -> None:
+    length = members.shape[1]
+    for row in rows:
+        kept = 0
+        for place in range(length):
+            member = members[row, place]
+            if member != NOBODY and not marks[member]:
+                members[row, kept], sims[row, kept] = member, sims[row, place]
+                kept += 1
+        for place in range(kept, length):
+            members[row, place], sims[row, place] = NOBODY, 0
+
+
+@njit(cache=True, nogil=True)
+def _insert(
+    rows: Any,
+    newcomers: Any,
+    new_sims: Any,
+    order: Any,
+    members: Any,
+    sims: Any,
+    bound_sim: Any,
+    bound_node: Any,
+) -> None:
+    length = members.shape[1]
+    for i in range(len(rows)):
+        row, newcomer, sim = rows[i], newcomers[i], new_sims[i]
+        node = order[newcomer]
+        if sim < bound_sim[row] or (sim == bound_sim[row] and node > bound_node[row]):
+            continue  # the bound rose meanwhile
+        filled = length
+        while filled > 0 and members[row, filled - 1] == NOBODY:
+            filled -= 1
+        at = filled
+        while at > 0 and (
+            sim > sims[row, at - 1] or (sim == sims[row, at - 1] and node < order[members[row, at - 1]])
+        ):
+            at -= 1
+        full = filled == length
+        if at < length:
+            for place in range(min(filled, length - 1), at, -1):
+                members[row, place], sims[row, place] = members[row, place - 1], sims[row, place - 1]
+            members[row, at], sims[row, at] = newcomer, sim
+        if full:
+            bound_sim[row], bound_node[row] = sims[row, length - 1], order[members[row, length - 1]]
+
+
+@njit(cache=True, nogil=True)
+def _ranks(rows: Any, others: Any, pair_sims: Any, k: int, members: Any, sims: Any) -> tuple[Any, Any]:
+    ranks = np.full(len(rows), k, np.int32)
+    gaps = pair_sims.copy()
+    for i in range(len(rows)):
+        row = rows[i]
+        if row < 0:
+            continue
+        for place in range(k):
+            if members[row, place] == others[i]:
+                ranks[i] = place
+                break
+        gaps[i] -= sims[row, 1] if ranks[i] == 0 else sims[row, 0]
+    return ranks, gaps
+
+
+@njit(cache=True, nogil=True)
+def compare(old: Any, old_sims: Any, new: Any, new_sims: Any, buckets: Any) -> tuple[Any, Any, Any]:
+    """How n lists changed.
+
+    Args:
+        old, new: (n, >= k) members, and their similarities.
+        buckets: (k,) the bucket of each rank.
+
+    Returns:
+        places, members: the list's place among the n, and who entered or left its first k, or moved to
+            another bucket there.
+        leaders: (n,) whether its first or second changed, which all its gaps are measured against.
+    """
+    k = len(buckets)
+    places, members = np.empty(64, np.int64), np.empty(64, np.int32)
+    count = 0
+    led = np.zeros(len(old), np.bool_)
+    for i in range(len(old)):
+        for one, other in ((old, new), (new, old)):
+            for a in range(k):
+                member = one[i, a]
+                if member == NOBODY:
+                    break
+                stays = False
+                for b in range(k):
+                    if other[i, b] == member:
+                        stays = buckets[a] == buckets[b]
+                        break
+                if not stays:
+                    if count == len(places):
+                        places, members = np.concatenate((places, places)), np.concatenate((members, members))
+                    places[count], members[count] = i, member
+                    count += 1
+        for a in range(min(2, old.shape[1])):
+            if old[i, a] != new[i, a] or old_sims[i, a] != new_sims[i, a]:
+                led[i] = True
+    return places[:count], members[:count], led
