@@ -21,7 +21,6 @@ class Row(msgspec.Struct, frozen=True):
 
     columns: Mapping[str, object]
     explained: frozenset[str] = frozenset()
-    snapshot: bool = False
 
 
 def changed_row(value: bytes | None) -> Row | None:
@@ -43,7 +42,7 @@ def changed_row(value: bytes | None) -> Row | None:
         return None
     if operation not in ROW_OPERATIONS:
         raise InvalidInput("unsupported-op", f"op {operation!r}: one of c, u, r, d is expected")
-    return _row(_object(message.get("after"), "after"), field_schema(schema, "after"), operation == "r")
+    return _row(_object(message.get("after"), "after"), field_schema(schema, "after"))
 
 
 def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> Row:
@@ -86,10 +85,10 @@ def _unwrapped(message: object) -> tuple[object, object]:
     return message, None
 
 
-def _row(columns: dict[str, object], schema: object, snapshot: bool = False) -> Row:
+def _row(columns: dict[str, object], schema: object) -> Row:
     if schema is None:
-        return Row(columns, snapshot=snapshot)
-    return Row(_object(by_schema(schema, columns), "row"), explained(schema), snapshot)
+        return Row(columns)
+    return Row(_object(by_schema(schema, columns), "row"), explained(schema))
 
 
 def _is_envelope(message: Mapping[str, object]) -> bool:
