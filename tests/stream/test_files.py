@@ -66,6 +66,12 @@ def test_a_file_that_is_cut_short_is_no_short_file(tmp_path: Path, suffix: str) 
         list(read_rows(cut))
 
 
+def test_nul_is_no_character_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"id\na\0b\n")
+    assert list(read_rows(path)) == [(2, {"id": "a\ufffdb"})]
+
+
 def test_parquet_values_are_what_json_would_hold(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     table = arrow.table(

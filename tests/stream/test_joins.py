@@ -1,7 +1,8 @@
 """Relations from join tables: the graph is that of the rows that are left, in whatever order they came."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,14 +11,17 @@ import msgspec
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from benchmarks.catalogues import catalogues, train_small
 from index.graph import GraphStore, node_of
 from index.store import Store
+from stream.aligner import Aligner
 from stream.columns import SourceMapping
 from stream.errors import InvalidInput
-from stream.events import Cause, Message
+from stream.events import AlignmentRecord, Cause, Message
 from stream.inbox import Inbox
 from stream.links import LinkStore
 from stream.mapping import make_decoder, read_events
+from stream.offline import align
 
 SHOP = msgspec.convert(
     {
@@ -150,3 +154,54 @@ def test_joins_of_files_become_relations_of_the_entities(tmp_path: Path) -> None
         ("film/0", {"by": ["person/2", "person/1"]}),
         ("film/1", {}),
     ]
+
+
+def test_scores_do_not_care_where_relations_stand(tmp_path: Path) -> None:
+    """In the entities' own events, or in rows of a join before and after them: the same alignments."""
+    train_small(tmp_path / "model")
+    films = catalogues(40)
+    whole = align(films, tmp_path / "model")
+    sources = {
+        name: msgspec.convert(
+            {
+                "topic": name,
+                "joins": {
+                    "cast": {"topic": f"{name}.cast", "head": "h", "relation_column": "r", "tail": "t"}
+                },
+                "id": "id",
+                "type_column": "type",
+                "attributes": ["name", "title", "year"],
+                "optional": ["name", "title", "year"],
+            },
+            SourceMapping,
+        )
+        for name in ("left", "right")
+    }
+    rows: list[Row] = []
+    for film in films:
+        rows.append((film.source, film.id, {"id": film.id, "type": film.type, **film.attributes}))
+        for name, tails in film.relations.items():
+            for tail in dict.fromkeys(tails):
+                edge: dict[str, object] = {"h": film.id, "r": name, "t": tail}
+                rows.append((f"{film.source}.cast", f"{film.id} {name} {tail}", edge))
+                if tail.endswith("7"):  # a row that says something else first, and one that goes again
+                    rows.insert(0, (*rows[-1][:2], {**edge, "t": "p1"}))
+                    rows.insert(0, (f"{film.source}.cast", f"{film.id} gone", edge))
+                    rows.append((f"{film.source}.cast", f"{film.id} gone", None))
+    aligner = Aligner(tmp_path / "state", tmp_path / "model", make_decoder(sources, "entities", "links"))
+    offsets: Counter[str] = Counter()
+    messages = []
+    for row in rows:
+        messages.append(message(offsets[row[0]], row))
+        offsets[row[0]] += 1
+    for start in range(0, len(messages), 100):
+        assert aligner.process(messages[start : start + 100]).counts.dead_lettered == 0
+    while aligner.backlog:
+        aligner.process([])
+    found = [msgspec.json.decode(value, type=AlignmentRecord) for _, value in aligner.records()]
+    aligner.close()
+
+    def truth(records: Iterable[AlignmentRecord]) -> set[tuple[object, ...]]:
+        return {(r.subject_id, r.object_id, r.confidence, repr(r.evidence)) for r in records}
+
+    assert truth(found) == truth(whole) and len(found) > 40

@@ -89,6 +89,18 @@ def test_values_mean_the_same_with_and_without_a_schema(schemas: bool, typed: bo
     assert event.attributes == {name: meant for name, (_, _, _, meant) in TYPED.items()}
 
 
+def test_what_the_schema_explained_is_not_read_twice() -> None:
+    """A number too long for a double is text then, and might be base64, too."""
+    long = base64.b64encode((10**19 + 1).to_bytes(9, "big")).decode()
+    parameters = {"scale": "0"}
+    field = {"field": "nr", "name": "org.apache.kafka.connect.data.Decimal", "parameters": parameters}
+    schema = {"type": "struct", "fields": [{"field": "id"}, field]}
+    mapping = SourceMapping(topic="t", id="id", attributes=["nr"], columns={"nr": "decimal(0)"})
+    value = json.dumps({"schema": schema, "payload": {"id": 1, "nr": long}}).encode()
+    (event,) = make_decoder({"s": mapping}, "e", "l")(Message(Cause("t", 0, 0), b"1", value, 0.0))
+    assert isinstance(event, Upsert) and event.attributes == {"nr": "10000000000000000001"}
+
+
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**11), max_value=10**11))
 def test_decimals_are_numbers_again(value: Decimal) -> None:
     unscaled = int(value.scaleb(3))
