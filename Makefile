@@ -6,7 +6,8 @@
 #   make torture [N=40] [SEED=0] [JSON=FILE]   kills workers in every way: nothing lost, nothing invented?
 #   make fuzz [N=100000] [SEED=0]       hostile messages: each accounted for, memory bounded?
 #   make quality DATA=DIR [DATASET=NAME] [MODEL=NAME] [SEEDS=3] [TEST_LINKS=FILE] [JSON=FILE]   how good is the model?
-#   make speed [N=20000] [ONLY=engine] [K=7] [RUNS=1] [JSON=FILE] [PICTURE=FILE.svg]   how fast, beside the goals?
+#   make speed [N=20000] [ONLY=engine] [K=7] [STORED=23000] [RATES="200 500 1000"] [SECONDS=15] [BOOTSTRAP=HOST:PORT]
+#              [RUNS=1] [JSON=FILE] [PICTURE=FILE.svg]   how fast, beside the goals?
 #   make sssom                          the sssom package beside the project, which tests validate exports with
 #   make clean                          removes the virtual environment and caches
 #
@@ -33,6 +34,10 @@ ONLY ?=
 K ?=
 RUNS ?=
 PICTURE ?=
+STORED ?=
+RATES ?=
+SECONDS ?=
+BOOTSTRAP ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -41,7 +46,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help demo test torture fuzz quality speed check install sssom clean
 
 help:
-	@sed -n '/^#   make/s/^#   //p' Makefile
+	@sed -n 's/^#   //p' Makefile
 
 demo: $(STAMP)
 	$(BIN)/sameas demo $(if $(SMALL),--small) $(if $(REPORT),--report "$(REPORT)")
@@ -62,7 +67,8 @@ quality: $(STAMP)
 
 speed: $(STAMP)
 	$(BIN)/python -m benchmarks.speed $(if $(N),-n $(N)) $(addprefix --only ,$(ONLY)) $(if $(K),-k $(K)) \
-		$(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json "$(JSON)") $(if $(PICTURE),--picture "$(PICTURE)")
+		$(if $(STORED),--stored $(STORED)) $(if $(RATES),--rates $(RATES)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(BOOTSTRAP),--bootstrap "$(BOOTSTRAP)") $(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json "$(JSON)") $(if $(PICTURE),--picture "$(PICTURE)")
 
 check: $(STAMP)
 	$(BIN)/ruff check .

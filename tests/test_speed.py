@@ -1,17 +1,25 @@
 """`make speed`: the catalogues that it is measured on, the arithmetic of its figures, and a tiny run."""
 
 import json
+import time
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from benchmarks.speed import engine, material, report
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.clocks import Part
+from benchmarks.speed.load import delays, paced
 from benchmarks.speed.report import Row
+from benchmarks.speed.retrieval import recall
+from benchmarks.speed.stream import news
 from benchmarks.synthetic import OVERLAP, SHARES, TYPO, World, catalogue, links
+from index.candidates import Pairs
+from stream.observe import percentile
 
 SIZE = 4_000
 
@@ -125,6 +133,61 @@ def test_rates_are_between_the_batches_next_to_the_numbers() -> None:
     times = [(0, 0.0), (100, 1.0), (200, 3.0), (300, 7.0)]
     assert engine._rate(times, 100, 200) == 50
     assert engine._rate(times, 190, 310) == 25
+
+
+def test_delays_count_from_when_an_event_was_due() -> None:
+    """A stall of a second delays all that were due meanwhile, though they were sent later."""
+    due = {offset: offset / 10 for offset in range(20)}
+    arrivals = [(offset, max(at, 1.0)) for offset, at in due.items()]  # nothing comes before second 1
+    waits = delays(due, arrivals)
+    assert sorted(waits, reverse=True)[:10] == pytest.approx([1000 - 100 * offset for offset in range(10)])
+    assert percentile(waits, 0.5) == pytest.approx(0)
+    assert percentile(waits, 0.9) == pytest.approx(800)
+
+
+def test_only_the_first_arrival_of_a_sent_event_counts() -> None:
+    assert delays({7: 1.0, 8: 1.0}, [(7, 3.0), (7, 2.0), (5, 2.0)]) == [1000]
+
+
+def test_an_open_loop_does_not_wait_for_slow_sends() -> None:
+    def slow() -> str:
+        time.sleep(0.02)
+        return "sent"
+
+    sent = paced([slow] * 5, rate=1000)
+    assert sent.results == ["sent"] * 5
+    assert [due - sent.due[0] for due in sent.due] == pytest.approx([0, 0.001, 0.002, 0.003, 0.004])
+    assert all(at >= due for at, due in zip(sent.at, sent.due, strict=True))
+
+
+def test_news_are_new_records_and_misspelt_known_ones_in_turns() -> None:
+    right = catalogue(World(300), "right")
+    known, new = right[:-20], right[-20:]
+    first = list(islice(news(known, new), 60))
+    assert first[:40:2] == new
+    by_id = {event.id: event for event in known}
+    for event in [*first[1:40:2], *first[40:]]:
+        assert event.relations == by_id[event.id].relations
+    assert first == list(islice(news(known, new), 60))
+    names = [
+        (next(iter(e.attributes.values())), next(iter(by_id[e.id].attributes.values()))) for e in first[40:]
+    ]
+    assert sum(one != other for one, other in names) > 15
+
+
+def test_recall_counts_what_an_exact_search_finds_and_forgives_ties() -> None:
+    vectors = np.array([[10, 0], [9, 0], [8, 0], [8, 1], [1, 0], [0, 0]], np.int8)  # slot 0 asks
+    others = np.array([1, 2, 3, 4], np.int32)
+
+    def found(*members: int, k: int = 2, floor: int = 50) -> tuple[int, int]:
+        pairs = Pairs(np.zeros(len(members), np.int32), np.array(members, np.int32))
+        return recall(vectors, np.zeros(1, np.int32), others, pairs, k, floor)
+
+    assert found(1, 2) == found(1, 3) == (2, 2)
+    assert found(1, 4) == (1, 2)
+    assert found(2, 3) == (1, 2)  # both are second best
+    assert found(1, 2, 3, k=4) == (3, 3)  # the fourth is below the floor
+    assert found(1, 2, k=4) == (2, 3)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.speed import engine, report
+from benchmarks.speed import engine, record, report, retrieval, stream
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.report import Row
 from stream.console import tell
@@ -25,9 +25,16 @@ from stream.errors import SameasError
 N = 20_000
 K = 7
 BATCH = 256
+STORED = 23_000
+RATES = (200.0, 500.0, 1000.0)
+SECONDS = 15.0
 
-
-GROUPS: dict[str, Callable[[Bench], list[Row]]] = {"engine": engine.measure}
+GROUPS: dict[str, Callable[[Bench], list[Row]]] = {
+    "engine": engine.measure,
+    "record": record.measure,
+    "retrieval": retrieval.measure,
+    "stream": stream.measure,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,6 +43,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("-n", type=int, default=N, help="entities of each of the two catalogues")
     parser.add_argument("-k", type=int, default=K, help="candidates in each of three views")
     parser.add_argument("--batch", type=int, default=BATCH, help="messages in a micro-batch of the engine")
+    parser.add_argument("--stored", type=int, default=STORED, help="records of its type that a new one meets")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="events/s of the open loop")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="at each rate")
+    parser.add_argument("--bootstrap", help="a broker instead of the embedded one")
     parser.add_argument("--only", action="append", choices=GROUPS, help="this group, repeatable")
     parser.add_argument("--runs", type=int, default=1, help="of each group; figures are medians")
     parser.add_argument("--json", type=Path, help="all figures with machine, versions and commit")
@@ -67,7 +78,9 @@ def measure(options: argparse.Namespace) -> list[Row]:
         if bench.parts and options.picture:
             options.picture.write_text(report.svg(bench.parts), encoding="utf-8")
     if options.json:
-        settings = {"n": options.n, "k": options.k, "batch": options.batch, "runs": options.runs}
+        settings = {
+            name: getattr(options, name) for name in ("n", "k", "batch", "stored", "rates", "seconds", "runs")
+        }
         document = {
             **place,
             "settings": settings,

@@ -1,6 +1,5 @@
 """The aligner alone: messages in, outputs out, until nothing waits; then what is left is opened again."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -13,13 +12,11 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.child import in_child
 from benchmarks.speed.clocks import Part, Stages, disk, now, resident, stage_cpu
 from benchmarks.speed.report import Row
-from benchmarks.synthetic import catalogue
+from benchmarks.speed.running import step, warm_up
 from stream.aligner import Aligner
-from stream.events import Message
 from stream.interface import Batch
 from stream.offline import decode_canonical
 
-WARM_UP = 300  # entities of each catalogue, before the clock starts: code is compiled when it is first used
 PARTS = 10  # of the feed, each a bar in the picture
 GROWTH_FROM = 50_000  # entities; the issue compares the speed there with the speed at a million
 
@@ -89,14 +86,14 @@ def feed(events: Path, entities: int, model: Path, state: Path, batch: int) -> E
     with stage_cpu() as cpu:
         meter = _Meter(cpu)
         for messages in material.batches(events, batch):
-            meter.add(_step(aligner, messages))
+            meter.add(step(aligner, messages))
             done += len(messages)
             times.append((done, meter.wall))
             if done >= entities * (len(parts) + 1) / PARTS:
                 parts.append(meter.part(f"{done:,}", done - sum(part.entities for part in parts)))
         backlog = aligner.backlog
         while aligner.backlog:
-            meter.add(_step(aligner, []))
+            meter.add(step(aligner, []))
         parts.append(meter.part("backlog", 0))
     first = min(GROWTH_FROM, entities // 10)
     return Engine(
@@ -125,40 +122,6 @@ def open_state(model: Path, state: Path) -> float:
     seconds = time.perf_counter() - started
     aligner.close()
     return seconds
-
-
-def warm_up(model: Path) -> None:
-    """Compiles and loads everything that a run uses."""
-    world = material.world(WARM_UP, seed=2)
-    events = material.interleaved(*(catalogue(world, side) for side in ("left", "right")))
-    with tempfile.TemporaryDirectory(prefix="sameas-speed-") as directory:
-        path = Path(directory) / "events.jsonl"
-        material.write_events(path, events)
-        aligner = Aligner(Path(directory) / "state", model, decode_canonical)
-        load(aligner, path)
-        aligner.close()
-
-
-def load(aligner: Aligner, events: Path, batch: int = 512) -> int:
-    """Feeds a file and works off the backlog; the number of events."""
-    fed = 0
-    for messages in material.batches(events, batch):
-        _step(aligner, messages)
-        fed += len(messages)
-    drain(aligner)
-    return fed
-
-
-def drain(aligner: Aligner) -> None:
-    """Until nothing waits."""
-    while aligner.backlog:
-        _step(aligner, [])
-
-
-def _step(aligner: Aligner, messages: list[Message]) -> Batch:
-    batch = aligner.process(messages)
-    aligner.published(batch.sequence)
-    return batch
 
 
 class _Meter:

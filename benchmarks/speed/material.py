@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.synthetic import OVERLAP, World, catalogue, links
+from benchmarks.synthetic import OVERLAP, SHARES, World, catalogue, links
 from model.training import TrainingOptions
 from stream.events import Cause, EntityEvent, Message
 from stream.offline import train_model
@@ -37,6 +37,20 @@ def write(path: Path, size: int) -> int:
     return write_events(path, interleaved(catalogue(both, "left"), catalogue(both, "right")))
 
 
+def write_held(path: Path, held: Path, films: int, hold: int) -> int:
+    """Catalogues, the left one with about so many films; apart from them the last films of the right.
+
+    Returns:
+        The films of the left catalogue.
+    """
+    both = world(round(films / SHARES["film"]))
+    left, right = catalogue(both, "left"), catalogue(both, "right")
+    new = {event.id for event in [event for event in right if event.type == "film"][-hold:]}
+    write_events(path, interleaved(left, [event for event in right if event.id not in new]))
+    write_events(held, [event for event in right if event.id in new])
+    return sum(event.type == "film" for event in left)
+
+
 def write_events(path: Path, events: Iterator[EntityEvent] | Sequence[EntityEvent]) -> int:
     """Writes events, one a line; their number."""
     encode, written = msgspec.json.Encoder().encode, 0
@@ -56,10 +70,10 @@ def interleaved(left: Sequence[EntityEvent], right: Sequence[EntityEvent]) -> It
     yield from right[shorter:]
 
 
-def read_messages(path: Path) -> Iterator[Message]:
-    """The events of a file as messages, read as they are asked for: the file is not in memory."""
+def read_messages(path: Path, first: int = 0) -> Iterator[Message]:
+    """The events of a file as messages from this offset on, read as they are asked for."""
     with path.open("rb") as file:
-        for offset, line in enumerate(file):
+        for offset, line in enumerate(file, start=first):
             yield Message(Cause(TOPIC, 0, offset), None, line, 0.0)
 
 

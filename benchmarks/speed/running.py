@@ -1,0 +1,46 @@
+"""An aligner without Kafka, driven from files."""
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.speed import material
+from benchmarks.synthetic import catalogue
+from stream.aligner import Aligner
+from stream.events import Message
+from stream.interface import Batch
+from stream.offline import decode_canonical
+
+WARM_UP = 300  # entities of each catalogue, before a clock starts: code is compiled when it is first used
+BULK = 2048  # messages in a batch where only the outcome counts
+
+
+def step(aligner: Aligner, messages: list[Message]) -> Batch:
+    """One micro-batch, confirmed as published."""
+    batch = aligner.process(messages)
+    aligner.published(batch.sequence)
+    return batch
+
+
+def drain(aligner: Aligner) -> None:
+    """Until nothing waits."""
+    while aligner.backlog:
+        step(aligner, [])
+
+
+def store(events: Path, model: Path, state: Path) -> None:
+    """A new state with these events, closed in an orderly way."""
+    aligner = Aligner(state, model, decode_canonical)
+    for messages in material.batches(events, BULK):
+        step(aligner, messages)
+    drain(aligner)
+    aligner.close()
+
+
+def warm_up(model: Path) -> None:
+    """Compiles and loads everything that a run uses."""
+    world = material.world(WARM_UP, seed=2)
+    with tempfile.TemporaryDirectory(prefix="sameas-speed-") as directory:
+        events = Path(directory) / "events.jsonl"
+        both = (catalogue(world, side) for side in ("left", "right"))
+        material.write_events(events, material.interleaved(*both))
+        store(events, model, Path(directory) / "state")
