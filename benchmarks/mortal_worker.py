@@ -35,8 +35,8 @@ class MortalAligner(stream.aligner.Aligner):
         self._pass("recovering")
         return super().pending()
 
-    def process(self, messages: Sequence[Message]) -> Batch:
-        batch = super().process(messages)
+    def process(self, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
+        batch = super().process(messages, bulk=bulk)
         self._pass("stored")
         return batch
 

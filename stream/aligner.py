@@ -43,8 +43,8 @@ from stream.records import Records
 from stream.retrieval import VIEWS, Found, Retrieval
 from stream.scoring import Scoring
 
-IDLE_EVALUATIONS = 512  # entities that a call without messages evaluates again
-IDLE_PAIRS = 4096  # waiting pairs that it scores
+IDLE_EVALUATIONS, BULK_EVALUATIONS = 48, 512  # entities that a call without messages evaluates again
+IDLE_PAIRS, BULK_PAIRS = 768, 8192  # waiting pairs that it scores
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
 OUTBOX_CHUNK = 500  # pairs of one batch when a generation takes the place of another
@@ -163,8 +163,12 @@ class Aligner:
         decode = msgspec.msgpack.Decoder(Batch).decode
         return (decode(value) for _, value in self._store.scan(tables.OUTBOX))
 
-    def process(self, messages: Sequence[Message]) -> Batch:
+    def process(self, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
         """Steps 1 to 10 for a micro-batch, in the order given. An empty batch works on the backlog.
+
+        Args:
+            bulk: nobody waits for this batch in particular. Pairs wait as well, so that each is scored after
+                the last message that changes it and not after every one; the backlog is taken in big bites.
 
         Should a message make processing fail, everything is as if the batch had never been; then each
         message is tried alone, and the one that fails again becomes a dead letter.
@@ -173,7 +177,7 @@ class Aligner:
             StateError: the outcome cannot be stored.
         """
         try:
-            return self._process(messages)
+            return self._process(messages, bulk=bulk)
         except StateError:
             raise
         except StoreError as error:  # not the message's fault
@@ -186,8 +190,8 @@ class Aligner:
             self._load()
             poison = InvalidInput("failed", f"{type(error).__name__}: {error}")
         if len(messages) == 1:
-            return self._process(messages, {messages[0].cause: poison})
-        batches = [self.process([message]) for message in messages]
+            return self._process(messages, {messages[0].cause: poison}, bulk=bulk)
+        batches = [self.process([message], bulk=bulk) for message in messages]
         return Batch(
             batches[-1].sequence,
             [output for batch in batches for output in batch.outputs],
@@ -201,7 +205,11 @@ class Aligner:
         )
 
     def _process(
-        self, messages: Sequence[Message], poison: Mapping[Cause, InvalidInput] = NO_POISON
+        self,
+        messages: Sequence[Message],
+        poison: Mapping[Cause, InvalidInput] = NO_POISON,
+        *,
+        bulk: bool,
     ) -> Batch:
         laps, backlog = Laps(), self._backlog
         received = self._inbox.receive(messages, poison)
@@ -209,7 +217,9 @@ class Aligner:
 
         # who only gained or lost a neighbour waits: many messages name the same ones
         self._wait_for([node for node in received.touched if node not in received.changed], fresh=True)
-        share = len(messages) // BACKLOG_EVALUATIONS if messages else IDLE_EVALUATIONS
+        share = BULK_EVALUATIONS if bulk else IDLE_EVALUATIONS
+        if messages:
+            share = len(messages) // BACKLOG_EVALUATIONS
         waiting = backlog.next_entities(share, without=received.changed)
         nodes = [*received.changed, *waiting]
         unsure = backlog.unsure.intersection(nodes)
@@ -235,13 +245,13 @@ class Aligner:
         # what the messages changed is scored now; what they moved elsewhere waits and coalesces
         due: list[Found] = []
         for part in found:
-            direct, indirect = self._retrieval.split(part, received.changed)
+            direct, indirect = self._retrieval.split(part, received.changed if not bulk else ())
             due.append(direct)
             backlog.score(indirect, self._retrieval.table)
         # and in quiet, pairs wait for the entities that would only make them stale again
-        share = IDLE_PAIRS if not waiting else 0
+        share = 0 if waiting else BULK_PAIRS if bulk else IDLE_PAIRS
         if messages:
-            share = sum(len(part.pairs.left) for part in due) // BACKLOG_SHARE
+            share = sum(len(part.pairs.left) for part in (found if bulk else due)) // BACKLOG_SHARE
         due.extend(backlog.scored(share))
 
         # also where an entity only looks different: a linked pair need not be a candidate to have evidence

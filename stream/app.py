@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from stream.promotion import Promoter
 
 PROGRESS_SECONDS = 5.0
+BEHIND_BATCHES = 8  # full batches that wait when a worker counts as behind
+QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
 LEAVE_SECONDS = 3.0  # what Faust gets to commit offsets and to leave the group: both only spare others time
@@ -116,6 +118,7 @@ class Worker:
         self._inputs = [spec.name for spec in input_specs(settings)]
         self._next: dict[TP, int] = {}  # after the last message whose outcome is published
         self._ends: dict[TP, int] | None = None  # where to reconcile with what others published
+        self._last_messages = 0.0  # when they were done (time.monotonic)
         self._role = "starting"
         self._promoter: Promoter | None = None
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -222,7 +225,8 @@ class Worker:
         stream = stream.noack()
         async for events in stream.noack_take(align.batch_size, within=max(align.linger_ms, 1) / 1000):
             messages = [_message(event.message) for event in events]
-            await self._work.step(messages, self.app.producer.send)
+            await self._work.step(messages, self.app.producer.send, bulk=self._is_behind())
+            self._last_messages = time.monotonic()
             for event in events:
                 await stream.ack(event)
                 self._next[event.message.tp] = event.message.offset + 1
@@ -280,10 +284,14 @@ class Worker:
             tell(f"ready: standing by; another worker of group {group} has the partitions")
 
     async def _drain_backlog(self) -> None:
-        """Messages go first: the lock is fair, so one that came in waits for one empty batch at most."""
+        """Messages go first: the lock is fair, so one that came in waits for one empty batch at most.
+
+        While many wait, a share of the backlog is served with each of their batches.
+        """
         while True:
-            if self._role == "active" and self._work.backlog > 0:
-                await self._work.step([], self.app.producer.send)
+            if self._role == "active" and self._work.backlog > 0 and not self._is_behind():
+                quiet = time.monotonic() - self._last_messages > QUIET_SECONDS
+                await self._work.step([], self.app.producer.send, bulk=quiet)
             else:
                 await asyncio.sleep(max(self._settings.align.linger_ms, 1) / 1000)
 
@@ -329,6 +337,10 @@ class Worker:
                     f"{work.totals.dead_lettered:,} dead-lettered"
                 )
             received, since = work.totals.received, now
+
+    def _is_behind(self) -> bool:
+        """Whether so many messages wait that throughput goes before delay."""
+        return self._lag() > BEHIND_BATCHES * self._settings.align.batch_size
 
     def _lag(self) -> int:
         """Messages in the broker whose outcome is not published yet, as far as the consumer knows."""

@@ -95,8 +95,12 @@ class MessageProcessor(Protocol):
     def pending(self) -> Iterable[Batch]:
         """Batches that were stored but not confirmed as published: what a crash left. Publish them first."""
 
-    def process(self, messages: Sequence[Message]) -> Batch:
-        """Steps 1 to 10 for a micro-batch, in the order given. An empty one works on the backlog."""
+    def process(self, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
+        """Steps 1 to 10 for a micro-batch, in the order given. An empty one works on the backlog.
+
+        Args:
+            bulk: nobody waits for this batch in particular; throughput goes before delay.
+        """
 
     def published(self, sequence: int) -> None:
         """Everything up to this batch is in the broker; its outbox may be forgotten."""

@@ -1,6 +1,7 @@
 """A worker as its operator sees it: a process with a log, metrics over HTTP, and the events it publishes."""
 
 import contextlib
+import http.client
 import math
 import os
 import re
@@ -108,8 +109,11 @@ class WorkerProcess:
     def _get(self, path: str) -> str:
         if self.process.poll() is not None:
             raise SameasError(f"the worker ended (status {self.process.returncode}): {self._last_words()}")
-        with urllib.request.urlopen(f"http://{self._address}{path}", timeout=10) as answer:
-            text: str = answer.read().decode()
+        try:
+            with urllib.request.urlopen(f"http://{self._address}{path}", timeout=10) as answer:
+                text: str = answer.read().decode()
+        except http.client.HTTPException as error:  # killed in the middle of its answer
+            raise ConnectionError(f"the worker's answer to {path} broke off") from error
         return text
 
     def _last_words(self) -> str:

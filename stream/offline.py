@@ -213,11 +213,11 @@ def drained(aligner: Aligner, messages: Iterable[Message]) -> Iterator[Batch]:
     """Processes everything, and then the backlog until nothing waits."""
     backlog = 0
     for chunk in _chunks(messages):
-        batch = aligner.process(chunk)
+        batch = aligner.process(chunk, bulk=True)
         backlog = batch.backlog
         yield batch
     while backlog:
-        batch = aligner.process([])
+        batch = aligner.process([], bulk=True)
         backlog = batch.backlog
         yield batch
 

@@ -183,7 +183,7 @@ class Promoter:
     def _apply(self, aligner: Aligner, messages: Iterator[Message]) -> tuple[int, int]:
         """One batch: how many messages it had, and how many entities wait."""
         chunk = list(islice(messages, self._settings.align.batch_size))
-        batch = aligner.process(chunk)
+        batch = aligner.process(chunk, bulk=True)
         aligner.published(batch.sequence)  # nothing leaves a generation that is not in force
         return len(chunk), batch.backlog
 

@@ -214,7 +214,7 @@ def _work(
 
     def drain(backlog: int) -> bool:
         while backlog and not stopped():
-            batch = aligner.process([])
+            batch = aligner.process([], bulk=True)
             publisher.publish(batch)
             backlog = batch.backlog
             account(batch)

@@ -1,6 +1,7 @@
 """The aligner in its one thread, and its outputs in the broker: what a worker does with a micro-batch."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
@@ -47,11 +48,11 @@ class Work:
         self.withdrawn = 0
         self.backlog = 0  # entities
 
-    async def step(self, messages: Sequence[Message], send: Send) -> None:
+    async def step(self, messages: Sequence[Message], send: Send, *, bulk: bool) -> None:
         """Applies the messages in this order; without any, works on the backlog."""
         async with self.lock:
             started = time.monotonic()
-            batch = await self._call(self._aligner.process, messages)
+            batch = await self._call(functools.partial(self._aligner.process, messages, bulk=bulk))
             self._metrics.timed("process", started)
             await self._publish(batch, send)
             if messages:

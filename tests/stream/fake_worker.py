@@ -60,7 +60,7 @@ class FakeAligner:
         outbox = [_from_json(output) for output in self._state["outbox"]]
         return [Batch(self._state["sequence"], outbox, Counts(), 0)] if outbox else []
 
-    def process(self, messages: Sequence[Message]) -> Batch:
+    def process(self, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
         counts, outputs = Counts(received=len(messages)), []
         for message in messages:
             cause = message.cause

@@ -75,12 +75,15 @@ class Step(NamedTuple):
     """A batch of so many messages, so many looks at the backlog, and how the worker ends then, if it does."""
 
     messages: int
+    bulk: bool
     idle: int
     end: Literal["", "stop", "kill"]
 
 
 STEPS = st.lists(
-    st.builds(Step, st.integers(1, 9), st.integers(0, 2), st.sampled_from(["", "", "stop", "kill"])),
+    st.builds(
+        Step, st.integers(1, 9), st.booleans(), st.integers(0, 2), st.sampled_from(["", "", "stop", "kill"])
+    ),
     max_size=8,
 )
 
@@ -91,12 +94,12 @@ def live(checkpoint: Path, state: Path, inputs: Sequence[Message], steps: Iterab
     aligner = Aligner(state, checkpoint, decode_canonical)
     position = 0
     for step in steps:
-        batch = aligner.process(inputs[position : position + step.messages])
+        batch = aligner.process(inputs[position : position + step.messages], bulk=step.bulk)
         position += step.messages
         topic.take(batch)
         aligner.published(batch.sequence)
         for _ in range(step.idle):
-            topic.take(aligner.process([]))
+            topic.take(aligner.process([], bulk=step.bulk))
         if step.end:
             if step.end == "stop":
                 aligner.close()
@@ -156,7 +159,9 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Cramped: everything that is done a piece at a time takes many pieces."""
     if request.param == "cramped":
         monkeypatch.setattr(retrieval, "HUB_DEGREE", 2)
-        for name in ("IDLE_EVALUATIONS", "IDLE_PAIRS", "EVALUATION_CHUNK", "IDLE_HUB", "HUB_SHARE"):
+        for name in ("EVALUATIONS", "PAIRS", "HUB"):
+            monkeypatch.setattr(aligner_module, f"IDLE_{name}", 2)
+        for name in ("BULK_EVALUATIONS", "BULK_PAIRS", "EVALUATION_CHUNK", "HUB_SHARE"):
             monkeypatch.setattr(aligner_module, name, 2)
     return str(request.param)
 
@@ -208,7 +213,7 @@ def test_a_pair_that_was_scored_while_its_neighbour_was_different_is_scored_agai
         checkpoint,
         tmp_path / "one",
         messages([*people, *films, away, dated, there]),
-        [Step(len(people) + len(films), 99, ""), Step(1, 0, ""), Step(1, 0, ""), Step(1, 0, "")],
+        [Step(len(people) + len(films), False, 99, ""), *[Step(1, False, 0, "")] * 3],
     )
     assert topic.truth() == batch_run(checkpoint, tmp_path / "two", [*people, *films, dated]).truth()
 
