@@ -19,7 +19,7 @@ from model.encoder import Encoder
 from model.network import AlignmentNetwork, NetworkOptions
 from stream.errors import ModelError
 
-FORMAT = 1
+FORMAT = 2
 ARRAYS, VALUES = "model.safetensors", "model.json"
 _RETRAIN = "train it again with `sameas train`"
 

@@ -11,6 +11,7 @@ from model.keys import KeyTable
 from model.tokens import Bags, Texts
 from model.values import MAX_LIST_ITEMS, Kind, Measure, measure, on_sphere, position, recognise
 from model.vectors import DIM, I8, Projection, to_int8
+from model.words import Found, Packed, embedded, pack
 from stream.events import Scalar, Upsert, Value
 
 # The lowest bits of an item's hash do not identify the value. From the lowest: 4 for how much it says, 4 for
@@ -33,6 +34,8 @@ class Items(NamedTuple):
     positions: npt.NDArray[np.float64]  # (p, 3) kilometres
     hash: npt.NDArray[np.uint64]  # (m,) of the normalised value
     length: npt.NDArray[np.int64]  # (m,) letters
+    inside_entity: npt.NDArray[np.int64]  # (i,) index in the batch: dates and durations inside texts
+    inside_hash: npt.NDArray[np.uint64]  # (i,) as of a value of their own
 
 
 class ItemEncoder:
@@ -51,6 +54,7 @@ class ItemEncoder:
         texts: list[bytes] = []
         grid: list[tuple[int, Kind, float]] = []
         places: list[tuple[int, tuple[float, float, float]]] = []
+        inside: list[tuple[int, Kind, float]] = []
         for number, upsert in enumerate(entities):
             for key_id, kind, value in self._values(upsert):
                 text, measures = _interpret(kind, value)
@@ -62,6 +66,8 @@ class ItemEncoder:
                 text_row.append(-1 if text is None else len(texts))
                 if text is not None:
                     texts.append(text)
+                    if isinstance(value, str):
+                        inside.extend((number, *found) for found in embedded(value))
                 for measured_kind, measured in measures:
                     if isinstance(measured, tuple):
                         places.append((item, measured))
@@ -79,6 +85,11 @@ class ItemEncoder:
             positions=np.array([place for _, place in places], np.float64).reshape(-1, 3),
             hash=np.zeros(0, np.uint64),
             length=_EMPTY,
+            inside_entity=np.array([number for number, _, _ in inside], np.int64),
+            inside_hash=_measure_hashes(
+                np.array([kind for _, kind, _ in inside], np.uint64),
+                np.array([value for _, _, value in inside], np.float64),
+            ),
         )
         hashes, length = _hashes(items)
         return items._replace(hash=hashes, length=length)
@@ -88,7 +99,24 @@ class ItemEncoder:
         counts = np.zeros(tokens.BUCKETS, np.int64)
         for buckets, _ in (*_text_bags(items.texts), *_measure_bags(items)):
             counts += np.bincount(buckets[buckets >= 0], minlength=tokens.BUCKETS)
+        counts += np.bincount(tokens.value_buckets(items.inside_hash, False), minlength=tokens.BUCKETS)
         return counts + np.bincount(_value_buckets(items), minlength=tokens.BUCKETS)
+
+    def words(self, n: int, items: Items) -> Packed:
+        """The rarest words of n entities (n, WORDS)."""
+        text_item = np.flatnonzero(items.text_row >= 0)
+        row, hashes, digit, buckets = items.texts.word_list()
+        measured = np.flatnonzero((items.text_row < 0) & (items.hash != 0))
+        values = np.concatenate([items.hash[measured], items.inside_hash])
+        return pack(
+            n,
+            Found(
+                np.concatenate([items.entity[text_item][row], items.entity[measured], items.inside_entity]),
+                np.concatenate([hashes, tokens.mix(values)]),
+                np.concatenate([digit, np.ones(len(values), bool)]),
+                self._weights[np.concatenate([buckets, tokens.value_buckets(values, False)])],
+            ),
+        )
 
     def encode(self, items: Items) -> tuple[I8, npt.NDArray[np.int64]]:
         """Vectors (m, DIM) and hashes (m,) whose lowest RARITY_BITS tell the value's rarity."""
@@ -198,8 +226,7 @@ def _hashes(items: Items) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]
     text_hashes, letters = items.texts.hashes()
     hashes[is_text] = np.where(text_hashes != 0, tokens.mix(text_hashes), np.uint64(0))
     length[is_text] = letters
-    bits = items.grid_measure + 0.0
-    np.add.at(hashes, items.grid_item, tokens.mix(bits.view(np.uint64) ^ tokens.mix(items.grid_kind)))
+    np.add.at(hashes, items.grid_item, _measure_hashes(items.grid_kind, items.grid_measure))
     rounded = np.rint(items.positions * 100) + 0.0  # ten metres
     for axis in range(3):
         salt = np.uint64(axis + 1) << np.uint64(60)
@@ -209,6 +236,13 @@ def _hashes(items: Items) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]
             tokens.mix(np.ascontiguousarray(rounded[:, axis]).view(np.uint64) ^ salt),
         )
     return hashes, length
+
+
+def _measure_hashes(
+    kinds: npt.NDArray[np.uint64], measures: npt.NDArray[np.float64]
+) -> npt.NDArray[np.uint64]:
+    bits = measures + 0.0  # so that -0 is 0
+    return tokens.mix(bits.view(np.uint64) ^ tokens.mix(kinds))
 
 
 def _value_buckets(items: Items) -> npt.NDArray[np.int64]:

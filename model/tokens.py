@@ -119,6 +119,13 @@ class Texts:
         buckets = _bucket(mix(self._word_hashes + np.uint64(1)), 0, TEXT_BUCKETS)
         return buckets, np.searchsorted(self._word_starts, self._starts)
 
+    def word_list(self) -> tuple[I64, U64, npt.NDArray[np.bool_], I64]:
+        """Every word: its text, hash, whether it has a digit, and its bucket among `words`."""
+        text = np.searchsorted(self._starts, self._word_starts, side="right") - 1
+        digits = np.concatenate([[0], np.cumsum((self._bytes >= ord("0")) & (self._bytes <= ord("9")))])
+        has_digit = digits[self._word_ends] > digits[self._word_starts]
+        return text, self._word_hashes, has_digit, self.words()[0]
+
     def hashes(self) -> tuple[U64, I64]:
         """For every text a hash of its words in any order, and the number of their letters.
 

@@ -93,6 +93,12 @@ def measure(kind: Kind, value: Scalar) -> float | None:
     return _measure_text(kind, value.strip()) if len(value) <= 64 else None
 
 
+def find_dates(text: str) -> list[float]:
+    """The dates inside a text, in days."""
+    found = [_days_of(match) for pattern in _DATE_RES for match in pattern.finditer(text)]
+    return [days for days in found if days is not None]
+
+
 def position(value: Value) -> tuple[float, float, float] | None:
     """A coordinate as x, y, z in kilometres; None when the value is none."""
     if isinstance(value, str):
@@ -176,6 +182,10 @@ def _days(text: str) -> float | None:
             break
     else:
         return None
+    return _days_of(match)
+
+
+def _days_of(match: re.Match[str]) -> float | None:
     parts = match.groupdict()
     year, day = int(parts["year"]), int(parts["day"])
     if len(parts["year"]) == 2:

@@ -17,6 +17,7 @@ from index.vectors import NOBODY, Slots
 from model.encoder import OWN
 from model.sampling import SAMPLE
 from model.vectors import DIM
+from model.words import WORDS
 
 ROW: Final = np.dtype(
     [
@@ -31,6 +32,7 @@ ROW: Final = np.dtype(
         ("item_keys", np.int16, OWN),
         ("item_hashes", np.int64, OWN),
         ("name_hash", np.int64),
+        ("words", np.uint32, WORDS),
         ("sample", np.int32, SAMPLE),  # slots, NOBODY where there is none
         ("sample_keys", np.int16, SAMPLE),
         ("own", np.uint64),  # digest of the entity's own values

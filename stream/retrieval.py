@@ -19,6 +19,7 @@ from model.encoder import Encoder
 from model.neighbourhood import neighbourhood
 from model.sampling import SAMPLE, Sample, draw
 from model.vectors import DIM
+from model.words import overlap
 from stream.events import Upsert
 from stream.nodes import NodeTable, as_words, digest
 
@@ -132,8 +133,10 @@ class Retrieval:
         return found
 
     def context(self, pair: SourcePair, pairs: Pairs) -> tuple[npt.NDArray[np.float32], Mask]:
-        """(P, C) what retrieval knows of pairs, and (P,) whether they are candidates."""
-        return self.lists[pair].context(pairs)
+        """(P, C) what retrieval knows of pairs and what words they share; (P,) if they are candidates."""
+        context, is_candidate = self.lists[pair].context(pairs)
+        words = self.table.rows["words"]
+        return np.hstack([context, overlap(words, words, *pairs)]), is_candidate
 
     def types(self, nodes: Sequence[int]) -> list[str]:
         """The types of existing entities."""
@@ -205,7 +208,7 @@ class Retrieval:
         dead = self.table.slots([node for node in changed if node not in alive])
         slots = self.table.slots(alive)
         rows = self.table.rows
-        for field in ("name", "values", "items", "item_keys", "item_hashes", "name_hash", "own"):
+        for field in ("name", "values", "items", "item_keys", "item_hashes", "name_hash", "words", "own"):
             rows[field][dead] = 0
         rows["exists"][dead] = False
         rows["space"][dead] = NOBODY

@@ -1,0 +1,111 @@
+"""Which words two entities share, wherever they stand: for values in the wrong column, and for long texts.
+
+An entity's *words* are the rarest distinct words of all of its texts, and what it measures (numbers, dates,
+durations, prices), also where such a thing stands inside a text. Those with a digit tell apart what is alike
+otherwise (part two, version 3, 2:41 minutes), so they are counted for themselves.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from model.values import Kind, find_dates, measure
+
+WORDS: Final = 24  # of an entity: the rarest ones
+FEATURES: Final = 11
+_DIGIT: Final = np.uint32(0x100)
+_CLOCK_RE: Final = re.compile(r"(?<![\d:])\d{1,3}:[0-5]\d(?::[0-5]\d)?(?![\d:])")
+
+Packed = npt.NDArray[np.uint32]  # from the highest bit: 23 of the hash, 1 has a digit, 8 weight; 0 is nothing
+
+
+class Found(NamedTuple):
+    """m words of n entities; a word of an entity may come more than once."""
+
+    entity: npt.NDArray[np.int64]  # (m,)
+    hash: npt.NDArray[np.uint64]  # (m,)
+    digit: npt.NDArray[np.bool_]  # (m,)
+    weight: npt.NDArray[np.uint8]  # (m,)
+
+
+def embedded(text: str) -> Iterator[tuple[Kind, float]]:
+    """Dates and durations inside a text."""
+    if not any(map(str.isdigit, text)):
+        return
+    for days in find_dates(text):
+        yield Kind.DATE, days
+    for clock in _CLOCK_RE.findall(text):
+        seconds = measure(Kind.DURATION, clock)
+        if seconds is not None:
+            yield Kind.DURATION, seconds
+
+
+def pack(n: int, found: Found) -> Packed:
+    """(n, WORDS) the rarest words of n entities, equal weights by hash; sorted, so a function of the set."""
+    word = (found.hash >> np.uint64(41)).astype(np.uint32) << np.uint32(9)
+    word |= np.where(found.digit, _DIGIT, np.uint32(0)) | found.weight
+    order = np.lexsort((word, ~found.weight, found.entity))
+    entity, word = found.entity[order], word[order]
+    first = np.ones(len(word), bool)
+    first[1:] = (word[1:] != word[:-1]) | (entity[1:] != entity[:-1])
+    entity, word = entity[first], word[first]
+    rank = np.arange(len(entity)) - np.searchsorted(entity, entity)
+    kept = rank < WORDS
+    packed = np.zeros((n, WORDS), np.uint32)
+    packed[entity[kept], rank[kept]] = word[kept]
+    return packed
+
+
+@njit(cache=True, nogil=True)
+def overlap(left: Any, right: Any, left_of: Any, right_of: Any) -> Any:
+    """What P pairs of entities (n, WORDS) share: (P, FEATURES) float32.
+
+    For words without a digit, then for those with one: the share by weight of the left ones that the right
+    entity has, and the other way; the weight of the rarest shared one; of the rarest that only the left has,
+    and only the right. Last, the share of all words by weight that both have (Jaccard).
+
+    Args:
+        left_of, right_of: (P,) which entities of `left` and `right`.
+    """
+    out = np.zeros((len(left_of), FEATURES), np.float32)
+    found = np.empty(WORDS, np.bool_)
+    total = np.empty((2, 2), np.int64)  # by digit, then side
+    shared = np.empty(2, np.int64)
+    rarest = np.empty((2, 3), np.int64)  # by digit: of both, left alone, right alone
+    for p in range(len(left_of)):
+        a, b = left[left_of[p]], right[right_of[p]]
+        found[:], total[:], shared[:], rarest[:] = False, 0, 0, 0
+        for i in range(WORDS):
+            if a[i] == 0:
+                break
+            digit, weight = np.int64(a[i] >> np.uint32(8) & np.uint32(1)), np.int64(a[i] & np.uint32(255))
+            total[digit, 0] += weight
+            kind = 1
+            for j in range(WORDS):
+                if a[i] == b[j]:
+                    found[j] = True
+                    kind = 0
+                    shared[digit] += weight
+                    break
+            rarest[digit, kind] = max(rarest[digit, kind], weight)
+        for j in range(WORDS):
+            if b[j] == 0:
+                break
+            digit, weight = np.int64(b[j] >> np.uint32(8) & np.uint32(1)), np.int64(b[j] & np.uint32(255))
+            total[digit, 1] += weight
+            if not found[j]:
+                rarest[digit, 2] = max(rarest[digit, 2], weight)
+        for part in range(2):
+            for side in range(2):
+                if total[part, side]:
+                    out[p, 5 * part + side] = shared[part] / total[part, side]
+            for which in range(3):
+                out[p, 5 * part + 2 + which] = rarest[part, which] / 255
+        both = shared[0] + shared[1]
+        if total.sum() > both:
+            out[p, 10] = both / (total.sum() - both)
+    return out
