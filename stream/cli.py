@@ -4,25 +4,24 @@ A `SameasError` becomes one line and exit status 1; any other exception is a def
 Whatever takes long to import (torch, dgl, faust, kafka) is imported inside the command that needs it.
 """
 
-import functools
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from stream.config import Configuration, Settings, describe
-from stream.errors import ConfigError, SameasError
+from stream.config import Configuration, describe
+from stream.errors import SameasError
 from stream.feed_cli import feed, propose_mapping
 from stream.letters_cli import dead_letters
 from stream.link_cli import link
 from stream.model_cli import model
+from stream.offline_cli import align, evaluate, train
 from stream.options import configured
 from stream.replay_cli import replay
 from stream.subscribe_cli import subscribe
@@ -167,133 +166,8 @@ def schema(name: str | None) -> None:
     print(json.dumps(found, indent=2))
 
 
-def catalogued(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds what the commands without a broker read: files, and the model."""
-
-    @configured
-    @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
-    @click.option("--model", type=click.Path(path_type=Path), help="Model directory: model.dir")
-    @functools.wraps(function)
-    def command(
-        configuration: Configuration, files: tuple[Path, ...], model: Path | None, **rest: Any
-    ) -> None:
-        from stream.catalogue import accepted, read_files
-        from stream.console import tell
-
-        settings = configuration.settings
-        sources = (
-            [None] if files else [name for name, mapping in settings.sources.items() if mapping.all_files()]
-        )
-        if not sources:
-            raise ConfigError("nothing to read: name canonical .jsonl files, or give [sources.NAME] a file")
-        events = [
-            event
-            for source in sources
-            for event in accepted(
-                read_files(settings, files, source), lambda error: tell(f"refused: {error}"), strict=False
-            )
-        ]
-        tell(f"{len(events):,} entity events read")
-        function(settings=settings, events=events, model=model or settings.model.dir, **rest)
-
-    return command
-
-
-@main.command()
-@catalogued
-@click.option(
-    "--links", type=click.Path(path_type=Path), required=True, help="CSV of known links: left,right"
-)
-@click.option(
-    "--valid", type=click.Path(path_type=Path), help="Links for early stopping and the threshold [a fifth]"
-)
-@click.option("-k", type=click.IntRange(1, 100), default=None, help="Candidates in each view [10]")
-@click.option("--seed", type=int, default=0, show_default=True)
-def train(
-    settings: Settings,
-    events: list[Any],
-    model: Path,
-    links: Path,
-    valid: Path | None,
-    k: int | None,
-    seed: int,
-) -> None:
-    """Learn a model from catalogue FILES (canonical .jsonl, or those of the mapping) and known links."""
-    from model.training import Progress, TrainingOptions
-    from stream.console import tell
-    from stream.offline import K, read_links, train_model
-    from stream.progress import progress
-
-    with progress() as show:
-        show("retrieving candidates")
-
-        def epoch(done: Progress) -> None:
-            show(
-                f"epoch {done.epoch} of {done.epochs}, loss {done.loss:.4f}, PRAUC on valid {done.prauc:.4f}"
-            )
-
-        trained = train_model(
-            events,
-            read_links(links),
-            model,
-            valid=None if valid is None else read_links(valid),
-            k=K if k is None else k,
-            options=TrainingOptions(seed=seed),
-            progress=epoch,
-        )
-    tell(
-        f"model {trained.id} in {model}: {trained.training_links:,} links, {trained.report['seconds']:.0f} s"
-    )
-    print(json.dumps({"model": trained.id, "links": trained.training_links, **trained.report}))
-
-
-@main.command()
-@catalogued
-def align(settings: Settings, events: list[Any], model: Path) -> None:
-    """Align catalogue FILES without a broker; alignment records as JSON Lines on stdout."""
-    from stream.offline import align as align_files
-    from stream.progress import counting
-
-    with counting("aligning", "events") as progress:
-        records = align_files(
-            events,
-            model,
-            one_to_one=settings.align.one_to_one,
-            threshold=settings.model.threshold,
-            progress=progress,
-        )
-    for record in records:
-        sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
-
-
-@main.command()
-@catalogued
-@click.option(
-    "--links", type=click.Path(path_type=Path), required=True, help="CSV of known links: left,right"
-)
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object")
-def evaluate(settings: Settings, events: list[Any], model: Path, links: Path, as_json: bool) -> None:
-    """Measure a model on catalogue FILES against known links, for the links' left entities."""
-    from stream.offline import evaluate_model, read_links
-
-    quality = evaluate_model(
-        events,
-        read_links(links),
-        model,
-        one_to_one=settings.align.one_to_one,
-        threshold=settings.model.threshold,
-    )
-    if as_json:
-        print(json.dumps(quality.to_json()))
-        return
-    for name, value in quality.to_json().items():
-        if name != "calibration":
-            text = f"{value:.4f}" if isinstance(value, float) else str(value)
-            print(f"{name.replace('_', ' '):<24} {text:>8}")
-    print(f"\n{'calibration':<17}  {'pairs':>9}  {'mean score':>10}  {'links':>6}")
-    for row in quality.calibration:
-        score = f"score {row.low:.1f} to {row.high:.1f}"
-        print(f"{score:<17}  {row.pairs:>9,}  {row.score:>10.3f}  {row.links:>6.3f}")
+for command in (train, align, evaluate):
+    main.add_command(command)
 
 
 @main.command()

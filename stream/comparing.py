@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from stream.events import AlignmentRecord, Evidence, split_curie
-from stream.offline import LinkPair
+from stream.workspace import LinkPair
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

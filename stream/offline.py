@@ -2,61 +2,37 @@
 
 import csv
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
-from index.candidates import CandidateOptions, Pairs
-from index.graph import GraphStore, node_of
-from index.store import Store
+from index.candidates import CandidateOptions
 from model.checkpoint import Model, load_model, save_model
 from model.encoder import Encoder
 from model.evaluation import Quality, ScoredPairs, evaluate
 from model.network import NetworkOptions
-from model.pairs import PairInputs
-from model.training import LabelledPairs, Progress, TrainingOptions, score, train
-from model.vectors import UNIT
+from model.training import Progress, Trained, TrainingOptions, score, train
 from stream.aligner import Aligner, candidate_options
 from stream.errors import InvalidInput, ModelError
 from stream.events import (
     AlignmentRecord,
-    Cause,
     EntityEvent,
     Message,
-    Upsert,
-    decode_entity_event,
     split_curie,
 )
-from stream.inbox import Inbox
 from stream.interface import Batch
-from stream.links import LinkStore
-from stream.retrieval import VIEWS, Retrieval
-from stream.scoring import pair_inputs
+from stream.retrieval import VIEWS
+from stream.workspace import LinkPair, Workspace, as_messages, chunks, decode_canonical
 
-BATCH: Final = 512
 K: Final = 10  # nearest neighbours in each view that are candidates
-FLOOR: Final = UNIT // 5  # the least floor of a view: similarities of unrelated texts lie below it
-LOST_BELOW_FLOOR: Final = 0.005  # share of links that a view's floor may lose; other views find most of them
 DEFAULT_TRAINING: Final = TrainingOptions()
 VALID_SHARE: Final = 0.2  # of the links, if none are given for validation
-
-LinkPair = tuple[str, str]
-
-
-class LabelledLink(NamedTuple):
-    """Two CURIEs, and whether they are the same."""
-
-    left: str
-    right: str
-    same: bool
 
 
 @dataclass(frozen=True)
@@ -115,9 +91,7 @@ def train_model(
         ModelError: too few links are among the entities.
     """
     if valid is None:
-        held_out = [_uniform(left) < VALID_SHARE for left, _ in links]
-        valid = [link for link, out in zip(links, held_out, strict=True) if out]
-        links = [link for link, out in zip(links, held_out, strict=True) if not out]
+        links, valid = split_links(links)
     with Workspace(events) as workspace:
         links, valid = workspace.present(links), workspace.present(valid)
         if not links or not valid:
@@ -127,14 +101,40 @@ def train_model(
             )
         encoder = Encoder.fit(workspace.upserts())
         candidates = workspace.retrieve(encoder, CandidateOptions(k, ()), floors_from=[*links, *valid])
-        training, validation = workspace.labelled(links), workspace.labelled(valid)
-        context = training.inputs(np.zeros(1, np.int64)).context.shape[1]
-        trained = train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)
+        trained = learn(workspace, encoder, links, valid, options, progress)
         quality = None
         if test:
             pairs = score(trained.scorer(), workspace.labelled(test))
             quality = evaluate(pairs, trained.threshold)
-    model = Model(
+    model = model_of(encoder, candidates, trained)
+    return TrainedModel(save_model(directory, model), len(links), len(valid), trained.report, quality)
+
+
+def split_links(links: Sequence[LinkPair]) -> tuple[list[LinkPair], list[LinkPair]]:
+    """Links to train on and, a fifth of them, to validate with: which is which depends on the left entity."""
+    parts: tuple[list[LinkPair], list[LinkPair]] = [], []
+    for link in links:
+        parts[_uniform(link[0]) < VALID_SHARE].append(link)
+    return parts
+
+
+def learn(
+    workspace: "Workspace",
+    encoder: Encoder,
+    links: Sequence[LinkPair],
+    valid: Sequence[LinkPair],
+    options: TrainingOptions,
+    progress: Callable[[Progress], None],
+) -> Trained:
+    """Trains on the candidates that the workspace has retrieved."""
+    training, validation = workspace.labelled(links), workspace.labelled(valid)
+    context = training.inputs(np.zeros(1, np.int64)).context.shape[1]
+    return train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)
+
+
+def model_of(encoder: Encoder, candidates: CandidateOptions, trained: Trained) -> Model:
+    """What a checkpoint holds."""
+    return Model(
         encoder=encoder,
         network=trained.network,
         slope=trained.slope,
@@ -143,7 +143,20 @@ def train_model(
         options={"views": list(VIEWS), "k": candidates.k, "floors": list(candidates.floors)},
         report=dict(trained.report),
     )
-    return TrainedModel(save_model(directory, model), len(links), len(valid), trained.report, quality)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a model is: overall, for each type of entity, and the scored pairs that it rests on."""
+
+    quality: Quality
+    types: Mapping[str, Quality]
+    pairs: ScoredPairs
+
+    def to_json(self) -> dict[str, object]:
+        """As JSON-ready values: those of `quality`, and `types`."""
+        types = {kind: quality.to_json() for kind, quality in self.types.items()}
+        return {**self.quality.to_json(), "types": types}
 
 
 def evaluate_model(
@@ -153,13 +166,31 @@ def evaluate_model(
     *,
     one_to_one: bool = True,
     threshold: float | None = None,
-) -> Quality:
-    """How good a model is on the graph that the events come to, for the left entities of `links`."""
+) -> Evaluation:
+    """How good a model is on the graph that the events come to, for the left entities of `links`.
+
+    Raises:
+        ModelError: no usable model, or no link between entities that exist.
+    """
     _, model = load_model(checkpoint)
+    threshold = model.threshold if threshold is None else threshold
     with Workspace(events) as workspace:
         workspace.retrieve(model.encoder, candidate_options(model))
-        pairs = score(model.scorer(), workspace.labelled(links))
-    return evaluate(pairs, model.threshold if threshold is None else threshold, one_to_one=one_to_one)
+        scored = _scored(workspace, model, links)
+    if not scored:
+        raise ModelError(
+            "no link joins entities that exist; check that the links' ids are those of the entities"
+        )
+    types = {kind: evaluate(pairs, threshold, one_to_one=one_to_one) for kind, pairs in scored.items()}
+    parts = [*scored.values()]
+    everything = ScoredPairs(
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.label for part in parts]),
+        np.concatenate([part.left for part in parts]),
+        np.concatenate([part.right for part in parts]),
+        len({*links}),  # also those of entities that do not exist: they are lost
+    )
+    return Evaluation(evaluate(everything, threshold, one_to_one=one_to_one), types, everything)
 
 
 def score_links(aligner: Aligner, links: Sequence[LinkPair], checkpoint: Path) -> dict[str, ScoredPairs]:
@@ -170,10 +201,14 @@ def score_links(aligner: Aligner, links: Sequence[LinkPair], checkpoint: Path) -
     _, model = load_model(checkpoint)
     with Workspace(begin_with=aligner.copy_to) as workspace:
         workspace.retrieve(model.encoder, candidate_options(model))
-        return {
-            kind: score(model.scorer(), workspace.labelled(some))
-            for kind, some in sorted(workspace.by_type(links).items())
-        }
+        return _scored(workspace, model, links)
+
+
+def _scored(workspace: Workspace, model: Model, links: Sequence[LinkPair]) -> dict[str, ScoredPairs]:
+    return {
+        kind: score(model.scorer(), workspace.labelled(some))
+        for kind, some in sorted(workspace.by_type(links).items())
+    }
 
 
 def align(
@@ -212,7 +247,7 @@ def align(
 def drained(aligner: Aligner, messages: Iterable[Message]) -> Iterator[Batch]:
     """Processes everything, and then the backlog until nothing waits."""
     backlog = 0
-    for chunk in _chunks(messages):
+    for chunk in chunks(messages):
         batch = aligner.process(chunk, bulk=True)
         backlog = batch.backlog
         yield batch
@@ -222,145 +257,6 @@ def drained(aligner: Aligner, messages: Iterable[Message]) -> Iterator[Batch]:
         yield batch
 
 
-def as_messages(events: Iterable[EntityEvent]) -> Iterator[Message]:
-    """Canonical messages, as if the events stood in one partition."""
-    encode = msgspec.json.Encoder().encode
-    for offset, event in enumerate(events):
-        yield Message(Cause("events", 0, offset), None, encode(event), 0.0)
-
-
-def decode_canonical(message: Message) -> Sequence[EntityEvent]:
-    """What `as_messages` made."""
-    return [decode_entity_event(message.key, message.value)]
-
-
-class Workspace:
-    """A graph in a temporary store with its rows and candidate lists: what training and evaluation look at.
-
-    Args:
-        events: the graph is what they come to, applied in this order.
-        begin_with: puts a store into a new directory, to begin with its graph.
-    """
-
-    def __init__(
-        self, events: Iterable[EntityEvent] = (), begin_with: Callable[[Path], None] = lambda _: None
-    ) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="sameas-")
-        state = Path(self._directory.name) / "state"
-        begin_with(state)
-        self._store = Store(state)
-        self._graph = GraphStore(self._store)
-        inbox = Inbox(self._store, self._graph, LinkStore(self._store), decode_canonical)
-        for chunk in _chunks(as_messages(events)):
-            inbox.receive(chunk)
-            self._store.commit()
-
-    def __enter__(self) -> "Workspace":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._store.close()
-        self._directory.cleanup()
-
-    def upserts(self) -> Iterator[Upsert]:
-        """The entities, in an order that depends on nothing but their names."""
-        for _, e in self._graph.scan():
-            if not e.deleted:
-                yield Upsert(e.source, e.id, e.type, e.attributes, e.relations)
-
-    def present(self, links: Sequence[LinkPair]) -> list[LinkPair]:
-        """The links whose two entities exist."""
-        ends = self._graph.entities(node_of(name) for link in links for name in link)
-        exists = [entity is not None and not entity.deleted for entity in ends]
-        return [link for number, link in enumerate(links) if exists[2 * number] and exists[2 * number + 1]]
-
-    def by_type(self, links: Sequence[LinkPair]) -> dict[str, list[LinkPair]]:
-        """The links whose two entities exist, by the type of the left one."""
-        present = self.present(links)
-        found: dict[str, list[LinkPair]] = {}
-        for link, entity in zip(
-            present, self._graph.entities(node_of(left) for left, _ in present), strict=True
-        ):
-            assert entity is not None
-            found.setdefault(entity.type, []).append(link)
-        return found
-
-    def retrieve(
-        self, encoder: Encoder, options: CandidateOptions, floors_from: Sequence[LinkPair] = ()
-    ) -> CandidateOptions:
-        """Makes all rows and candidate lists.
-
-        Args:
-            floors_from: known links that choose the floors of the views; without any, `options` has them.
-        """
-        self._retrieval = Retrieval(self._graph, encoder, options)
-        self._retrieval.fill_rows({})
-        if floors_from:
-            left, right = ([node_of(link[side]) for link in floors_from] for side in (0, 1))
-            self._retrieval.options = options._replace(
-                floors=_floors(self._retrieval.similarities(left, right))
-            )
-        self._retrieval.fill_lists()
-        return self._retrieval.options
-
-    def labelled(self, links: Sequence[LinkPair]) -> LabelledPairs:
-        """All candidate pairs of the links' left entities, and which of them are links."""
-        table = self._retrieval.table
-        gold = {(node_of(left), node_of(right)) for left, right in links}
-        lefts = {left for left, _ in gold}
-        parts: list[tuple[Pairs, npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]] = []
-        for source_pair, pairs in self._retrieval.candidates(lefts):
-            nodes = [table.rows["node"][slots].tolist() for slots in pairs]
-            # a link's left entity may be of the source whose name sorts last
-            turned = np.array([node not in lefts for node in nodes[0]], bool)
-            label = np.array([(a, b) in gold or (b, a) in gold for a, b in zip(*nodes, strict=True)], bool)
-            left = np.where(turned, pairs.right, pairs.left).astype(np.int64)
-            parts.append((pairs, self._retrieval.context(source_pair, pairs)[0], left, label))
-        if not parts:
-            raise ModelError("no two sources have entities of one type; give matching types one name")
-        pairs = Pairs(*(np.concatenate([getattr(part[0], side) for part in parts]) for side in Pairs._fields))
-        context, left, label = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
-
-        def inputs(rows: npt.NDArray[np.int64]) -> PairInputs:
-            return pair_inputs(table, Pairs(pairs.left[rows], pairs.right[rows]), context[rows])
-
-        right = np.where(left == pairs.left, pairs.right, pairs.left).astype(np.int64)
-        return LabelledPairs(inputs, label, left, right, len(gold))
-
-    def judged(self, pairs: Sequence[LabelledLink]) -> LabelledPairs:
-        """These pairs of one type and two sources, whether retrieval proposes them or not."""
-        table = self._retrieval.table
-        slots = Pairs(
-            table.slots([node_of(pair.left) for pair in pairs]),
-            table.slots([node_of(pair.right) for pair in pairs]),
-        )
-        (source_pair,) = self._retrieval.lists
-        context = self._retrieval.context(source_pair, slots)[0]
-        label = np.array([pair.same for pair in pairs], bool)
-
-        def inputs(rows: npt.NDArray[np.int64]) -> PairInputs:
-            return pair_inputs(table, Pairs(slots.left[rows], slots.right[rows]), context[rows])
-
-        left, right = (side.astype(np.int64) for side in slots)
-        return LabelledPairs(inputs, label, left, right, int(label.sum()))
-
-
-def _floors(similarities: npt.NDArray[np.float32]) -> tuple[int, ...]:
-    """Per view the similarity that nearly all links reach which have vectors there; (P, views) of links."""
-    floors = []
-    for column in similarities.T:
-        present = column[column != 0]
-        reached = float(np.quantile(present, LOST_BELOW_FLOOR)) if len(present) else 0.0
-        floors.append(max(FLOOR, int(reached)))
-    return tuple(floors)
-
-
 def _uniform(text: str) -> float:
     """A number in [0, 1) that depends on the text alone."""
     return xxhash.xxh3_64_intdigest(text.encode()) / 2.0**64
-
-
-def _chunks(messages: Iterable[Message]) -> Iterator[list[Message]]:
-    iterator = iter(messages)
-    while chunk := list(islice(iterator, BATCH)):
-        yield chunk

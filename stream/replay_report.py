@@ -13,10 +13,11 @@ from stream.aligner import Aligner
 from stream.comparing import compare
 from stream.config import Settings
 from stream.events import AlignmentRecord
-from stream.offline import LinkPair, score_links
+from stream.offline import score_links
 from stream.replay import Plan, Run, digest
 from stream.subscribe import current_alignments
 from stream.topics import find_partitions, output_specs
+from stream.workspace import LinkPair
 
 LARGEST = 50  # changes of each kind that the report shows
 CURVE_POINTS = 200

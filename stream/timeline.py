@@ -13,7 +13,7 @@ import msgspec
 
 from stream.aligner import Aligner
 from stream.events import AlignmentRecord, split_curie
-from stream.offline import LinkPair
+from stream.workspace import LinkPair
 
 POINTS: Final = 20  # in a run; each is a drain of the backlog
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.quality.datasets import built_in, read_dataset
-from benchmarks.quality.ours import ABLATIONS, ablation
-from benchmarks.quality.task import Model, Task, judge, make_task
+from benchmarks.quality.ours import ABLATIONS, ablation, no_links
+from benchmarks.quality.task import Model, NotApplicable, Task, judge, make_task
 from stream.console import tell
 from stream.errors import ConfigError, SameasError
-from stream.offline import Workspace
+from stream.workspace import Workspace
 
 K = 20
 COLUMNS = ("seconds", "prauc", "f1", "recall_at_precision_95", "hits_at_1", "retrieval_recall")
@@ -28,7 +28,7 @@ Row = dict[str, object]
 
 def models() -> dict[str, Callable[[], Model]]:
     """All models by name. Baselines import what is not always installed, so each is made when it is run."""
-    return {**{name: _ours(name) for name in ABLATIONS}, "boosting": _boosting}
+    return {**{name: _ours(name) for name in ABLATIONS}, "no links": _no_links, "boosting": _boosting}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,17 +70,26 @@ def run(options: argparse.Namespace) -> list[Row]:
                 f"{dataset.name}: {len(task.train.label):,} pairs to train on, ready in {task.seconds:.0f} s"
             )
             for model in chosen:
-                rows += _measure(model, task, options.seeds, options.k)
+                try:
+                    rows += _measure(model, task, options.seeds)
+                except NotApplicable as reason:
+                    print(f"{dataset.name:<16} {model:<12} {reason}", flush=True)
     return rows
 
 
-def _measure(name: str, task: Task, seeds: int, k: int) -> list[Row]:
+def _measure(name: str, task: Task, seeds: int) -> list[Row]:
     model = models()[name]()
     rows: list[Row] = []
     for seed in range(seeds):
         scored = model(task, seed)
         quality = judge(task, scored)
-        row: Row = {"set": task.dataset.name, "model": name, "seed": seed, "k": k, "seconds": scored.seconds}
+        row: Row = {
+            "set": task.dataset.name,
+            "model": name,
+            "seed": seed,
+            "k": task.k,
+            "seconds": scored.seconds,
+        }
         rows.append({**row, "setup_seconds": task.seconds, **quality.to_json()})
     figures = np.array([[row[column] for column in COLUMNS] for row in rows], float).mean(axis=0)
     cells = [f"{figures[0]:>9.0f}", *(f"{figure:>9.4f}" for figure in figures[1:])]
@@ -90,6 +99,10 @@ def _measure(name: str, task: Task, seeds: int, k: int) -> list[Row]:
 
 def _ours(name: str) -> Callable[[], Model]:
     return lambda: ablation(name)
+
+
+def _no_links() -> Model:
+    return no_links
 
 
 def _boosting() -> Model:

@@ -18,7 +18,8 @@ import xxhash
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert, Value
 from stream.mapping import read_events, read_sources
-from stream.offline import LabelledLink, LinkPair, read_links
+from stream.offline import read_links
+from stream.workspace import LabelledLink, LinkPair
 
 BUILT_IN = Path(__file__).parent.parent / "datasets"
 LEFT, RIGHT = "left", "right"

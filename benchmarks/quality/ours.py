@@ -1,13 +1,18 @@
 """The attention model of `sameas`, whole and with parts of it switched off."""
 
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quality.task import Model, Scored, Task
+from benchmarks.quality.task import Model, NotApplicable, Scored, Task
+from model.checkpoint import load_model
 from model.network import NetworkOptions
 from model.training import TrainingOptions, score, train
+from stream.aligner import candidate_options
+from stream.selftraining import train_without_links
 
 _FIRST = np.zeros(1, np.int64)
 
@@ -18,6 +23,24 @@ ABLATIONS: dict[str, dict[str, bool]] = {
     "neither": {"cross_attention": False, "self_attention": False},
     "no features": {"features": False},
 }
+
+
+def no_links(task: Task, seed: int) -> Scored:
+    """Self-supervision: neither links nor a threshold are given. Its candidates are its own as well."""
+    if task.dataset.pairs:
+        raise NotApplicable("there is no retrieval to start from")
+    workspace = task.workspace
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        options = TrainingOptions(seed=seed)
+        train_without_links(task.dataset.events, Path(directory), k=task.k, options=options)
+        seconds = time.monotonic() - started
+        _, model = load_model(Path(directory))
+    workspace.retrieve(model.encoder, candidate_options(model))
+    valid, test = (
+        score(model.scorer(), workspace.labelled(task.dataset.links[part])) for part in ("valid", "test")
+    )
+    return Scored(seconds, valid, test, model.threshold)
 
 
 def ablation(name: str) -> Model:

@@ -14,7 +14,11 @@ from index.candidates import CandidateOptions
 from model.encoder import Encoder
 from model.evaluation import Quality, ScoredPairs, best_threshold, evaluate
 from model.training import LabelledPairs
-from stream.offline import Workspace
+from stream.workspace import Workspace
+
+
+class NotApplicable(Exception):
+    """A model cannot do such a task; the message says why."""
 
 
 class Task(NamedTuple):
@@ -27,6 +31,7 @@ class Task(NamedTuple):
     valid: LabelledPairs
     test: LabelledPairs
     one_to_one: bool
+    k: int
     seconds: float  # for reading into the graph, encoding and retrieval
 
 
@@ -53,7 +58,7 @@ def make_task(dataset: DataSet, workspace: Workspace, k: int) -> Task:
     parts = dataset.pairs or dataset.links
     train, valid, test = (label(parts[part]) for part in ("train", "valid", "test"))  # type: ignore[arg-type]
     seconds = time.monotonic() - started
-    return Task(dataset, workspace, encoder, train, valid, test, not dataset.pairs, seconds)
+    return Task(dataset, workspace, encoder, train, valid, test, not dataset.pairs, k, seconds)
 
 
 def judge(task: Task, scored: Scored) -> Quality:

@@ -15,7 +15,7 @@ from benchmarks.speed.report import Row
 from benchmarks.speed.running import step, warm_up
 from stream.aligner import Aligner
 from stream.interface import Batch
-from stream.offline import decode_canonical
+from stream.workspace import decode_canonical
 
 PARTS = 10  # of the feed, each a bar in the picture
 GROWTH_FROM = 50_000  # entities; the issue compares the speed there with the speed at a million

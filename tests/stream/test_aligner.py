@@ -19,7 +19,7 @@ from stream.aligner import Aligner
 from stream.errors import ModelError, StateError
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.interface import Batch, LinkChange
-from stream.offline import decode_canonical
+from stream.workspace import decode_canonical
 
 Record = tuple[str, str, float, bytes]
 

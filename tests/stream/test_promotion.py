@@ -34,10 +34,10 @@ from stream.feed import feed_events
 from stream.generations import Generations, Promotion, read_current, write
 from stream.interface import Batch, Output
 from stream.mapping import make_decoder
-from stream.offline import decode_canonical
 from stream.reread import find_ranges, read_ranges
 from stream.subscribe import current_alignments, decode_event, read_topic
 from stream.topics import ensure_topics
+from stream.workspace import decode_canonical
 
 MORTAL = Path(__file__).with_name("mortal_promotion.py")
 

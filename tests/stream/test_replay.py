@@ -22,13 +22,13 @@ from stream.errors import ConfigError, StateError
 from stream.events import AlignmentRecord, Cause, Delete, Evidence, Link, alignment_key
 from stream.feed import feed_events
 from stream.mapping import make_decoder
-from stream.offline import LinkPair
 from stream.reading import read_bounds
 from stream.replay import Plan, Run, digest, execute, remove_run
 from stream.reread import Range, find_ranges, parse_datetime, parse_duration, read_ranges
 from stream.subscribe import current_alignments, read_topic
 from stream.timeline import POINTS, Point
 from stream.topics import ensure_topics
+from stream.workspace import LinkPair
 
 LINKS: list[LinkPair] = [(f"left:f{n}", f"right:f{n}") for n in range(60, 120)]
 

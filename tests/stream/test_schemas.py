@@ -15,8 +15,8 @@ from benchmarks.catalogues import catalogues, train_small
 from stream.aligner import Aligner
 from stream.cli import main
 from stream.events import Link
-from stream.offline import as_messages, decode_canonical
 from stream.schemas import RECORDS, schema
+from stream.workspace import as_messages, decode_canonical
 
 DOCS = Path(__file__).parents[2] / "docs" / "schemas"
 FIRST = Path(__file__).parent / "v1"  # as first released; never to be edited

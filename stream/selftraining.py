@@ -1,0 +1,94 @@
+"""A model without any link: self-supervision.
+
+    1  pairs of entities that are each other's nearest by name, and clearly so, pass for links
+    2  in a copy of the graph half of the entities are noised: values and neighbours are lost, letters change
+    3  the model learns to find the links of 1 in the graph of 2
+
+What is clear by name teaches what else such pairs share; the noise takes the name away, so that it is used.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from index.candidates import CandidateOptions
+from model.checkpoint import save_model
+from model.encoder import Encoder
+from model.training import Progress, TrainingOptions
+from stream.errors import ModelError
+from stream.events import EntityEvent, Upsert, Value
+from stream.offline import DEFAULT_TRAINING, K, TrainedModel, learn, model_of, split_links
+from stream.retrieval import VIEWS
+from stream.workspace import FLOOR, Workspace
+
+ALIKE: Final = 0.4  # similarity of names that pass for the same
+LEAD: Final = 0.05  # by which they are ahead of the next best, on both sides
+FEWEST: Final = 20  # links of step 1 without which there is nothing to learn from
+MOST: Final = 5000  # of them, of one type
+NOISED: Final = 0.5  # share of entities
+LOST: Final = 0.3  # chance of each value and neighbour of a noised entity to be lost
+MISSPELT: Final = 0.2  # chance of each word of what is left to lose or change a letter
+
+
+def train_without_links(
+    events: Iterable[EntityEvent],
+    directory: Path,
+    *,
+    k: int = K,
+    options: TrainingOptions = DEFAULT_TRAINING,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> TrainedModel:
+    """Learns a model from the graph that the events come to, and saves it.
+
+    Raises:
+        ModelError: hardly any names of the sources are alike.
+    """
+    floors = (FLOOR,) * len(VIEWS)
+    with Workspace(events) as workspace:
+        entities = list(workspace.upserts())
+        encoder = Encoder.fit(entities)
+        workspace.retrieve(encoder, CandidateOptions(k, floors))
+        links = workspace.clearly_alike(VIEWS.index("name"), ALIKE, LEAD, MOST, options.seed)
+    if len(links) < FEWEST:
+        raise ModelError(
+            f"{len(links)} pairs of entities have names that are clearly alike, {FEWEST} are needed; "
+            "name some links with --links"
+        )
+    links, valid = split_links(links)
+    with Workspace(noised(entities, options.seed)) as workspace:
+        candidates = workspace.retrieve(encoder, CandidateOptions(k, floors))
+        trained = learn(workspace, encoder, links, valid, options, progress)
+    model_id = save_model(directory, model_of(encoder, candidates, trained))
+    return TrainedModel(model_id, len(links), len(valid), trained.report, None)
+
+
+def noised(entities: Iterable[Upsert], seed: int) -> Iterator[Upsert]:
+    """The entities, some with losses and misspellings that depend on the entity and the seed alone."""
+    for entity in entities:
+        chance = random.Random(f"{seed} {entity.source}:{entity.id}")
+        if chance.random() < NOISED:
+            attributes = {
+                name: _misspelt(value, chance)
+                for name, value in entity.attributes.items()
+                if chance.random() >= LOST
+            }
+            relations = {
+                name: [target for target in targets if chance.random() >= LOST]
+                for name, targets in entity.relations.items()
+            }
+            entity = msgspec.structs.replace(entity, attributes=attributes, relations=relations)
+        yield entity
+
+
+def _misspelt(value: Value, chance: random.Random) -> Value:
+    if not isinstance(value, str):
+        return value
+    words = value.split(" ")
+    for number, word in enumerate(words):
+        if len(word) > 2 and word.isalpha() and chance.random() < MISSPELT:
+            at = chance.randrange(len(word))
+            words[number] = word[:at] + chance.choice(["", word[at] * 2, "e"]) + word[at + 1 :]
+    return " ".join(words)

@@ -1,0 +1,206 @@
+"""A graph on which models learn and are measured: the worker's store, rows and candidate lists, on files."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from index.candidates import CandidateOptions, Pairs
+from index.graph import GraphStore, node_of
+from index.store import Store
+from model.encoder import Encoder
+from model.pairs import PairInputs
+from model.tokens import mix
+from model.training import LabelledPairs
+from model.vectors import UNIT
+from stream.errors import ModelError
+from stream.events import Cause, EntityEvent, Message, Upsert, decode_entity_event
+from stream.inbox import Inbox
+from stream.links import LinkStore
+from stream.retrieval import Retrieval
+from stream.scoring import pair_inputs
+
+BATCH: Final = 512
+FLOOR: Final = UNIT // 5  # the least floor of a view: similarities of unrelated texts lie below it
+LOST_BELOW_FLOOR: Final = 0.005  # share of links that a view's floor may lose; other views find most of them
+
+LinkPair = tuple[str, str]
+
+
+class LabelledLink(NamedTuple):
+    """Two CURIEs, and whether they are the same."""
+
+    left: str
+    right: str
+    same: bool
+
+
+class Workspace:
+    """A graph in a temporary store with its rows and candidate lists: what training and evaluation look at.
+
+    Args:
+        events: the graph is what they come to, applied in this order.
+        begin_with: puts a store into a new directory, to begin with its graph.
+    """
+
+    def __init__(
+        self, events: Iterable[EntityEvent] = (), begin_with: Callable[[Path], None] = lambda _: None
+    ) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="sameas-")
+        state = Path(self._directory.name) / "state"
+        begin_with(state)
+        self._store = Store(state)
+        self._graph = GraphStore(self._store)
+        inbox = Inbox(self._store, self._graph, LinkStore(self._store), decode_canonical)
+        for chunk in chunks(as_messages(events)):
+            inbox.receive(chunk)
+            self._store.commit()
+
+    def __enter__(self) -> "Workspace":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+        self._directory.cleanup()
+
+    def upserts(self) -> Iterator[Upsert]:
+        """The entities, in an order that depends on nothing but their names."""
+        for _, e in self._graph.scan():
+            if not e.deleted:
+                yield Upsert(e.source, e.id, e.type, e.attributes, e.relations)
+
+    def present(self, links: Sequence[LinkPair]) -> list[LinkPair]:
+        """The links whose two entities exist."""
+        ends = self._graph.entities(node_of(name) for link in links for name in link)
+        exists = [entity is not None and not entity.deleted for entity in ends]
+        return [link for number, link in enumerate(links) if exists[2 * number] and exists[2 * number + 1]]
+
+    def by_type(self, links: Sequence[LinkPair]) -> dict[str, list[LinkPair]]:
+        """The links whose two entities exist, by the type of the left one."""
+        present = self.present(links)
+        found: dict[str, list[LinkPair]] = {}
+        for link, entity in zip(
+            present, self._graph.entities(node_of(left) for left, _ in present), strict=True
+        ):
+            assert entity is not None
+            found.setdefault(entity.type, []).append(link)
+        return found
+
+    def retrieve(
+        self, encoder: Encoder, options: CandidateOptions, floors_from: Sequence[LinkPair] = ()
+    ) -> CandidateOptions:
+        """Makes all rows and candidate lists.
+
+        Args:
+            floors_from: known links that choose the floors of the views; without any, `options` has them.
+        """
+        self._retrieval = Retrieval(self._graph, encoder, options)
+        self._retrieval.fill_rows({})
+        if floors_from:
+            left, right = ([node_of(link[side]) for link in floors_from] for side in (0, 1))
+            self._retrieval.options = options._replace(
+                floors=_floors(self._retrieval.similarities(left, right))
+            )
+        self._retrieval.fill_lists()
+        return self._retrieval.options
+
+    def clearly_alike(self, view: int, floor: float, lead: float, most: int, seed: int) -> list[LinkPair]:
+        """Pairs of CURIEs that are each other's nearest in a view.
+
+        Args:
+            floor: how alike they are at least, in units of equality.
+            lead: by how much more than with the next best, on either side.
+            most: of one type and two sources; these are drawn by a hash of the left entity and the seed.
+        """
+        rows = self._retrieval.table.rows
+        found: list[LinkPair] = []
+        for sources, lists in self._retrieval.lists.items():
+            lefts = rows["node"][lists.keys()[0]]
+            lefts = lefts[np.argsort(mix(lefts + np.uint64(seed)), kind="stable")][: 2 * most]
+            for pair, pairs in self._retrieval.candidates(lefts.tolist()):
+                if pair != sources:
+                    continue
+                similarity, *ranks_and_gaps = self._retrieval.context(pair, pairs)[0].T[
+                    5 * view : 5 * view + 5
+                ]
+                ranks, gaps = ranks_and_gaps[:2], ranks_and_gaps[2:]
+                alike = (similarity >= floor) & (np.maximum(*ranks) == 0) & (np.minimum(*gaps) >= lead)
+                nodes = [rows["node"][side[alike][:most]].tolist() for side in pairs]
+                names = [[f"{e.source}:{e.id}" for e in self._graph.entities(side) if e] for side in nodes]
+                found += zip(*names, strict=True)
+        return sorted(found)
+
+    def labelled(self, links: Sequence[LinkPair]) -> LabelledPairs:
+        """All candidate pairs of the links' left entities, and which of them are links."""
+        table = self._retrieval.table
+        gold = {(node_of(left), node_of(right)) for left, right in links}
+        lefts = {left for left, _ in gold}
+        parts: list[tuple[Pairs, npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]] = []
+        for source_pair, pairs in self._retrieval.candidates(lefts):
+            nodes = [table.rows["node"][slots].tolist() for slots in pairs]
+            # a link's left entity may be of the source whose name sorts last
+            turned = np.array([node not in lefts for node in nodes[0]], bool)
+            label = np.array([(a, b) in gold or (b, a) in gold for a, b in zip(*nodes, strict=True)], bool)
+            left = np.where(turned, pairs.right, pairs.left).astype(np.int64)
+            parts.append((pairs, self._retrieval.context(source_pair, pairs)[0], left, label))
+        if not parts:
+            raise ModelError("no two sources have entities of one type; give matching types one name")
+        pairs = Pairs(*(np.concatenate([getattr(part[0], side) for part in parts]) for side in Pairs._fields))
+        context, left, label = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
+
+        def inputs(rows: npt.NDArray[np.int64]) -> PairInputs:
+            return pair_inputs(table, Pairs(pairs.left[rows], pairs.right[rows]), context[rows])
+
+        right = np.where(left == pairs.left, pairs.right, pairs.left).astype(np.int64)
+        return LabelledPairs(inputs, label, left, right, len(gold))
+
+    def judged(self, pairs: Sequence[LabelledLink]) -> LabelledPairs:
+        """These pairs of one type and two sources, whether retrieval proposes them or not."""
+        table = self._retrieval.table
+        slots = Pairs(
+            table.slots([node_of(pair.left) for pair in pairs]),
+            table.slots([node_of(pair.right) for pair in pairs]),
+        )
+        (source_pair,) = self._retrieval.lists
+        context = self._retrieval.context(source_pair, slots)[0]
+        label = np.array([pair.same for pair in pairs], bool)
+
+        def inputs(rows: npt.NDArray[np.int64]) -> PairInputs:
+            return pair_inputs(table, Pairs(slots.left[rows], slots.right[rows]), context[rows])
+
+        left, right = (side.astype(np.int64) for side in slots)
+        return LabelledPairs(inputs, label, left, right, int(label.sum()))
+
+
+def _floors(similarities: npt.NDArray[np.float32]) -> tuple[int, ...]:
+    """Per view the similarity that nearly all links reach which have vectors there; (P, views) of links."""
+    floors = []
+    for column in similarities.T:
+        present = column[column != 0]
+        reached = float(np.quantile(present, LOST_BELOW_FLOOR)) if len(present) else 0.0
+        floors.append(max(FLOOR, int(reached)))
+    return tuple(floors)
+
+
+def as_messages(events: Iterable[EntityEvent]) -> Iterator[Message]:
+    """Canonical messages, as if the events stood in one partition."""
+    encode = msgspec.json.Encoder().encode
+    for offset, event in enumerate(events):
+        yield Message(Cause("events", 0, offset), None, encode(event), 0.0)
+
+
+def decode_canonical(message: Message) -> Sequence[EntityEvent]:
+    """What `as_messages` made."""
+    return [decode_entity_event(message.key, message.value)]
+
+
+def chunks(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    """Batches of BATCH."""
+    iterator = iter(messages)
+    while chunk := list(islice(iterator, BATCH)):
+        yield chunk

@@ -1,0 +1,126 @@
+"""Training without links, and evaluation: what the commands `train` and `evaluate` show and write."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from benchmarks.catalogues import FILMS, catalogues, train_small
+from model.training import TrainingOptions
+from stream.cli import main
+from stream.errors import ModelError
+from stream.events import Upsert
+from stream.offline import evaluate_model
+from stream.selftraining import NOISED, noised, train_without_links
+
+LINKS = [(f"left:f{n}", f"right:f{n}") for n in range(60, FILMS)]
+PEOPLE = [(f"left:p{n}", f"right:p{n}") for n in range(20)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Catalogues, links and a trained model."""
+    directory = tmp_path_factory.mktemp("films")
+    train_small(directory / "checkpoint")
+    (directory / "all.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, catalogues())))
+    rows = [f"{left},{right}" for left, right in [*LINKS, *PEOPLE]]
+    (directory / "links.csv").write_text("\n".join(["left,right", *rows]))
+    return directory
+
+
+def run(folder: Path, *arguments: str) -> Result:
+    files = [str(folder / "all.jsonl"), "--model", str(folder / "checkpoint")]
+    return CliRunner().invoke(main, [*arguments[:1], *files, *arguments[1:]])
+
+
+def test_names_that_are_clearly_alike_are_enough_to_learn_from(tmp_path: Path) -> None:
+    options = TrainingOptions(epochs=(5, 5), batch=64)
+    trained = train_without_links(catalogues(), tmp_path, k=3, options=options)
+    assert trained.training_links > 40 and trained.valid_links > 10
+    quality = evaluate_model(catalogues(), LINKS, tmp_path).quality
+    assert quality.f1 > 0.85, quality
+
+
+def test_learning_without_links_needs_names(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    strangers = [
+        replace_name(event, f"{chance.getrandbits(60):x}" if event.source == "left" else event.id)
+        for event in catalogues()
+    ]
+    with pytest.raises(ModelError, match=r"name some links with --links"):
+        train_without_links(strangers, tmp_path, k=3)
+
+
+def replace_name(entity: Upsert, name: str) -> Upsert:
+    return Upsert(entity.source, entity.id, entity.type, {"title": name}, {})
+
+
+def test_noise_depends_on_the_entity_and_the_seed_alone() -> None:
+    entities = catalogues()
+    once = {(e.source, e.id): e for e in noised(entities, 1)}
+    again = {(e.source, e.id): e for e in noised(reversed(entities), 1)}
+    assert once == again
+    share = sum(once[e.source, e.id] != e for e in entities) / len(entities)
+    assert 0.5 * NOISED < share < NOISED + 0.1
+    assert once != {(e.source, e.id): e for e in noised(entities, 2)}
+
+
+def test_evaluation_by_type_adds_up(folder: Path) -> None:
+    evaluation = evaluate_model(catalogues(), [*LINKS, *PEOPLE], folder / "checkpoint")
+    assert list(evaluation.types) == ["film", "person"]
+    assert [part.links for part in evaluation.types.values()] == [len(LINKS), len(PEOPLE)]
+    assert true_pairs(evaluation.quality.links, evaluation.quality.recall) == sum(
+        true_pairs(part.links, part.recall) for part in evaluation.types.values()
+    )
+
+
+def true_pairs(links: int, recall: float) -> int:
+    return round(links * recall)
+
+
+def test_links_of_missing_entities_are_lost_recall(folder: Path) -> None:
+    known = evaluate_model(catalogues(), LINKS, folder / "checkpoint").quality
+    lost = [*LINKS, ("left:nobody", "right:f1"), ("left:f1", "right:nobody")]
+    quality = evaluate_model(catalogues(), lost, folder / "checkpoint").quality
+    assert quality.links == known.links + 2
+    assert quality.retrieval_recall < known.retrieval_recall
+
+
+def test_evaluate_prints_every_type_and_writes_curves(folder: Path) -> None:
+    page = folder / "curves.html"
+    shown = run(folder, "evaluate", "--links", str(folder / "links.csv"), "--plot", str(page))
+    assert shown.exit_code == 0, shown.output
+    assert re.search(r"^film +60 ", shown.stdout, re.M) and re.search(r"^person +20 ", shown.stdout, re.M)
+    html = page.read_text()
+    assert html.count("<svg") == 2 and "class='curve'" in html
+    assert not re.search(r"https?://|<script", html)
+    places = [float(n) for n in re.findall(r"(?<=[ ',])\d+\.\d(?=[, '])", html)]
+    assert places and max(places) <= 320
+
+
+def test_evaluate_as_json_has_the_types(folder: Path) -> None:
+    both = [
+        json.loads(run(folder, "evaluate", "--links", str(folder / "links.csv"), "--json", how).stdout)
+        for how in ("--one-to-one", "--many-to-many")
+    ]
+    assert [found["one_to_one"] for found in both] == [True, False]
+    assert both[0]["types"].keys() == {"film", "person"}
+    assert both[0]["recall"] <= both[1]["recall"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["train"], "--no-links"),
+        (["train", "--links", "links.csv", "--no-links"], "--no-links"),
+        (["evaluate", "--links", "links.csv", "--plot", "curves.png"], "an .html file is written"),
+    ],
+)
+def test_mistakes_are_told(folder: Path, arguments: list[str], problem: str) -> None:
+    refused = run(folder, *arguments)
+    assert refused.exit_code == 2
+    assert problem in refused.output
