@@ -49,6 +49,7 @@ EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
 OUTBOX_CHUNK = 500  # pairs of one batch when a generation takes the place of another
 SNAPSHOT = "lists"  # directory in the state
+SNAPSHOT_SHARE = 8  # in quiet it is written anew when one in so many entities was evaluated since
 BACKLOG_EVALUATIONS = 8  # with messages, one waiting entity is evaluated for so many of them
 BACKLOG_SHARE = 16  # with messages, one waiting pair is scored for so many that the messages changed
 
@@ -126,14 +127,14 @@ class Aligner:
             self.model_id,
         )
         self._retrieval.fill_rows(self._backlog.entities)
-        self._retrieval.fill_lists(
-            snapshot.load(
-                self._store.path / SNAPSHOT,
-                self._settings,
-                self._retrieval.options,
-                lambda nodes: self._retrieval.table.slots(nodes.tolist()),
-            )
+        saved = snapshot.load(
+            self._store.path / SNAPSHOT,
+            self._settings,
+            self._retrieval.options,
+            lambda nodes: self._retrieval.table.slots(nodes.tolist()),
         )
+        self._retrieval.fill_lists(saved)
+        self._unsaved = 0 if saved else len(self._retrieval.table)  # evaluations that the snapshot lacks
 
     def _claim(self, settings: str) -> None:
         """A state directory belongs to the settings it was made with: its scores rest on them."""
@@ -271,7 +272,21 @@ class Aligner:
         if outputs:
             self._unpublished.append(batch.sequence)
         laps.end("commit")
+        self._unsaved += len(nodes)
+        if (
+            bulk
+            and not messages
+            and not backlog
+            and self._unsaved * SNAPSHOT_SHARE > len(self._retrieval.table)
+        ):
+            self._save_lists()
         return batch
+
+    def _save_lists(self) -> None:
+        """A start after a crash then searches only for what has changed since."""
+        order = self._retrieval.table.rows["node"]
+        snapshot.save(self._store.path / SNAPSHOT, self._settings, self._retrieval.lists, order)
+        self._unsaved = 0
 
     def _dropped(self, unsure: Iterable[int], found: Sequence[Found]) -> Iterator[ScoredPairs]:
         """Pairs that were candidates before a crash; that they are none any more waited to be said."""
@@ -360,8 +375,8 @@ class Aligner:
         """Writes what is pending and releases the state directory. Raises StateError if that fails."""
         try:
             self._commit()
-            order = self._retrieval.table.rows["node"]
-            snapshot.save(self._store.path / SNAPSHOT, self._settings, self._retrieval.lists, order)
+            if self._unsaved:
+                self._save_lists()
         finally:
             try:
                 self._store.close()

@@ -20,8 +20,8 @@ from index.vectors import VectorIndex
 from model.vectors import DIM
 from stream.aligner import Aligner
 from stream.errors import SameasError
-from stream.offline import decode_canonical
 from stream.retrieval import VIEWS
+from stream.workspace import decode_canonical
 
 SAMPLE = 500  # entities of each side of each type whose candidates are looked at
 QUERIES = 2048  # that are timed

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.catalogues import catalogues, film
+from index.vectors import Int8s, VectorIndex
 from stream import aligner as aligner_module
 from stream import retrieval
 from stream.aligner import Aligner
@@ -326,6 +327,27 @@ def test_lists_are_caught_up_with_or_searched_anew(checkpoint: Path, tmp_path: P
     run(aligner, topic, events)
     aligner.close()
     assert topic.records == undisturbed.records
+
+
+def test_lists_are_saved_in_quiet_so_that_a_crash_does_not_cost_a_search(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    aligner.process(messages(catalogues()), bulk=True)
+    while aligner.backlog:
+        aligner.process([], bulk=True)
+    aligner.process(messages([film("left", 3)], 1000))
+    aligner._store.close()  # killed
+    searched: list[int] = []
+    search = VectorIndex.search
+
+    def counted(index: VectorIndex, queries: Int8s, *rest: Any) -> Any:
+        searched.append(len(queries))
+        return search(index, queries, *rest)
+
+    monkeypatch.setattr(VectorIndex, "search", counted)
+    Aligner(tmp_path, checkpoint, decode_canonical).close()
+    assert sum(searched) < 20
 
 
 def test_everything_received_is_accounted_for(checkpoint: Path, tmp_path: Path) -> None:
