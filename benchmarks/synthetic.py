@@ -10,6 +10,7 @@ differently.
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -142,6 +143,14 @@ def links(world: World, seed: int = 1) -> list[tuple[str, str]]:
     return [(f"left:{n}", f"right:{n}") for n, place in zip(names, shared, strict=True) if place < OVERLAP]
 
 
+def renamed(entity: Upsert, chance: np.random.Generator) -> Upsert:
+    """The same entity with its name misspelt."""
+    key, name = next(iter(entity.attributes.items()))
+    return msgspec.structs.replace(
+        entity, attributes={**entity.attributes, key: _misspelt(str(name), chance)}
+    )
+
+
 def _films(world: World, side: int, chance: np.random.Generator) -> Iterator[Upsert]:
     off = (chance.random(len(world.films)) < 0.1).tolist()
     typo = chance.random(len(world.films)) < TYPO
@@ -160,7 +169,7 @@ def _films(world: World, side: int, chance: np.random.Generator) -> Iterator[Ups
                 },
             )
         else:
-            title = misspelt(film.title, chance) if typo[n] else film.title
+            title = _misspelt(film.title, chance) if typo[n] else film.title
             yield Upsert(
                 "right",
                 f"f{n}",
@@ -180,7 +189,7 @@ def _others(world: World, side: int, chance: np.random.Generator) -> Iterator[Up
     typo = iter((chance.random(sum(world.counts.values())) < TYPO).tolist())
 
     def spelt(name: str) -> str:
-        return misspelt(name, chance) if next(typo) and side else name
+        return _misspelt(name, chance) if next(typo) and side else name
 
     for n, (name, born) in enumerate(zip(world.people, world.born, strict=True)):
         first, _, last = name.partition(" ")
@@ -193,7 +202,7 @@ def _others(world: World, side: int, chance: np.random.Generator) -> Iterator[Up
         yield Upsert(source, f"l{n}", "place", {name_key: spelt(name)}, {})
 
 
-def misspelt(name: str, chance: np.random.Generator) -> str:
+def _misspelt(name: str, chance: np.random.Generator) -> str:
     """One letter lost, doubled or swapped with the next, or the last word cut short."""
     kind, at = int(chance.integers(4)), int(chance.integers(max(1, len(name) - 1)))
     if kind == 0:

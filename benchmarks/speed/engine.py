@@ -12,7 +12,7 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.child import in_child
 from benchmarks.speed.clocks import Part, Stages, disk, now, resident, stage_cpu
 from benchmarks.speed.report import Row
-from benchmarks.speed.running import step, warm_up
+from benchmarks.speed.running import rocksdb_memory, step, warm_up
 from stream.aligner import Aligner
 from stream.interface import Batch
 from stream.workspace import decode_canonical
@@ -108,7 +108,7 @@ def feed(events: Path, entities: int, model: Path, state: Path, batch: int) -> E
         evaluations=aligner.evaluations,
         records=sum(1 for _ in aligner.records()),
         resident=resident() - resident_before,
-        caches=_rocksdb_memory(aligner),
+        caches=rocksdb_memory(aligner),
         disk=disk(state),
         decode=_decoding(events),
     )
@@ -158,12 +158,6 @@ def _rate(times: list[tuple[int, float]], first: int, last: int) -> float:
     begin = min(times, key=lambda at: abs(at[0] - first))
     end = min(times, key=lambda at: abs(at[0] - last))
     return (end[0] - begin[0]) / max(end[1] - begin[1], 1e-9)
-
-
-def _rocksdb_memory(aligner: Aligner) -> int:
-    """Bytes in the block cache and in write buffers."""
-    names = ("rocksdb.block-cache-usage", "rocksdb.cur-size-all-mem-tables")
-    return sum(aligner._store._db.property_int_value(name) or 0 for name in names)
 
 
 def _decoding(events: Path) -> float:

@@ -92,12 +92,10 @@ class Ear:
 
 
 @contextmanager
-def sending(settings: Settings, topic: str) -> Iterator[KafkaProducer]:
-    """A producer that waits for nothing and knows the topic; after the block everything is acknowledged."""
+def sending(settings: Settings) -> Iterator[KafkaProducer]:
+    """A producer that sends at once."""
     producer = KafkaProducer(**client_options(settings.kafka), acks="all", linger_ms=0)
     try:
-        producer.partitions_for(topic)
         yield producer
-        producer.flush(timeout=30)
     finally:
         producer.close(timeout=5)

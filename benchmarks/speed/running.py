@@ -44,3 +44,9 @@ def warm_up(model: Path) -> None:
         both = (catalogue(world, side) for side in ("left", "right"))
         material.write_events(events, material.interleaved(*both))
         store(events, model, Path(directory) / "state")
+
+
+def rocksdb_memory(aligner: Aligner) -> int:
+    """Bytes in RocksDB's block cache and write buffers, whose sizes are configured."""
+    names = ("rocksdb.block-cache-usage", "rocksdb.cur-size-all-mem-tables")
+    return sum(aligner._store._db.property_int_value(name) or 0 for name in names)

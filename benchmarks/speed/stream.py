@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from kafka import KafkaProducer
 from kafka.admin import NewTopic
 
 from benchmarks.speed import material
@@ -21,7 +22,7 @@ from benchmarks.speed.child import in_child
 from benchmarks.speed.clocks import resident
 from benchmarks.speed.load import Ear, delays, paced, sending
 from benchmarks.speed.report import Row, number
-from benchmarks.synthetic import catalogue, misspelt
+from benchmarks.synthetic import catalogue, renamed
 from stream.broker import admin_client, embedded_broker
 from stream.config import Settings, load_settings
 from stream.errors import SameasError
@@ -127,7 +128,8 @@ def stream(
         ]
         settings = load_settings(config, {}, overrides)
         ensure_topics(settings)
-        probe = probed(settings, f"{prefix}.probe", rates[0])
+        producer = stack.enter_context(sending(settings))
+        probe = probed(settings, producer, f"{prefix}.probe", rates[0])
         topic = settings.topics.entities
         total = produce(settings, ((topic, event_key(event), encode(event)) for event in known))
         worker = stack.enter_context(worker_process(config, overrides, directory / "worker.log"))
@@ -135,7 +137,7 @@ def stream(
         done = Streamed(total, rate, cpu, resident(worker.pid), probe, [])
         for wanted in rates:
             events = list(islice(changes, round(wanted * seconds)))
-            done.loads.append(under_load(settings, worker, events, wanted, total))
+            done.loads.append(under_load(settings, producer, worker, events, wanted, total))
             total += len(events)
             if done.loads[-1].behind > KEPT_UP_SECONDS:
                 break
@@ -157,21 +159,18 @@ def news(known: Sequence[Upsert], new: Sequence[Upsert], seed: int = 0) -> Itera
     for turn in count():
         event = next(arrivals, None) if turn % 2 == 0 else None
         if event is None:
-            event = chance.choice(known)
-            key, name = next(iter(event.attributes.items()))
-            changed = event.attributes | {key: misspelt(str(name), misspelling)}
-            event = msgspec.structs.replace(event, attributes=changed)
+            event = renamed(chance.choice(known), misspelling)
         yield event
 
 
-def probed(settings: Settings, topic: str, rate: float) -> list[float]:
-    """Milliseconds from producer to consumer: below this no delay can come, twice over."""
+def probed(settings: Settings, producer: KafkaProducer, topic: str, rate: float) -> list[float]:
+    """Milliseconds from producer to consumer: twice over, no delay can be shorter."""
     with admin_client(settings.kafka) as admin:
         admin.create_topics([NewTopic(topic, 1, 1)])
+    producer.send(topic, value=b"").get(10)  # connected, and it knows the topic
     ear = Ear(settings, topic)
-    with sending(settings, topic) as producer:
-        sends = [partial(producer.send, topic, value=b"%d" % number) for number in range(PROBES)]
-        sent = paced(sends, rate)
+    sent = paced([partial(producer.send, topic, value=b"%d" % number) for number in range(PROBES)], rate)
+    producer.flush(timeout=30)
     due = dict(enumerate(sent.due))
     return delays(due, [(int(value), at) for at, value in ear.finish()])
 
@@ -197,7 +196,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 def under_load(
-    settings: Settings, worker: WorkerProcess, events: Sequence[Upsert], rate: float, before: int
+    settings: Settings,
+    producer: KafkaProducer,
+    worker: WorkerProcess,
+    events: Sequence[Upsert],
+    rate: float,
+    before: int,
 ) -> Load:
     """Sends the events at this rate and hears what they cause.
 
@@ -206,13 +210,13 @@ def under_load(
     """
     topic, wanted = settings.topics.entities, before + len(events)
     ear = Ear(settings, settings.topics.alignment_events)
-    with sending(settings, topic) as producer:
-        send = partial(producer.send, topic)
-        sent = paced([partial(send, key=event_key(event), value=encode(event)) for event in events], rate)
-        _wait_until(lambda: worker.status().received >= wanted)
-        behind = time.monotonic() - sent.due[-1]
-        worker.wait_until_done(wanted)
-        drained = time.monotonic() - sent.due[-1]
+    producer.partitions_for(topic)
+    send = partial(producer.send, topic)
+    sent = paced([partial(send, key=event_key(event), value=encode(event)) for event in events], rate)
+    _wait_until(lambda: worker.status().received >= wanted)
+    behind = time.monotonic() - sent.due[-1]
+    worker.wait_until_done(wanted)
+    drained = time.monotonic() - sent.due[-1]
     offsets = [future.get(0).offset for future in sent.results]
     decode = msgspec.json.Decoder(_Event).decode
     caused = [(decode(value).cause, at) for at, value in ear.finish()]
