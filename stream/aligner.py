@@ -243,10 +243,11 @@ class Aligner:
                 backlog.expand(hub, start)
         laps.end("retrieve")
 
-        # what the messages changed is scored now; what they moved elsewhere waits and coalesces
+        # what the messages changed is scored now; what they moved elsewhere waits and coalesces, and so does
+        # what a snapshot brings: its rows change each other's neighbourhoods until the last has come
         due: list[Found] = []
         for part in found:
-            direct, indirect = self._retrieval.split(part, received.changed if not bulk else ())
+            direct, indirect = self._retrieval.split(part, received.prompt if not bulk else ())
             due.append(direct)
             backlog.score(indirect, self._retrieval.table)
         # and in quiet, pairs wait for the entities that would only make them stale again

@@ -17,10 +17,11 @@ ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A row's columns, and which of them the schema explained."""
+    """A row's columns, which of them the schema explained, and whether a snapshot read it."""
 
     columns: Mapping[str, object]
     explained: frozenset[str] = frozenset()
+    snapshot: bool = False
 
 
 def changed_row(value: bytes | None) -> Row | None:
@@ -42,7 +43,7 @@ def changed_row(value: bytes | None) -> Row | None:
         return None
     if operation not in ROW_OPERATIONS:
         raise InvalidInput("unsupported-op", f"op {operation!r}: one of c, u, r, d is expected")
-    return _row(_object(message.get("after"), "after"), field_schema(schema, "after"))
+    return _row(_object(message.get("after"), "after"), field_schema(schema, "after"), operation == "r")
 
 
 def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> Row:
@@ -85,10 +86,10 @@ def _unwrapped(message: object) -> tuple[object, object]:
     return message, None
 
 
-def _row(columns: dict[str, object], schema: object) -> Row:
+def _row(columns: dict[str, object], schema: object, snapshot: bool = False) -> Row:
     if schema is None:
-        return Row(columns)
-    return Row(_object(by_schema(schema, columns), "row"), explained(schema))
+        return Row(columns, snapshot=snapshot)
+    return Row(_object(by_schema(schema, columns), "row"), explained(schema), snapshot)
 
 
 def _is_envelope(message: Mapping[str, object]) -> bool:

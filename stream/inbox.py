@@ -10,7 +10,7 @@ from index.store import Store
 from stream.deciding import PairId
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Message, curie
-from stream.interface import Change, Counts, Decoder, Edge, JoinChange, LinkChange, Output
+from stream.interface import Change, Counts, Decoder, Edge, JoinChange, LinkChange, Output, SnapshotRow
 from stream.joins import JoinStore
 from stream.links import LinkStore
 
@@ -29,6 +29,7 @@ class Received:
         self.links: list[PairId] = []
         self.joined: dict[Edge, None] = {}  # edges that rows of joins began or ceased to name
         self.changed: dict[int, None] = {}  # nodes that the messages themselves are about
+        self.prompt: set[int] = set()  # those of them that are not only in rows of a snapshot
         self.touched: dict[int, None] = {}  # every node whose entity or adjacency changed
 
     def refuse(self, message: Message, stage: str, error: InvalidInput) -> None:
@@ -96,7 +97,8 @@ class Inbox:
         received.before = dict(zip(names, self._graph.entities(names), strict=True))
         for message, events in decoded:
             try:
-                applied = [self._apply(event, message, received) for event in events]
+                prompt = not isinstance(events, SnapshotRow)
+                applied = [self._apply(event, message, received, prompt=prompt) for event in events]
             except InvalidInput as error:
                 received.refuse(message, "apply", error)
                 continue
@@ -106,10 +108,13 @@ class Inbox:
                 received.counts.stale += 1
         return received
 
-    def _apply(self, event: Change, message: Message, received: Received) -> bool:
+    def _apply(self, event: Change, message: Message, received: Received, *, prompt: bool) -> bool:
         """Puts the entity's new state into `received.after`; False if the event is stale."""
         if isinstance(event, JoinChange):
-            received.joined.update(dict.fromkeys(self._joins.put(message.cause.topic, event)))
+            edges = self._joins.put(message.cause.topic, event)
+            received.joined.update(dict.fromkeys(edges))
+            if prompt:
+                received.prompt.update(map(_head, edges))
             return True
         if isinstance(event, LinkChange):
             received.links.append(self._links.put(event.left, event.right, event.link, message))
@@ -131,6 +136,8 @@ class Inbox:
         elif old is None and new.deleted and new.version is None:
             return True
         received.after[node] = new
+        if prompt:
+            received.prompt.add(node)
         return True
 
     def _write(self, received: Received) -> dict[int, None]:

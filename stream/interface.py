@@ -41,6 +41,11 @@ class JoinChange(msgspec.Struct, frozen=True):
 
 Change = EntityEvent | LinkChange | JoinChange
 
+
+class SnapshotRow(list[Change]):
+    """What a row of a snapshot means: it was there before the stream, as were those that come with it."""
+
+
 # Turns one message into the changes that it means, or raises InvalidInput.
 Decoder = Callable[[Message], Sequence[Change]]
 

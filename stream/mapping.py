@@ -15,7 +15,7 @@ from stream.debezium import changed_row, key_row
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Message, Upsert, decode_entity_event, decode_link
 from stream.files import Meter, check_exists, format_of, open_bytes
-from stream.interface import Change, Decoder, JoinChange, LinkChange
+from stream.interface import Change, Decoder, JoinChange, LinkChange, SnapshotRow
 from stream.rows import JoinMapper, RowMapper
 from stream.tables import JSON_LINES, Row, check_suffix, read_rows
 
@@ -166,12 +166,13 @@ def _canonical_decoder(source: str) -> Decoder:
 
 
 def _row_decoder(mapper: RowMapper) -> Decoder:
-    def decode(message: Message) -> Sequence[EntityEvent]:
+    def decode(message: Message) -> Sequence[Change]:
         row = changed_row(message.value)
         if row is None:
             key = key_row(message.key, mapper.id_columns)
             return [mapper.delete(key.columns, key.explained)]
-        return mapper.upserts(row.columns, row.explained)
+        upserts = mapper.upserts(row.columns, row.explained)
+        return SnapshotRow(upserts) if row.snapshot else upserts
 
     return decode
 
@@ -179,7 +180,7 @@ def _row_decoder(mapper: RowMapper) -> Decoder:
 def _join_decoder(mapper: JoinMapper) -> Decoder:
     """A join's row is told by the bytes of its key, a row without a key by what it says."""
 
-    def decode(message: Message) -> Sequence[JoinChange]:
+    def decode(message: Message) -> Sequence[Change]:
         row = changed_row(message.value)
         if row is None:
             if message.key is None:
@@ -189,8 +190,10 @@ def _join_decoder(mapper: JoinMapper) -> Decoder:
             return [JoinChange(_row_name(message.key), None)]
         edge = mapper.edge(row.columns, row.explained)
         if message.key is not None:
-            return [JoinChange(_row_name(message.key), edge)]
-        return [] if edge is None else [JoinChange(_row_name(msgspec.json.encode(edge)), edge)]
+            changes = [JoinChange(_row_name(message.key), edge)]
+        else:
+            changes = [] if edge is None else [JoinChange(_row_name(msgspec.json.encode(edge)), edge)]
+        return SnapshotRow(changes) if row.snapshot else changes
 
     return decode
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -156,8 +157,12 @@ def test_joins_of_files_become_relations_of_the_entities(tmp_path: Path) -> None
     ]
 
 
-def test_scores_do_not_care_where_relations_stand(tmp_path: Path) -> None:
-    """In the entities' own events, or in rows of a join before and after them: the same alignments."""
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_scores_do_not_care_where_relations_stand(tmp_path: Path, snapshot: bool) -> None:
+    """In the entities' own events, or in rows of a join before and after them: the same alignments.
+
+    Rows of a snapshot wait for each other, so that nothing is aligned that the next row takes apart.
+    """
     train_small(tmp_path / "model")
     films = catalogues(40)
     whole = align(films, tmp_path / "model")
@@ -178,6 +183,7 @@ def test_scores_do_not_care_where_relations_stand(tmp_path: Path) -> None:
         for name in ("left", "right")
     }
     rows: list[Row] = []
+    gone: list[Row] = []
     for film in films:
         rows.append((film.source, film.id, {"id": film.id, "type": film.type, **film.attributes}))
         for name, tails in film.relations.items():
@@ -187,17 +193,24 @@ def test_scores_do_not_care_where_relations_stand(tmp_path: Path) -> None:
                 if tail.endswith("7"):  # a row that says something else first, and one that goes again
                     rows.insert(0, (*rows[-1][:2], {**edge, "t": "p1"}))
                     rows.insert(0, (f"{film.source}.cast", f"{film.id} gone", edge))
-                    rows.append((f"{film.source}.cast", f"{film.id} gone", None))
+                    gone.append((f"{film.source}.cast", f"{film.id} gone", None))
     aligner = Aligner(tmp_path / "state", tmp_path / "model", make_decoder(sources, "entities", "links"))
     offsets: Counter[str] = Counter()
     messages = []
-    for row in rows:
+    for row in [*rows, *gone]:
+        if snapshot and row[2] is not None:
+            row = (*row[:2], {"op": "r", "before": None, "after": row[2]})
         messages.append(message(offsets[row[0]], row))
         offsets[row[0]] += 1
+    outputs = []
     for start in range(0, len(messages), 100):
-        assert aligner.process(messages[start : start + 100]).counts.dead_lettered == 0
+        batch = aligner.process(messages[start : start + 100])
+        assert batch.counts.dead_lettered == 0
+        outputs += batch.outputs
+        if start + 100 <= len(rows):
+            assert not (snapshot and outputs)
     while aligner.backlog:
-        aligner.process([])
+        outputs += aligner.process([]).outputs
     found = [msgspec.json.decode(value, type=AlignmentRecord) for _, value in aligner.records()]
     aligner.close()
 
