@@ -94,7 +94,7 @@ def propose_mapping(file: Path, source: str | None) -> None:
     proposal = propose(file, source or file.name.partition(".")[0])
     for line in proposal.seen:
         tell(line)
-    sys.stdout.write(proposal.toml)
+    sys.stdout.write(proposal.toml + "\n")  # so that a second one can follow
 
 
 class Refusals:
