@@ -29,6 +29,7 @@ import msgspec
 
 from stream.logical import converter
 
+IRI = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"{}|\\^`]*')
 FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -94,6 +95,13 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             except ValueError as error:
                 raise ValueError(f"columns.{name}: {error}") from None
 
+    def _check_columns(self, read: Sequence[str]) -> None:
+        """A type for a column that is not read is a slip of the pen."""
+        roots = {column.partition(".")[0] for column in read}
+        for name in self.columns:
+            if name not in read and name not in roots:
+                raise ValueError(f"columns.{name}: the mapping reads no such column")
+
     @property
     def files(self) -> list[str]:
         return [self.file] if isinstance(self.file, str) else self.file
@@ -120,6 +128,7 @@ class Table(Rows, frozen=True):
         elif self.attributes or self.relations or self.type_column or self.version or self.optional:
             raise ValueError("id: say which column holds a row's id (or map nothing, for canonical events)")
         _check_one_form_per_type(self.relations, {})
+        self._check_columns(self.all_columns())
 
     def named_attributes(self) -> dict[str, Attribute]:
         """The attributes by name, however they were written."""
@@ -129,11 +138,15 @@ class Table(Rows, frozen=True):
 
     def required_columns(self) -> list[str]:
         """Every column that the mapping reads and that is not declared optional."""
+        return [column for column in self.all_columns() if column not in self.optional]
+
+    def all_columns(self) -> list[str]:
+        """Every column that the mapping reads."""
         names = [*Template(self.id).columns] if self.id else []
         names += [column for column in (self.type_column, self.version) if column]
         names += [attribute.column for attribute in self.named_attributes().values()]
         names += [column for relation in self.relations.values() for column in relation.columns()]
-        return [column for column in dict.fromkeys(names) if column not in self.optional]
+        return list(dict.fromkeys(names))
 
 
 class Join(Rows, frozen=True):
@@ -159,6 +172,7 @@ class Join(Rows, frozen=True):
             raise ValueError("relation: name it, or the column that does as `relation_column`")
         if self.topic is None and not self.files:
             raise ValueError("topic: say where the rows come from, or from which `file`")
+        self._check_columns(self.required_columns())
 
     def required_columns(self) -> list[str]:
         named = [self.relation_column] if self.relation_column else []
@@ -200,6 +214,8 @@ class SourceMapping(Table, frozen=True):
                 raise ValueError(f"tables.{name}: id: say which column holds a row's id")
             if table.topic is None and not table.files:
                 raise ValueError(f"tables.{name}: topic: say where the rows come from, or from which `file`")
+        if self.iri is not None and not IRI.fullmatch(self.iri):
+            raise ValueError(f"iri: {self.iri!r} is no IRI such as http://dbpedia.org/resource/")
         seen: dict[str, object] = {}
         for table in self.all_tables():
             _check_one_form_per_type(table.relations, seen)
@@ -220,9 +236,9 @@ class SourceMapping(Table, frozen=True):
         return [short, *self.joins.values()]
 
     def topics(self) -> list[str]:
-        """Every topic that is read for this source, each once."""
+        """Every topic that is read for this source."""
         rows: list[Rows] = [self, *self.tables.values(), *self.joins.values()]
-        return list(dict.fromkeys(part.topic for part in rows if part.topic is not None))
+        return [part.topic for part in rows if part.topic is not None]
 
     def all_files(self) -> list[str]:
         """Every file that is read for this source."""

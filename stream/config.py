@@ -18,6 +18,7 @@ import msgspec
 
 from stream.columns import SourceMapping
 from stream.errors import ConfigError
+from stream.mapping import make_decoder
 
 CONFIG_FILE = "sameas.toml"
 ENV_PREFIX = "SAMEAS_"
@@ -319,3 +320,4 @@ def _check(settings: Settings) -> None:
     names = [topics.entities, topics.links, topics.alignments, topics.alignment_events, topics.dead_letters]
     if len(set(names)) < len(names):
         raise ConfigError("topics: two of sameas's own topics have the same name")
+    make_decoder(settings.sources, topics.entities, topics.links)  # every topic means one thing

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.columns import Template
+from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.interface import LinkChange
@@ -125,18 +125,12 @@ def test_which_texts_are_numbers(text: str, value: object) -> None:
 
 
 def test_kinds_and_separators_of_attributes() -> None:
-    source = SourceMapping(
-        id="id",
-        attributes=msgspec.convert(
-            {
-                "title": {"column": "t", "kind": "text"},
-                "price": {"column": "p", "kind": "number"},
-                "tags": {"column": "g", "separator": "|"},
-            },
-            dict[str, Any],
-        ),
-    )
-    source = msgspec.convert(msgspec.to_builtins(source), SourceMapping)
+    attributes = {
+        "title": {"column": "t", "kind": "text"},
+        "price": {"column": "p", "kind": "number"},
+        "tags": {"column": "g", "separator": "|"},
+    }
+    source = msgspec.convert({"id": "id", "attributes": attributes}, SourceMapping)
     (event,) = map_row("s", source, {"id": "1", "t": "1984", "p": "9.5", "g": "a| |12"})
     assert isinstance(event, Upsert)
     assert event.attributes == {"title": "1984", "price": 9.5, "tags": ["a", 12]}
@@ -244,6 +238,19 @@ def test_optional_columns_may_be_missing() -> None:
             'id = "id"\nrelations = {r = {column = "a", type = "t", relations = {q = {column = "b"}}}}',
             "column 'b' has to be in the id's template",
         ),
+        ('id = "id"\ncolumns = {price = "decimal"}', "columns.price: 'decimal' is none of date, "),
+        ('id = "id"\ncolumns = {price = "date"}', "columns.price: the mapping reads no such column"),
+        ('id = "id"\niri = "no iri"', "iri: 'no iri' is no IRI"),
+        ('tables.t = {topic = "t"}', "tables.t: id: say which column"),
+        ('tables.t = {id = "id"}', "tables.t: topic: say where the rows come from"),
+        (
+            'topic = "t"\ntables.t = {topic = "u", id = "id"}',
+            "id: say which column holds a row's id, or move",
+        ),
+        ('id = "id"\njoins.j = {topic = "j", head = "a", tail = "b"}', "relation: name it"),
+        ('id = "id"\njoins.j = {head = "a", tail = "b", relation = "r"}', "topic: say where"),
+        ('id = "id"\njoins.j = {topic = "j", head = "{a", tail = "b", relation = "r"}', "head: '{a' is not"),
+        ('joins.j = {topic = "j", head = "a", tail = "b", relation = "r"}', "joins: belong to rows"),
         (
             'id = "id"\n'
             'relations.r = {column = "a", id = "{b}/{a}", type = "t"}\n'
@@ -521,3 +528,12 @@ def test_topics_have_one_meaning() -> None:
         make_decoder({"a": SourceMapping(topic="t"), "b": SourceMapping(topic="t")}, "e", "l")
     with pytest.raises(ConfigError, match=r"sources\.a\.topic: e is already read"):
         make_decoder({"a": SourceMapping(topic="e")}, "e", "l")
+
+
+def test_two_tables_of_one_topic_are_an_error_of_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "sameas.toml"
+    path.write_text('[sources.a.tables]\nx = {topic = "t", id = "id"}\ny = {topic = "t", id = "nr"}\n')
+    with pytest.raises(
+        ConfigError, match=r"sources\.a\.tables\.y\.topic: t is already read as something else"
+    ):
+        load_settings(path, {})
