@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from model.tokens import mix
 from model.values import Kind, find_dates, measure
+from model.vectors import DIM, I8, to_int8
 
 WORDS: Final = 24  # of an entity: the rarest ones
 FEATURES: Final = 11
+_WEIGHT: Final = np.uint32(0xFF)
 _DIGIT: Final = np.uint32(0x100)
 _CLOCK_RE: Final = re.compile(r"(?<![\d:])\d{1,3}:[0-5]\d(?::[0-5]\d)?(?![\d:])")
 
@@ -58,6 +61,20 @@ def pack(n: int, found: Found) -> Packed:
     packed = np.zeros((n, WORDS), np.uint32)
     packed[entity[kept], rank[kept]] = word[kept]
     return packed
+
+
+def sketch(words: Packed) -> I8:
+    """(n, DIM) of words (n, WORDS): sums of each word's pseudo-random signs, by weight.
+
+    Words that are not equal have nothing in common here, other than in vectors of n-grams.
+    """
+    sums = np.zeros((len(words), DIM), np.int64)
+    for word in words.T:
+        some = np.flatnonzero(word)
+        seed = (word[some] >> np.uint32(9)).astype(np.uint64)[:, None] << np.uint64(8)
+        bits = np.unpackbits(mix(seed + np.arange(DIM // 64, dtype=np.uint64)).view(np.uint8), axis=1)
+        sums[some] += (1 - 2 * bits.astype(np.int64)) * (word[some] & _WEIGHT)[:, None]
+    return to_int8(sums)
 
 
 @njit(cache=True, nogil=True)

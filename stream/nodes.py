@@ -33,6 +33,8 @@ ROW: Final = np.dtype(
         ("item_hashes", np.int64, OWN),
         ("name_hash", np.int64),
         ("words", np.uint32, WORDS),
+        ("sketch", np.int8, DIM),
+        ("kin", np.int8, DIM),
         ("sample", np.int32, SAMPLE),  # slots, NOBODY where there is none
         ("sample_keys", np.int16, SAMPLE),
         ("own", np.uint64),  # digest of the entity's own values

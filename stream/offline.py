@@ -28,7 +28,7 @@ from stream.events import (
 )
 from stream.interface import Batch
 from stream.retrieval import VIEWS
-from stream.workspace import LinkPair, Workspace, as_messages, chunks, decode_canonical
+from stream.workspace import WORTH_A_SEARCH, LinkPair, Workspace, as_messages, chunks, decode_canonical
 
 K: Final = 10  # nearest neighbours in each view that are candidates
 DEFAULT_TRAINING: Final = TrainingOptions()
@@ -76,6 +76,7 @@ def train_model(
     valid: Sequence[LinkPair] | None = None,
     test: Sequence[LinkPair] = (),
     k: int = K,
+    worth: float = WORTH_A_SEARCH,
     options: TrainingOptions = DEFAULT_TRAINING,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainedModel:
@@ -86,6 +87,7 @@ def train_model(
             Those with an entity that does not exist are left out.
         valid: links for early stopping, calibration and the threshold; a fifth of `links` if None.
         test: links to measure the model on afterwards.
+        worth: the share of links that the view `kin` has to find alone, or else it is not used.
 
     Raises:
         ModelError: too few links are among the entities.
@@ -100,7 +102,7 @@ def train_model(
                 "each are needed. Check that links and entities have the same sources and ids"
             )
         encoder = Encoder.fit(workspace.upserts())
-        candidates = workspace.retrieve(encoder, CandidateOptions(k, ()), floors_from=[*links, *valid])
+        candidates = workspace.retrieve(encoder, CandidateOptions(k, ()), [*links, *valid], worth)
         trained = learn(workspace, encoder, links, valid, options, progress)
         quality = None
         if test:

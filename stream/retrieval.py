@@ -16,18 +16,21 @@ from index.candidates import CandidateOptions, CandidatePairs, Change, Pairs, To
 from index.graph import Entity, GraphStore, Nodes, relation_of
 from index.vectors import NOBODY, Mask, Slots
 from model.encoder import Encoder
-from model.neighbourhood import neighbourhood
+from model.neighbourhood import kin, neighbourhood
 from model.sampling import SAMPLE, Sample, draw
 from model.vectors import DIM
 from model.words import overlap
 from stream.events import Upsert
 from stream.nodes import NodeTable, as_words, digest
 
-VIEWS: Final = ("name", "values", "neighbourhood")
+VIEWS: Final = ("name", "values", "neighbourhood", "kin")
+OFF: Final = 1 << 30  # the floor of a view that is not used
 RESTORE_CHUNK: Final = 4096
 HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time
 # What of a waiting node's row may be behind the graph store without its entity having changed.
-IN_FORCE: Final = np.dtype([("neighbourhood", np.int8, DIM), ("degree", np.uint8)])  # degree: as a power of 2
+IN_FORCE: Final = np.dtype(
+    [("neighbourhood", np.int8, DIM), ("kin", np.int8, DIM), ("degree", np.uint8)]  # degree: as a power of 2
+)
 _T = TypeVar("_T")
 
 
@@ -148,7 +151,8 @@ class Retrieval:
         slots = self.table.slots(nodes)
         rows = self.table.rows
         values = np.empty(len(slots), IN_FORCE)
-        values["neighbourhood"] = rows["neighbourhood"][slots]
+        for field in ("neighbourhood", "kin"):
+            values[field] = rows[field][slots]
         values["degree"] = np.log2(rows["degree"][slots])
         return [value.tobytes() for value in values]
 
@@ -181,7 +185,8 @@ class Retrieval:
         rows["degree"][waiting] = 1 << in_force["degree"].astype(np.int64)
         for slots, counts in samples:
             self._set_neighbourhoods(slots, counts)
-        rows["neighbourhood"][waiting] = in_force["neighbourhood"]
+        for field in ("neighbourhood", "kin"):
+            rows[field][waiting] = in_force[field]
         every = np.arange(len(self.table), dtype=np.int32)
         rows["shown"][every] = self._shown(every)
         rows["content"][every] = self._content(every)
@@ -208,7 +213,17 @@ class Retrieval:
         dead = self.table.slots([node for node in changed if node not in alive])
         slots = self.table.slots(alive)
         rows = self.table.rows
-        for field in ("name", "values", "items", "item_keys", "item_hashes", "name_hash", "words", "own"):
+        for field in (
+            "name",
+            "values",
+            "items",
+            "item_keys",
+            "item_hashes",
+            "name_hash",
+            "words",
+            "sketch",
+            "own",
+        ):
             rows[field][dead] = 0
         rows["exists"][dead] = False
         rows["space"][dead] = NOBODY
@@ -247,12 +262,17 @@ class Retrieval:
         unused = neighbours == NOBODY
         names = np.where(unused[:, :, None], np.int8(0), rows["name"][neighbours])
         degrees = np.where(unused, 1, rows["degree"][neighbours])
-        rows["neighbourhood"][slots] = neighbourhood(names, np.where(unused, 1, counts), degrees)
+        shared: npt.NDArray[np.int64] = np.where(unused, 1, counts).astype(np.int64)
+        rows["neighbourhood"][slots] = neighbourhood(names, shared, degrees)
+        if self.options.floors[-1:] != (OFF,):
+            rows["kin"][slots] = kin(
+                np.where(unused[:, :, None], np.int8(0), rows["sketch"][neighbours]), counts
+            )
 
     def _shown(self, slots: Slots) -> Nodes:
         """Digests of what others see of these entities."""
         rows = self.table.rows
-        fields = ("exists", "name", "neighbourhood", "name_hash", "degree")
+        fields = ("exists", "name", "neighbourhood", "name_hash", "sketch", "degree")
         return digest(np.concatenate([as_words(rows[field][slots]) for field in fields], axis=1))
 
     def _content(self, slots: Slots) -> Nodes:

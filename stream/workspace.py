@@ -22,12 +22,16 @@ from stream.errors import ModelError
 from stream.events import Cause, EntityEvent, Message, Upsert, decode_entity_event
 from stream.inbox import Inbox
 from stream.links import LinkStore
-from stream.retrieval import Retrieval
+from stream.retrieval import OFF, VIEWS, Retrieval
 from stream.scoring import pair_inputs
 
 BATCH: Final = 512
 FLOOR: Final = UNIT // 5  # the least floor of a view: similarities of unrelated texts lie below it
 LOST_BELOW_FLOOR: Final = 0.005  # share of links that a view's floor may lose; other views find most of them
+
+WORTH_A_SEARCH: Final = 0.004  # share of links that the last view has to find alone
+GAIN_LINKS: Final = 2000  # looked at to know
+GAIN_CHUNK: Final = 128  # links at a time: megabytes of similarities
 
 LinkPair = tuple[str, str]
 
@@ -92,20 +96,27 @@ class Workspace:
         return found
 
     def retrieve(
-        self, encoder: Encoder, options: CandidateOptions, floors_from: Sequence[LinkPair] = ()
+        self,
+        encoder: Encoder,
+        options: CandidateOptions,
+        floors_from: Sequence[LinkPair] = (),
+        worth: float = WORTH_A_SEARCH,
     ) -> CandidateOptions:
         """Makes all rows and candidate lists.
 
         Args:
             floors_from: known links that choose the floors of the views; without any, `options` has them.
+            worth: the share of these links that the last view has to find alone, or else it is not used.
         """
         self._retrieval = Retrieval(self._graph, encoder, options)
         self._retrieval.fill_rows({})
         if floors_from:
             left, right = ([node_of(link[side]) for link in floors_from] for side in (0, 1))
-            self._retrieval.options = options._replace(
-                floors=_floors(self._retrieval.similarities(left, right))
-            )
+            floors = _floors(self._retrieval.similarities(left, right))
+            if self._gain(left, right, CandidateOptions(options.k, floors)) < worth:
+                floors = (*floors[:-1], OFF)
+                self._retrieval.table.rows["kin"] = 0
+            self._retrieval.options = options._replace(floors=floors)
         self._retrieval.fill_lists()
         return self._retrieval.options
 
@@ -175,6 +186,24 @@ class Workspace:
 
         left, right = (side.astype(np.int64) for side in slots)
         return LabelledPairs(inputs, label, left, right, int(label.sum()))
+
+    def _gain(self, left: Sequence[int], right: Sequence[int], options: CandidateOptions) -> float:
+        """The share of links that the last view finds and no other one, from the left side."""
+        rows = self._retrieval.table.rows
+        lefts, rights = (self._retrieval.table.slots(side[:GAIN_LINKS]) for side in (left, right))
+        found = np.zeros((len(lefts), len(VIEWS)), bool)
+        for first in range(0, len(lefts), GAIN_CHUNK):
+            chunk = slice(first, first + GAIN_CHUNK)
+            spaces = rows["space"][rights[chunk]]
+            for space in np.unique(spaces):
+                here = first + np.flatnonzero(spaces == space)
+                members = np.flatnonzero(rows["space"] == space)
+                for view, (name, floor) in enumerate(zip(VIEWS, options.floors, strict=True)):
+                    vectors = rows[name][lefts[here]].astype(np.float32)
+                    own = np.einsum("nd,nd->n", vectors, rows[name][rights[here]].astype(np.float32))
+                    nearer = vectors @ rows[name][members].astype(np.float32).T > own[:, None]
+                    found[here, view] = (own >= floor) & (nearer.sum(axis=1) < options.k)
+        return float((found[:, -1] & ~found[:, :-1].any(axis=1)).mean())
 
 
 def _floors(similarities: npt.NDArray[np.float32]) -> tuple[int, ...]:
