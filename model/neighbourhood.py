@@ -35,7 +35,7 @@ def neighbourhood(names: I8, counts: npt.NDArray[np.int64], degrees: npt.NDArray
     return to_int8(sums)
 
 
-def kin(sketches: I8, counts: npt.NDArray[np.int64]) -> I8:
+def kin(sketches: I8, counts: npt.NDArray[np.integer]) -> I8:
     """(B, D) int8: the rare words of the sampled neighbours, for retrieval.
 
     What makes a film easy to find is any person of it, an actor no less than the director; so every
