@@ -213,6 +213,7 @@ def _check_policies(admin: KafkaAdminClient, specs: list[TopicSpec]) -> None:
     for spec in specs:
         entry = configs.get(spec.name, {}).get("cleanup.policy")
         if spec.policy == "any":
+            _warn_if_expiring(spec, configs.get(spec.name, {}))
             continue
         if entry is None:
             tell(f"warning: topic {spec.name}: the broker does not say whether cleanup.policy={spec.policy}")
@@ -225,6 +226,17 @@ def _check_policies(admin: KafkaAdminClient, specs: list[TopicSpec]) -> None:
                 f"{spec.policy}: {harm}; kafka-configs --alter --entity-type topics "
                 f"--entity-name {spec.name} --add-config cleanup.policy={spec.policy}"
             )
+
+
+def _warn_if_expiring(spec: TopicSpec, config: dict[str, Any]) -> None:
+    """Somebody else's topic is as it is, but what has expired cannot be read again."""
+    values = {name: entry["value"] for name, entry in config.items()}
+    limits = [name for name in ("retention.ms", "retention.bytes") if values.get(name, FOREVER) != FOREVER]
+    if "delete" in values.get("cleanup.policy", "") and limits:
+        tell(
+            f"warning: topic {spec.name} ({spec.role}): its records expire ({limits[0]}={values[limits[0]]}); "
+            "a lost state directory could not be rebuilt from it, cleanup.policy=compact would keep what is needed"
+        )
 
 
 def _check_partitions(specs: list[TopicSpec], created: list[TopicSpec], counts: dict[str, int]) -> None:

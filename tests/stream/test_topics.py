@@ -1,9 +1,13 @@
 """Topics are created with the right shape, and wrong ones are refused with what to do."""
 
+from pathlib import Path
+from typing import Any
+
 import msgspec
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
+from workers import own_settings
 
 from stream.columns import SourceMapping
 from stream.config import Settings
@@ -60,3 +64,19 @@ def test_a_sources_topic_is_not_created(settings: Settings) -> None:
         ensure_topics(settings)
     create(settings, name, 1)
     assert ensure_topics(settings)[name] == 1
+
+
+def test_a_sources_topic_that_expires_is_told(
+    apache_kafka: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = own_settings(apache_kafka["plaintext"], tmp_path)
+    for name, config in {
+        "expires": {"cleanup.policy": "delete", "retention.ms": "1000"},
+        "stays": {"cleanup.policy": "delete", "retention.ms": "-1"},
+        "compact": {"cleanup.policy": "compact"},
+    }.items():
+        topic = f"{settings.kafka.group_id}.{name}"
+        create(settings, topic, 1, **config)
+        of_shop = msgspec.structs.replace(settings, sources={"shop": SourceMapping(topic=topic, id="id")})
+        ensure_topics(of_shop)
+        assert ("its records expire (retention.ms=1000)" in capsys.readouterr().err) == (name == "expires")
