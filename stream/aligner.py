@@ -203,6 +203,7 @@ class Aligner:
                 sum(batch.counts.dead_lettered for batch in batches),
             ),
             batches[-1].backlog,
+            evaluations=sum(batch.evaluations for batch in batches),
         )
 
     def _process(
@@ -266,7 +267,7 @@ class Aligner:
         laps.end("record")
 
         self._sequence += 1
-        batch = Batch(self._sequence, outputs, received.counts, len(backlog), laps.seconds)
+        batch = Batch(self._sequence, outputs, received.counts, len(backlog), laps.seconds, len(nodes))
         if outputs:
             self._store.put(tables.OUTBOX + node_key(batch.sequence), msgspec.msgpack.encode(batch))
         self._commit()

@@ -78,6 +78,7 @@ class Batch(msgspec.Struct, frozen=True):
     counts: Counts
     backlog: int  # entities that wait for something; process([]) works on them
     stages: dict[str, float] = {}  # seconds
+    evaluations: int = 0  # entities whose neighbourhood and candidates were looked at, again or not
 
 
 class Laps:

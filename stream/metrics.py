@@ -55,6 +55,11 @@ class Metrics:
             "sameas_backlog_entities", "Entities whose re-evaluation waits", registry=registry
         )
 
+        self.evaluations = Counter(
+            "sameas_evaluations",
+            "Entities whose neighbourhood and candidates were looked at; by events, re-evaluations an event",
+            registry=registry,
+        )
         self.build_info = Gauge(
             "sameas_build_info",
             "1 for the version and the model in force",
@@ -87,6 +92,7 @@ class Metrics:
                 self.dead_letters.labels(reason).inc()
         for stage, seconds in batch.stages.items():
             self.stage.labels(stage).observe(seconds)
+        self.evaluations.inc(batch.evaluations)
         self.backlog.set(batch.backlog)
 
     def timed(self, stage: str, started: float) -> None:

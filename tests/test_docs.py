@@ -23,6 +23,7 @@ from stream.cli import main
 from stream.config import describe, load
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
 from stream.mapping import make_decoder
+from stream.metrics import Metrics
 from stream.records import _event
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +43,12 @@ RECORD = AlignmentRecord(
     cause=Cause("t", 0, 0),
     evidence=Evidence(),
 )
+
+
+def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
+    families = {family.name: family.type for family in Metrics().registry.collect()}
+    exist = {f"{name}_total" if kind == "counter" else name for name, kind in families.items()}
+    assert exist == set(re.findall(r"^\| `(sameas_\w+)` \|", TEXT["operating.md"], flags=re.M))
 
 
 def blocks(page: str, language: str) -> list[str]:
