@@ -234,8 +234,8 @@ def _warn_if_expiring(spec: TopicSpec, config: dict[str, Any]) -> None:
     limits = [name for name in ("retention.ms", "retention.bytes") if values.get(name, FOREVER) != FOREVER]
     if "delete" in values.get("cleanup.policy", "") and limits:
         tell(
-            f"warning: topic {spec.name} ({spec.role}): its records expire ({limits[0]}={values[limits[0]]}); "
-            "a lost state directory could not be rebuilt from it, cleanup.policy=compact would keep what is needed"
+            f"warning: topic {spec.name} ({spec.role}): its records expire ({limits[0]}={values[limits[0]]}); a "
+            "lost state directory could not be rebuilt from it; cleanup.policy=compact keeps what is needed"
         )
 
 
