@@ -31,7 +31,7 @@ from stream.aligner import Aligner
 from stream.console import tell
 from stream.errors import SameasError
 from stream.events import Cause, Delete, EntityEvent, Message
-from stream.offline import decode_canonical
+from stream.workspace import decode_canonical
 
 SECONDS = 1800.0
 N = 2_000  # entities of each catalogue
