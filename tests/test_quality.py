@@ -70,6 +70,12 @@ def test_a_mapping_file_adds_a_data_set(films: Path, capsys: pytest.CaptureFixtu
     assert [line.split()[:2] for line in printed[1:]] == [["films", "full"], ["films", "boosting"]]
 
 
+def test_splink_is_a_baseline(films: Path) -> None:
+    (row,) = quality(films, "films.toml", "--model", "splink")
+    assert row["links"] == 30
+    assert row["f1"] > 0.9
+
+
 def test_other_links_are_tested(films: Path) -> None:
     wrong = films / "films" / "wrong.csv"
     (row,) = quality(films, "films.toml", "-k", "3", "--model", "boosting", "--test-links", str(wrong))

@@ -28,7 +28,12 @@ Row = dict[str, object]
 
 def models() -> dict[str, Callable[[], Model]]:
     """All models by name. Baselines import what is not always installed, so each is made when it is run."""
-    return {**{name: _ours(name) for name in ABLATIONS}, "no links": _no_links, "boosting": _boosting}
+    return {
+        **{name: _ours(name) for name in ABLATIONS},
+        "no links": _no_links,
+        "boosting": _boosting,
+        "splink": _splink,
+    }
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -109,6 +114,12 @@ def _boosting() -> Model:
     from benchmarks.quality.boosting import boosting
 
     return boosting
+
+
+def _splink() -> Model:
+    from benchmarks.quality.splink_baseline import splink
+
+    return splink
 
 
 if __name__ == "__main__":
