@@ -59,13 +59,21 @@ class Promotion(msgspec.Struct, frozen=True):
     """`sameas model promote`: this model counts instead of the settings' one, while that stays the same."""
 
     model: str
+    asked: float = 0.0  # when, so that the same command is another wish
     configured: str | None = None  # the settings' model when a worker first saw the promotion
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What should be in force, and when that was asked for."""
+
+    recipe: Recipe
+    asked: float = 0.0
 
 
 class Progress(msgspec.Struct, frozen=True):
     """How far the next generation is."""
 
-    recipe: Recipe
+    wish: Wish
     stage: str  # "building", "catching up", "switching", "in force", "failed"
     waiting: int = 0  # entities
     entities: int = 0
@@ -106,7 +114,7 @@ class Generations:
             name = read_current(self.directory)
             if name is None:
                 name = "generation-1"
-                recipe = self.wanted()
+                recipe = self.wanted().recipe
                 shutil.rmtree(self.directory / name, ignore_errors=True)
                 (self.directory / name).mkdir()
                 write(self.directory / name / "recipe.json", recipe)
@@ -114,15 +122,15 @@ class Generations:
             self.current = self.recipe(name)
             return self.aligner(name)
 
-    def wanted(self) -> Recipe:
+    def wanted(self) -> Wish:
         """What should be in force: the promoted model or that of the settings, with the settings' rules."""
-        model = self._configured
+        model, asked = self._configured, 0.0
         promotion = read(self.directory / "promotion.json", Promotion)
         if promotion is not None and promotion.configured is None:
-            promotion = Promotion(promotion.model, self._configured)
+            promotion = msgspec.structs.replace(promotion, configured=self._configured)
             write(self.directory / "promotion.json", promotion)
         if promotion is not None and promotion.configured == self._configured:
-            model = promotion.model
+            model, asked = promotion.model, promotion.asked
         elif promotion is not None:  # the settings were changed since, so they are the newer wish
             (self.directory / "promotion.json").unlink()
         threshold = self._settings.model.threshold
@@ -130,7 +138,7 @@ class Generations:
             if model not in self._thresholds:
                 self._thresholds[model] = load_model(self.directory / "models" / model)[1].threshold
             threshold = self._thresholds[model]
-        return Recipe(model, threshold, self._settings.align.one_to_one)
+        return Wish(Recipe(model, threshold, self._settings.align.one_to_one), asked)
 
     def recipe(self, name: str) -> Recipe:
         """What a generation is made with."""
@@ -159,7 +167,8 @@ class Generations:
         for path in self.directory.glob("generation-*"):
             if path.name == current:
                 continue
-            if found is None and path.suffix != ".partial" and self.recipe(path.name) == recipe:
+            whole = path.suffix != ".partial" and read(path / "recipe.json", Recipe) == recipe
+            if whole and found is None:
                 found = path.name
             else:
                 shutil.rmtree(path)

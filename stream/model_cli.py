@@ -45,7 +45,8 @@ def promote(configuration: Configuration, state: Path | None, directory: Path, n
     if read_current(state) is None:
         raise StateError(f"state directory {state}: no worker has run with it yet; give its --state")
     model_id = keep_model(state, directory)
-    write(state / "promotion.json", Promotion(model_id))
+    asked = time.time()
+    write(state / "promotion.json", Promotion(model_id, asked))
     keep_model(state, directory)  # should the worker have cleaned up in between
     if _in_force(state).model == model_id:
         tell(f"model {model_id} is in force")
@@ -59,7 +60,7 @@ def promote(configuration: Configuration, state: Path | None, directory: Path, n
     with progress() as show:
         while _in_force(state).model != model_id:
             done = _progress(state)
-            if done is not None and done.recipe.model == model_id:
+            if done is not None and done.wish.asked == asked:
                 if done.stage == "failed":
                     raise StateError(f"model {model_id} was not put in force: {done.error}")
                 show(f"{done.stage}: {done.waiting:,} of {done.entities or done.waiting:,} entities wait")
@@ -100,7 +101,8 @@ def status(configuration: Configuration, state: Path | None, as_json: bool) -> N
     if done is not None:
         detail = done.error or f"{done.waiting:,} of {done.entities or done.waiting:,} entities wait"
         print(
-            f"last build  {done.recipe}: {done.stage}" + ("" if done.stage == "in force" else f", {detail}")
+            f"last build  {done.wish.recipe}: {done.stage}"
+            + ("" if done.stage == "in force" else f", {detail}")
         )
 
 

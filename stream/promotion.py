@@ -26,7 +26,7 @@ from stream.config import Settings
 from stream.console import tell
 from stream.errors import SameasError
 from stream.events import Message
-from stream.generations import Generations, Progress, Recipe
+from stream.generations import Generations, Progress, Wish
 from stream.metrics import Metrics
 from stream.reread import Range, read_ranges
 from stream.work import Send, Work
@@ -74,20 +74,18 @@ class Promoter:
 
     def status(self) -> str:
         """For /readyz: what is in force, and what is being built."""
-        told = f"in force: {self._generations.current}\n"
-        if self._progress is not None:
-            told += (
-                f"{self._progress.stage}: {self._progress.recipe}, {self._progress.waiting} entities wait\n"
-            )
+        told, next_one = f"in force: {self._generations.current}\n", self._progress
+        if next_one is not None:
+            told += f"{next_one.stage}: {next_one.wish.recipe}, {next_one.waiting} entities wait\n"
         return told
 
     async def run(self) -> None:
         """For ever. Raises what makes it impossible to go on with either generation."""
-        settled: Recipe | None = None  # in force, or failed
+        settled: Wish | None = None  # in force, or failed
         while True:
             wanted = await self._wanted()
             if wanted is not None and wanted != settled:
-                if wanted == self._generations.current:
+                if wanted.recipe == self._generations.current:
                     await asyncio.to_thread(self._generations.clean)
                     settled = wanted
                 elif self._ready():
@@ -95,7 +93,7 @@ class Promoter:
                         settled = None if await self._promote(wanted) else wanted
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _wanted(self) -> Recipe | None:
+    async def _wanted(self) -> Wish | None:
         try:
             return await asyncio.to_thread(self._generations.wanted)
         except SameasError as error:
@@ -104,24 +102,25 @@ class Promoter:
                 tell(f"warning: no promotion: {error}")
             return None
 
-    async def _promote(self, wanted: Recipe) -> bool:
+    async def _promote(self, wanted: Wish) -> bool:
         """Whether it is in force now; else it was said why not."""
+        recipe = wanted.recipe
         thread = ThreadPoolExecutor(1, thread_name_prefix="generation")
         aligner: Aligner | None = None
-        tell(f"building beside the generation in force: {wanted}")
+        tell(f"building beside the generation in force: {recipe}")
         try:
             call = partial(asyncio.get_running_loop().run_in_executor, thread)
-            name = await asyncio.to_thread(self._generations.unfinished, wanted)
+            name = await asyncio.to_thread(self._generations.unfinished, recipe)
             if name is None:
                 copied = self._generations.partial()
                 await self._work.between(lambda former: former.copy_to(copied))
-                name = await call(self._generations.begin, wanted, copied)
+                name = await call(self._generations.begin, recipe, copied)
             aligner = await call(self._generations.aligner, name)
             await self._build(wanted, aligner, call)
             await self._follow(wanted, aligner, call)
             await self._switch(wanted, name, aligner, thread)
         except BaseException as error:
-            if self._generations.current == wanted or isinstance(error, asyncio.CancelledError):
+            if self._generations.current == recipe or isinstance(error, asyncio.CancelledError):
                 raise  # the switch is made, or the worker ends: crash-safe either way
             if aligner is not None:
                 await call(aligner.close)
@@ -129,22 +128,22 @@ class Promoter:
             self._progress = None
             self._metrics.promotion.set(0)
             if isinstance(error, _NotWanted):
-                tell(f"given up, as something else is wanted: {wanted}")
+                tell(f"put off, as something else is wanted or another worker has the partitions: {recipe}")
             if not isinstance(error, SameasError):
                 raise
             self._generations.tell(Progress(wanted, "failed", error=str(error)))
             self._metrics.promotions.labels("failed").inc()
-            tell(f"error: {wanted} cannot be built: {error}; {self._generations.current} stays in force")
+            tell(f"error: {recipe} cannot be built: {error}; {self._generations.current} stays in force")
             return False
         return True
 
-    async def _build(self, wanted: Recipe, aligner: Aligner, call: _Call) -> None:
+    async def _build(self, wanted: Wish, aligner: Aligner, call: _Call) -> None:
         entities = waiting = await call(_drain, aligner)
         while waiting:
             self._show(Progress(wanted, "building", waiting, entities))
             waiting = await self._politely(wanted, call(_drain, aligner))
 
-    async def _follow(self, wanted: Recipe, aligner: Aligner, call: _Call) -> None:
+    async def _follow(self, wanted: Wish, aligner: Aligner, call: _Call) -> None:
         """Until it has applied nearly what the other one has, and has nothing left to do."""
         while True:
             ranges = await call(_behind, aligner, await self._offsets())
@@ -156,7 +155,7 @@ class Promoter:
                 behind, waiting = await self._politely(wanted, call(self._apply, aligner, messages))
                 self._show(Progress(wanted, "catching up", waiting))
 
-    async def _switch(self, wanted: Recipe, name: str, aligner: Aligner, thread: ThreadPoolExecutor) -> None:
+    async def _switch(self, wanted: Wish, name: str, aligner: Aligner, thread: ThreadPoolExecutor) -> None:
         started = time.monotonic()
         changed = 0
 
@@ -174,11 +173,12 @@ class Promoter:
         # not to be left half-way: whoever stops the worker waits for the lock
         await asyncio.shield(self._work.replace(take_over, thread, self._send()))
         self._progress = None
-        self._metrics.in_force(wanted.model)
+        self._metrics.in_force(wanted.recipe.model)
         self._metrics.promotion.set(0)
         self._metrics.promotions.labels("switched").inc()
         self._generations.tell(Progress(wanted, "in force"))
-        tell(f"in force: {wanted}; {changed:,} pairs changed, switched in {time.monotonic() - started:.1f} s")
+        seconds = time.monotonic() - started
+        tell(f"in force: {wanted.recipe}; {changed:,} pairs changed, switched in {seconds:.1f} s")
 
     def _apply(self, aligner: Aligner, messages: Iterator[Message]) -> tuple[int, int]:
         """One batch: how many messages it had, and how many entities wait."""
@@ -191,7 +191,7 @@ class Promoter:
         """What the aligner in force has applied."""
         return {place: await self._work.next_offset(*place) or 0 for place in self._places}
 
-    async def _politely(self, wanted: Recipe, step: Awaitable[_T]) -> _T:
+    async def _politely(self, wanted: Wish, step: Awaitable[_T]) -> _T:
         """Rests as long as the step took while there is something to serve. Raises _NotWanted."""
         started, work = time.monotonic(), self._work
         received = work.totals.received

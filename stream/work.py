@@ -86,10 +86,10 @@ class Work:
             loop = asyncio.get_running_loop()
             self._aligner = await loop.run_in_executor(thread, take_over, former)
             self._thread = thread
-            await loop.run_in_executor(former_thread, former.close)
-            former_thread.shutdown(wait=False)
             await self._publish_outbox(send)
             await self._publish(await self._call(self._aligner.process, []), send)
+        await loop.run_in_executor(former_thread, former.close)
+        former_thread.shutdown(wait=False)
 
     async def _publish_outbox(self, send: Send) -> None:
         batches = iter(await self._call(self._aligner.pending))

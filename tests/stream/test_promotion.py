@@ -77,7 +77,7 @@ def built(generations: Generations, former: Aligner) -> tuple[str, Aligner]:
     """The wanted generation, drained, and nothing of it published."""
     partial = generations.partial()
     former.copy_to(partial)
-    name = generations.begin(generations.wanted(), partial)
+    name = generations.begin(generations.wanted().recipe, partial)
     aligner = generations.aligner(name)
     apply(aligner, [])
     return name, aligner
@@ -168,7 +168,7 @@ def test_the_newest_wish_counts(checkpoint: Path, worse: Path, tmp_path: Path) -
     def opened(model: Path, threshold: float | None = None) -> tuple[str, str, float]:
         generations = Generations(settings_of(tmp_path, model, threshold), decode_canonical)
         with closing(generations), closing(generations.open()):
-            wanted = generations.wanted()
+            wanted = generations.wanted().recipe
             return generations.current.model, wanted.model, wanted.threshold
 
     own = load_model(checkpoint)[1].threshold
@@ -326,7 +326,10 @@ def test_changed_settings_are_built_beside(
         first.wait_for("is what this state says")
         assert first.end() == 0
     before = published(settings)
-    with worker(settings, checkpoint, tmp_path / "2.log", model__threshold="0.55") as second:
+    with worker(settings, checkpoint, tmp_path / "2.log", model__threshold="0.55") as stopped:
+        stopped.wait_for("building beside")
+        assert stopped.end() == 0
+    with worker(settings, checkpoint, tmp_path / "3.log", model__threshold="0.55") as second:
         second.wait_for(r"in force: model \w+, threshold 0.5500")
         after = {key: record for key, record in before.items() if record.confidence >= 0.55}
         assert 0 < len(after) < len(before)
@@ -351,6 +354,8 @@ def test_a_model_that_cannot_be_built_leaves_the_old_one(
         assert "stays in force" in running.text
         told = json.loads(command(settings, checkpoint, "status", "--json").stdout)
         assert told["progress"]["stage"] == "failed"
+        again = command(settings, checkpoint, "promote", str(other))
+        assert again.exit_code == 1 and running.text.count("cannot be built") == 2
         outcome = command(settings, checkpoint, "promote", str(worse))
         assert outcome.exit_code == 0, outcome.stderr
         assert running.end() == 0
@@ -372,6 +377,21 @@ def test_mistakes_with_models(
     outcome = command(settings, checkpoint, "promote", str(worse))
     assert outcome.exit_code == 0 and "no worker runs with" in outcome.stderr
     assert "no worker runs" in command(settings, checkpoint, "status").stdout
+
+
+def test_what_a_crash_left_is_cleaned_up(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
+    generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
+    with closing(generations), closing(generations.open()) as first:
+        promote(tmp_path / "state", worse)
+        recipe = generations.wanted().recipe
+        name, second = built(generations, first)
+        second.close()
+        (tmp_path / "state" / "generation-7").mkdir()
+        (tmp_path / "state" / "generation-8.partial").mkdir()
+        assert generations.unfinished(recipe) == name == "generation-2"
+        assert sorted(path.name for path in (tmp_path / "state").glob("gen*")) == ["generation-1", name]
+        assert generations.unfinished(generations.current) is None
+        assert [path.name for path in (tmp_path / "state").glob("gen*")] == ["generation-1"]
 
 
 def test_batches_of_the_outbox_are_bounded(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
