@@ -155,6 +155,11 @@ class Aligner:
         return len(self._backlog)
 
     @property
+    def waiting_pairs(self) -> int:
+        """Pairs that wait for their score."""
+        return self._backlog.pairs
+
+    @property
     def evaluations(self) -> int:
         """Entities evaluated since the start, again ones included."""
         return self._retrieval.evaluated

@@ -59,6 +59,11 @@ class Backlog:
         unsure = sum(node not in self.entities for node in self.unsure)
         return len(self.entities) + len(self._flagged) + len(self._hubs) + unsure
 
+    @property
+    def pairs(self) -> int:
+        """Pairs that wait for their score; those that stand twice count twice."""
+        return sum(len(array) for arrays in self._pairs.values() for array in arrays)
+
     def next_entities(self, most: int, without: Container[int]) -> list[int]:
         """Entities to evaluate now."""
         older = (node for node in self.entities if node not in self._fresh)

@@ -76,7 +76,7 @@ class Progress(msgspec.Struct, frozen=True):
     wish: Wish
     stage: str  # "building", "catching up", "switching", "in force", "failed"
     waiting: int = 0  # entities
-    entities: int = 0
+    pairs: int = 0  # that wait for their score
     error: str = ""
 
 

@@ -63,7 +63,7 @@ def promote(configuration: Configuration, state: Path | None, directory: Path, n
             if done is not None and done.wish.asked == asked:
                 if done.stage == "failed":
                     raise StateError(f"model {model_id} was not put in force: {done.error}")
-                show(f"{done.stage}: {done.waiting:,} of {done.entities or done.waiting:,} entities wait")
+                show(f"{done.stage}: {done.waiting:,} entities and {done.pairs:,} pairs wait")
             if not is_held(state):
                 raise StateError(f"the worker with {state} ended; the next one goes on building {model_id}")
             time.sleep(POLL_SECONDS)
@@ -99,7 +99,7 @@ def status(configuration: Configuration, state: Path | None, as_json: bool) -> N
     if promotion is not None:
         print(f"promoted    model {promotion.model}")
     if done is not None:
-        detail = done.error or f"{done.waiting:,} of {done.entities or done.waiting:,} entities wait"
+        detail = done.error or f"{done.waiting:,} entities and {done.pairs:,} pairs wait"
         print(
             f"last build  {done.wish.recipe}: {done.stage}"
             + ("" if done.stage == "in force" else f", {detail}")

@@ -76,7 +76,8 @@ class Promoter:
         """For /readyz: what is in force, and what is being built."""
         told, next_one = f"in force: {self._generations.current}\n", self._progress
         if next_one is not None:
-            told += f"{next_one.stage}: {next_one.wish.recipe}, {next_one.waiting} entities wait\n"
+            told += f"{next_one.stage}: {next_one.wish.recipe}; "
+            told += f"{next_one.waiting} entities and {next_one.pairs} pairs wait\n"
         return told
 
     async def run(self) -> None:
@@ -138,10 +139,10 @@ class Promoter:
         return True
 
     async def _build(self, wanted: Wish, aligner: Aligner, call: _Call) -> None:
-        entities = waiting = await call(_drain, aligner)
+        waiting, pairs = await call(_drain, aligner)
         while waiting:
-            self._show(Progress(wanted, "building", waiting, entities))
-            waiting = await self._politely(wanted, call(_drain, aligner))
+            self._show(Progress(wanted, "building", waiting, pairs))
+            waiting, pairs = await self._politely(wanted, call(_drain, aligner))
 
     async def _follow(self, wanted: Wish, aligner: Aligner, call: _Call) -> None:
         """Until it has applied nearly what the other one has, and has nothing left to do."""
@@ -216,10 +217,11 @@ class _NotWanted(Exception):
     """Something else is wanted by now, or another worker has the partitions."""
 
 
-def _drain(aligner: Aligner) -> int:
+def _drain(aligner: Aligner) -> tuple[int, int]:
+    """A step's work; how many entities and pairs wait then."""
     batch = aligner.process([])
     aligner.published(batch.sequence)
-    return batch.backlog
+    return batch.backlog, aligner.waiting_pairs
 
 
 def _behind(aligner: Aligner, offsets: Places) -> list[Range]:

@@ -223,17 +223,18 @@ def _work(
     with _Publisher(run.settings, aligner) as publisher:
         for batch in aligner.pending():
             publisher.publish(batch)
-        targets = [-(-plan.messages * point // POINTS) for point in range(1, POINTS + 1)]
+        points = POINTS if links and digest(links) == plan.links else 0
+        targets = [-(-plan.messages * point // points) for point in range(1, points + 1)]
         unread = [msgspec.structs.replace(part, start=done[place]) for place, part in places.items()]
         messages = read_ranges(run.settings, unread)
         while True:
-            while len(timeline.points) < POINTS and position() >= targets[len(timeline.points)]:
+            while len(timeline.points) < points and position() >= targets[len(timeline.points)]:
                 if not drain(aligner.backlog):
                     return False
                 timeline.add(measure(aligner, links, position(), progress.time))
             if stopped():
                 return False
-            target = targets[len(timeline.points)] if len(timeline.points) < POINTS else plan.messages
+            target = targets[len(timeline.points)] if len(timeline.points) < points else plan.messages
             chunk = list(_until(messages, done, position, target, run.settings.align.batch_size))
             if not chunk:
                 break
@@ -247,7 +248,7 @@ def _work(
             done[place] = part.end  # what is missing there was compacted away
         if not drain(aligner.backlog):
             return False
-        while len(timeline.points) < POINTS:
+        while len(timeline.points) < points:
             timeline.add(measure(aligner, links, position(), progress.time))
     if not progress.finished:
         progress.finished = True

@@ -118,7 +118,9 @@ def _timeline(report: Mapping[str, Any]) -> str:
     if not report["quality"]:
         return ""
     if not points:
-        return "<h2>While the stream went by</h2><p>Not measured: the run was started with other links.</p>"
+        return (
+            "<h2>While the stream went by</h2><p>Not measured: the run began with other links, or none.</p>"
+        )
     total = max(report["plan"]["messages"], 1)
     lines = [
         Series(name, [(point["position"] / total, point[key]) for point in points], dots=key == "f1")
