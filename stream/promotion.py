@@ -219,7 +219,7 @@ class _NotWanted(Exception):
 
 def _drain(aligner: Aligner) -> tuple[int, int]:
     """A step's work; how many entities and pairs wait then."""
-    batch = aligner.process([])
+    batch = aligner.process([], bulk=True)
     aligner.published(batch.sequence)
     return batch.backlog, aligner.waiting_pairs
 

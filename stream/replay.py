@@ -241,7 +241,7 @@ def _work(
             # before the outcome is stored: the point that this batch may reach is dated by it
             progress.time = chunk[-1].timestamp
             run.save("progress.json", progress)
-            batch = aligner.process(chunk)
+            batch = aligner.process(chunk, bulk=True)
             publisher.publish(batch)
             account(batch)
         for place, part in places.items():

@@ -6,9 +6,10 @@ import pytest
 import torch
 from workers import own_settings
 
-from benchmarks.catalogues import train_small
+from benchmarks.catalogues import catalogues, train_small
 from model.checkpoint import load_model, save_model
 from stream.config import Settings
+from stream.offline import evaluate_model
 
 
 @pytest.fixture(scope="session")
@@ -21,15 +22,23 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def worse(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model with noise on all of its weights."""
+    """The same model with so much noise on its weights that it is clearly worse, and not useless."""
     directory = tmp_path_factory.mktemp("worse")
-    _, model = load_model(checkpoint)
-    noise = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for weights in model.network.parameters():
-            weights += 3.0 * weights.std(correction=0) * torch.randn(weights.shape, generator=noise)
-    save_model(directory, model)
-    return directory
+    links = [(f"left:f{n}", f"right:f{n}") for n in range(60, 120)]
+    good = evaluate_model(catalogues(), links, checkpoint).quality
+    for seed in range(40):
+        _, model = load_model(checkpoint)
+        noise = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in model.network.parameters():
+                weights += (
+                    (1 + seed % 2) * weights.std(correction=0) * torch.randn(weights.shape, generator=noise)
+                )
+        save_model(directory, model)
+        found = evaluate_model(catalogues(), links, directory).quality
+        if 0.3 < found.f1 < good.f1 - 0.1 and found.prauc < good.prauc - 0.05:
+            return directory
+    raise AssertionError("no noise makes the model clearly worse, and not useless")
 
 
 @pytest.fixture

@@ -326,12 +326,13 @@ def test_changed_settings_are_built_beside(
         first.wait_for("is what this state says")
         assert first.end() == 0
     before = published(settings)
-    with worker(settings, checkpoint, tmp_path / "2.log", model__threshold="0.55") as stopped:
+    threshold = f"{sorted(record.confidence for record in before.values())[len(before) // 2]:.4f}"
+    with worker(settings, checkpoint, tmp_path / "2.log", model__threshold=threshold) as stopped:
         stopped.wait_for("building beside")
         assert stopped.end() == 0
-    with worker(settings, checkpoint, tmp_path / "3.log", model__threshold="0.55") as second:
-        second.wait_for(r"in force: model \w+, threshold 0.5500")
-        after = {key: record for key, record in before.items() if record.confidence >= 0.55}
+    with worker(settings, checkpoint, tmp_path / "3.log", model__threshold=threshold) as second:
+        second.wait_for(rf"in force: model \w+, threshold {threshold}")
+        after = {key: record for key, record in before.items() if record.confidence >= float(threshold)}
         assert 0 < len(after) < len(before)
         until(lambda: published(settings) == after, DONE_SECONDS, "fewer alignments", second)
         assert second.end() == 0
