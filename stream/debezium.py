@@ -13,6 +13,7 @@ from stream.errors import InvalidInput
 from stream.logical import by_schema, explained, field_schema
 from stream.tables import decode_object
 
+DELETED = "__deleted"  # what Debezium's own flattening of envelopes may write instead of a tombstone
 ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)
 
 
@@ -37,7 +38,7 @@ def changed_row(value: bytes | None) -> Row | None:
         return None
     message = _object(message, "payload")
     if not _is_envelope(message):
-        return _row(message, schema)
+        return None if message.get(DELETED) in (True, "true") else _row(message, schema)
     operation = message["op"]
     if operation == "d":
         return None
@@ -89,7 +90,10 @@ def _unwrapped(message: object) -> tuple[object, object]:
 def _row(columns: dict[str, object], schema: object, snapshot: bool = False) -> Row:
     if schema is None:
         return Row(columns, snapshot=snapshot)
-    return Row(_object(by_schema(schema, columns), "row"), explained(schema), snapshot)
+    try:
+        return Row(_object(by_schema(schema, columns), "row"), explained(schema), snapshot)
+    except RecursionError as error:
+        raise InvalidInput("malformed", "the schema is nested too deeply") from error
 
 
 def _is_envelope(message: Mapping[str, object]) -> bool:

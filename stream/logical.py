@@ -85,14 +85,15 @@ def decimal(value: object, scale: int) -> object:
         unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)
     except (binascii.Error, ValueError):
         return value
-    return plain_decimal(Decimal(unscaled).scaleb(-scale))
+    digits = tuple(map(int, str(abs(unscaled))))  # exact, whatever the context's precision
+    return plain_decimal(Decimal((int(unscaled < 0), digits, -scale)))
 
 
 def plain_decimal(value: Decimal) -> int | float | str:
     """A number where a double holds it exactly enough to be written back, else text."""
     if not value.is_finite():
         return str(value)
-    if len(value.normalize().as_tuple().digits) > EXACT_DIGITS:
+    if len("".join(map(str, value.as_tuple().digits)).strip("0")) > EXACT_DIGITS:
         return f"{value:f}"
     return int(value) if value == value.to_integral_value() else float(value)
 

@@ -233,9 +233,10 @@ def _warn_if_expiring(spec: TopicSpec, config: dict[str, Any]) -> None:
     values = {name: entry["value"] for name, entry in config.items()}
     limits = [name for name in ("retention.ms", "retention.bytes") if values.get(name, FOREVER) != FOREVER]
     if "delete" in values.get("cleanup.policy", "") and limits:
+        limit = f"{limits[0]}={values[limits[0]]}"
         tell(
-            f"warning: topic {spec.name} ({spec.role}): its records expire ({limits[0]}={values[limits[0]]}); a "
-            "lost state directory could not be rebuilt from it; cleanup.policy=compact keeps what is needed"
+            f"warning: topic {spec.name} ({spec.role}): its records expire ({limit}); a lost state directory "
+            "could not be rebuilt from it; cleanup.policy=compact keeps what is needed"
         )
 
 

@@ -1,6 +1,7 @@
 """Debezium's types: read from the schema where there is one, else from the mapping."""
 
 import base64
+import contextlib
 import json
 from decimal import Decimal
 from typing import Any
@@ -118,6 +119,8 @@ def test_what_does_not_fit_stays() -> None:
     assert converter("json")("{") == "{"
     huge = base64.b64encode((10**20 + 1).to_bytes(9, "big")).decode()
     assert converter("decimal(2)")(huge) == "1000000000000000000.01"
+    long = base64.b64encode((10**40 + 1).to_bytes(18, "big")).decode()
+    assert converter("decimal(0)")(long) == str(10**40 + 1)
     with pytest.raises(ValueError, match="'day' is none of date, timestamp-millis"):
         converter("day")
 
@@ -168,3 +171,78 @@ def test_a_value_that_was_left_out_is_no_value() -> None:
     with pytest.raises(InvalidInput, match=r"plot: .*REPLICA IDENTITY FULL") as caught:
         decode(Message(Cause("t", 0, 0), b"1", b'{"id":1,"plot":"__debezium_unavailable_value"}', 0.0))
     assert caught.value.reason == "unavailable-value"
+
+
+def test_a_flattened_row_may_say_that_it_is_deleted() -> None:
+    decode = make_decoder({"s": SourceMapping(topic="t", id="id")}, "e", "l")
+    for deleted, event in (("true", Delete("s", "1")), ("false", Upsert("s", "1", "entity"))):
+        value = json.dumps({"id": 1, "__deleted": deleted}).encode()
+        assert decode(Message(Cause("t", 0, 0), b'{"id":1}', value, 0.0)) == [event]
+
+
+LEAF = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
+    | st.sampled_from(
+        [
+            "struct",
+            "array",
+            "Vw==",
+            "after",
+            "id",
+            "price",
+            "r",
+            *(str(s.get("name")) for s, *_ in TYPED.values()),
+        ]
+    )
+)
+WORD = st.sampled_from(
+    [
+        "schema",
+        "payload",
+        "op",
+        "after",
+        "before",
+        "fields",
+        "field",
+        "name",
+        "type",
+        "items",
+        "parameters",
+        "scale",
+        "id",
+        "price",
+        "x",
+        "y",
+    ]
+)
+HOSTILE = st.recursive(
+    LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORD, inner, max_size=5), max_leaves=25
+)
+
+
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_hostile_messages_are_refused_and_nothing_worse(key: object, schema: object, payload: object) -> None:
+    sources = {
+        "s": shop(typed=True),
+        "j": msgspec.convert(
+            {
+                "topic": "u",
+                "id": "{id}/{x}",
+                "joins": {"c": {"topic": "c", "head": "x.y", "tail": "id", "relation": "r"}},
+            },
+            SourceMapping,
+        ),
+    }
+    decode = make_decoder(sources, "e", "l")
+    for value in (payload, {"schema": schema, "payload": payload}, {"op": "c", "after": payload}):
+        for topic in ("t", "u", "c"):
+            keys = [None, json.dumps(key).encode(), json.dumps({"schema": schema, "payload": key}).encode()]
+            for name in keys:
+                with contextlib.suppress(InvalidInput):
+                    decode(Message(Cause(topic, 0, 0), name, json.dumps(value).encode(), 0.0))
+                with contextlib.suppress(InvalidInput):
+                    decode(Message(Cause(topic, 0, 0), name, None, 0.0))
