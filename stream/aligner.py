@@ -131,7 +131,7 @@ class Aligner:
             self._store.path / SNAPSHOT,
             self._settings,
             self._retrieval.options,
-            lambda nodes: self._retrieval.table.slots(nodes.tolist()),
+            self._retrieval.table.slots_of,
         )
         self._retrieval.fill_lists(saved)
         self._unsaved = 0 if saved else len(self._retrieval.table)  # evaluations that the snapshot lacks

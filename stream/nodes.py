@@ -76,6 +76,11 @@ class NodeTable:
         self._rows["node"][slots] = np.fromiter(nodes, np.uint64, len(found))
         return slots
 
+    def slots_of(self, nodes: Nodes) -> Slots:
+        """The same for very many nodes, most of which come often."""
+        distinct, place = np.unique(nodes, return_inverse=True)
+        return self.slots(distinct.tolist())[place]
+
     def known(self, nodes: Iterable[int]) -> Slots:
         """The slots of those of these nodes that have a row."""
         get = self._slot_of.get
