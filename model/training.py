@@ -42,12 +42,12 @@ class TrainingOptions:
     seed: int = 0
     max_pairs: int = 60_000  # of training; links stay, other pairs are drawn
     max_valid_pairs: int = 15_000  # for early stopping; calibration and threshold use all
-    batch: int = 256
+    batch: int = 256  # at most; a few hundred pairs learn better from smaller ones (see `_batch`)
     visits: int = 600_000  # pairs seen, over all epochs
     epochs: tuple[int, int] = (6, 30)  # at least, at most
     patience: int = 5  # epochs without a better PRAUC on valid
     seconds: float = 120.0  # no epoch starts after; a guard, `visits` is what bounds the time
-    learning_rate: float = 4e-3
+    learning_rate: float = 4e-3  # of batches of 256 pairs
     weight_decay: float = 1e-3
 
 
@@ -98,7 +98,9 @@ def train(
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
     rows = _sample(training.label, options.max_pairs, rng)
-    batches = list(_graphs(training, rng.permutation(rows), options.batch))
+    batch = _batch(len(rows), options.batch)
+    learning_rate = options.learning_rate * (batch / 256) ** (1 / 3)
+    batches = list(_graphs(training, rng.permutation(rows), batch))
     watched_rows = _whole_groups(valid.left, options.max_valid_pairs, rng)
     watched = list(_graphs(valid, watched_rows, 2048))
     links = max(1, round(valid.links * len(np.unique(valid.left[watched_rows])) / len(np.unique(valid.left))))
@@ -106,7 +108,7 @@ def train(
     net = AlignmentNetwork(network)
     net.fit_bins(torch.cat([batch.graph.context for batch in batches]))
     optimiser = torch.optim.AdamW(
-        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+        net.parameters(), lr=learning_rate, weight_decay=options.weight_decay, fused=True
     )
     fewest, most = options.epochs
     epochs = min(max(options.visits // len(rows), fewest), most)
@@ -117,7 +119,7 @@ def train(
         losses = []
         for number in rng.permutation(len(batches)):
             for group in optimiser.param_groups:
-                group["lr"] = options.learning_rate * _schedule(step / steps)
+                group["lr"] = learning_rate * _schedule(step / steps)
             loss = functional.binary_cross_entropy_with_logits(
                 net(batches[number].graph), batches[number].label
             )
@@ -191,6 +193,11 @@ def _whole_groups(
     drawn = rng.permutation(np.unique(groups))
     share = max(1, len(drawn) * limit // len(groups))
     return np.flatnonzero(np.isin(groups, drawn[:share]))
+
+
+def _batch(pairs: int, most: int) -> int:
+    """So many that an epoch has some forty steps, but 32 at least: a power of two."""
+    return min(most, max(32, 1 << (pairs // 40).bit_length() >> 1))
 
 
 def _schedule(done: float) -> float:
