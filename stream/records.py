@@ -111,11 +111,20 @@ class Records:
 
     def _publish(self, kind: EventKind, pair: PairId, record: AlignmentRecord) -> list[Output]:
         self._store.put(_key(pair), msgspec.json.encode(record))
-        return _announce(kind, record)
+        return _announce(kind, record, self._count(pair))
 
     def _withdraw(self, pair: PairId, old: AlignmentRecord) -> list[Output]:
         self._store.delete(_key(pair))
-        return self._withdrawal(pair, old)
+        return self._withdrawal(pair, old, self._count(pair))
+
+    def _count(self, pair: PairId) -> str:
+        """How many events the pair had before, as a mark: a neighbour that goes, comes back and goes again
+        revises the pair twice in the same way, with the same cause."""
+        key = tables.EVENTS + _key(pair)[1:]
+        raw = self._store.get(key)
+        count = 0 if raw is None else int.from_bytes(raw, "big")
+        self._store.put(key, (count + 1).to_bytes(4, "big"))
+        return f"after {count}" if count else ""
 
     def _withdrawal(self, pair: PairId, old: AlignmentRecord, mark: str = "") -> list[Output]:
         # what took the pair apart: a change of one of the two, or of the partner that one has now
@@ -236,7 +245,8 @@ def _announce(kind: EventKind, record: AlignmentRecord, mark: str = "") -> list[
 def _event(kind: EventKind, key: bytes, record: AlignmentRecord, mark: str = "") -> Output:
     """The event of a record; its id is made of what caused it, so a redelivery produces the same.
 
-    What caused it may be no input but a new generation, which is named by `mark`.
+    What caused it may be no input but a new generation, which is named by `mark`; and what was caused may have
+    happened to the pair before, which a mark tells, too.
     """
     made_of = (
         kind,

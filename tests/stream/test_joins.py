@@ -18,7 +18,7 @@ from index.store import Store
 from stream.aligner import Aligner
 from stream.columns import SourceMapping
 from stream.errors import InvalidInput
-from stream.events import AlignmentRecord, Cause, Message
+from stream.events import AlignmentEvent, AlignmentRecord, Cause, Message
 from stream.inbox import Inbox
 from stream.links import LinkStore
 from stream.mapping import make_decoder, read_events
@@ -157,16 +157,9 @@ def test_joins_of_files_become_relations_of_the_entities(tmp_path: Path) -> None
     ]
 
 
-@pytest.mark.parametrize("snapshot", [False, True])
-def test_scores_do_not_care_where_relations_stand(tmp_path: Path, snapshot: bool) -> None:
-    """In the entities' own events, or in rows of a join before and after them: the same alignments.
-
-    Rows of a snapshot wait for each other, so that nothing is aligned that the next row takes apart.
-    """
-    train_small(tmp_path / "model")
-    films = catalogues(40)
-    whole = align(films, tmp_path / "model")
-    sources = {
+def joined_catalogues() -> dict[str, SourceMapping]:
+    """Both sources of `catalogues`, with all relations in a join."""
+    return {
         name: msgspec.convert(
             {
                 "topic": name,
@@ -182,6 +175,55 @@ def test_scores_do_not_care_where_relations_stand(tmp_path: Path, snapshot: bool
         )
         for name in ("left", "right")
     }
+
+
+def test_what_happens_twice_has_two_ids(tmp_path: Path) -> None:
+    """Whoever drops events that were seen must not drop a relation's second end with the first."""
+    train_small(tmp_path / "model")
+    decode = make_decoder(joined_catalogues(), "entities", "links")
+    aligner = Aligner(tmp_path / "state", tmp_path / "model", decode)
+    offsets: Counter[str] = Counter()
+    events: list[AlignmentEvent] = []
+
+    def send(*rows: Row) -> None:
+        batch = []
+        for row in rows:
+            batch.append(message(offsets[row[0]], row))
+            offsets[row[0]] += 1
+        outputs = list(aligner.process(batch).outputs)
+        while aligner.backlog:
+            outputs += aligner.process([]).outputs
+        values = [output.value for output in outputs if output.kind == "alignment_events"]
+        events.extend(msgspec.json.decode(value or b"", type=AlignmentEvent) for value in values)
+
+    films = catalogues(40)
+    send(*((e.source, e.id, {"id": e.id, "type": e.type, **e.attributes}) for e in films))
+    edges: list[Row] = [
+        (f"{e.source}.cast", f"{e.id} {tail}", {"h": e.id, "r": name, "t": tail})
+        for e in films
+        for name, tails in e.relations.items()
+        for tail in tails
+    ]
+    send(*edges)
+    before = len(events)
+    some = [edge for edge in edges if edge[0] == "left.cast"][:12]
+    for _ in range(3):
+        send(*((topic, key, None) for topic, key, _ in some))
+        send(*some)
+    aligner.close()
+    assert len(events) - before >= 6
+    assert len({event.event_id for event in events}) == len(events)
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_scores_do_not_care_where_relations_stand(tmp_path: Path, snapshot: bool) -> None:
+    """In the entities' own events, or in rows of a join before and after them: the same alignments.
+
+    Rows of a snapshot wait for each other, so that nothing is aligned that the next row takes apart.
+    """
+    train_small(tmp_path / "model")
+    films = catalogues(40)
+    whole = align(films, tmp_path / "model")
     rows: list[Row] = []
     gone: list[Row] = []
     for film in films:
@@ -194,7 +236,9 @@ def test_scores_do_not_care_where_relations_stand(tmp_path: Path, snapshot: bool
                     rows.insert(0, (*rows[-1][:2], {**edge, "t": "p1"}))
                     rows.insert(0, (f"{film.source}.cast", f"{film.id} gone", edge))
                     gone.append((f"{film.source}.cast", f"{film.id} gone", None))
-    aligner = Aligner(tmp_path / "state", tmp_path / "model", make_decoder(sources, "entities", "links"))
+    aligner = Aligner(
+        tmp_path / "state", tmp_path / "model", make_decoder(joined_catalogues(), "entities", "links")
+    )
     offsets: Counter[str] = Counter()
     messages = []
     for row in [*rows, *gone]:
