@@ -14,7 +14,7 @@ RUN pip install --no-cache-dir --index-url "$TORCH_INDEX_URL" \
 COPY index index
 COPY model model
 COPY stream stream
-RUN pip install --no-cache-dir .
+RUN pip install --no-cache-dir '.[files]'
 
 ENV PYTHONUNBUFFERED=1 \
     SAMEAS_STATE__DIR=/state \

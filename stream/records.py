@@ -245,8 +245,8 @@ def _announce(kind: EventKind, record: AlignmentRecord, mark: str = "") -> list[
 def _event(kind: EventKind, key: bytes, record: AlignmentRecord, mark: str = "") -> Output:
     """The event of a record; its id is made of what caused it, so a redelivery produces the same.
 
-    What caused it may be no input but a new generation, which is named by `mark`; and what was caused may have
-    happened to the pair before, which a mark tells, too.
+    What caused it may be no input but a new generation, which is named by `mark`; and what was caused may
+    have happened to the pair before, which a mark tells, too.
     """
     made_of = (
         kind,
