@@ -8,6 +8,7 @@
 #   make quality DATA=DIR [DATASET=NAME] [MODEL=NAME] [SEEDS=3] [TEST_LINKS=FILE] [JSON=FILE]   how good is the model?
 #   make speed [N=20000] [ONLY=engine] [K=7] [STORED=23000] [RATES="200 500 1000"] [SECONDS=15] [BOOTSTRAP=HOST:PORT]
 #              [RUNS=1] [JSON=FILE] [PICTURE=FILE.svg]   how fast, beside the goals?
+#   make peers DATA=DIR [PEER=NAME] [K=10] [CACHE=DIR] [LIMIT=900] [JSON=FILE]   other tools on the same records
 #   make soak [SECONDS=1800] [N=2000] [JSON=FILE]   does memory stay, and the speed, over a long run?
 #   make sssom                          the sssom package beside the project, which tests validate exports with
 #   make clean                          removes the virtual environment and caches
@@ -39,12 +40,15 @@ STORED ?=
 RATES ?=
 SECONDS ?=
 BOOTSTRAP ?=
+PEER ?=
+CACHE ?=
+LIMIT ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture fuzz quality speed soak check install sssom clean
+.PHONY: help demo test torture fuzz quality speed peers soak check install sssom clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -70,6 +74,10 @@ speed: $(STAMP)
 	$(BIN)/python -m benchmarks.speed $(if $(N),-n $(N)) $(addprefix --only ,$(ONLY)) $(if $(K),-k $(K)) \
 		$(if $(STORED),--stored $(STORED)) $(if $(RATES),--rates $(RATES)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(BOOTSTRAP),--bootstrap "$(BOOTSTRAP)") $(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json "$(JSON)") $(if $(PICTURE),--picture "$(PICTURE)")
+
+peers: $(STAMP)
+	$(BIN)/python -m benchmarks.peers --data "$(DATA)" $(addprefix --peer ,$(PEER)) $(if $(K),-k $(K)) \
+		$(if $(CACHE),--cache "$(CACHE)") $(if $(LIMIT),--limit $(LIMIT)) $(if $(JSON),--json "$(JSON)")
 
 soak: $(STAMP)
 	$(BIN)/python -m benchmarks.soak $(if $(N),-n $(N)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(JSON),--json "$(JSON)")
