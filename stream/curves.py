@@ -1,7 +1,7 @@
-"""Precision-recall and calibration curves as one HTML page that opens offline: inline SVG, no script."""
+"""Precision-recall and calibration curves, and an evaluation as one HTML page that opens offline."""
 
-import html
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,18 +9,9 @@ import numpy as np
 
 from model.evaluation import Quality, ScoredPairs, precision_recall
 from stream.errors import ConfigError
+from stream.pages import Point, Series, chart, page, table
 
-SIZE: Final = 320  # of a plot, in pixels
-MARGIN: Final = 45
 MOST_POINTS: Final = 400  # of a curve
-_STYLE: Final = """
-body { font: 15px sans-serif; margin: 2em; color: #222 } figure { display: inline-block; margin: 1em }
-table { border-collapse: collapse } td, th { padding: .15em .8em; text-align: right; font-weight: normal }
-svg text { font-size: 12px; fill: #555 } .axis { stroke: #999; fill: none } .even { stroke: #ccc }
-.curve { stroke: #1f5fa8; stroke-width: 2; fill: none } .point { fill: #1f5fa8; fill-opacity: .7 }
-"""
-
-Point = tuple[float, float]
 
 
 def write_page(path: Path, title: str, pairs: ScoredPairs, quality: Quality) -> None:
@@ -30,70 +21,49 @@ def write_page(path: Path, title: str, pairs: ScoredPairs, quality: Quality) -> 
         ConfigError: the file cannot be written.
     """
     figures = {name: value for name, value in quality.to_json().items() if name != "calibration"}
-    texts = {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in figures.items()}
-    rows = "".join(
-        f"<tr><th>{name.replace('_', ' ')}</th><td>{text}</td></tr>" for name, text in texts.items()
-    )
-    page = (
-        f"<!DOCTYPE html>\n<html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
-        f"<style>{_STYLE}</style>\n<h1>{html.escape(title)}</h1>\n<table>{rows}</table>\n"
-        f"{precision_recall_figure(pairs, quality)}\n{calibration_figure(quality)}\n</html>\n"
+    rows = [
+        (name.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else value)
+        for name, value in figures.items()
+    ]
+    charts = quality_charts(
+        [(recall, precision) for precision, recall, _ in curve(pairs)],
+        [(row.score, row.links, row.pairs) for row in quality.calibration],
+        (quality.recall, quality.precision),
     )
     try:
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page(title, table([], rows, 1) + charts), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def precision_recall_figure(pairs: ScoredPairs, quality: Quality) -> str:
-    """The curve of all thresholds, and the point of the decision."""
-    precision, recall, _ = precision_recall(pairs)
-    kept = (
-        np.unique(np.linspace(0, len(recall) - 1, MOST_POINTS).astype(int)) if len(recall) else np.arange(0)
+def curve(pairs: ScoredPairs) -> list[tuple[float, float, float]]:
+    """Precision, recall and score by falling score, thinned out to what a chart can show."""
+    columns = precision_recall(pairs)
+    last = len(columns[0]) - 1
+    shown = np.unique(np.linspace(0, max(last, 0), min(MOST_POINTS, last + 1)).astype(int))
+    return [*zip(*(column[shown].tolist() for column in columns), strict=True)]
+
+
+def quality_charts(
+    recall_precision: Sequence[Point], calibration: Sequence[tuple[float, float, int]], decision: Point
+) -> str:
+    """The two charts side by side.
+
+    Args:
+        recall_precision: the curve of all thresholds.
+        calibration: mean score, share of links, and number of pairs of each step of score.
+        decision: recall and precision at the threshold.
+    """
+    curves = [Series("all thresholds", recall_precision), Series("the decision", [decision], [5.0])]
+    steps = Series(
+        "steps of score",
+        [(score, links) for score, links, _ in calibration],
+        [2 + math.log10(pairs) for *_, pairs in calibration],
     )
-    curve = [*zip(recall[kept].tolist(), precision[kept].tolist(), strict=True)]
-    decision = _circle((quality.recall, quality.precision), 5, f"threshold {quality.threshold:.3f}")
-    return _figure("Precision and recall", "recall", "precision", [_line("curve", curve), decision])
-
-
-def calibration_figure(quality: Quality) -> str:
-    """Mean score and share of links of ten steps of score; the more pairs, the larger the point."""
-    points = [(row.score, row.links) for row in quality.calibration]
-    circles = [
-        _circle(point, 2 + np.log10(row.pairs), f"{row.pairs:,} pairs")
-        for point, row in zip(points, quality.calibration, strict=True)
-    ]
-    parts = [_line("even", [(0, 0), (1, 1)]), _line("curve", points), *circles]
-    return _figure("Calibration", "mean score", "share of links", parts)
-
-
-def _figure(title: str, across: str, up: str, parts: Iterable[str]) -> str:
-    ticks = "".join(
-        f"<text x='{x:.0f}' y='{SIZE - MARGIN + 16}' text-anchor='middle'>{value}</text>"
-        f"<text x='{MARGIN - 6}' y='{y + 4:.0f}' text-anchor='end'>{value}</text>"
-        for value in (0, 0.5, 1)
-        for x, y in [_place((value, value))]
-    )
-    low, high = _place((0, 0)), _place((1, 1))
+    ideal = Series("ideal", [(0, 0), (1, 1)], dashed=True)
     return (
-        f"<figure><figcaption>{title}</figcaption><svg width='{SIZE}' height='{SIZE}' role='img' "
-        f"aria-label='{title}'><path class='axis' d='M{low[0]} {high[1]}V{low[1]}H{high[0]}'/>{ticks}"
-        f"<text x='{SIZE / 2:.0f}' y='{SIZE - 8}' text-anchor='middle'>{across}</text>"
-        f"<text y='12' x='-{SIZE / 2:.0f}' text-anchor='middle' transform='rotate(-90)'>{up}</text>"
-        f"{''.join(parts)}</svg></figure>"
+        '<div class="charts">'
+        + chart("Precision and recall", "recall", "precision", curves)
+        + chart("Calibration", "mean score", "share of links", [steps, ideal])
+        + "</div>"
     )
-
-
-def _line(kind: str, points: Sequence[Point]) -> str:
-    path = " ".join("{:.1f},{:.1f}".format(*_place(point)) for point in points)
-    return f"<polyline class='{kind}' points='{path}'/>"
-
-
-def _circle(point: Point, radius: float, title: str) -> str:
-    x, y = _place(point)
-    return f"<circle class='point' cx='{x:.1f}' cy='{y:.1f}' r='{radius:.1f}'><title>{title}</title></circle>"
-
-
-def _place(point: Point) -> Point:
-    inside = SIZE - 2 * MARGIN
-    return MARGIN + point[0] * inside, SIZE - MARGIN - point[1] * inside

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from model.evaluation import ScoredPairs, evaluate, precision_recall
+from model.evaluation import ScoredPairs, evaluate
 from stream.aligner import Aligner
 from stream.comparing import compare
 from stream.config import Settings
+from stream.curves import curve
 from stream.events import AlignmentRecord
 from stream.offline import score_links
 from stream.replay import Plan, Run, digest
@@ -20,7 +21,6 @@ from stream.topics import find_partitions, output_specs
 from stream.workspace import LinkPair
 
 LARGEST = 50  # changes of each kind that the report shows
-CURVE_POINTS = 200
 
 
 def make_report(
@@ -79,12 +79,9 @@ def quality(aligner: Aligner, plan: Plan, checkpoint: Path, links: Sequence[Link
         ]
         score, label, left, right = columns
         pairs = ScoredPairs(score, label, left, right, present)
-        precision, recall, score = precision_recall(pairs)
-        shown = np.unique(np.linspace(0, max(len(score) - 1, 0), min(CURVE_POINTS, len(score))).astype(int))
         result |= evaluate(pairs, plan.threshold, one_to_one=plan.one_to_one).to_json()
         result["curve"] = [
-            {"precision": float(precision[i]), "recall": float(recall[i]), "score": float(score[i])}
-            for i in shown
+            {"precision": precision, "recall": recall, "score": at} for precision, recall, at in curve(pairs)
         ]
     return result
 

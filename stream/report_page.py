@@ -1,42 +1,20 @@
 """The figures of a replay as one HTML page that needs nothing but itself."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from html import escape
 from typing import Any
 
-from stream.charts import Series, chart
+from stream.curves import quality_charts
+from stream.pages import Series, chart, page, table
 
 REASONS = 3
-_STYLE = """
-:root { color-scheme: light dark; --line: #8886; --0: #2563eb; --1: #d97706; --2: #059669; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-.charts { display: flex; flex-wrap: wrap; gap: 1rem; } figure { flex: 1 1 400px; margin: 0; }
-figcaption { font-weight: 600; } svg { width: 100%; } svg text { font-size: 11px; fill: currentColor; }
-polyline { fill: none; stroke-width: 2; } polyline.dashed { stroke-dasharray: 5 4; opacity: .6; }
-line.grid { stroke: var(--line); stroke-width: .6; } circle { stroke: none; }
-polyline.s0 { stroke: var(--0); } polyline.s1 { stroke: var(--1); } polyline.s2 { stroke: var(--2); }
-circle.s0 { fill: var(--0); } circle.s1 { fill: var(--1); } circle.s2 { fill: var(--2); }
-.legend span::before { content: "\\25cf\\00a0"; } .legend span { margin-right: 1rem; }
-.legend .s0::before { color: var(--0); } .legend .s1::before { color: var(--1); }
-.legend .s2::before { color: var(--2); }
-"""
 
 
 def render(report: Mapping[str, Any]) -> str:
     """The page of a report as `stream/replay_report.py` makes it. All of its text is escaped."""
     title = f"Replay {report['run']}"
     sections = [_summary(report), _quality(report), _timeline(report), _live(report)]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{escape(title)}</h1>\n" + "\n".join(sections) + "\n</body></html>\n"
-    )
+    return page(title, "\n".join(sections))
 
 
 def _summary(report: Mapping[str, Any]) -> str:
@@ -61,9 +39,7 @@ def _summary(report: Mapping[str, Any]) -> str:
         ["Alignments", f"{report['alignments']:,}"],
         ["Report made", report["made"]],
     ]
-    return (
-        _table([], rows) + "<h2>What was read</h2>" + _table(["topic", "partition", "from", "to"], ranges, 2)
-    )
+    return table([], rows) + "<h2>What was read</h2>" + table(["topic", "partition", "from", "to"], ranges, 2)
 
 
 def _quality(report: Mapping[str, Any]) -> str:
@@ -100,17 +76,12 @@ def _quality(report: Mapping[str, Any]) -> str:
         "recall at P=.95",
         "hits@1",
     ]
-    curve = [(point["recall"], point["precision"]) for point in found["curve"]]
-    bins = [(row["score"], row["links"]) for row in found["calibration"]]
-    charts = chart(
-        "Precision and recall", "recall", "precision", [Series("candidates by score", curve)]
-    ) + chart(
-        "Calibration",
-        "mean score",
-        "share of links",
-        [Series("scores", bins, dots=True), Series("ideal", [(0, 0), (1, 1)], dashed=True)],
+    charts = quality_charts(
+        [(point["recall"], point["precision"]) for point in found["curve"]],
+        [(row["score"], row["links"], row["pairs"]) for row in found["calibration"]],
+        (found["recall"], found["precision"]),
     )
-    return text + _table(head, rows, 1) + f'<div class="charts">{charts}</div>'
+    return text + table(head, rows, 1) + charts
 
 
 def _timeline(report: Mapping[str, Any]) -> str:
@@ -123,7 +94,11 @@ def _timeline(report: Mapping[str, Any]) -> str:
         )
     total = max(report["plan"]["messages"], 1)
     lines = [
-        Series(name, [(point["position"] / total, point[key]) for point in points], dots=key == "f1")
+        Series(
+            name,
+            [(point["position"] / total, point[key]) for point in points],
+            radii=[3.5] * len(points) if key == "f1" else (),
+        )
         for name, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
     ]
     chosen = points[:: max(1, len(points) // 4)]
@@ -140,7 +115,7 @@ def _timeline(report: Mapping[str, Any]) -> str:
     drawing = chart("Quality over stream time", "messages, with their time (UTC)", "", lines, ticks)
     return (
         "<h2>While the stream went by</h2><p>The published alignments against the links whose two entities "
-        f'existed by then.</p><div class="charts">{drawing}</div>' + _table(head, rows, 1)
+        f'existed by then.</p><div class="charts">{drawing}</div>' + table(head, rows, 1)
     )
 
 
@@ -157,7 +132,7 @@ def comparison(found: Mapping[str, Any]) -> str:
         [name, f"{found[name]:,}", _known(found, name, "right"), _known(found, name, "wrong")]
         for name in ("new", "gone", "changed", "same")
     ]
-    text = _table(["", "pairs", "known links", "known to be wrong"], rows, 1)
+    text = table(["", "pairs", "known links", "known to be wrong"], rows, 1)
     for name, heading in (("new", "New"), ("gone", "Gone"), ("changed", "Scored otherwise")):
         changes = found["largest"][name]
         if not changes:
@@ -174,7 +149,7 @@ def comparison(found: Mapping[str, Any]) -> str:
             for change in changes
         ]
         text += f"<h3>{heading}: the largest changes</h3>"
-        text += _table(["subject", "object", "before", "after", "link", "evidence"], body)
+        text += table(["subject", "object", "before", "after", "link", "evidence"], body)
     return text
 
 
@@ -198,19 +173,3 @@ def _figure(value: float | int | None) -> str:
 
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%m-%d %H:%M:%S")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int | None = None) -> str:
-    """`numbers_from` is the first of the columns that hold numbers."""
-
-    def cells(tag: str, row: Sequence[object]) -> str:
-        plain = len(row) if numbers_from is None else numbers_from
-        return "".join(
-            f"<{tag}{'' if n < plain else ' class=n'}>{escape(str(cell))}</{tag}>"
-            for n, cell in enumerate(row)
-        )
-
-    top = f"<thead><tr>{cells('th', head)}</tr></thead>" if head else ""
-    return (
-        f"<table>{top}<tbody>" + "".join(f"<tr>{cells('td', row)}</tr>" for row in rows) + "</tbody></table>"
-    )

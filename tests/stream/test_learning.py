@@ -96,10 +96,10 @@ def test_evaluate_prints_every_type_and_writes_curves(folder: Path) -> None:
     assert shown.exit_code == 0, shown.output
     assert re.search(r"^film +60 ", shown.stdout, re.M) and re.search(r"^person +20 ", shown.stdout, re.M)
     html = page.read_text()
-    assert html.count("<svg") == 2 and "class='curve'" in html
+    assert html.count("<svg") == 2 and html.count("<polyline") == 4
     assert not re.search(r"https?://|<script", html)
-    places = [float(n) for n in re.findall(r"(?<=[ ',])\d+\.\d(?=[, '])", html)]
-    assert places and max(places) <= 320
+    places = [float(n) for n in re.findall(r'(?<=[ ",])\d+\.\d(?=[, "])', html)]
+    assert places and max(places) <= 460
 
 
 def test_evaluate_as_json_has_the_types(folder: Path) -> None:
