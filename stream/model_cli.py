@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stream.generations import Progress, Recipe
 
 POLL_SECONDS = 0.5
+ATTEMPTS = 4  # to read what a worker may be replacing just then
 
 
 @click.group()
@@ -109,14 +110,13 @@ def status(configuration: Configuration, state: Path | None, as_json: bool) -> N
 def _in_force(state: Path) -> "Recipe":
     from stream.generations import Recipe, read, read_current
 
-    name = read_current(state)
-    recipe = None if name is None else read(state / name / "recipe.json", Recipe)
-    if recipe is not None:
-        return recipe
-    if name is None:
-        raise StateError(f"state directory {state} is gone")
-    time.sleep(POLL_SECONDS)  # the worker switched and cleaned between the two reads
-    return _in_force(state)
+    for _ in range(ATTEMPTS):
+        name = read_current(state)
+        recipe = None if name is None else read(state / name / "recipe.json", Recipe)
+        if recipe is not None:
+            return recipe
+        time.sleep(POLL_SECONDS)  # the worker switched and cleaned up between two of these reads
+    raise StateError(f"state directory {state}: nothing is in force; has a worker run with it?")
 
 
 def _progress(state: Path) -> "Progress | None":

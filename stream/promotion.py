@@ -132,9 +132,10 @@ class Promoter:
                 tell(f"put off, as something else is wanted or another worker has the partitions: {recipe}")
             if not isinstance(error, SameasError):
                 raise
-            self._generations.tell(Progress(wanted, "failed", error=str(error)))
-            self._metrics.promotions.labels("failed").inc()
             tell(f"error: {recipe} cannot be built: {error}; {self._generations.current} stays in force")
+            self._metrics.promotions.labels("failed").inc()
+            # last, because the command that waits for it ends with it
+            self._generations.tell(Progress(wanted, "failed", error=str(error)))
             return False
         return True
 
