@@ -16,9 +16,15 @@ For slots i of one side and j of the other (levels 0, 1, 2: own values; neighbou
     score    = MLP([z + z', |z - z'|, context])
 
 s is the similarity of values or names, n of neighbours' neighbourhoods (`model/pairs.py`); k are learned
-embeddings of keys. Both directions share all parameters. This module trains on ragged graphs with DGL;
-`model/kernel.py` computes the same, one pair
-after the other.
+embeddings of keys. Both directions share all parameters.
+
+In the paper's terms alpha is the node-level cross-graph attention and beta the edge-level, relation-aware
+self-attention; G and U, a scale and a shift for each key, stand for its relation-specific transforms. What
+differs: the paper compares learned embeddings of nodes, here exact similarities are compared, so that a score
+can be maintained in a stream; and level 2 enters as one vector for each neighbour, weighted as samples are
+(`model/neighbourhood.py`), without an attention of its own.
+
+This module trains on ragged graphs with DGL; `model/kernel.py` computes the same, one pair after the other.
 """
 
 from dataclasses import asdict, dataclass

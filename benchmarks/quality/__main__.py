@@ -7,6 +7,7 @@ python -m benchmarks.quality --data DIRECTORY [--dataset NAME|FILE]... [--model 
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -86,7 +87,9 @@ def _measure(name: str, task: Task, seeds: int) -> list[Row]:
     model = models()[name]()
     rows: list[Row] = []
     for seed in range(seeds):
+        started = time.process_time()
         scored = model(task, seed)
+        cpu = time.process_time() - started
         quality = judge(task, scored)
         row: Row = {
             "set": task.dataset.name,
@@ -95,7 +98,7 @@ def _measure(name: str, task: Task, seeds: int) -> list[Row]:
             "k": task.k,
             "seconds": scored.seconds,
         }
-        rows.append({**row, "setup_seconds": task.seconds, **quality.to_json()})
+        rows.append({**row, "cpu_seconds": cpu, "setup_seconds": task.seconds, **quality.to_json()})
     figures = np.array([[row[column] for column in COLUMNS] for row in rows], float).mean(axis=0)
     cells = [f"{figures[0]:>9.0f}", *(f"{figure:>9.4f}" for figure in figures[1:])]
     print(f"{task.dataset.name:<16} {name:<12} {seeds:>5} {' '.join(cells)}", flush=True)
