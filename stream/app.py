@@ -19,6 +19,7 @@ import faust
 import mode
 from faust.types import TP
 from kafka import TopicPartition
+from kafka.errors import KafkaError
 
 from stream.access import check_group
 from stream.config import Settings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from stream.promotion import Promoter
 
 PROGRESS_SECONDS = 5.0
+RETRY_SECONDS = 2.0  # between two tries to reach a broker that was there and is not now
 BEHIND_BATCHES = 8  # full batches that wait when a worker counts as behind
 QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
@@ -235,7 +237,7 @@ class Worker:
         """Called before fetching begins, at the start and after every rebalance."""
         self._check_whole(assigned)
         await self._work.publish_pending(self.app.producer.send)
-        found = await asyncio.to_thread(read_bounds, self._settings, assigned)
+        found = await self._bounds(assigned)
         positions, behind = {}, 0
         self._ends = {tp: found[TopicPartition(*tp)][1] for tp in assigned}
         for tp in assigned:
@@ -248,6 +250,15 @@ class Worker:
         self._role = "active"
         tell(f"ready: {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")
         return positions
+
+    async def _bounds(self, assigned: set[TP]) -> Mapping[TopicPartition, tuple[int, int]]:
+        """First and next offsets. A broker that restarts is awaited: it was there when the worker started."""
+        while True:
+            try:
+                return await asyncio.to_thread(read_bounds, self._settings, assigned)
+            except (BrokerError, KafkaError) as error:
+                tell(f"waiting for the broker: {error}")
+                await asyncio.sleep(RETRY_SECONDS)
 
     def _check_position(self, tp: TP, applied: int | None, first: int, end: int) -> None:
         """The state's offset has to be one of this topic's."""
@@ -307,12 +318,13 @@ class Worker:
             published = Published(self._settings, self._partitions[self._settings.topics.alignments])
             try:
                 await asyncio.to_thread(published.read)
+                if self._role != "active" or self._ends is not ends:
+                    continue
+                written, withdrawn = await work.reconcile(published, self.app.producer.send)
             except BrokerError as error:  # it may be restarting; whoever needs it to go on will say so
                 tell(f"{self._settings.topics.alignments} is compared later: {error}")
-                await asyncio.sleep(PROGRESS_SECONDS)
-                continue
-            if self._role == "active" and self._ends is ends:
-                written, withdrawn = await work.reconcile(published, self.app.producer.send)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
                 self._ends = None if self._ends is ends else self._ends
                 if written or withdrawn:
                     tell(

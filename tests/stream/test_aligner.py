@@ -282,6 +282,48 @@ def test_a_restart_in_the_middle_ends_like_an_undisturbed_run(checkpoint: Path, 
     assert topic.records == undisturbed.records
 
 
+def test_what_was_stored_and_not_published_is_pending_after_a_crash(checkpoint: Path, tmp_path: Path) -> None:
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    one = aligner.process(messages(catalogues()))
+    two = aligner.process(messages([Delete("left", "f70")], 1000))
+    aligner.published(one.sequence)
+    aligner._store.close()
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    assert one.outputs and two.outputs
+    # that the first one was published is not stored either: it goes out a second time
+    assert [batch.outputs for batch in aligner.pending()] == [one.outputs, two.outputs]
+    for batch in list(aligner.pending()):
+        aligner.published(batch.sequence)
+    aligner.process([])
+    assert not list(aligner.pending())
+    aligner.close()
+
+
+def test_a_crash_while_entities_and_hubs_wait_changes_nothing(
+    bounds: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    people = [entity for entity in catalogues(0) if entity.type == "person"]
+    renamed = [
+        msgspec.structs.replace(entity, attributes=people[(number + 7) % len(people)].attributes)
+        for number, entity in enumerate(people)
+        if number % 5 == 0
+    ]
+    topic = Topic()
+    aligner = Aligner(tmp_path / "one", checkpoint, decode_canonical)
+    run(aligner, topic, messages(catalogues()))
+    topic.take(aligner.process(messages(renamed, 1000)))
+    for _ in range(2):
+        topic.take(aligner.process([]))
+        assert aligner.backlog
+        aligner._store.close()
+        aligner = Aligner(tmp_path / "one", checkpoint, decode_canonical)
+        for batch in aligner.pending():
+            topic.take(batch)
+    run(aligner, topic, [])
+    aligner.close()
+    assert topic.truth() == batch_run(checkpoint, tmp_path / "two", [*catalogues(), *renamed]).truth()
+
+
 def test_a_restart_knows_entities_that_are_only_pointed_at(checkpoint: Path, tmp_path: Path) -> None:
     events = messages([film(source, number) for source in ("left", "right") for number in range(5)])
     topic, undisturbed = Topic(), batch_run(checkpoint, tmp_path / "one", catalogues(5))
