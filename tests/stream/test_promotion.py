@@ -246,6 +246,7 @@ def models(settings: Settings) -> list[str]:
     return [model for number, model in enumerate(log) if number == 0 or log[number - 1] != model]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last_kill", ["switched", "published"])
 def test_promoted_and_back_while_events_flow_and_workers_die(
     settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path, last_kill: str
@@ -316,6 +317,7 @@ def read(url: str) -> str:
         return str(answer.read().decode())
 
 
+@pytest.mark.slow
 def test_changed_settings_are_built_beside(
     embedded_settings: Settings, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -338,6 +340,7 @@ def test_changed_settings_are_built_beside(
         assert second.end() == 0
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_built_leaves_the_old_one(
     embedded_settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path
 ) -> None:

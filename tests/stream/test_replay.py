@@ -93,6 +93,7 @@ def unused(settings: Settings, kind: str) -> str:
     return f"{settings.kafka.group_id}-{kind}"
 
 
+@pytest.mark.slow
 def test_interruptions_leave_no_trace(embedded_settings: Settings, checkpoint: Path) -> None:
     settings = embedded_settings
     feed(settings)
@@ -107,6 +108,7 @@ def test_interruptions_leave_no_trace(embedded_settings: Settings, checkpoint: P
         assert pieces[:2] == whole[:2]
 
 
+@pytest.mark.slow
 def test_kills_leave_no_trace(settings: Settings, checkpoint: Path, tmp_path: Path) -> None:
     feed(settings)
     whole = replayed(settings, unused(settings, "whole"), checkpoint, never)
@@ -130,6 +132,7 @@ def test_kills_leave_no_trace(settings: Settings, checkpoint: Path, tmp_path: Pa
     assert (records, run.timeline.points) == whole[:2]
 
 
+@pytest.mark.slow
 def test_a_worse_model_is_seen_to_be_worse(
     settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path
 ) -> None:
