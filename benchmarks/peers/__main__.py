@@ -102,12 +102,12 @@ def pins(name: str) -> list[str]:
 def rows_of(name: str, figures: Figures) -> list[Row]:
     """A peer's part of the table."""
     most = 2.0 if name == OURS else None
-    hits = f"the best match is the linked one for {figures.single_hits:.2f} of {len(figures.single_ms)}"
+    hits = f"the best match is the linked one for {figures.single_hits:.0%}, {len(figures.single_ms)} timed"
     return [
         Row(name, "batch", figures.records / figures.batch_seconds, "records/s", note=figures.note),
         Row(name, "F1 on the test links", figures.f1, ""),
-        Row(name, "one record, median", percentile(figures.single_ms, 0.5), "ms", at_most=most, note=hits),
-        Row(name, "one record, p90", percentile(figures.single_ms, 0.9), "ms"),
+        Row(name, "one record, median", _percentile(figures, 0.5), "ms", at_most=most, note=hits),
+        Row(name, "one record, p90", _percentile(figures, 0.9), "ms"),
     ]
 
 
@@ -121,14 +121,23 @@ def compared(known: dict[str, Figures]) -> list[Row]:
             continue
         is_goal = name == "splink"
         rate = (own.records / own.batch_seconds) / (peer.records / peer.batch_seconds)
-        single = percentile(peer.single_ms, 0.5) / percentile(own.single_ms, 0.5)
+        median = _percentile(peer, 0.5)
+        single = None if median is None else median / percentile(own.single_ms, 0.5)
         group = f"over {name}"
         rows += [
             Row(group, "batch, records/s", rate, "times", at_least=1.0 if is_goal else None),
-            Row(group, "F1", own.f1 - peer.f1, "more", at_least=0.0 if is_goal else None),
+            Row(group, "F1", _difference(own.f1, peer.f1), "more", at_least=0.0 if is_goal else None),
             Row(group, "one record, faster", single, "times", at_least=TIMES_FASTER if is_goal else None),
         ]
     return rows
+
+
+def _percentile(figures: Figures, share: float) -> float | None:
+    return percentile(figures.single_ms, share) if figures.single_ms else None
+
+
+def _difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
 
 
 if __name__ == "__main__":

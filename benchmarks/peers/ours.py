@@ -23,7 +23,7 @@ class Figures(msgspec.Struct):
 
     batch_seconds: float
     records: int
-    f1: float
+    f1: float | None  # None: not everything was matched
     single_ms: list[float]
     single_hits: float
     note: str = ""
