@@ -264,7 +264,7 @@ class Aligner:
 
         # also where an entity only looks different: a linked pair need not be a candidate to have evidence
         linked = dict.fromkeys([*received.links, *self._links.around(nodes)])
-        scored = [*self._scoring.score(due), *self._dropped(unsure, found)]
+        scored = [*self._scoring.score(due), *self._dropped({*unsure, *received.gone}, found)]
         laps.end("score")
         decisions = self._deciding.decide(scored, self._links.in_force(linked, self._graph))
         laps.end("decide")
@@ -295,21 +295,31 @@ class Aligner:
         snapshot.save(self._store.path / SNAPSHOT, self._settings, self._retrieval.lists, order)
         self._unsaved = 0
 
-    def _dropped(self, unsure: Iterable[int], found: Sequence[Found]) -> Iterator[ScoredPairs]:
-        """Pairs that were candidates before a crash; that they are none any more waited to be said."""
-        if not unsure:
+    def _dropped(self, nodes: Iterable[int], found: Sequence[Found]) -> Iterator[ScoredPairs]:
+        """Pairs of these nodes that the store holds and that are no candidates, whoever noticed or did not.
+
+        Args:
+            found: with all candidate pairs of these nodes.
+        """
+        pairs = self._deciding.known_pairs(nodes)
+        if not pairs:
             return
         table = self._retrieval.table
-        candidates = {
-            pair
-            for part in found
-            for pair in zip(*(table.rows["node"][side].tolist() for side in part.pairs), strict=True)
-        }
-        pairs = self._deciding.known_pairs(unsure)
+        concerned = np.zeros(len(table), bool)
+        concerned[table.known(node for node, _ in pairs)] = True
+        candidates: set[tuple[int, int]] = set()
+        for part in found:
+            here = concerned[part.pairs.left] | concerned[part.pairs.right]
+            candidates.update(
+                zip(*(table.rows["node"][side[here]].tolist() for side in part.pairs), strict=True)
+            )
         entities = self._graph.entities(node for pair in pairs for node in pair)
         for number, (node, partner) in enumerate(pairs):
             one, other = entities[2 * number : 2 * number + 2]
-            if one is None or other is None or {(node, partner), (partner, node)} & candidates:
+            if one is None or other is None:
+                continue
+            gone = one.deleted or other.deleted  # `found` has pairs that were candidates until now
+            if not gone and {(node, partner), (partner, node)} & candidates:
                 continue
             (left_source, left), (right_source, right) = sorted([(one.source, node), (other.source, partner)])
             ends = np.array([left], np.uint64), np.array([right], np.uint64)

@@ -141,6 +141,19 @@ class Retrieval:
         words = self.table.rows["words"]
         return np.hstack([context, overlap(words, words, *pairs)]), is_candidate
 
+    def by_type(self, found: Found) -> Iterator[tuple[SourcePair, npt.NDArray[np.int64]]]:
+        """Where in `found` stand pairs that have one type now, by this type."""
+        kinds = [kind for kind, _ in self._spaces]
+        numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+        type_of = np.array([*(numbers[kind] for kind in kinds), NOBODY], np.int32)  # NOBODY reads the last
+        left, right = (type_of[self.table.rows["space"][slots]] for slots in found.pairs)
+        for number in np.unique(left[(left == right) & (left != NOBODY)]).tolist():
+            kind = next(kind for kind, its in numbers.items() if its == number)
+            yield (
+                SourcePair(kind, found.sources.left, found.sources.right),
+                np.flatnonzero((left == number) & (right == number)),
+            )
+
     def types(self, nodes: Sequence[int]) -> list[str]:
         """The types of existing entities."""
         numbers = self.table.rows["space"][self.table.slots(nodes)].tolist()

@@ -55,15 +55,18 @@ class Scoring:
         scored = []
         for pair, pairs in found:
             scores = np.zeros(len(pairs.left))
-            for first in range(0, len(scores), SCORE_CHUNK):
-                chunk = Pairs(*(slots[first : first + SCORE_CHUNK] for slots in pairs))
-                context, chosen = self._retrieval.context(pair, chunk)
-                left, right, numbers = slots_of_pairs(
-                    self._retrieval.table, Pairs(chunk.left[chosen], chunk.right[chosen])
-                )
-                scores[first : first + SCORE_CHUNK][chosen] = self._scorer.score(
-                    left, right, numbers, context[chosen]
-                )
+            # of the type that they have now: the lists of a former type know nothing of them
+            for current, places in self._retrieval.by_type(Found(pair, pairs)):
+                for first in range(0, len(places), SCORE_CHUNK):
+                    chosen = places[first : first + SCORE_CHUNK]
+                    context, is_candidate = self._retrieval.context(
+                        current, Pairs(pairs.left[chosen], pairs.right[chosen])
+                    )
+                    chosen = chosen[is_candidate]
+                    left, right, numbers = slots_of_pairs(
+                        self._retrieval.table, Pairs(pairs.left[chosen], pairs.right[chosen])
+                    )
+                    scores[chosen] = self._scorer.score(left, right, numbers, context[is_candidate])
             self.scored += len(scores)
             nodes = rows["node"][pairs.left], rows["node"][pairs.right]
             scored.append(ScoredPairs(pair.left, pair.right, *nodes, scores))

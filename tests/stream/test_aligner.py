@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.catalogues import catalogues, film
+from index.graph import node_of
 from index.vectors import Int8s, VectorIndex
 from stream import aligner as aligner_module
 from stream import retrieval
@@ -99,6 +100,9 @@ def live(checkpoint: Path, state: Path, inputs: Sequence[Message], steps: Iterab
         position += step.messages
         topic.take(batch)
         aligner.published(batch.sequence)
+        # whatever waits: nothing stays aligned with an entity that is gone
+        ends = {node_of(name) for pair in topic.pairs() for name in pair}
+        assert all(entity is not None and not entity.deleted for entity in aligner._graph.entities(ends))
         for _ in range(step.idle):
             topic.take(aligner.process([], bulk=step.bulk))
         if step.end:
