@@ -260,7 +260,8 @@ def test_promoted_and_back_while_events_flow_and_workers_die(
     produce(settings, settings.topics.links, [(b"left:f9|right:f10", msgspec.json.encode(verdict))])
     feed_events(settings, parts.pop())
     feed_events(settings, parts.pop())
-    with worker(settings, checkpoint, tmp_path / "1.log") as first:
+    # killed while it builds; should it be quick, then before it switches
+    with worker(settings, checkpoint, tmp_path / "1.log", "switch") as first:
         first.wait_for("ready: ")
         until(lambda: read_current(settings.state.dir), DONE_SECONDS, "a generation", first)
         first.wait_for("is what this state says")
