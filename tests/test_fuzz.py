@@ -18,4 +18,5 @@ def test_hostile_messages_are_all_accounted_for(tmp_path: Path) -> None:
     assert report.accounted, report
     assert {"malformed", "bad-id", "not-finite", "bad-version"} <= report.dead_letters.keys()
     assert "failed" not in report.dead_letters, "a message got through validation that it should not pass"
+    assert 0 < report.warm_mib <= report.peak_mib
     assert report.growth_mib < GROWTH_BOUND
