@@ -33,8 +33,8 @@ HUB = 50_000  # relations of one entity
 HONEST_SHARE = 0.1
 WARM_SHARE = 0.2  # of the messages: caches fill, and the hub's neighbours get their rows
 MIB = 2**20
-# MiB by which resident memory may ever exceed what it was then. Hostile ids come from small sets, so that the graph stays as
-# large as it is; what grows with the number of messages is a leak.
+# MiB by which resident memory may ever exceed what it was then. Hostile ids come from small sets, so that the
+# graph stays as large as it is; what grows with the number of messages is a leak.
 GROWTH_BOUND = 150.0
 
 
