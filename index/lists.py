@@ -41,7 +41,7 @@ class CandidateLists:
         self.index.put(keys, vectors)
         missing = len(self.index) - len(self._members)
         if missing > 0:
-            more = max(1024, missing, len(self._members))
+            more = max(16, missing, len(self._members))
             self._members = np.concatenate([self._members, np.full((more, self.length), NOBODY, np.int32)])
             self._sims = np.concatenate([self._sims, np.zeros((more, self.length), np.int32)])
             self._bound_sim = np.concatenate([self._bound_sim, np.zeros(more, np.int32)])

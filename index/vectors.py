@@ -31,6 +31,7 @@ NOBODY: Final = -1
 UNREACHABLE: Final = 1 << 30  # a bound above every similarity
 QUERY_BLOCK: Final = 64  # with ROW_BLOCK: two megabytes of similarities, about a second-level cache
 ROW_BLOCK: Final = 8192
+PAGE: Final = 1024
 _GLANCE: Final = 32  # similarities that are looked at together
 
 
@@ -59,7 +60,9 @@ class VectorIndex:
         self._vectors = np.zeros((0, dimensions), np.int8)  # what FAISS has, as a matrix to multiply with
         self._keys = np.zeros(0, np.int32)
         self._bounds = np.zeros(0, np.int32)
-        self._row_of = np.full(0, NOBODY, np.int32)
+        # The row of every key, in pages: few of the keys of all sources and types are here.
+        self._pages = np.zeros((0, PAGE), np.int32)
+        self._page_of = np.full(0, NOBODY, np.int32)
 
     def __len__(self) -> int:
         return self._size
@@ -71,11 +74,23 @@ class VectorIndex:
 
     def rows(self, keys: Slots) -> npt.NDArray[np.int32]:
         """(len(keys),) the row of each key, -1 for those that are not here."""
-        if len(keys) and int(keys.max()) >= len(self._row_of):
-            grown = np.full(max(1024, 2 * int(keys.max()) + 2), NOBODY, np.int32)
-            grown[: len(self._row_of)] = self._row_of
-            self._row_of = grown
-        return self._row_of[keys]
+        rows: npt.NDArray[np.int32] = _find(keys, self._page_of, self._pages)
+        return rows
+
+    def _place(self, keys: Slots, rows: npt.NDArray[np.int32]) -> None:
+        """Notes the rows of keys."""
+        numbers = keys // PAGE
+        if len(keys) and int(numbers.max()) >= len(self._page_of):
+            grown = np.full(int(numbers.max()) * 5 // 4 + 1, NOBODY, np.int32)
+            grown[: len(self._page_of)] = self._page_of
+            self._page_of = grown
+        missing = np.unique(numbers[self._page_of[numbers] == NOBODY])
+        if len(missing):
+            first = len(self._pages)
+            more = np.full((len(missing), PAGE), NOBODY, np.int32)
+            self._pages = np.concatenate([self._pages, more])
+            self._page_of[missing] = np.arange(first, len(self._pages))
+        self._pages[self._page_of[numbers], keys % PAGE] = rows
 
     def put(self, keys: Slots, vectors: Int8s) -> None:
         """Adds or replaces. New rows get the bound UNREACHABLE.
@@ -103,7 +118,8 @@ class VectorIndex:
             )
             self._keys[first : self._size] = new_keys
             self._bounds[first : self._size] = UNREACHABLE
-            self._row_of[new_keys] = rows[~known] = np.arange(first, self._size)
+            rows[~known] = np.arange(first, self._size)
+            self._place(new_keys, rows[~known])
         self._vectors[rows] = vectors
         if known.any():
             self._codes()[rows[known]] = _as_codes(vectors[known])
@@ -121,12 +137,12 @@ class VectorIndex:
             return moves
         codes = self._codes()
         last = self._size - 1
+        self._place(self._keys[rows], np.full(len(rows), NOBODY, np.int32))
         for row in sorted(rows.tolist(), reverse=True):
-            self._row_of[self._keys[row]] = NOBODY
             if row != last:
                 for array in (codes, self._vectors, self._keys, self._bounds):
                     array[row] = array[last]
-                self._row_of[self._keys[row]] = row
+                self._place(self._keys[row : row + 1], np.array([row], np.int32))
                 moves.append((last, row))
             last -= 1
         self._faiss.remove_ids(faiss.IDSelectorRange(last + 1, self._size))
@@ -203,9 +219,18 @@ class VectorIndex:
         index._faiss, index._size = stored, len(keys)
         index._keys, index._bounds = keys.copy(), bounds.copy()
         index._vectors = _as_vectors(index._codes()) if len(keys) else index._vectors
-        index.rows(keys)
-        index._row_of[keys] = np.arange(len(keys))
+        index._place(keys, np.arange(len(keys), dtype=np.int32))
         return index
+
+
+@njit(cache=True, nogil=True)
+def _find(keys: Any, page_of: Any, pages: Any) -> Any:
+    rows = np.full(len(keys), NOBODY, np.int32)
+    for i in range(len(keys)):
+        number = keys[i] // PAGE
+        if number < len(page_of) and page_of[number] != NOBODY:
+            rows[i] = pages[page_of[number], keys[i] % PAGE]
+    return rows
 
 
 @njit(cache=True, nogil=True)
@@ -289,6 +314,6 @@ def _grown(array: Any, size: int) -> Any:
     """The array with room for `size` rows."""
     if size <= len(array):
         return array
-    grown = np.zeros((max(1024, 2 * size), *array.shape[1:]), array.dtype)
+    grown = np.zeros((max(16, 2 * size), *array.shape[1:]), array.dtype)
     grown[: len(array)] = array
     return grown
