@@ -141,7 +141,8 @@ def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerErro
     text = re.sub(r"^(\[Error \d+\] )?(\w+Error: )+", "", text)
     closed = "disconnected" in text  # how a refused login arrives, and also a wrong protocol
     login = kafka.security_protocol.startswith("SASL")
-    if isinstance(reason, SaslAuthenticationFailedError) or "uthentication" in text:
+    refused = "uthentication" in text or "SaslMechanism" in f"{type(reason).__name__} {text}"
+    if isinstance(reason, SaslAuthenticationFailedError) or refused:
         advice = "check kafka.sasl_mechanism, sasl_plain_username and the password"
     elif closed and login:
         advice = "check kafka.security_protocol, sasl_mechanism, sasl_plain_username and the password"
