@@ -129,8 +129,7 @@ class CandidatePairs:
         searched: list[Slots] = []
         fresh = np.zeros(len(order), bool)
         for own, _ in both:
-            here = wanting[own][sides[own].index.rows(wanting[own]) >= 0]
-            short = sides[own].short(here, k, floor)
+            short = sides[own].short(wanting[own], k, floor)
             fresh[moved[own]] = True
             searched.append(np.concatenate([moved[own], short[~fresh[short]]]))  # the moved come first
             fresh[short] = True

@@ -97,6 +97,10 @@ class GraphStore:
         values = self._store.get_many([tables.ENTITIES + node_key(node) for node in nodes])
         return [None if value is None else self._decode(value) for value in values]
 
+    def exist(self, nodes: Iterable[int]) -> list[bool]:
+        """Whether there are such entities now."""
+        return [entity is not None and not entity.deleted for entity in self.entities(nodes)]
+
     def put(self, node: int, entity: Entity) -> None:
         """Writes the entity's state; its edges are `connect`'s."""
         self._store.put(tables.ENTITIES + node_key(node), self._encode(entity))

@@ -20,7 +20,7 @@ tests and benchmarks run the same code.
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -33,6 +33,7 @@ from index.store import Store, StoreError
 from model.checkpoint import Model, load_model
 from stream import snapshot
 from stream.backlog import Backlog
+from stream.batches import batched
 from stream.deciding import Deciding, ScoredPairs
 from stream.errors import InvalidInput, ModelError, StateError
 from stream.events import Cause, Message
@@ -111,7 +112,7 @@ class Aligner:
         self._inbox = Inbox(self._store, self._graph, self._links, self._decode)
         self._deciding = Deciding(self._store, self._threshold, one_to_one=self._one_to_one)
         self._backlog = Backlog(self._store)
-        if self._backlog.looking_through_hubs:
+        if self._backlog.looks_through_hubs:
             # whom the hubs had reached is not known, nor what of their neighbours was in force
             self._backlog.doubt(node for node, entity in self._graph.scan() if not entity.deleted)
         encoder = self._model.encoder
@@ -273,11 +274,7 @@ class Aligner:
 
         self._sequence += 1
         batch = Batch(self._sequence, outputs, received.counts, len(backlog), laps.seconds, len(nodes))
-        if outputs:
-            self._store.put(tables.OUTBOX + node_key(batch.sequence), msgspec.msgpack.encode(batch))
-        self._commit()
-        if outputs:
-            self._unpublished.append(batch.sequence)
+        self._conclude(batch)
         laps.end("commit")
         self._unsaved += len(nodes)
         if (
@@ -288,6 +285,14 @@ class Aligner:
         ):
             self._save_lists()
         return batch
+
+    def _conclude(self, batch: Batch) -> None:
+        """Commits with the batch's outputs in the outbox."""
+        if batch.outputs:
+            self._store.put(tables.OUTBOX + node_key(batch.sequence), msgspec.msgpack.encode(batch))
+        self._commit()
+        if batch.outputs:
+            self._unpublished.append(batch.sequence)
 
     def _save_lists(self) -> None:
         """A start after a crash then searches only for what has changed since."""
@@ -373,20 +378,17 @@ class Aligner:
         self.published(self._sequence)
         outputs = self._records.supersede(former._records, mark)
         changed = 0
-        while chunk := list(islice(outputs, OUTBOX_CHUNK)):
+        for chunk in batched(outputs, OUTBOX_CHUNK):
             changed += len(chunk)
             self._sequence += 1
             batch = Batch(self._sequence, [*chain.from_iterable(chunk)], Counts(), len(self._backlog))
-            self._store.put(tables.OUTBOX + node_key(batch.sequence), msgspec.msgpack.encode(batch))
-            self._unpublished.append(batch.sequence)
-            self._commit()
+            self._conclude(batch)
         self._commit()
         return changed
 
     def exist(self, names: Iterable[str]) -> list[bool]:
         """Whether there are entities with these CURIEs now."""
-        entities = self._graph.entities(node_of(name) for name in names)
-        return [entity is not None and not entity.deleted for entity in entities]
+        return self._graph.exist(node_of(name) for name in names)
 
     def close(self) -> None:
         """Writes what is pending and releases the state directory. Raises StateError if that fails."""

@@ -43,10 +43,14 @@ class Backlog:
         self._hubs: dict[int, bytes] = {
             int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.HUBS)
         }
-        self.looking_through_hubs = bool(self._hubs)
         # left slot << 32 | right slot, in arrays of which the last is the newest; a pair may stand in several
         self._pairs: dict[SourcePair, list[npt.NDArray[np.int64]]] = {}
         self._flagged: dict[int, None] = {}  # nodes with a key for their pairs
+
+    @property
+    def looks_through_hubs(self) -> bool:
+        """Whether neighbours of hubs are still to be looked at."""
+        return bool(self._hubs)
 
     def doubt(self, nodes: Iterable[int]) -> None:
         """After a restart: all pairs of these are to be scored again."""

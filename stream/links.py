@@ -66,12 +66,11 @@ class LinkStore:
     def in_force(self, pairs: Iterable[PairId], graph: GraphStore) -> list[tuple[PairId, int]]:
         """SAME, DIFFERENT, or NONE where there is no verdict or one of the two entities does not exist."""
         pairs = list(pairs)
-        entities = graph.entities(node for pair in pairs for node in pair[:2])
+        exist = graph.exist(node for pair in pairs for node in pair[:2])
         verdicts = []
         for number, pair in enumerate(pairs):
             link = self.get(pair)
-            ends = entities[2 * number : 2 * number + 2]
-            if link is None or any(entity is None or entity.deleted for entity in ends):
+            if link is None or not all(exist[2 * number : 2 * number + 2]):
                 verdicts.append((pair, NONE))
             else:
                 verdicts.append((pair, SAME if link.verdict == "same" else DIFFERENT))

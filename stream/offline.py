@@ -19,6 +19,7 @@ from model.evaluation import Quality, ScoredPairs, evaluate
 from model.network import NetworkOptions
 from model.training import Progress, Trained, TrainingOptions, score, train
 from stream.aligner import Aligner, candidate_options
+from stream.batches import batched
 from stream.errors import InvalidInput, ModelError
 from stream.events import (
     AlignmentRecord,
@@ -28,7 +29,7 @@ from stream.events import (
 )
 from stream.interface import Batch
 from stream.retrieval import VIEWS
-from stream.workspace import WORTH_A_SEARCH, LinkPair, Workspace, as_messages, chunks, decode_canonical
+from stream.workspace import BATCH, WORTH_A_SEARCH, LinkPair, Workspace, as_messages, decode_canonical
 
 K: Final = 10  # nearest neighbours in each view that are candidates
 DEFAULT_TRAINING: Final = TrainingOptions()
@@ -249,7 +250,7 @@ def align(
 def drained(aligner: Aligner, messages: Iterable[Message]) -> Iterator[Batch]:
     """Processes everything, and then the backlog until nothing waits."""
     backlog = 0
-    for chunk in chunks(messages):
+    for chunk in batched(messages, BATCH):
         batch = aligner.process(chunk, bulk=True)
         backlog = batch.backlog
         yield batch

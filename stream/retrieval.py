@@ -6,8 +6,7 @@ out it stops.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from model.neighbourhood import kin, neighbourhood
 from model.sampling import SAMPLE, Sample, draw
 from model.vectors import DIM
 from model.words import overlap
+from stream.batches import batched
 from stream.events import Upsert
 from stream.nodes import NodeTable, as_words, digest
 
@@ -31,7 +31,6 @@ HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through 
 IN_FORCE: Final = np.dtype(
     [("neighbourhood", np.int8, DIM), ("kin", np.int8, DIM), ("degree", np.uint8)]  # degree: as a power of 2
 )
-_T = TypeVar("_T")
 
 
 class SourcePair(NamedTuple):
@@ -143,14 +142,14 @@ class Retrieval:
 
     def by_type(self, found: Found) -> Iterator[tuple[SourcePair, npt.NDArray[np.int64]]]:
         """Where in `found` stand pairs that have one type now, by this type."""
-        kinds = [kind for kind, _ in self._spaces]
-        numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
-        type_of = np.array([*(numbers[kind] for kind in kinds), NOBODY], np.int32)  # NOBODY reads the last
+        kinds = list(dict.fromkeys(kind for kind, _ in self._spaces))
+        numbers = {kind: number for number, kind in enumerate(kinds)}
+        # NOBODY reads the last
+        type_of = np.array([*(numbers[kind] for kind, _ in self._spaces), NOBODY], np.int32)
         left, right = (type_of[self.table.rows["space"][slots]] for slots in found.pairs)
         for number in np.unique(left[(left == right) & (left != NOBODY)]).tolist():
-            kind = next(kind for kind, its in numbers.items() if its == number)
             yield (
-                SourcePair(kind, found.sources.left, found.sources.right),
+                SourcePair(kinds[number], found.sources.left, found.sources.right),
                 np.flatnonzero((left == number) & (right == number)),
             )
 
@@ -183,11 +182,11 @@ class Retrieval:
             queue: the nodes that wait for re-evaluation, each with what was in force; the lists have to be
                 those that the stored scores rest on.
         """
-        for entities in _chunks(self._graph.scan()):
+        for entities in batched(self._graph.scan(), RESTORE_CHUNK):
             self._read_entities(dict(entities))
         # samples of all first: a neighbourhood rests on the degrees of its members
         samples = []
-        for nodes in _chunks(self._graph.scan_heads()):
+        for nodes in batched(self._graph.scan_heads(), RESTORE_CHUNK):
             sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
             slots = self.table.slots(nodes)  # may add rows: for entities that are only pointed at
             self._set_samples(slots, sample)
@@ -383,10 +382,3 @@ def sorted_distinct(arrays: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.i
     numbers = np.concatenate(arrays)
     numbers.sort(kind="stable")
     return numbers[np.append(True, numbers[1:] != numbers[:-1])] if len(numbers) else numbers
-
-
-def _chunks(items: Iterable[_T]) -> Iterator[list[_T]]:
-    """Lists of RESTORE_CHUNK items."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, RESTORE_CHUNK)):
-        yield chunk

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,6 +17,7 @@ from model.pairs import PairInputs
 from model.tokens import mix
 from model.training import LabelledPairs
 from model.vectors import UNIT
+from stream.batches import batched
 from stream.errors import ModelError
 from stream.events import Cause, EntityEvent, Message, Upsert, decode_entity_event
 from stream.inbox import Inbox
@@ -61,7 +61,7 @@ class Workspace:
         self._store = Store(state)
         self._graph = GraphStore(self._store)
         inbox = Inbox(self._store, self._graph, LinkStore(self._store), decode_canonical)
-        for chunk in chunks(as_messages(events)):
+        for chunk in batched(as_messages(events), BATCH):
             inbox.receive(chunk)
             self._store.commit()
 
@@ -80,8 +80,7 @@ class Workspace:
 
     def present(self, links: Sequence[LinkPair]) -> list[LinkPair]:
         """The links whose two entities exist."""
-        ends = self._graph.entities(node_of(name) for link in links for name in link)
-        exists = [entity is not None and not entity.deleted for entity in ends]
+        exists = self._graph.exist(node_of(name) for link in links for name in link)
         return [link for number, link in enumerate(links) if exists[2 * number] and exists[2 * number + 1]]
 
     def by_type(self, links: Sequence[LinkPair]) -> dict[str, list[LinkPair]]:
@@ -226,10 +225,3 @@ def as_messages(events: Iterable[EntityEvent]) -> Iterator[Message]:
 def decode_canonical(message: Message) -> Sequence[EntityEvent]:
     """What `as_messages` made."""
     return [decode_entity_event(message.key, message.value)]
-
-
-def chunks(messages: Iterable[Message]) -> Iterator[list[Message]]:
-    """Batches of BATCH."""
-    iterator = iter(messages)
-    while chunk := list(islice(iterator, BATCH)):
-        yield chunk

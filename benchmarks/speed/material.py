@@ -1,13 +1,13 @@
 """What is measured on: two synthetic catalogues as a file of messages, and a model that never saw them."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 from benchmarks.synthetic import OVERLAP, SHARES, World, catalogue, links
 from model.training import TrainingOptions
+from stream.batches import batched
 from stream.events import Cause, EntityEvent, Message
 from stream.offline import train_model
 
@@ -79,6 +79,4 @@ def read_messages(path: Path, first: int = 0) -> Iterator[Message]:
 
 def batches(path: Path, size: int) -> Iterator[list[Message]]:
     """The messages of a file in micro-batches."""
-    messages = read_messages(path)
-    while batch := list(islice(messages, size)):
-        yield batch
+    return batched(read_messages(path), size)
