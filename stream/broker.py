@@ -31,7 +31,8 @@ from stream.security import client_options
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 LOOK_SECONDS = 0.05  # between two looks at why a client is not connected yet
-HUNG_UP = ("disconnected", "EOF occurred")  # also how a refused login arrives, and a wrong protocol
+GARBLED = "Invalid frame length"  # an alert of TLS, read as the plain protocol
+HUNG_UP = ("disconnected", "EOF occurred", GARBLED)  # also how a refused login arrives, and a wrong protocol
 HUNG_UP_TIMES = 4
 FINAL = (SaslAuthenticationFailedError, IllegalSaslStateError, UnsupportedSaslMechanismError)
 PR_SET_PDEATHSIG = 1
@@ -139,7 +140,7 @@ def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerErro
     """The one message for a broker that cannot be used, with its address and what to do."""
     text = str(reason).replace("111 ECONNREFUSED", "connection refused") or type(reason).__name__
     text = re.sub(r"^(\[Error \d+\] )?(\w+Error: )+", "", text)
-    closed = "disconnected" in text  # how a refused login arrives, and also a wrong protocol
+    closed = "disconnected" in text or GARBLED in text
     login = kafka.security_protocol.startswith("SASL")
     refused = "uthentication" in text or "SaslMechanism" in f"{type(reason).__name__} {text}"
     if isinstance(reason, SaslAuthenticationFailedError) or refused:

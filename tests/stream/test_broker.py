@@ -1,9 +1,11 @@
 """The embedded broker, and brokers that are not there."""
 
+import contextlib
 import re
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -105,3 +107,27 @@ def test_wrong_password_and_unknown_ca(apache_kafka: dict[str, str]) -> None:
             sasl_plain_password=Secret("admin-secret"),
             **user,
         )
+
+
+def test_a_broker_that_answers_in_tls_is_said_to_need_another_protocol() -> None:
+    """Whether its alert arrives before it hangs up is a race."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):  # the socket was shut down
+                while True:
+                    client, _ = server.accept()
+                    with client, contextlib.suppress(ConnectionError):
+                        client.recv(4096)
+                        client.sendall(bytes.fromhex("15030300020250"))  # TLS 1.2: fatal, internal error
+                        while client.recv(4096):  # until the client hangs up
+                            pass
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            with pytest.raises(BrokerError, match=r"Invalid frame length.*check kafka\.security_protocol"):
+                reach(f"127.0.0.1:{server.getsockname()[1]}")
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
