@@ -18,27 +18,29 @@ For slots i of one side and j of the other (levels 0, 1, 2: own values; neighbou
 s is the similarity of values or names, n of neighbours' neighbourhoods (`model/pairs.py`); k are learned
 embeddings of keys. Both directions share all parameters.
 
-In the paper's terms alpha is the cross-graph attention, beta the relation-aware self-attention, and both make its
-collective aggregation. Its equation numbers could not be looked up where this was written, so what follows is by
-name, after the authors' code (github.com/GentleZhu/CG-MuAlign, models/module.py), i a neighbour of x, j of the other:
+In the paper's terms alpha is the cross-graph attention, beta the relation-aware self-attention, and both
+make its collective aggregation. The numbers of its equations could not be looked up where this was written,
+so they are given by name, after the authors' code (github.com/GentleZhu/CG-MuAlign, models/module.py); i is
+a neighbour of x, j one of the other side:
 
-    m_i     = W_r h_i                                                  transform of the relation r of (x, i)
-    alpha_i = sum_j exp(-||m_i - m_j||) / sum_i' sum_j exp(-||m_i' - m_j||)     cross-graph attention
-    beta_i  = softmax_i(leaky_relu(v [m_i, W_0 h_x]))                  relation-aware self-attention
-    h'_x    = relu([W_0 h_x, sum_i alpha_i beta_i m_i / sum_i' alpha_i' beta_i'])    aggregation
-    loss    = sum_n relu(d(x, y) - d(x, y_n) + 1) + relu(d(x, y) - 1)  d: distance of h'; y_n are no partners of x
+    m_i     = W_r h_i                                              transform of the relation r of (x, i)
+    alpha_i = sum_j exp(-|m_i - m_j|) / sum_i' sum_j exp(-|m_i' - m_j|)             cross-graph attention
+    beta_i  = softmax_i(leaky_relu(v [m_i, W_0 h_x]))                       relation-aware self-attention
+    h'_x    = relu([W_0 h_x, sum_i alpha_i beta_i m_i / sum_i' alpha_i' beta_i'])             aggregation
+    loss    = sum_n relu(d(x, y) - d(x, y_n) + 1) + relu(d(x, y) - 1)
 
-What differs here:
+d is the distance of h', the y_n are no partners of x. What differs here:
 
-- s_ij and n_ij, exact similarities of what entities hold, take the place of the distance of learned embeddings, so
-  that a score can be maintained in a stream;
-- G and U, a scale and a shift for each key, take the place of W_r, and <k_i, D k_j> lets keys of two schemas attend
-  to each other;
-- alpha weights the partners of one slot, and `null` lets a slot have none; what the paper's alpha does, to count
-  neighbours with a counterpart for more, is left to a_i, of which beta is computed;
-- level 2 enters as one vector for each neighbour, weighted as samples are (`model/neighbourhood.py`), without an
-  attention of its own;
-- a classifier with retrieval's context and cross-entropy take the place of the distance and the hinge loss.
+- s_ij and n_ij, exact similarities of what entities hold, take the place of the distance of learned
+  embeddings, so that a score can be maintained in a stream;
+- G and U, a scale and a shift for each key, take the place of W_r, and <k_i, D k_j> lets keys of two
+  schemas attend to each other;
+- alpha weights the partners of one slot, and `null` lets a slot have none; what the paper's alpha does, to
+  count neighbours with a counterpart for more, is left to beta, which is computed of a_i;
+- level 2 enters as one vector for each neighbour, weighted as samples are (`model/neighbourhood.py`),
+  without an attention of its own;
+- a classifier with the context of the retrieval, and cross-entropy, take the place of the distance and its
+  loss.
 
 This module trains on ragged graphs with DGL; `model/kernel.py` computes the same, one pair after the other.
 """
