@@ -44,14 +44,14 @@ from stream.records import Records
 from stream.retrieval import VIEWS, Found, Retrieval
 from stream.scoring import Scoring
 
-IDLE_EVALUATIONS, BULK_EVALUATIONS = 48, 512  # entities that a call without messages evaluates again
+IDLE_EVALUATIONS, BULK_EVALUATIONS = 48, 2048  # entities that a call without messages evaluates again
 IDLE_PAIRS, BULK_PAIRS = 768, 8192  # waiting pairs that it scores
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
 OUTBOX_CHUNK = 500  # pairs of one batch when a generation takes the place of another
 SNAPSHOT = "lists"  # directory in the state
 SNAPSHOT_SHARE = 8  # in quiet it is written anew when one in so many entities was evaluated since
-BACKLOG_EVALUATIONS = 8  # with messages, one waiting entity is evaluated for so many of them
+BACKLOG_EVALUATIONS = 16  # with messages, one waiting entity is evaluated for so many of them
 BACKLOG_SHARE = 16  # with messages, one waiting pair is scored for so many that the messages changed
 
 _log = logging.getLogger("sameas")
@@ -112,8 +112,7 @@ class Aligner:
         self._inbox = Inbox(self._store, self._graph, self._links, self._decode)
         self._deciding = Deciding(self._store, self._threshold, one_to_one=self._one_to_one)
         self._backlog = Backlog(self._store)
-        if self._backlog.looks_through_hubs:
-            # whom the hubs had reached is not known, nor what of their neighbours was in force
+        if self._backlog.is_doubtful:
             self._backlog.doubt(node for node, entity in self._graph.scan() if not entity.deleted)
         encoder = self._model.encoder
         self._retrieval = Retrieval(self._graph, encoder, candidate_options(self._model))
@@ -174,8 +173,9 @@ class Aligner:
         """Steps 1 to 10 for a micro-batch, in the order given. An empty batch works on the backlog.
 
         Args:
-            bulk: nobody waits for this batch in particular. Pairs wait as well, so that each is scored after
-                the last message that changes it and not after every one; the backlog is taken in big bites.
+            bulk: nobody waits for this batch in particular. Whatever may wait does, so that an entity is
+                evaluated and a pair is scored after the last message that changes it and not after every
+                one; the backlog is taken in big bites.
 
         Should a message make processing fail, everything is as if the batch had never been; then each
         message is tried alone, and the one that fails again becomes a dead letter.
@@ -223,15 +223,21 @@ class Aligner:
         received = self._inbox.receive(messages, poison)
         laps.end("receive")
 
-        # who only gained or lost a neighbour waits: many messages name the same ones
-        self._wait_for([node for node in received.touched if node not in received.changed], fresh=True)
+        # who only gained or lost a neighbour waits: many messages name the same ones; in bulk all others do
+        # as well, but those that are gone
+        now = received.gone if bulk else received.changed
+        self._wait_for([node for node in received.touched if node not in now], fresh=True)
+        if bulk:
+            deferred = {node: entity for node, entity in received.after.items() if node not in now}
+            self._retrieval.read_entities(deferred)
+            backlog.defer(received.changed.keys() - now.keys())
         share = BULK_EVALUATIONS if bulk else IDLE_EVALUATIONS
         if messages:
             share = len(messages) // BACKLOG_EVALUATIONS
-        waiting = backlog.next_entities(share, without=received.changed)
-        nodes = [*received.changed, *waiting]
+        waiting = backlog.next_entities(share, without=now)
+        nodes = [*now, *waiting]
         unsure = backlog.unsure.intersection(nodes)
-        forced = {*received.changed, *unsure}
+        forced = {*now, *unsure, *backlog.deferred.intersection(nodes)}
         found: list[Found] = []
         for first in range(0, len(nodes), EVALUATION_CHUNK):
             chunk = nodes[first : first + EVALUATION_CHUNK]
@@ -261,7 +267,7 @@ class Aligner:
         share = 0 if waiting else BULK_PAIRS if bulk else IDLE_PAIRS
         if messages:
             share = sum(len(part.pairs.left) for part in (found if bulk else due)) // BACKLOG_SHARE
-        due.extend(backlog.scored(share))
+        due.extend(backlog.scored(share, bulk=bulk and not messages))
 
         # also where an entity only looks different: a linked pair need not be a candidate to have evidence
         linked = dict.fromkeys([*received.links, *self._links.around(nodes)])

@@ -8,10 +8,11 @@ neighbours do to it.
 Invariant: an entity with waiting work has a key in the store. For an entity to be evaluated the value is what
 of its row is still in force (`Retrieval.in_force`), which the lists and scores rest on. Which of an entity's
 pairs wait is known in memory only: after a restart all of them do. Keys for pairs go when no pair waits any
-more.
+more. Which entities wait that have changed themselves is known in memory only, too; the store knows whether
+there are any, and then all pairs of all entities are scored again after a restart.
 """
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from itertools import chain, islice
 
 import numpy as np
@@ -26,6 +27,7 @@ from stream.retrieval import Found, SourcePair, sorted_distinct
 
 # Arrays of waiting pairs before it is looked for pairs that stand twice: while messages come, and in quiet.
 MAX_ARRAYS, FEW_ARRAYS = 128, 16
+_DEFERRED = tables.META + b"deferred"  # there while entities wait that have changed themselves
 
 
 class Backlog:
@@ -40,6 +42,8 @@ class Backlog:
         # The lists were restored as they should be, the scores of these were not.
         self.unsure = {int.from_bytes(key[1:], "big") for key, _ in store.scan(tables.WAITING)}
         self.unsure |= self.entities.keys()
+        self.deferred: set[int] = set()  # waiting entities that have changed themselves
+        self._lost_deferred = store.get(_DEFERRED) is not None  # a former process had some
         self._hubs: dict[int, bytes] = {
             int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.HUBS)
         }
@@ -48,15 +52,20 @@ class Backlog:
         self._flagged: dict[int, None] = {}  # nodes with a key for their pairs
 
     @property
-    def looks_through_hubs(self) -> bool:
-        """Whether neighbours of hubs are still to be looked at."""
-        return bool(self._hubs)
+    def is_doubtful(self) -> bool:
+        """After a restart: whether more may be stale than is known to wait.
+
+        Whom the hubs had reached is not known, nor what was in force of their neighbours, nor of entities
+        that had changed themselves.
+        """
+        return bool(self._hubs) or self._lost_deferred
 
     def doubt(self, nodes: Iterable[int]) -> None:
         """After a restart: all pairs of these are to be scored again."""
         for node in nodes:
             self.unsure.add(node)
             self._store.put(tables.WAITING + node_key(node), b"")
+        self._store.delete(_DEFERRED)
 
     def __len__(self) -> int:
         """Entities that wait for something."""
@@ -81,6 +90,10 @@ class Backlog:
             if self.entities.pop(node, None) is not None:
                 self._fresh.pop(node, None)
                 self._store.delete(tables.QUEUE + node_key(node))
+                if node in self.deferred:
+                    self.deferred.discard(node)
+                    if not self.deferred:
+                        self._store.delete(_DEFERRED)
             if node in self.unsure:
                 self.unsure.discard(node)
                 if node not in self._flagged:
@@ -95,6 +108,12 @@ class Backlog:
         """A message made this waiting entity stale (again)."""
         self._fresh.pop(node, None)
         self._fresh[node] = None
+
+    def defer(self, nodes: Collection[int]) -> None:
+        """These wait and have changed themselves."""
+        if nodes:
+            self.deferred.update(nodes)
+            self._store.put(_DEFERRED, b"")
 
     def expand(self, hub: int, start: bytes = b"") -> None:
         """A hub waits, whose neighbours from `start` on may be stale; b"" for all of them."""
@@ -123,11 +142,11 @@ class Backlog:
                 self._flagged[node] = None
                 self._store.put(tables.WAITING + node_key(node), b"")
 
-    def scored(self, most: int) -> Iterator[Found]:
-        """Takes out about `most` pairs, to be scored now."""
+    def scored(self, most: int, *, bulk: bool) -> Iterator[Found]:
+        """Takes out about `most` pairs, to be scored now; in bulk none twice."""
         while self._pairs and most > 0:
             sources, arrays = next(reversed(self._pairs.items()))
-            if len(arrays) > FEW_ARRAYS and most >= len(arrays[-1]):
+            if len(arrays) > (1 if bulk else FEW_ARRAYS) and (bulk or most >= len(arrays[-1])):
                 arrays[:] = [sorted_distinct(arrays)]
             newest = arrays.pop()
             taken, rest = newest[-most:], newest[:-most]

@@ -30,7 +30,7 @@ class Received:
         self.joined: dict[Edge, None] = {}  # edges that rows of joins began or ceased to name
         self.changed: dict[int, None] = {}  # nodes that the messages themselves are about
         self.prompt: set[int] = set()  # those of them that are not only in rows of a snapshot
-        self.gone: list[int] = []  # nodes that were deleted or have another type
+        self.gone: dict[int, None] = {}  # nodes that were deleted or have another type
         self.touched: dict[int, None] = {}  # every node whose entity or adjacency changed
 
     def refuse(self, message: Message, stage: str, error: InvalidInput) -> None:
@@ -149,7 +149,7 @@ class Inbox:
             self._graph.put(node, entity)
             before = received.before[node]
             if before is not None and before.type != entity.type:  # a deleted one has none
-                received.gone.append(node)
+                received.gone[node] = None
             old, new = _edges(received.before[node]), _edges(entity)
             for relation, target in sorted(old ^ new):
                 moved[Edge(entity.source, entity.id, relation, target)] = (relation, target) in new

@@ -82,7 +82,7 @@ class Retrieval:
         self.evaluated += len(nodes)
         slots = self.table.slots(nodes)
         spaces_before = self.table.rows["space"][slots]
-        self._read_entities(changed)
+        self.read_entities(changed)
         sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
         self._set_samples(slots, sample)
         self._set_neighbourhoods(slots, sample.counts)
@@ -183,7 +183,7 @@ class Retrieval:
                 those that the stored scores rest on.
         """
         for entities in batched(self._graph.scan(), RESTORE_CHUNK):
-            self._read_entities(dict(entities))
+            self.read_entities(dict(entities))
         # samples of all first: a neighbourhood rests on the degrees of its members
         samples = []
         for nodes in batched(self._graph.scan_heads(), RESTORE_CHUNK):
@@ -220,7 +220,12 @@ class Retrieval:
 
     # ------------------------------------------------------------------ rows
 
-    def _read_entities(self, changed: Mapping[int, Entity]) -> None:
+    def read_entities(self, changed: Mapping[int, Entity]) -> None:
+        """What entities say of themselves, into their rows; `evaluate` follows it up.
+
+        That may be put off, but not for an entity that ceases to exist or changes its type: lists are found
+        by the type that it had.
+        """
         alive = {node: entity for node, entity in changed.items() if not entity.deleted}
         dead = self.table.slots([node for node in changed if node not in alive])
         slots = self.table.slots(alive)

@@ -73,7 +73,12 @@ class Scoring:
         return scored
 
     def explain(self, pair: SourcePair, left: Nodes, right: Nodes) -> list[list[Attention]]:
-        """What the model looked at in each of P pairs, most attention first."""
+        """What the model looked at in each of P pairs, most attention first.
+
+        Nothing where the first entities of two sources still wait: then there are no lists to rank them by.
+        """
+        if pair not in self._retrieval.lists:
+            return [[] for _ in left]
         table = self._retrieval.table
         pairs = Pairs(table.slots(left.tolist()), table.slots(right.tolist()))
         context, _ = self._retrieval.context(pair, pairs)

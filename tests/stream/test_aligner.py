@@ -244,18 +244,20 @@ def test_updates_and_deletes_revise_and_withdraw(checkpoint: Path, tmp_path: Pat
     aligner.close()
 
 
+def decode_or_link(message: Message) -> Sequence[EntityEvent | LinkChange]:
+    if message.cause.topic == "links":
+        link = msgspec.json.decode(message.value, type=Link) if message.value else None
+        return [LinkChange("left:f70", "right:f71", link)]
+    return decode_canonical(message)
+
+
+def verdict(link: Link | None, offset: int) -> Message:
+    return Message(Cause("links", 0, offset), None, link and msgspec.json.encode(link), 1.0)
+
+
 def test_a_verdict_overrides_the_model_and_can_be_taken_back(checkpoint: Path, tmp_path: Path) -> None:
-    def decode(message: Message) -> Sequence[EntityEvent | LinkChange]:
-        if message.cause.topic == "links":
-            link = msgspec.json.decode(message.value, type=Link) if message.value else None
-            return [LinkChange("left:f70", "right:f71", link)]
-        return decode_canonical(message)
-
-    def verdict(link: Link | None, offset: int) -> Message:
-        return Message(Cause("links", 0, offset), None, link and msgspec.json.encode(link), 1.0)
-
     topic = Topic()
-    aligner = Aligner(tmp_path, checkpoint, decode)
+    aligner = Aligner(tmp_path, checkpoint, decode_or_link)
     run(aligner, topic, [verdict(Link("left:f70", "right:f71"), 0), *messages(catalogues())])
     assert ("left:f70", "right:f71") in topic.pairs() and ("left:f70", "right:f70") not in topic.pairs()
     manual = next(r for r in topic.records.values() if r.object_id == "right:f71")
@@ -300,6 +302,50 @@ def test_what_was_stored_and_not_published_is_pending_after_a_crash(checkpoint: 
         aligner.published(batch.sequence)
     aligner.process([])
     assert not list(aligner.pending())
+    aligner.close()
+
+
+@pytest.mark.parametrize("idle", [0, 1])
+def test_a_crash_while_changes_of_entities_wait_changes_nothing(
+    bounds: str, checkpoint: Path, tmp_path: Path, idle: int
+) -> None:
+    films = [entity for entity in catalogues() if entity.type == "film" and entity.source == "right"]
+    renamed = [
+        msgspec.structs.replace(entity, attributes=films[(number + 7) % len(films)].attributes)
+        for number, entity in enumerate(films)
+        if number % 5 == 0
+    ]
+    topic = live(
+        checkpoint,
+        tmp_path / "one",
+        messages([*catalogues(), *renamed]),
+        [Step(len(catalogues()), True, 10_000, ""), Step(len(renamed), True, idle, "kill")],
+    )
+    assert topic.truth() == batch_run(checkpoint, tmp_path / "two", [*catalogues(), *renamed]).truth()
+
+
+def test_a_verdict_on_entities_that_still_wait_is_in_force_at_once(checkpoint: Path, tmp_path: Path) -> None:
+    films = messages([film("left", 70), film("right", 71)])
+    aligner = Aligner(tmp_path, checkpoint, decode_or_link)
+    batch = aligner.process([*films, verdict(Link("left:f70", "right:f71"), 0)], bulk=True)
+    assert [output.key for output in batch.outputs if output.kind == "alignments"] == [b"left:f70|right:f71"]
+    aligner.close()
+
+
+def test_a_change_that_the_model_does_not_see_reaches_the_record_in_bulk(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    topic = Topic()
+    run(aligner, topic, messages(catalogues()))
+    old = film("right", 70)
+    loud = msgspec.structs.replace(
+        old, attributes={**old.attributes, "title": str(old.attributes["title"]).upper()}
+    )
+    aligner.process(messages([loud], 1000), bulk=True)
+    while aligner.backlog:
+        topic.take(aligner.process([], bulk=True))
+    assert topic.records[b"left:f70|right:f70"].cause.offset == 1000
     aligner.close()
 
 

@@ -55,17 +55,20 @@ def undisturbed(checkpoint: Path, state: Path, messages: Sequence[Message]) -> R
     return records
 
 
-@pytest.mark.parametrize("seed", [2, 4, 11])
-def test_crashes_and_pauses_end_like_an_undisturbed_run(checkpoint: Path, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "bulk"), [(2, 0.0), (4, 0.0), (11, 0.0), (3, 0.5), (7, 0.9)])
+def test_crashes_and_pauses_end_like_an_undisturbed_run(
+    checkpoint: Path, tmp_path: Path, seed: int, bulk: float
+) -> None:
     """Seed 4: a pair that waits to be told that it is no candidate any more. Seed 2: evidence of a link."""
     chance, messages, records = random.Random(seed), log(seed, 500), Records()
     aligner, done = Aligner(tmp_path / "two", checkpoint, DECODE), 0
     while done < len(messages):
         size = chance.randint(1, 20)
-        batches = [aligner.process(messages[done : done + size])]
+        is_bulk = bulk > 0 and chance.random() < bulk
+        batches = [aligner.process(messages[done : done + size], bulk=is_bulk)]
         done += size
         while aligner.backlog and chance.random() < 0.5:
-            batches.append(aligner.process([]))
+            batches.append(aligner.process([], bulk=is_bulk))
         for batch in batches:
             fold(records, batch)
             aligner.published(batch.sequence)
