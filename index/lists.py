@@ -57,6 +57,11 @@ class CandidateLists:
         """(n, length) members and similarities of these entities; NOBODY where they have no list."""
         return _lists(self.index.rows(keys), self._members, self._sims)
 
+    @property
+    def members(self) -> Slots:
+        """(n, length) the members of every list, by row of the index."""
+        return self._members[: len(self.index)]
+
     def listing(self, marks: Mask, k: int) -> tuple[Slots, Slots]:
         """Every (owner, member) among the first k of a list whose member's slot is marked."""
         rows, members = _listing(self._members[: len(self.index)], k, marks)
