@@ -121,18 +121,13 @@ class ItemEncoder:
     def encode(self, items: Items) -> tuple[I8, npt.NDArray[np.int64]]:
         """Vectors (m, DIM) and hashes (m,) whose lowest RARITY_BITS tell the value's rarity."""
         self._projection = self._projection or Projection(self._weights)
-        vectors = np.zeros((len(items.entity), DIM), np.int8)
+        sums = np.zeros((len(items.entity), DIM), np.float32)
         is_text = np.flatnonzero(items.text_row >= 0)
-        if len(is_text):
-            sums = sum(self._projection.sums(bags) for bags in _text_bags(items.texts))
-            vectors[is_text] = to_int8(np.asarray(sums))
-        measured = np.zeros((len(items.entity), DIM), np.float32)
+        for bags in _text_bags(items.texts) if len(is_text) else ():
+            self._projection.add(bags, is_text, sums)
         for bags, item in zip(_measure_bags(items), (items.grid_item, items.position_item), strict=True):
-            if len(item):
-                np.add.at(measured, item, self._projection.sums(bags).numpy())
-        others = np.flatnonzero(items.text_row < 0)
-        vectors[others] = to_int8(measured[others])
-        return vectors, self._with_rarity(items)
+            self._projection.add(bags, item, sums)
+        return to_int8(sums), self._with_rarity(items)
 
     def _values(self, upsert: Upsert) -> Iterator[tuple[int, Kind | None, Value | Measure]]:
         """An entity's values in order of attribute name, latitude and longitude joined."""

@@ -9,9 +9,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 BUCKETS = 1 << 17
 GRID_BUCKETS = 1 << 15
@@ -185,10 +187,15 @@ def value_buckets(hashes: U64, text: bool) -> I64:
 
 def mix(hashes: U64) -> U64:
     """The finaliser of splitmix64 (Steele et al. 2014), elementwise."""
-    h = hashes + np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray(_mix(hashes), np.uint64)
+
+
+@njit(cache=True, nogil=True)
+def _mix(h: Any) -> Any:
+    h = h + np.uint64(0x9E3779B97F4A7C15)
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(h ^ (h >> np.uint64(31)), np.uint64)
+    return h ^ (h >> np.uint64(31))
 
 
 def _bucket(hashes: U64, low: int, size: int) -> I64:

@@ -6,10 +6,11 @@ vectors stay below 2^24 and are exact in float32 as well.
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+from numba import njit
 
 from model.tokens import BUCKETS, Bags
 
@@ -31,25 +32,49 @@ class Projection:
     def __init__(self, weights: npt.NDArray[np.uint8]) -> None:
         if weights.shape != (BUCKETS,) or weights.dtype != np.uint8:
             raise ValueError(f"weights: expected ({BUCKETS},) uint8, not {weights.shape} {weights.dtype}")
-        rows = np.zeros((BUCKETS + 1, DIM), np.float32)  # the last row is for index -1: nothing
-        np.multiply(_signs(), weights[:, None] * np.float32(WEIGHT_STEP), out=rows[:BUCKETS])
-        self._rows = torch.from_numpy(rows)
+        self._rows = np.multiply(_signs(), weights[:, None] * np.float32(WEIGHT_STEP))
 
-    def sums(self, bags: Bags) -> torch.Tensor:
-        """Bags (buckets (T,), starts (m,)) to float32 (m, DIM) sums of their tokens' rows."""
-        buckets, starts = bags
-        index = torch.from_numpy(np.where(buckets < 0, BUCKETS, buckets))
-        return torch.nn.functional.embedding_bag(index, self._rows, torch.from_numpy(starts), mode="sum")
+    def add(self, bags: Bags, rows: npt.NDArray[np.int64], sums: npt.NDArray[np.float32]) -> None:
+        """Adds the sum of the tokens of each of m bags to a row of `sums` (n, DIM).
+
+        Args:
+            bags: buckets (T,), below 0 for none, and where each bag starts (m,).
+            rows: (m,) of `sums`.
+        """
+        _add(*bags, rows, self._rows, sums)
+
+
+@njit(cache=True, nogil=True)
+def _add(buckets: Any, starts: Any, rows: Any, table: Any, sums: Any) -> None:
+    for m in range(len(starts)):
+        end = starts[m + 1] if m + 1 < len(starts) else len(buckets)
+        out = sums[rows[m]]
+        for bucket in buckets[starts[m] : end]:
+            if bucket >= 0:
+                some = table[bucket]
+                for d in range(DIM):
+                    out[d] += some[d]
 
 
 def to_int8(sums: npt.NDArray[np.generic]) -> I8:
     """Sums (m, DIM), multiples of 1/16, to vectors of norm NORM, rounded; zero stays zero."""
-    exact = sums.astype(np.float64)
-    norm = np.sqrt(np.einsum("nd,nd->n", exact, exact))  # exact below 2^53, so the order cannot matter
-    scale = np.divide(NORM, norm, out=np.zeros_like(norm), where=norm > 0)
-    exact *= scale[:, None]
-    np.rint(exact, out=exact)
-    return np.asarray(np.clip(exact, -127, 127, out=exact).astype(np.int8))
+    vectors: I8 = _to_int8(np.asarray(sums))
+    return vectors
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _to_int8(sums: Any) -> Any:
+    vectors = np.zeros(sums.shape, np.int8)
+    for m in range(len(sums)):
+        square = 0.0  # exact below 2^53, so the order cannot matter
+        for d in range(sums.shape[1]):
+            square += np.float64(sums[m, d]) * np.float64(sums[m, d])
+        if square > 0:
+            scale = NORM / np.sqrt(square)
+            for d in range(sums.shape[1]):
+                rounded = np.rint(np.float64(sums[m, d]) * scale)
+                vectors[m, d] = np.int8(min(max(rounded, -127.0), 127.0))
+    return vectors
 
 
 @cache

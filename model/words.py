@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from model.tokens import mix
 from model.values import Kind, find_dates, measure
 from model.vectors import DIM, I8, to_int8
 
@@ -21,6 +20,7 @@ WORDS: Final = 24  # of an entity: the rarest ones
 FEATURES: Final = 11
 _WEIGHT: Final = np.uint32(0xFF)
 _DIGIT: Final = np.uint32(0x100)
+_MIX: Final = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
 _CLOCK_RE: Final = re.compile(r"(?<![\d:])\d{1,3}:[0-5]\d(?::[0-5]\d)?(?![\d:])")
 
 Packed = npt.NDArray[np.uint32]  # from the highest bit: 23 of the hash, 1 has a digit, 8 weight; 0 is nothing
@@ -68,13 +68,27 @@ def sketch(words: Packed) -> I8:
 
     Words that are not equal have nothing in common here, other than in vectors of n-grams.
     """
+    return to_int8(_sketch_sums(words))
+
+
+@njit(cache=True, nogil=True)
+def _sketch_sums(words: Any) -> Any:
+    """(n, DIM) int64: the bits of splitmix64 at two places of each word, from the highest of every byte."""
     sums = np.zeros((len(words), DIM), np.int64)
-    for word in words.T:
-        some = np.flatnonzero(word)
-        seed = (word[some] >> np.uint32(9)).astype(np.uint64)[:, None] << np.uint64(8)
-        bits = np.unpackbits(mix(seed + np.arange(DIM // 64, dtype=np.uint64)).view(np.uint8), axis=1)
-        sums[some] += (1 - 2 * bits.astype(np.int64)) * (word[some] & _WEIGHT)[:, None]
-    return to_int8(sums)
+    for n in range(len(words)):
+        for word in words[n]:
+            if word == 0:
+                continue
+            weight = np.int64(word & _WEIGHT)
+            for part in range(DIM // 64):
+                h = (np.uint64(word >> np.uint32(9)) << np.uint64(8)) + np.uint64(part) + _MIX[0]
+                h = (h ^ (h >> np.uint64(30))) * _MIX[1]
+                h = (h ^ (h >> np.uint64(27))) * _MIX[2]
+                h ^= h >> np.uint64(31)
+                for d in range(64):
+                    bit = np.int64(h >> np.uint64(d ^ 7) & np.uint64(1))
+                    sums[n, 64 * part + d] += weight - 2 * weight * bit
+    return sums
 
 
 @njit(cache=True, nogil=True)
