@@ -6,6 +6,7 @@
 #   make torture [N=40] [SEED=0] [JSON=FILE]   kills workers in every way: nothing lost, nothing invented?
 #   make fuzz [N=100000] [SEED=0]       hostile messages: each accounted for, memory bounded?
 #   make quality DATA=DIR [DATASET=NAME] [MODEL=NAME] [SEEDS=3] [TEST_LINKS=FILE] [JSON=FILE]   how good is the model?
+#   make sentences DATA=DIR [DATASET=NAME] [K=20] [JSON=FILE]   is a sentence encoder worth its cost?
 #   make speed [N=20000] [ONLY=engine] [K=7] [STORED=23000] [RATES="200 500 1000"] [SECONDS=15] [BOOTSTRAP=HOST:PORT]
 #              [RUNS=1] [JSON=FILE] [PICTURE=FILE.svg]   how fast, beside the goals?
 #   make peers DATA=DIR [PEER=NAME] [K=10] [CACHE=DIR] [LIMIT=900] [JSON=FILE]   other tools on the same records
@@ -48,7 +49,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture fuzz quality speed peers soak check install sssom clean
+.PHONY: help demo test torture fuzz quality sentences speed peers soak check install sssom clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -69,6 +70,10 @@ quality: $(STAMP)
 	$(BIN)/python -m benchmarks.quality --data "$(DATA)" $(addprefix --dataset ,$(DATASET)) \
 		$(if $(MODEL),--model "$(MODEL)") $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(TEST_LINKS),--test-links "$(TEST_LINKS)") $(if $(JSON),--json "$(JSON)")
+
+sentences: $(STAMP)
+	$(BIN)/python -m benchmarks.quality.sentences --data "$(DATA)" $(addprefix --dataset ,$(DATASET)) \
+		$(if $(K),-k $(K)) $(if $(JSON),--json "$(JSON)")
 
 speed: $(STAMP)
 	$(BIN)/python -m benchmarks.speed $(if $(N),-n $(N)) $(addprefix --only ,$(ONLY)) $(if $(K),-k $(K)) \

@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+import benchmarks.quality
 from benchmarks.catalogues import FILMS, catalogues
+from benchmarks.quality import boosting, deepmatcher_baseline, sentences
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.datasets import read_dataset
+from benchmarks.quality.task import Task, make_task
+from model.encoder import Encoder
 from stream.errors import ConfigError
+from stream.workspace import Workspace
 
 MAPPING = """
 folder = "films"
@@ -83,7 +89,9 @@ def test_other_links_are_tested(films: Path) -> None:
     assert row["f1"] < 0.2
 
 
-def test_labelled_pairs_are_judged_one_by_one(films: Path) -> None:
+@pytest.fixture(scope="module")
+def pairs(films: Path) -> Path:
+    """The same with labelled pairs, `pairs.toml`."""
     (films / "pairs.toml").write_text(PAIRS)
     by_name = {(event.source, event.id): event for event in catalogues()}
     with (films / "films" / "pairs.csv").open("w", newline="") as file:
@@ -96,7 +104,11 @@ def test_labelled_pairs_are_judged_one_by_one(films: Path) -> None:
                     for side, n in (("left", number), ("right", other))
                 ]
                 write([2 * number, int(number == other), *titles])
-    rows = quality(films, "pairs.toml", "--model", "full")
+    return films
+
+
+def test_labelled_pairs_are_judged_one_by_one(pairs: Path) -> None:
+    rows = quality(pairs, "pairs.toml", "--model", "full")
     assert rows[0]["links"] == 60
     assert not rows[0]["one_to_one"]
     assert rows[0]["retrieval_recall"] == 1
@@ -124,3 +136,103 @@ def test_a_wrong_mapping_file_is_told(tmp_path: Path) -> None:
     file.write_text('folder = "."\nlink = 1\n')
     with pytest.raises(ConfigError, match="link"):
         read_dataset(str(file), tmp_path)
+
+
+def test_what_fails_does_not_lose_the_rows_of_the_others(
+    films: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(task: Task, seed: int) -> None:
+        raise ZeroDivisionError("no pairs")
+
+    monkeypatch.setattr(boosting, "boosting", broken)
+    table = films / "failing.json"
+    sets = ["--dataset", "fils", "--dataset", str(films / "films.toml")]
+    models = ["--model", "boosting", "--model", "splink"]
+    assert main(["--data", str(films), *sets, *models, "--seeds", "1", "--json", str(table)]) == 1
+    assert [row["model"] for row in json.loads(table.read_text())] == ["splink"]
+    said = capsys.readouterr()
+    assert "films            boosting     failed: ZeroDivisionError: no pairs" in said.out
+    assert "no data set fils" in said.err
+
+
+def executable(path: Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o700)
+
+
+def test_deepmatcher_takes_the_python_that_pyenv_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tmp_path / "3.7.16" / "bin" / "python3.7"
+    executable(found, "echo cpython 3 7")
+    executable(tmp_path / "shims" / "python3.7", "echo pyenv: command not found >&2; exit 127")
+    pyenv = f'[ "$1" = versions ] && echo 3.6.15 && echo 3.7.16 && exit; echo {tmp_path}/$2'
+    executable(tmp_path / "shims" / "pyenv", pyenv)
+    monkeypatch.setenv("PATH", str(tmp_path / "shims"))
+    assert deepmatcher_baseline.find_python() == str(found)
+
+
+def test_deepmatcher_without_its_python_is_told(
+    pairs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(pairs))
+    arguments = ["--data", str(pairs), "--dataset", str(pairs / "pairs.toml"), "--model", "deepmatcher"]
+    assert main(arguments) == 0
+    assert "pairs            deepmatcher  no CPython 3.7 here" in capsys.readouterr().out
+
+
+def test_deepmatcher_gets_the_pairs_in_order(pairs: Path, tmp_path: Path) -> None:
+    dataset = read_dataset(str(pairs / "pairs.toml"), pairs)
+    with Workspace(dataset.events) as workspace:
+        task = make_task(dataset, workspace, 3)
+        deepmatcher_baseline.write(task, tmp_path)
+        with (tmp_path / "valid.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["id"] for row in rows] == [str(number) for number in range(120)]
+        assert [row["label"] == "1" for row in rows] == task.valid.label.tolist()
+    given = (pairs / "films" / "pairs.csv").open(newline="")
+    with given:
+        titles = [(row["left_title"], row["right_title"]) for row in csv.DictReader(given)]
+    assert [(row["left_title"], row["right_title"]) for row in rows] == titles
+
+
+def test_packages_of_foreign_environments_are_pinned() -> None:
+    folder = Path(benchmarks.quality.__file__).parent
+    for file in ("deepmatcher.txt", "sentences.txt"):
+        assert all("==" in line for line in (folder / file).read_text().splitlines())
+
+
+def test_sentence_vectors_are_compared_with_ours(
+    pairs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[str] = []
+
+    def by_first_letter(texts: list[str]) -> tuple[sentences.F32, float]:
+        given.extend(texts)
+        return np.eye(128, dtype=np.float32)[[ord(text[0]) % 128 for text in texts]], 1.0
+
+    monkeypatch.setattr(sentences, "sentences", by_first_letter)
+    table = pairs / "sentences.json"
+    sets = ["--dataset", str(pairs / "films.toml"), "--dataset", str(pairs / "pairs.toml")]
+    assert sentences.main(["--data", str(pairs), *sets, "-k", "2", "--json", str(table)]) == 0
+    (row,) = json.loads(table.read_text())
+    assert row["texts"] == len(given) == len(set(given))
+    assert row["ours"] > 0.9 > row["sentences"]
+    assert "there is nothing to retrieve" in capsys.readouterr().err
+
+
+def test_ranks_count_who_is_nearer_than_the_partner() -> None:
+    vectors = np.array([[1, 0], [0, 0], [1, 0], [0.9, 0.1], [0.5, 0.5]], np.float32)
+    left, right = np.array([0, 0, 1]), np.array([2, 3, 4])
+    ranks = sentences.ranks_of(vectors, left, np.array([2, 4, 3]), right)
+    assert ranks.tolist() == [0, 2, 3]  # an entity without a text finds nobody
+
+
+def test_the_texts_of_a_name_are_its_own_words_each_once() -> None:
+    events = [event for event in catalogues() if event.source == "left"]
+    encoder = Encoder.fit(events)
+    owner, row, weight, texts = sentences.texts_of(events, encoder)
+    assert len(set(texts)) == len(texts) and weight.min() >= 1
+    for number, at in zip(owner.tolist(), row.tolist(), strict=True):
+        assert texts[at] in [str(value) for value in events[number].attributes.values()]

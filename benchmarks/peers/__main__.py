@@ -15,7 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.peers import environments, ours
+from benchmarks.environments import CACHE, ToolError, environment
+from benchmarks.environments import run as run_tool
+from benchmarks.peers import ours
 from benchmarks.peers.ours import Figures
 from benchmarks.speed import report
 from benchmarks.speed.report import Row
@@ -25,7 +27,7 @@ from stream.observe import percentile
 
 OURS = "sameas"
 PEERS = (OURS, "splink", "pathway", "dedupe", "faiss")
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sameas" / "peers"
+HERE = Path(__file__).parent
 LIMIT = 900.0
 K = 10
 TIMES_FASTER = 100.0  # than Splink with one record
@@ -86,17 +88,18 @@ def measured(name: str, options: argparse.Namespace) -> Figures:
     """What ours or a peer did."""
     if name == OURS:
         return ours.measure(options.data, options.k)
-    python = environments.environment(name, options.cache)
-    said = environments.run(name, python, options.data, options.limit)
+    python = environment(HERE / f"{name}.txt", options.cache)
+    command = ["-m", f"benchmarks.peers.{name}_peer", str(options.data.resolve())]
+    said = run_tool(name, python, command, options.limit)
     try:
         return msgspec.json.decode(said, type=Figures)
     except msgspec.MsgspecError as error:
-        raise environments.PeerError(f"{name} said {said!r:.100} instead of its figures") from error
+        raise ToolError(f"{name} said {said!r:.100} instead of its figures") from error
 
 
 def pins(name: str) -> list[str]:
     """The packages of a peer's environment."""
-    return (environments.HERE / f"{name}.txt").read_text().split()
+    return (HERE / f"{name}.txt").read_text().split()
 
 
 def rows_of(name: str, figures: Figures) -> list[Row]:

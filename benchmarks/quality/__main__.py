@@ -7,7 +7,7 @@ python -m benchmarks.quality --data DIRECTORY [--dataset NAME|FILE]... [--model 
 import argparse
 import json
 import sys
-import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from stream.errors import ConfigError, SameasError
 from stream.workspace import Workspace
 
 K = 20
+ONE_SEED = ("deepmatcher",)  # minutes each
 COLUMNS = ("seconds", "prauc", "f1", "recall_at_precision_95", "hits_at_1", "retrieval_recall")
 HEADINGS = ("seconds", "PRAUC", "F1", "R@P=.95", "hits@1", "retrieval")
 
@@ -34,6 +35,7 @@ def models() -> dict[str, Callable[[], Model]]:
         "no links": _no_links,
         "boosting": _boosting,
         "splink": _splink,
+        "deepmatcher": _deepmatcher,
     }
 
 
@@ -49,17 +51,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, help="one object for each set, model and seed")
     options = parser.parse_args(arguments)
     try:
-        rows = run(options)
+        complete = run(options)
     except SameasError as error:
         tell(f"error: {error}")
         return 1
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    return 0
+    return 0 if complete else 1
 
 
-def run(options: argparse.Namespace) -> list[Row]:
-    """All rows, and a line of the table for each set and model as soon as it is known."""
+def run(options: argparse.Namespace) -> bool:
+    """Whether all went well. Lines of the table, and their JSON, come as soon as they are known."""
     names = options.dataset or built_in()
     chosen = options.model or list(models())
     if unknown := set(chosen) - models().keys():
@@ -68,41 +68,81 @@ def run(options: argparse.Namespace) -> list[Row]:
         raise ConfigError("--test-links belongs to one data set; name it with --dataset")
     print(f"{'set':<16} {'model':<12} {'seeds':>5} {' '.join(f'{name:>9}' for name in HEADINGS)}", flush=True)
     rows: list[Row] = []
+    complete = True
     for name in names:
-        dataset = read_dataset(name, options.data, options.test_links)
-        with Workspace(dataset.events) as workspace:
-            task = make_task(dataset, workspace, options.k)
-            tell(
-                f"{dataset.name}: {len(task.train.label):,} pairs to train on, ready in {task.seconds:.0f} s"
-            )
-            for model in chosen:
-                try:
-                    rows += _measure(model, task, options.seeds)
-                except NotApplicable as reason:
-                    print(f"{dataset.name:<16} {model:<12} {reason}", flush=True)
-    return rows
+        try:
+            dataset = read_dataset(name, options.data, options.test_links)
+            tell(f"{dataset.name}: {len(dataset.events):,} entities; looking for candidates")
+            with Workspace(dataset.events) as workspace:
+                task = make_task(dataset, workspace, options.k)
+                tell(f"{len(task.train.label):,} pairs to train on, ready in {task.seconds:.0f} s")
+                for model in chosen:
+                    complete &= _measure(model, task, options, rows)
+        except SameasError as error:
+            tell(f"error: {error}")
+            complete = False
+    return complete
 
 
-def _measure(name: str, task: Task, seeds: int) -> list[Row]:
-    model = models()[name]()
-    rows: list[Row] = []
-    for seed in range(seeds):
-        started = time.process_time()
-        scored = model(task, seed)
-        cpu = time.process_time() - started
-        quality = judge(task, scored)
-        row: Row = {
-            "set": task.dataset.name,
-            "model": name,
-            "seed": seed,
-            "k": task.k,
-            "seconds": scored.seconds,
-        }
-        rows.append({**row, "cpu_seconds": cpu, "setup_seconds": task.seconds, **quality.to_json()})
-    figures = np.array([[row[column] for column in COLUMNS] for row in rows], float).mean(axis=0)
+def _measure(name: str, task: Task, options: argparse.Namespace, rows: list[Row]) -> bool:
+    """Adds the rows of one model, one for each seed; False when it failed. The other models' rows stay."""
+    seeds = 1 if name in ONE_SEED else options.seeds
+    done = len(rows)
+    try:
+        for seed in range(seeds):
+            tell(f"{task.dataset.name}: {name}, seed {seed + 1} of {seeds}")
+            rows.append(_row(name, task, seed))
+            if options.json:
+                options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    except NotApplicable as reason:
+        _print(task, name, str(reason))
+        return True
+    except Exception as error:  # whatever a baseline's libraries raise
+        _print(task, name, f"failed: {type(error).__name__}: {error}".partition("\n")[0])
+        if not isinstance(error, SameasError):
+            traceback.print_exception(error)
+        return False
+    figures = np.array([[row[column] for column in COLUMNS] for row in rows[done:]], float).mean(axis=0)
     cells = [f"{figures[0]:>9.0f}", *(f"{figure:>9.4f}" for figure in figures[1:])]
-    print(f"{task.dataset.name:<16} {name:<12} {seeds:>5} {' '.join(cells)}", flush=True)
-    return rows
+    _print(task, name, f"{seeds:>5} {' '.join(cells)}")
+    if name == "deepmatcher":
+        _compare(task, rows)
+    return True
+
+
+def _row(name: str, task: Task, seed: int) -> Row:
+    scored = models()[name]()(task, seed)
+    return {
+        "set": task.dataset.name,
+        "model": name,
+        "seed": seed,
+        "k": task.k,
+        "seconds": scored.spent.seconds,
+        "cpu_seconds": scored.spent.cpu,
+        "setup_seconds": task.seconds,
+        **judge(task, scored).to_json(),
+    }
+
+
+def _compare(task: Task, rows: list[Row]) -> None:
+    """After DeepMatcher: how its training compares with ours in the same run."""
+    ours, peer = (
+        [row for row in rows if (row["set"], row["model"]) == (task.dataset.name, model)]
+        for model in ("full", "deepmatcher")
+    )
+    if not ours or not peer:
+        return
+    ratios = [
+        np.mean([row[part] for row in ours]) / np.mean([row[part] for row in peer])
+        for part in ("seconds", "cpu_seconds")
+    ]
+    _print(
+        task, "full/deepm.", f"training: {ratios[0]:.2%} of its seconds, {ratios[1]:.2%} of its CPU seconds"
+    )
+
+
+def _print(task: Task, name: str, text: str) -> None:
+    print(f"{task.dataset.name:<16} {name:<12} {text}", flush=True)
 
 
 def _ours(name: str) -> Callable[[], Model]:
@@ -123,6 +163,12 @@ def _splink() -> Model:
     from benchmarks.quality.splink_baseline import splink
 
     return splink
+
+
+def _deepmatcher() -> Model:
+    from benchmarks.quality.deepmatcher_baseline import deepmatcher
+
+    return deepmatcher
 
 
 if __name__ == "__main__":

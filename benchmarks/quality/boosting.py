@@ -5,13 +5,11 @@ on the other side, and whether one is equal; counts of what agrees; and the retr
 compared as in `sameas` (hashed n-grams, grids), so that what differs is the model.
 """
 
-import time
-
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from benchmarks.quality.task import Scored, Task
+from benchmarks.quality.task import Scored, Task, stopwatch
 from model.evaluation import ScoredPairs
 from model.pairs import similarities
 from model.training import LabelledPairs
@@ -26,7 +24,7 @@ F32 = npt.NDArray[np.float32]
 
 def boosting(task: Task, seed: int) -> Scored:
     """Trains and scores."""
-    started = time.monotonic()
+    spent = stopwatch()
     rng = np.random.default_rng(seed)
     links, others = np.flatnonzero(task.train.label), np.flatnonzero(~task.train.label)
     rows = np.concatenate([links, rng.permutation(others)[:PAIRS]])
@@ -34,13 +32,13 @@ def boosting(task: Task, seed: int) -> Scored:
     training = features(task.train, rows)
     used = ~np.isnan(training).all(axis=0)  # scikit-learn refuses empty columns
     model.fit(training[:, used], task.train.label[rows])
-    seconds = time.monotonic() - started
+    took = spent()
 
     def scored(pairs: LabelledPairs) -> ScoredPairs:
         probability = model.predict_proba(features(pairs, np.arange(len(pairs.label)))[:, used])[:, 1]
         return ScoredPairs(probability, pairs.label, pairs.left, pairs.right, pairs.links)
 
-    return Scored(seconds, scored(task.valid), scored(task.test))
+    return Scored(took, scored(task.valid), scored(task.test))
 
 
 def features(pairs: LabelledPairs, rows: npt.NDArray[np.int64]) -> F32:

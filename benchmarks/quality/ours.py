@@ -1,13 +1,12 @@
 """The attention model of `sameas`, whole and with parts of it switched off."""
 
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quality.task import Model, NotApplicable, Scored, Task
+from benchmarks.quality.task import Model, NotApplicable, Scored, Task, stopwatch
 from model.checkpoint import load_model
 from model.network import NetworkOptions
 from model.training import TrainingOptions, score, train
@@ -30,29 +29,29 @@ def no_links(task: Task, seed: int) -> Scored:
     if task.dataset.pairs:
         raise NotApplicable("there is no retrieval to start from")
     workspace = task.workspace
-    started = time.monotonic()
+    spent = stopwatch()
     with tempfile.TemporaryDirectory() as directory:
         options = TrainingOptions(seed=seed)
         train_without_links(task.dataset.events, Path(directory), k=task.k, options=options)
-        seconds = time.monotonic() - started
+        took = spent()
         _, model = load_model(Path(directory))
     workspace.retrieve(model.encoder, candidate_options(model))
     valid, test = (
         score(model.scorer(), workspace.labelled(task.dataset.links[part])) for part in ("valid", "test")
     )
-    return Scored(seconds, valid, test, model.threshold)
+    return Scored(took, valid, test, model.threshold)
 
 
 def ablation(name: str) -> Model:
     """The model without the parts that the name says are missing."""
 
     def run(task: Task, seed: int) -> Scored:
-        started = time.monotonic()
+        spent = stopwatch()
         context = task.train.inputs(_FIRST).context.shape[1]
         network = replace(NetworkOptions(len(task.encoder.keys), context), **ABLATIONS[name])
         trained = train(task.train, task.valid, network, TrainingOptions(seed=seed))
-        seconds = time.monotonic() - started
+        took = spent()
         scorer = trained.scorer()
-        return Scored(seconds, score(scorer, task.valid), score(scorer, task.test))
+        return Scored(took, score(scorer, task.valid), score(scorer, task.test))
 
     return run

@@ -6,7 +6,6 @@ compared; m is estimated from the training links, u from random pairs.
 """
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterable
 
@@ -15,7 +14,7 @@ import pandas as pd
 import splink.comparison_library as compare
 from splink import DuckDBAPI, Linker, SettingsCreator, block_on
 
-from benchmarks.quality.task import NotApplicable, Scored, Task
+from benchmarks.quality.task import NotApplicable, Scored, Task, stopwatch
 from index.graph import node_of
 from model.evaluation import ScoredPairs
 from model.tokens import normalise
@@ -31,7 +30,7 @@ def splink(task: Task, seed: int) -> Scored:
     """Estimates and predicts."""
     if task.dataset.pairs:
         raise NotApplicable("there are no catalogues to link")
-    started = time.monotonic()
+    spent = stopwatch()
     tables, shared = _tables(task)
     comparisons = [
         compare.JaroWinklerAtThresholds("name", [0.97, 0.92, 0.85, 0.75]).configure(
@@ -60,7 +59,7 @@ def splink(task: Task, seed: int) -> Scored:
     labels = linker.table_management.register_table(_labels(task.dataset.links["train"]), "labels")
     linker.training.estimate_m_from_pairwise_labels(labels)
     predicted = linker.inference.predict(threshold_match_weight=-20).as_pandas_dataframe()
-    seconds = time.monotonic() - started
+    took = spent()
     left_source = task.dataset.links["test"][0][0].split(":", 1)[0]
     turned = (predicted["source_dataset_l"] != f"from_{left_source}").to_numpy()
     ids = [predicted[f"unique_id_{side}"].to_numpy() for side in "lr"]
@@ -72,7 +71,7 @@ def splink(task: Task, seed: int) -> Scored:
         }
     )
     valid, test = (_scored(pairs, task.dataset.links[part]) for part in ("valid", "test"))
-    return Scored(seconds, valid, test)
+    return Scored(took, valid, test)
 
 
 def _tables(task: Task) -> tuple[dict[str, pd.DataFrame], list[str]]:

@@ -35,10 +35,23 @@ class Task(NamedTuple):
     seconds: float  # for reading into the graph, encoding and retrieval
 
 
+class Spent(NamedTuple):
+    """What training took."""
+
+    seconds: float  # by the clock
+    cpu: float  # of this process, or of the child that trained
+
+
+def stopwatch() -> Callable[[], Spent]:
+    """What was spent since this call."""
+    started = time.monotonic(), time.process_time()
+    return lambda: Spent(time.monotonic() - started[0], time.process_time() - started[1])
+
+
 class Scored(NamedTuple):
     """What a model made of a task. Without a threshold of its own it gets the best one on valid."""
 
-    seconds: float  # of training
+    spent: Spent
     valid: ScoredPairs
     test: ScoredPairs
     threshold: float | None = None
