@@ -1,6 +1,7 @@
 """The attention model of `sameas`, whole and with parts of it switched off."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 from benchmarks.quality.task import Model, NotApplicable, Scored, Task, stopwatch
 from model.checkpoint import load_model
 from model.network import NetworkOptions
-from model.training import TrainingOptions, score, train
+from model.training import Progress, TrainingOptions, score, train
 from stream.aligner import candidate_options
+from stream.progress import progress
 from stream.selftraining import train_without_links
 
 _FIRST = np.zeros(1, np.int64)
@@ -32,7 +34,10 @@ def no_links(task: Task, seed: int) -> Scored:
     spent = stopwatch()
     with tempfile.TemporaryDirectory() as directory:
         options = TrainingOptions(seed=seed)
-        train_without_links(task.dataset.events, Path(directory), k=task.k, options=options)
+        with progress() as show:
+            train_without_links(
+                task.dataset.events, Path(directory), k=task.k, options=options, progress=_epochs(show)
+            )
         took = spent()
         _, model = load_model(Path(directory))
     workspace.retrieve(model.encoder, candidate_options(model))
@@ -49,9 +54,15 @@ def ablation(name: str) -> Model:
         spent = stopwatch()
         context = task.train.inputs(_FIRST).context.shape[1]
         network = replace(NetworkOptions(len(task.encoder.keys), context), **ABLATIONS[name])
-        trained = train(task.train, task.valid, network, TrainingOptions(seed=seed))
+        with progress() as show:
+            options = TrainingOptions(seed=seed)
+            trained = train(task.train, task.valid, network, options, progress=_epochs(show))
         took = spent()
         scorer = trained.scorer()
         return Scored(took, score(scorer, task.valid), score(scorer, task.test))
 
     return run
+
+
+def _epochs(show: Callable[[str], None]) -> Callable[[Progress], None]:
+    return lambda done: show(f"epoch {done.epoch} of {done.epochs}, PRAUC {done.prauc:.3f} on valid")

@@ -1,13 +1,14 @@
 """Baseline: Splink, probabilistic record linkage (Fellegi and Sunter) on DuckDB.
 
-It is given what a user would map by hand: the attributes that both sources have, all of an entity's texts as
-one, and the words of its neighbours' names. Pairs that share a rare word, of their own or around them, are
-compared; m is estimated from the training links, u from random pairs.
+It is given what a user would map by hand: the attributes that both sources have (or, where they share none,
+all of an entity's texts as one), its words, and the words of its neighbours' names. Pairs that share all of
+the former, or a rare word of their own or around them, are compared; m is estimated from the training
+links, u from random pairs.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from stream.workspace import LinkPair
 
 RARE = 60  # entities of one source that may share a word for it to be compared by
 MOST_BLOCKING_WORDS = 6  # of an entity, the rarest
+SHORT = 64  # letters of texts that are compared by likeness
 RANDOM_PAIRS = 1e6  # for u
 
 
@@ -33,18 +35,18 @@ def splink(task: Task, seed: int) -> Scored:
     spent = stopwatch()
     tables, shared = _tables(task)
     comparisons = [
-        compare.JaroWinklerAtThresholds("name", [0.97, 0.92, 0.85, 0.75]).configure(
-            term_frequency_adjustments=True
-        ),
+        *(_comparison(name, tables) for name in shared or ["name"]),
         compare.ArrayIntersectAtSizes("words", [6, 4, 3, 2, 1]),
         compare.ArrayIntersectAtSizes("around", [6, 4, 2, 1]),
-        *(compare.ExactMatch(name).configure(term_frequency_adjustments=True) for name in shared),
     ]
     settings = SettingsCreator(
         link_type="link_only",
         probability_two_random_records_match=1 / max(map(len, tables.values())),
         comparisons=comparisons,
-        blocking_rules_to_generate_predictions=[block_on("block", arrays_to_explode=["block"])],
+        blocking_rules_to_generate_predictions=[
+            block_on("name"),
+            block_on("block", arrays_to_explode=["block"]),
+        ],
         retain_matching_columns=False,
         retain_intermediate_calculation_columns=False,
     )
@@ -74,13 +76,24 @@ def splink(task: Task, seed: int) -> Scored:
     return Scored(took, valid, test)
 
 
+def _comparison(name: str, tables: dict[str, pd.DataFrame]) -> Any:
+    """By likeness where texts are short, by equality where they are long or no texts."""
+    values = [value for table in tables.values() for value in table[name].dropna()]
+    short = np.median([len(value) for value in values] or [0]) <= SHORT
+    if short and not all(value.isdecimal() for value in values):
+        comparison = compare.JaroWinklerAtThresholds(name, [0.97, 0.92, 0.85, 0.75])
+    else:
+        comparison = compare.ExactMatch(name)
+    return comparison.configure(term_frequency_adjustments=True)
+
+
 def _tables(task: Task) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """A table for each source, and the attributes that both have."""
     entities = {f"{e.source}:{e.id}": e for e in task.workspace.upserts()}
     ends = {link[0] for links in task.dataset.links.values() for link in links}
     kinds = {entities[name].type for name in ends if name in entities}
     linked = {name: entity for name, entity in entities.items() if entity.type in kinds}
-    texts = {name: " ".join(_texts(entity)) for name, entity in entities.items()}
+    texts = {name: " ".join(_texts(entity).values()) for name, entity in entities.items()}
     around: dict[str, list[str]] = {name: [] for name in linked}
     for name, entity in entities.items():
         for target in {t for targets in entity.relations.values() for t in targets}:
@@ -101,23 +114,28 @@ def _tables(task: Task) -> tuple[dict[str, pd.DataFrame], list[str]]:
     for name, entity in linked.items():
         count = counts[entity.source]
         rare = sorted({*words[name], *beside[name]} - common, key=lambda word: (count[word], word))
+        own = _texts(entity)
+        cells = {a: own.get(a) or str(entity.attributes.get(a, "")) or None for a in shared}
         rows[entity.source].append(
             {
                 "unique_id": name,
-                "name": texts[name] or None,
+                "name": " ".join(own[a] for a in shared or own if a in own) or None,
                 "words": words[name],
                 "around": beside[name],
                 "block": rare[:MOST_BLOCKING_WORDS],
-                **{a: str(entity.attributes[a]) if a in entity.attributes else None for a in shared},
+                **cells,
             }
         )
     return {source: pd.DataFrame(found) for source, found in rows.items()}, shared
 
 
-def _texts(entity: Upsert) -> Iterable[str]:
-    for _, value in sorted(entity.attributes.items()):
-        if isinstance(value, str):
-            yield " ".join(normalise(value).decode(errors="ignore").translate({2: " ", 3: " "}).split())
+def _texts(entity: Upsert) -> dict[str, str]:
+    """Normalised, by attribute."""
+    return {
+        name: " ".join(normalise(value).decode(errors="ignore").translate({2: " ", 3: " "}).split())
+        for name, value in sorted(entity.attributes.items())
+        if isinstance(value, str)
+    }
 
 
 def _labels(links: list[LinkPair]) -> pd.DataFrame:
