@@ -7,18 +7,15 @@ lists of the other side it enters.
 """
 
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from index.lists import CandidateLists, SlotsOf, compare
+from index.lists import CandidateLists, SlotsOf, compare, marks_of
 from index.vectors import NOBODY, Hits, Int8s, Mask, Order, Sims, Slots, row_products
 
 SLACK: Final = 4
-FEW: Final = 32  # so many members are looked for one by one, and not by a mark for every slot
-_GLANCE: Final = 64  # members of lists that are looked at together
 _UNIT: Final = 65536  # the inner product of two equal vectors
 
 
@@ -117,10 +114,9 @@ class CandidatePairs:
                 continue
             known = keys[sides[own].index.rows(keys) >= 0]
             if len(known):
-                gone = _marks(known, len(order))
-                owners = _distinct(sides[other].listing(gone, sides[other].length)[0])
+                owners = _distinct(sides[other].listing(known, sides[other].length, len(order))[0])
                 before[other].remember(owners)
-                sides[other].drop(owners, gone)
+                sides[other].drop(owners, marks_of(known, len(order)))
                 wanting[other] = owners
             before[own].remember(keys)
             alive = vectors.any(axis=1)
@@ -196,16 +192,11 @@ class CandidatePairs:
     def incident(self, left: Slots, right: Slots, slots: int) -> Pairs:
         """All candidate pairs of these distinct entities; a pair may come more than once."""
         lefts, rights = [], []
-        marks = [_marks(keys, slots) if len(keys) > FEW else None for keys in (left, right)]
         for sides in self._views:
             for own, keys in enumerate((left, right)):
                 members = sides[own].lists(keys)[0][:, : self.options.k]
                 row, column = np.nonzero(members != NOBODY)
-                marked = marks[1 - own]
-                if marked is None:
-                    owners, listed = _listing_few(sides[own], (right, left)[own], self.options.k)
-                else:
-                    owners, listed = sides[own].listing(marked, self.options.k)
+                owners, listed = sides[own].listing((right, left)[own], self.options.k, slots)
                 owners = np.concatenate([keys[row], owners])
                 listed = np.concatenate([members[row, column], listed])
                 lefts.append(owners if own == 0 else listed)
@@ -264,49 +255,6 @@ def _similarities(sides: tuple[CandidateLists, CandidateLists], pairs: Pairs) ->
     vectors = [side.index.vectors(row[here]) for side, row in zip(sides, rows, strict=True)]
     sims[here] = row_products(*vectors)
     return sims
-
-
-def _listing_few(side: CandidateLists, members: Slots, k: int) -> tuple[Slots, Slots]:
-    """As `CandidateLists.listing`, for few members: without a mark for every slot there is."""
-    lists = side.members
-    if not len(members) or not len(lists):
-        return _NO_SLOTS, _NO_SLOTS
-    rows, places = _find_few(lists, members, k)
-    return side.index.keys[rows], lists[rows, places]
-
-
-@njit(cache=True, nogil=True)
-def _find_few(lists: Any, members: Any, k: int) -> tuple[Any, Any]:
-    """Where any of a few members stands among the first k of (n, length) lists: rows and places."""
-    length = lists.shape[1]
-    every = lists.reshape(lists.size)
-    rows, places = np.empty(64, np.int64), np.empty(64, np.int64)
-    count = 0
-    for start in range(0, len(every), _GLANCE):
-        some = every[start : start + _GLANCE]
-        seen = 0  # nearly always none: a loop that the compiler turns into a few wide comparisons
-        for member in members:
-            for i in range(len(some)):
-                seen += some[i] == member
-        if not seen:
-            continue
-        for i in range(len(some)):
-            row, place = divmod(start + i, length)
-            if place >= k:
-                continue
-            for member in members:
-                if some[i] == member:
-                    if count == len(rows):
-                        rows, places = np.concatenate((rows, rows)), np.concatenate((places, places))
-                    rows[count], places[count] = row, place
-                    count += 1
-    return rows[:count], places[:count]
-
-
-def _marks(keys: Slots, slots: int) -> Mask:
-    marks = np.zeros(slots, bool)
-    marks[keys] = True
-    return marks
 
 
 def _distinct(ordered: Slots) -> Slots:

@@ -17,6 +17,8 @@ from index.vectors import NOBODY, Hits, Int8s, Mask, Nearest, Order, Sims, Slots
 Rows = npt.NDArray[np.int32]
 SlotsOf = Callable[[Order], Slots]
 
+FEW: Final = 32  # so many members are looked for one by one, and not by a mark for every slot
+_GLANCE: Final = 64  # members of lists that are looked at together
 _LAST_NODE: Final = np.uint64((1 << 64) - 1)
 
 
@@ -57,15 +59,14 @@ class CandidateLists:
         """(n, length) members and similarities of these entities; NOBODY where they have no list."""
         return _lists(self.index.rows(keys), self._members, self._sims)
 
-    @property
-    def members(self) -> Slots:
-        """(n, length) the members of every list, by row of the index."""
-        return self._members[: len(self.index)]
-
-    def listing(self, marks: Mask, k: int) -> tuple[Slots, Slots]:
-        """Every (owner, member) among the first k of a list whose member's slot is marked."""
-        rows, members = _listing(self._members[: len(self.index)], k, marks)
-        return self.index.keys[rows], members
+    def listing(self, members: Slots, k: int, slots: int) -> tuple[Slots, Slots]:
+        """Every (owner, member) among the first k of a list, of these distinct members out of all slots."""
+        lists = self._members[: len(self.index)]
+        if len(members) <= FEW:
+            rows, found = _listing_few(lists, k, members)
+        else:
+            rows, found = _listing(lists, k, marks_of(members, slots))
+        return self.index.keys[rows], found
 
     def drop(self, owners: Slots, marks: Mask) -> None:
         """Takes the marked slots out of these lists."""
@@ -139,6 +140,13 @@ class CandidateLists:
         return lists
 
 
+def marks_of(keys: Slots, slots: int) -> Mask:
+    """(slots + 1,) which slots are among the keys; the last one, which is NOBODY's place, is not."""
+    marks = np.zeros(slots + 1, bool)
+    marks[keys] = True
+    return marks
+
+
 @njit(cache=True, nogil=True)
 def _lists(rows: Any, members: Any, sims: Any) -> tuple[Any, Any]:
     length = members.shape[1]
@@ -155,13 +163,44 @@ def _listing(members: Any, k: int, marks: Any) -> tuple[Any, Any]:
     rows, found = np.empty(64, np.int64), np.empty(64, np.int32)
     count = 0
     for row in range(len(members)):
+        some, seen = members[row, :k], 0
+        for place in range(k):  # without a branch: nearly all rows are passed over here
+            seen += marks[some[place]]
+        if not seen:
+            continue
         for place in range(k):
-            member = members[row, place]
-            if member >= 0 and marks[np.uint64(member)]:  # a signed place might count from the end
+            if marks[some[place]]:
                 if count == len(rows):
                     rows, found = np.concatenate((rows, rows)), np.concatenate((found, found))
-                rows[count], found[count] = row, member
+                rows[count], found[count] = row, some[place]
                 count += 1
+    return rows[:count], found[:count]
+
+
+@njit(cache=True, nogil=True)
+def _listing_few(lists: Any, k: int, members: Any) -> tuple[Any, Any]:
+    """As `_listing`, by comparing with one member after the other."""
+    rows, found = np.empty(64, np.int64), np.empty(64, np.int32)
+    count, length = 0, lists.shape[1]
+    every = lists.reshape(lists.size)
+    for start in range(0, len(every) if len(members) else 0, _GLANCE):
+        some = every[start : start + _GLANCE]
+        seen = 0  # nearly always none: a loop that the compiler turns into a few wide comparisons
+        for member in members:
+            for i in range(len(some)):
+                seen += some[i] == member
+        if not seen:
+            continue
+        for i in range(len(some)):
+            row, place = divmod(start + i, length)
+            if place >= k:
+                continue
+            for member in members:
+                if some[i] == member:
+                    if count == len(rows):
+                        rows, found = np.concatenate((rows, rows)), np.concatenate((found, found))
+                    rows[count], found[count] = row, member
+                    count += 1
     return rows[:count], found[:count]
 
 

@@ -32,7 +32,7 @@ UNREACHABLE: Final = 1 << 30  # a bound above every similarity
 QUERY_BLOCK: Final = 64  # with ROW_BLOCK: two megabytes of similarities, about a second-level cache
 ROW_BLOCK: Final = 8192
 PAGE: Final = 1024
-_GLANCE: Final = 32  # similarities that are looked at together
+_GLANCE: Final = 64  # similarities that are looked at together
 
 
 class Nearest(NamedTuple):
@@ -172,7 +172,7 @@ class VectorIndex:
         reached = [_NO_HITS]
         rows = self._vectors[: self._size]
         # one buffer: megabytes taken anew for every block, between what is kept, would leave holes
-        products = np.empty(min(len(queries), QUERY_BLOCK) * ROW_BLOCK, np.int32)
+        products = np.empty(min(len(queries), QUERY_BLOCK) * min(self._size, ROW_BLOCK), np.int32)
         for first in range(0, len(queries) if self._size else 0, QUERY_BLOCK):
             block = np.ascontiguousarray(queries[first : first + QUERY_BLOCK])
             for start in range(0, self._size, ROW_BLOCK):
@@ -256,45 +256,52 @@ def _select(
     """
     k = near_keys.shape[1]
     query, row = np.empty(1024, np.int64), np.empty(1024, np.int64)
+    seen = np.empty(_GLANCE + 1, np.int64)
     count = 0
     for q in range(len(sims)):
+        near_key, near_sim = near_keys[q], near_sims[q]
         filled = 0
-        while filled < k and near_keys[q, filled] != NOBODY:
+        while filled < k and near_key[filled] != NOBODY:
             filled += 1
-        least = near_sims[q, k - 1] if filled == k else np.int32(floor)
+        least = near_sim[k - 1] if filled == k else np.int32(floor)
         for start in range(0, sims.shape[1], _GLANCE):
             end = min(start + _GLANCE, sims.shape[1])
             # most rows are neither: a loop that the compiler turns into a few wide comparisons
-            some, some_bounds, seen = sims[q, start:end], bounds[start:end], 0
+            some, some_bounds, any_seen = sims[q, start:end], bounds[start:end], 0
             for r in range(len(some)):
-                seen += some[r] >= min(some_bounds[r], least)
-            if not seen:
+                any_seen += some[r] >= min(some_bounds[r], least)
+            if not any_seen:
                 continue
-            for r in range(start, end):
-                sim = sims[q, r]
-                if sim >= bounds[r]:
+            found = 0
+            for r in range(len(some)):  # without a branch that nobody could foresee
+                seen[found] = r
+                found += some[r] >= min(some_bounds[r], least)
+            for n in range(found):
+                r = seen[n]
+                sim = some[r]
+                if sim >= some_bounds[r]:
                     if count == len(query):
                         query, row = np.concatenate((query, query)), np.concatenate((row, row))
-                    query[count], row[count] = q, r
+                    query[count], row[count] = q, start + r
                     count += 1
                 if sim < least:
                     continue
-                key = keys[r]
+                key = keys[start + r]
                 at = filled
                 while at > 0 and (
-                    sim > near_sims[q, at - 1]
-                    or (sim == near_sims[q, at - 1] and order[key] < order[near_keys[q, at - 1]])
+                    sim > near_sim[at - 1]
+                    or (sim == near_sim[at - 1] and order[key] < order[near_key[at - 1]])
                 ):
                     at -= 1
                 if at == k:
                     continue
                 filled = min(filled + 1, k)
                 for place in range(filled - 1, at, -1):
-                    near_keys[q, place] = near_keys[q, place - 1]
-                    near_sims[q, place] = near_sims[q, place - 1]
-                near_keys[q, at], near_sims[q, at] = key, sim
+                    near_key[place] = near_key[place - 1]
+                    near_sim[place] = near_sim[place - 1]
+                near_key[at], near_sim[at] = key, sim
                 if filled == k:
-                    least = near_sims[q, k - 1]
+                    least = near_sim[k - 1]
     return query[:count], row[:count]
 
 
