@@ -2,11 +2,11 @@
 
 Invariant: one row per key, rows dense, and what is stored is what was last put.
 
-FAISS keeps the vectors, a byte a dimension (`QT_8bit_direct_signed`), and writes and reads them. The search
-itself is an exact integer product per block, an order of magnitude faster than FAISS's scan of the same codes
-(`docs/performance.md`), and one pass over it that answers both questions at once: what is nearest to the
-queries, and to whom do the queries matter. For the latter every row carries a *bound*, the similarity from
-which on a newcomer matters to it.
+FAISS keeps the vectors, a byte a dimension (`QT_8bit_direct`: their bytes as they are), and writes and reads
+them. The search itself is an exact integer product per block of these bytes, several times faster than
+FAISS's own scan (`docs/performance.md`), and one pass over it that answers both questions at once: what is
+nearest to the queries, and to whom do the queries matter. For the latter every row carries a *bound*, the
+similarity from which on a newcomer matters to it.
 
 Dot products are whole numbers, so a similarity never depends on what else is in its batch; ties are real
 ties, decided by the caller's `order`.
@@ -54,10 +54,9 @@ class VectorIndex:
     """int8 vectors under non-negative int32 keys. One thread owns it."""
 
     def __init__(self, dimensions: int) -> None:
-        kind = faiss.ScalarQuantizer.QT_8bit_direct_signed
+        kind = faiss.ScalarQuantizer.QT_8bit_direct
         self._faiss: Any = faiss.IndexScalarQuantizer(dimensions, kind, faiss.METRIC_INNER_PRODUCT)
         self._size = 0
-        self._vectors = np.zeros((0, dimensions), np.int8)  # what FAISS has, as a matrix to multiply with
         self._keys = np.zeros(0, np.int32)
         self._bounds = np.zeros(0, np.int32)
         # The row of every key, in pages: few of the keys of all sources and types are here.
@@ -111,18 +110,14 @@ class VectorIndex:
         known = rows >= 0
         new_keys, first = keys[~known], self._size
         if len(new_keys):
-            self._faiss.add(vectors[~known].astype(np.float32))
+            self._faiss.add(vectors[~known].view(np.uint8).astype(np.float32))
             self._size += len(new_keys)
-            self._vectors, self._keys, self._bounds = (
-                _grown(array, self._size) for array in (self._vectors, self._keys, self._bounds)
-            )
+            self._keys, self._bounds = (_grown(array, self._size) for array in (self._keys, self._bounds))
             self._keys[first : self._size] = new_keys
             self._bounds[first : self._size] = UNREACHABLE
             rows[~known] = np.arange(first, self._size)
             self._place(new_keys, rows[~known])
-        self._vectors[rows] = vectors
-        if known.any():
-            self._codes()[rows[known]] = _as_codes(vectors[known])
+        self._matrix()[rows[known]] = vectors[known]
 
     def remove(self, keys: Slots) -> list[tuple[int, int]]:
         """Removes the keys that are here; the last rows move into the holes.
@@ -135,12 +130,12 @@ class VectorIndex:
         rows = rows[rows >= 0]
         if not len(rows):
             return moves
-        codes = self._codes()
+        vectors = self._matrix()
         last = self._size - 1
         self._place(self._keys[rows], np.full(len(rows), NOBODY, np.int32))
         for row in sorted(rows.tolist(), reverse=True):
             if row != last:
-                for array in (codes, self._vectors, self._keys, self._bounds):
+                for array in (vectors, self._keys, self._bounds):
                     array[row] = array[last]
                 self._place(self._keys[row : row + 1], np.array([row], np.int32))
                 moves.append((last, row))
@@ -155,7 +150,7 @@ class VectorIndex:
 
     def vectors(self, rows: npt.NDArray[np.int32]) -> Int8s:
         """(len(rows), dimensions) the stored vectors."""
-        return self._vectors[rows]
+        return self._matrix()[rows]
 
     def search(self, queries: Int8s, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
         """Both answers for (Q, dimensions) queries.
@@ -170,7 +165,7 @@ class VectorIndex:
         """
         nearest = Nearest(np.full((len(queries), k), NOBODY, np.int32), np.zeros((len(queries), k), np.int32))
         reached = [_NO_HITS]
-        rows = self._vectors[: self._size]
+        rows = self._matrix()
         # one buffer: megabytes taken anew for every block, between what is kept, would leave holes
         products = np.empty(min(len(queries), QUERY_BLOCK) * min(self._size, ROW_BLOCK), np.int32)
         for first in range(0, len(queries) if self._size else 0, QUERY_BLOCK):
@@ -192,11 +187,13 @@ class VectorIndex:
                 reached.append(Hits(query + first, self._keys[row + start], sims[query, row]))
         return nearest, Hits(*map(np.concatenate, zip(*reached, strict=True)))
 
-    def _codes(self) -> npt.NDArray[np.uint8]:
-        codes: npt.NDArray[np.uint8] = faiss.rev_swig_ptr(
-            self._faiss.codes.data(), self._size * self._faiss.d
-        )
-        return codes.reshape(self._size, self._faiss.d)
+    def _matrix(self) -> Int8s:
+        """(n, dimensions) FAISS's own memory, up to the next vector that is added or removed."""
+        if not self._size:
+            return np.zeros((0, self._faiss.d), np.int8)
+        codes = faiss.rev_swig_ptr(self._faiss.codes.data(), self._size * self._faiss.d)
+        matrix: Int8s = codes.view(np.int8).reshape(self._size, self._faiss.d)
+        return matrix
 
     def save(self, path: Path) -> None:
         """Writes the vectors, row after row; who they belong to is the caller's to keep."""
@@ -218,7 +215,6 @@ class VectorIndex:
         index = cls(stored.d)
         index._faiss, index._size = stored, len(keys)
         index._keys, index._bounds = keys.copy(), bounds.copy()
-        index._vectors = _as_vectors(index._codes()) if len(keys) else index._vectors
         index._place(keys, np.arange(len(keys), dtype=np.int32))
         return index
 
@@ -303,15 +299,6 @@ def _select(
                 if filled == k:
                     least = near_sim[k - 1]
     return query[:count], row[:count]
-
-
-def _as_codes(vectors: Int8s) -> npt.NDArray[np.uint8]:
-    """As FAISS stores them: x + 128."""
-    return vectors.view(np.uint8) ^ np.uint8(0x80)
-
-
-def _as_vectors(codes: npt.NDArray[np.uint8]) -> Int8s:
-    return (codes ^ np.uint8(0x80)).view(np.int8)
 
 
 _NO_HITS: Final = Hits(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))

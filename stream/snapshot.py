@@ -19,7 +19,7 @@ from index.vectors import Slots
 from model.vectors import DIM
 from stream.retrieval import SourcePair
 
-FORMAT = 1
+FORMAT = 2
 _log = logging.getLogger("sameas")
 
 
