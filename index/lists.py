@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from index.vectors import NOBODY, Hits, Int8s, Mask, Nearest, Order, Sims, Slots, VectorIndex
+from index.vectors import NOBODY, Hits, Int8s, Mask, Nearest, Order, Sims, Slots, VectorIndex, grown
 
 Rows = npt.NDArray[np.int32]
 SlotsOf = Callable[[Order], Slots]
@@ -40,14 +40,18 @@ class CandidateLists:
 
     def put(self, keys: Slots, vectors: Int8s) -> None:
         """Adds entities with empty lists, or changes the vectors of known ones."""
+        before = len(self.index)
         self.index.put(keys, vectors)
-        missing = len(self.index) - len(self._members)
-        if missing > 0:
-            more = max(16, missing, len(self._members))
-            self._members = np.concatenate([self._members, np.full((more, self.length), NOBODY, np.int32)])
-            self._sims = np.concatenate([self._sims, np.zeros((more, self.length), np.int32)])
-            self._bound_sim = np.concatenate([self._bound_sim, np.zeros(more, np.int32)])
-            self._bound_node = np.concatenate([self._bound_node, np.zeros(more, np.uint64)])
+        size = len(self.index)
+        self._members, self._sims = grown(self._members, size), grown(self._sims, size)
+        self._bound_sim, self._bound_node = grown(self._bound_sim, size), grown(self._bound_node, size)
+        for array, empty in (
+            (self._members, NOBODY),
+            (self._sims, 0),
+            (self._bound_sim, 0),
+            (self._bound_node, 0),
+        ):
+            array[before:size] = empty
 
     def remove(self, keys: Slots) -> None:
         """Removes those of the entities that are here, and their lists."""

@@ -112,7 +112,7 @@ class VectorIndex:
         if len(new_keys):
             self._faiss.add(vectors[~known].view(np.uint8).astype(np.float32))
             self._size += len(new_keys)
-            self._keys, self._bounds = (_grown(array, self._size) for array in (self._keys, self._bounds))
+            self._keys, self._bounds = (grown(array, self._size) for array in (self._keys, self._bounds))
             self._keys[first : self._size] = new_keys
             self._bounds[first : self._size] = UNREACHABLE
             rows[~known] = np.arange(first, self._size)
@@ -304,8 +304,8 @@ def _select(
 _NO_HITS: Final = Hits(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 
-def _grown(array: Any, size: int) -> Any:
-    """The array with room for `size` rows."""
+def grown(array: Any, size: int) -> Any:
+    """The array with room for `size` rows; what is not written to takes no memory."""
     if size <= len(array):
         return array
     grown = np.zeros((max(16, 2 * size), *array.shape[1:]), array.dtype)

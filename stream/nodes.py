@@ -48,7 +48,7 @@ class NodeTable:
     """Rows by slot. One thread owns it."""
 
     def __init__(self) -> None:
-        self._rows = _blank(1024)
+        self._rows = np.zeros(1024, ROW)
         self._slot_of: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -66,12 +66,16 @@ class NodeTable:
 
     def slots(self, nodes: Iterable[int]) -> Slots:
         """The slots of these nodes; new nodes get a blank row."""
-        known = self._slot_of
+        known, before = self._slot_of, len(self._slot_of)
         found = [known.setdefault(node, len(known)) for node in nodes]
         if len(known) > len(self._rows):
-            rows = _blank(max(2 * len(self._rows), len(known)))
-            rows[: len(self._rows)] = self._rows
+            # no memory before it is written to
+            rows = np.zeros(max(2 * len(self._rows), len(known)), ROW)
+            rows[:before] = self._rows[:before]
             self._rows = rows
+        new = self._rows[before : len(known)]
+        new["degree"] = 1
+        new["space"] = new["sample"] = NOBODY
         slots = np.array(found, np.int32)
         self._rows["node"][slots] = np.fromiter(nodes, np.uint64, len(found))
         return slots
@@ -107,11 +111,3 @@ def as_words(array: npt.NDArray[np.generic]) -> npt.NDArray[np.uint64]:
     if padding:
         raw = np.concatenate([raw, np.zeros((len(raw), padding), np.uint8)], axis=1)
     return raw.view(np.uint64)
-
-
-def _blank(size: int) -> npt.NDArray[np.void]:
-    rows = np.zeros(size, ROW)
-    rows["degree"] = 1
-    rows["space"] = NOBODY
-    rows["sample"] = NOBODY
-    return rows
