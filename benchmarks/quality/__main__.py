@@ -137,7 +137,7 @@ def _compare(task: Task, rows: list[Row]) -> None:
         for part in ("seconds", "cpu_seconds")
     ]
     _print(
-        task, "full/deepm.", f"training: {ratios[0]:.2%} of its seconds, {ratios[1]:.2%} of its CPU seconds"
+        task, "full/deepm.", f"our training: {ratios[0]:.2%} of its seconds, {ratios[1]:.2%} of CPU seconds"
     )
 
 
