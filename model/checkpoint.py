@@ -17,9 +17,10 @@ from safetensors.numpy import load, save
 from model.dense import DenseScorer
 from model.encoder import Encoder
 from model.network import AlignmentNetwork, NetworkOptions
+from model.trees import Trees
 from stream.errors import ModelError
 
-FORMAT = 2
+FORMAT = 3
 ARRAYS, VALUES = "model.safetensors", "model.json"
 _RETRAIN = "train it again with `sameas train`"
 
@@ -30,6 +31,7 @@ class Model:
 
     encoder: Encoder
     network: AlignmentNetwork
+    trees: Trees
     slope: float
     offset: float
     threshold: float
@@ -38,7 +40,7 @@ class Model:
 
     def scorer(self) -> DenseScorer:
         """For serving."""
-        return DenseScorer(self.network, self.slope, self.offset)
+        return DenseScorer(self.network, self.trees, self.slope, self.offset)
 
 
 def save_model(directory: Path, model: Model) -> str:
@@ -47,6 +49,7 @@ def save_model(directory: Path, model: Model) -> str:
     arrays = {f"encoder.{name}": np.ascontiguousarray(array) for name, array in encoder_arrays.items()}
     for name, tensor in model.network.state_dict().items():
         arrays[f"network.{name}"] = np.ascontiguousarray(tensor.detach().numpy())
+    arrays |= {f"trees.{name}": array for name, array in model.trees._asdict().items()}
     packed = save(arrays)
     values = {
         "format": FORMAT,
@@ -92,6 +95,7 @@ def load_model(directory: Path) -> tuple[str, Model]:
         model = Model(
             encoder=Encoder.from_state(encoder, values["encoder"]),
             network=network.eval(),
+            trees=Trees(*(arrays[f"trees.{name}"] for name in Trees._fields)),
             slope=float(values["calibration"]["slope"]),
             offset=float(values["calibration"]["offset"]),
             threshold=float(values["threshold"]),

@@ -1,7 +1,7 @@
 """The serving path: pairs to calibrated probabilities, and to what the network attended to.
 
 `model/network.py` trains on ragged graphs with DGL; `model/kernel.py` computes the same for one pair after
-the other.
+the other, and adds what the trees of `model/trees.py` say.
 """
 
 import math
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from model.kernel import I64, EntitySlots, score_pairs, slots_of, weights_of
 from model.network import AlignmentNetwork
 from model.pairs import SLOTS, PairInputs, check
+from model.trees import NO_TREES, Trees
 
 _ROUND: Final = 1e6
 _UNEXPLAINED: Final = (np.zeros((0, SLOTS), np.int64), np.zeros((0, SLOTS)))
@@ -23,13 +24,17 @@ class DenseScorer:
 
     Args:
         network: its parameters are copied.
+        trees: what they say is added to the network's logit.
         slope, offset: calibration, probability = 1 / (1 + exp(-(slope * logit + offset))), slope > 0.
     """
 
-    def __init__(self, network: AlignmentNetwork, slope: float = 1.0, offset: float = 0.0) -> None:
+    def __init__(
+        self, network: AlignmentNetwork, trees: Trees = NO_TREES, slope: float = 1.0, offset: float = 0.0
+    ) -> None:
         if not slope > 0:
             raise ValueError(f"slope {slope}: a calibration must not turn the order around")
         self._weights = weights_of(network)
+        self._trees = trees
         self._slope, self._offset = slope, offset
 
     def score(
@@ -41,7 +46,8 @@ class DenseScorer:
             pairs: (P,) and (P,), which entities of `left` and of `right`.
             context: (P, C) what retrieval knows of the pairs.
         """
-        return self.probabilities(score_pairs(left, right, *pairs, context, self._weights, *_UNEXPLAINED))
+        logits = score_pairs(left, right, *pairs, context, self._weights, self._trees, *_UNEXPLAINED)
+        return self.probabilities(logits)
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Calibrates logits (P,)."""
@@ -54,7 +60,7 @@ class DenseScorer:
         every = np.arange(len(inputs.context))
         left, right = slots_of(inputs.left), slots_of(inputs.right)
         logits: npt.NDArray[np.float32] = score_pairs(
-            left, right, every, every, inputs.context, self._weights, *_UNEXPLAINED
+            left, right, every, every, inputs.context, self._weights, self._trees, *_UNEXPLAINED
         )
         return logits
 
@@ -67,7 +73,7 @@ class DenseScorer:
         """
         partner = np.empty((len(context), SLOTS), np.int64)
         weight = np.empty((len(context), SLOTS))
-        score_pairs(left, right, *pairs, context, self._weights, partner, weight)
+        score_pairs(left, right, *pairs, context, self._weights, self._trees, partner, weight)
         return partner, weight
 
 

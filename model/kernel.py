@@ -1,4 +1,4 @@
-"""The serving path of `model/network.py` as one compiled loop over pairs.
+"""The serving path of `model/network.py` and `model/trees.py` as one compiled loop over pairs.
 
 Invariant: a pair's score has the same bits whatever else is in its batch and wherever it stands, since every
 pair goes through the loop alone. Empty slots cost nothing, and vectors are read where they lie.
@@ -14,6 +14,7 @@ from model.encoder import OWN
 from model.items import RARITY_BITS
 from model.network import AGREEMENT, BLOCKS, MAX_LOGIT, SUM_SCALE, AlignmentNetwork
 from model.pairs import RARITY_FEATURES, SLOTS, Side
+from model.trees import AGREES, SUMMARY, Trees, say
 from model.vectors import DIM, I8, UNIT
 
 F32 = npt.NDArray[np.float32]
@@ -144,6 +145,7 @@ def score_pairs(
     right_of: Any,
     context: Any,
     w: Weights,
+    trees: Trees,
     partner: Any,
     weight: Any,
 ) -> Any:
@@ -152,6 +154,7 @@ def score_pairs(
     Args:
         left_of, right_of: (P,) which entities of `left` and `right`.
         context: (P, C) float32.
+        trees: what they say is added to the network's logit.
         partner, weight: (P, SLOTS) to be filled with every left slot's best partner (-1 for none) and how
             much it counts, alpha_ij beta_i; or with no rows at all.
 
@@ -174,6 +177,10 @@ def score_pairs(
     mass = np.empty((2, BLOCKS), np.float32)
     gates = np.empty(SLOTS, np.float32)
     head = np.empty(head_size, np.float32)
+    contexts = context.shape[1]
+    seen = np.empty(contexts + SUMMARY, np.float32)  # by the trees, as in `model/trees.py`
+    best_of = np.empty((2, SLOTS), np.float32)
+    equals = np.empty((2, SLOTS), np.float32)
 
     for p in range(pairs):
         e, f = left_of[p], right_of[p]
@@ -186,6 +193,9 @@ def score_pairs(
                 ir[nr] = slot
                 nr += 1
         agreed[:, :, :] = f32(0)
+        best_of[:, :] = f32(0)
+        equals[:, :] = f32(0)
+        closest = f32(0)
 
         # cross-graph attention: both directions share exp(logit)
         for x in range(nl):
@@ -199,10 +209,15 @@ def score_pairs(
                 around = f32(0)
                 if block == 3:
                     around = _dot(left.buffer, left.nbr[e, i], right.buffer, right.nbr[f, j])
+                    closest = max(closest, around)
+                best_of[0, x] = max(best_of[0, x], own)
+                best_of[1, y] = max(best_of[1, y], own)
                 same = i_hash != 0 and i_hash == right.hash[f, j] >> RARITY_BITS
                 logit = w.own[block] * own + w.neighbourhood[0] * around
                 if same:
                     logit += w.equal[block]
+                    equals[0, x] = f32(1)
+                    equals[1, y] = f32(1)
                 j_key = right.key[f, j]
                 for d in range(w.key.shape[1]):
                     logit += w.query[i_key, d] * w.key[j_key, d]
@@ -287,6 +302,23 @@ def score_pairs(
         logit = w.head_out_bias[0]
         for h in range(head_size):
             logit += max(head[h], f32(0)) * w.head_out[h]
+
+        if len(trees.root):
+            seen[:contexts] = context[p]
+            seen[contexts:] = f32(0)
+            seen[contexts + 1] = closest
+            for side in range(2):
+                at = contexts + 2 + 4 * side
+                count = nl if side == 0 else nr
+                seen[at + 2] = f32(count)
+                for x in range(count):
+                    best = best_of[side, x]
+                    seen[contexts] = max(seen[contexts], best)
+                    seen[at] += best
+                    seen[at + 1] += equals[side, x]
+                    if best > AGREES:
+                        seen[at + 3] += f32(1)
+            logit += f32(say(trees, seen))
         logits[p] = logit
 
         if explain:

@@ -74,9 +74,10 @@ class NetworkOptions:
     item_dim: int = 24
     head: int = 64
     bins: int = 8  # of each context feature
+    trees: int = 200  # beside the network, at most (`model/trees.py`)
     cross_attention: bool = True  # False: a slot is compared with the mean of the other side's
     self_attention: bool = True  # False: all slots of a block count the same
-    features: bool = True  # False: the classifier does not see the context
+    features: bool = True  # False: the classifier does not see the context, and there are no trees
 
     def to_json(self) -> dict[str, int]:
         """As JSON-ready values."""

@@ -1,4 +1,4 @@
-"""Learns the network from labelled candidate pairs.
+"""Learns the network, and the trees beside it, from labelled candidate pairs.
 
 Positives are links, negatives the other candidates of the same left entities: hard ones, because retrieval
 found them. Everything random comes from one seed; on one thread the same input gives the same network.
@@ -20,6 +20,7 @@ from model.dense import DenseScorer
 from model.evaluation import ScoredPairs, best_threshold, prauc
 from model.network import AlignmentNetwork, NetworkOptions, PairGraph, pair_graph
 from model.pairs import PairInputs, similarities
+from model.trees import NO_TREES, Trees, features, fit_trees
 from stream.errors import ModelError
 
 _INPUT_ROWS = 2048  # pairs whose inputs are in memory at once: about 10 kB each
@@ -63,9 +64,10 @@ class Progress(NamedTuple):
 
 @dataclass
 class Trained:
-    """A network with its calibration, and how it came about."""
+    """A network and trees with their calibration, and how they came about."""
 
     network: AlignmentNetwork
+    trees: Trees
     slope: float
     offset: float
     threshold: float
@@ -73,7 +75,7 @@ class Trained:
 
     def scorer(self) -> DenseScorer:
         """For serving."""
-        return DenseScorer(self.network, self.slope, self.offset)
+        return DenseScorer(self.network, self.trees, self.slope, self.offset)
 
 
 def train(
@@ -140,7 +142,13 @@ def train(
         if epoch - best_epoch >= options.patience or seconds > options.seconds:
             break
     net.load_state_dict(best_state)
-    trained = _calibrated(net, valid)
+    trees = NO_TREES
+    if network.trees and network.features:
+        seen = np.concatenate([batch.features for batch in batches])
+        label = torch.cat([batch.label for batch in batches]).bool().numpy()
+        trees = fit_trees(seen, label, network.trees, options.seed)
+        _in_units_of_log_odds(net, valid)
+    trained = _calibrated(net, trees, valid)
     trained.report = {
         "training_pairs": len(rows),
         "training_links": int(training.label.sum()),
@@ -162,6 +170,7 @@ def score(scorer: DenseScorer, pairs: LabelledPairs) -> ScoredPairs:
 class _Batch(NamedTuple):
     graph: PairGraph
     label: torch.Tensor
+    features: npt.NDArray[np.float32]  # what trees see
 
 
 def _graphs(pairs: LabelledPairs, rows: npt.NDArray[np.int64], size: int) -> Iterator[_Batch]:
@@ -172,7 +181,7 @@ def _graphs(pairs: LabelledPairs, rows: npt.NDArray[np.int64], size: int) -> Ite
         for at in range(0, len(part), size):
             chunk = slice(at, at + size)
             label = torch.from_numpy(pairs.label[part[chunk]]).float()
-            yield _Batch(pair_graph(stage1.take(chunk)), label)
+            yield _Batch(pair_graph(stage1.take(chunk)), label, features(stage1.take(chunk)))
 
 
 def _sample(label: npt.NDArray[np.bool_], limit: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -205,12 +214,20 @@ def _schedule(done: float) -> float:
     return min(1.0, done / 0.05 + 0.05) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _calibrated(net: AlignmentNetwork, valid: LabelledPairs) -> Trained:
-    logits = _logits(DenseScorer(net), valid)
+def _in_units_of_log_odds(net: AlignmentNetwork, valid: LabelledPairs) -> None:
+    """Calibrates the network's own logits, so that those of the trees can be added to them."""
+    slope, offset = fit_platt(_logits(DenseScorer(net), valid).astype(np.float64), valid.label)
+    with torch.no_grad():
+        net.head_out.weight.mul_(slope)
+        net.head_out.bias.mul_(slope).add_(offset)
+
+
+def _calibrated(net: AlignmentNetwork, trees: Trees, valid: LabelledPairs) -> Trained:
+    logits = _logits(DenseScorer(net, trees), valid)
     slope, offset = fit_platt(logits.astype(np.float64), valid.label)
-    scorer = DenseScorer(net, slope, offset)
+    scorer = DenseScorer(net, trees, slope, offset)
     pairs = _scored(valid, np.arange(len(logits)), scorer.probabilities(logits))
-    return Trained(net, slope, offset, best_threshold(pairs))
+    return Trained(net, trees, slope, offset, best_threshold(pairs))
 
 
 def fit_platt(logits: npt.NDArray[np.float64], label: npt.NDArray[np.bool_]) -> tuple[float, float]:

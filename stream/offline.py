@@ -140,6 +140,7 @@ def model_of(encoder: Encoder, candidates: CandidateOptions, trained: Trained) -
     return Model(
         encoder=encoder,
         network=trained.network,
+        trees=trained.trees,
         slope=trained.slope,
         offset=trained.offset,
         threshold=trained.threshold,

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,13 @@ from stream.selftraining import train_without_links
 
 _FIRST = np.zeros(1, np.int64)
 
-ABLATIONS: dict[str, dict[str, bool]] = {
+ABLATIONS: dict[str, dict[str, Any]] = {
     "full": {},
     "no cross": {"cross_attention": False},
     "no self": {"self_attention": False},
     "neither": {"cross_attention": False, "self_attention": False},
     "no features": {"features": False},
+    "no trees": {"trees": 0},
 }
 
 

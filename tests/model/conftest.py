@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from model.network import AlignmentNetwork, NetworkOptions
-from model.pairs import OWN, SLOTS, PairInputs, Side
+from model.pairs import OWN, SLOTS, PairInputs, Side, similarities
+from model.trees import Trees, features
 from model.vectors import DIM
 
 KEYS, CONTEXT = 30, 5
@@ -64,3 +65,40 @@ def make_network(random_inputs: Callable[[int, int], PairInputs]) -> Callable[..
 def random_network(make_network: Callable[..., AlignmentNetwork]) -> AlignmentNetwork:
     """The network with all of its parts."""
     return make_network()
+
+
+@pytest.fixture(scope="session")
+def alike_inputs(random_inputs: Callable[[int, int], PairInputs]) -> Callable[[int, int], PairInputs]:
+    """Half of the pairs have some of their slots' vectors in common."""
+
+    def make(pairs: int, seed: int) -> PairInputs:
+        inputs = random_inputs(pairs, seed)
+        alike = np.random.default_rng(seed).random(inputs.left.key.shape) < 0.3
+        alike[::2] = False
+        alike &= (inputs.left.key != 0) & (inputs.right.key != 0)
+        for mine, its in zip(inputs.right, inputs.left, strict=True):
+            mine[alike] = its[alike]
+        return inputs
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_trees(alike_inputs: Callable[[int, int], PairInputs]) -> Trees:
+    """One tree for each thing that trees see, cut at one of the values that it has."""
+    seen = features(similarities(alike_inputs(600, 4)))
+    trees = seen.shape[1]
+    values = [np.unique(column) for column in seen.T]
+    assert min(map(len, values)) > 1
+    cuts = [column[(len(column) - 1) // 2] for column in values]
+    nodes = (
+        np.arange(3 * trees).reshape(trees, 3).astype(np.int32)
+    )  # each a root, its left and its right leaf
+    return Trees(
+        root=nodes[:, 0].copy(),
+        feature=np.stack([np.arange(trees), *[np.full(trees, -1)] * 2], axis=1).ravel().astype(np.int32),
+        threshold=np.repeat(np.array(cuts, np.float64), 3),
+        left=np.repeat(nodes[:, 1], 3),
+        right=np.repeat(nodes[:, 2], 3),
+        value=np.random.default_rng(6).normal(size=3 * trees),
+    )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from model.checkpoint import ARRAYS, VALUES, Model, load_model, save_model
 from model.encoder import Encoder
 from model.network import AlignmentNetwork
 from model.pairs import PairInputs
+from model.trees import Trees
 from stream.errors import ModelError
 from stream.events import Upsert
 
@@ -18,8 +20,9 @@ ENTITIES = [Upsert("a", str(n), "t", {"name": f"entity {n}", "year": 1900 + n}) 
 
 
 @pytest.fixture
-def model(random_network: AlignmentNetwork) -> Model:
-    return Model(Encoder.fit(ENTITIES), random_network, 1.25, -0.5, 0.4, {"k": 20}, {"seconds": 1.0})
+def model(random_network: AlignmentNetwork, random_trees: Trees) -> Model:
+    encoder = Encoder.fit(ENTITIES)
+    return Model(encoder, random_network, random_trees, 1.25, -0.5, 0.4, {"k": 20}, {"seconds": 1.0})
 
 
 def test_round_trip(tmp_path: Path, model: Model, random_inputs: Callable[[int, int], PairInputs]) -> None:
@@ -38,7 +41,7 @@ def test_round_trip(tmp_path: Path, model: Model, random_inputs: Callable[[int, 
 def test_the_id_is_the_content(tmp_path: Path, model: Model) -> None:
     first = save_model(tmp_path / "a", model)
     assert save_model(tmp_path / "b", model) == first
-    other = Model(model.encoder, model.network, 1.25, -0.5, 0.41, model.options)
+    other = replace(model, threshold=0.41)
     assert save_model(tmp_path / "b", other) != first
     assert not list(tmp_path.glob("*/*.partial"))
 
@@ -75,7 +78,7 @@ def test_refusals_say_what_to_do(tmp_path: Path, model: Model) -> None:
 def test_two_models_are_not_mixed(tmp_path: Path, model: Model) -> None:
     save_model(tmp_path / "a", model)
     other = Encoder.fit([Upsert("a", "1", "t", {"name": "different"})])
-    save_model(tmp_path / "b", Model(other, model.network, 1.25, -0.5, 0.4))
+    save_model(tmp_path / "b", replace(model, encoder=other))
     (tmp_path / "a" / ARRAYS).write_bytes((tmp_path / "b" / ARRAYS).read_bytes())
     with pytest.raises(ModelError, match="two models"):
         load_model(tmp_path / "a")

@@ -14,6 +14,7 @@ from model.dense import DenseScorer
 from model.kernel import I64, slots_of
 from model.network import AlignmentNetwork, pair_graph
 from model.pairs import NEIGHBOURS, OWN, SLOTS, PairInputs, Side, canonical, similarities
+from model.trees import Trees
 
 Make = Callable[[int, int], PairInputs]
 
@@ -46,10 +47,10 @@ def test_every_part_of_the_network_matters(
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 300))
 def test_a_score_has_the_same_bits_in_any_batch(
-    random_inputs: Make, random_network: AlignmentNetwork, seed: int, size: int
+    random_inputs: Make, random_network: AlignmentNetwork, random_trees: Trees, seed: int, size: int
 ) -> None:
     inputs = random_inputs(300, 2)
-    scorer = DenseScorer(random_network, slope=1.3, offset=-0.4)
+    scorer = DenseScorer(random_network, random_trees, slope=1.3, offset=-0.4)
     everything = scorer.logits(inputs)
     rows = np.random.default_rng(seed).permutation(len(everything))[:size]
     assert scorer.logits(inputs.take(rows)).tobytes() == everything[rows].tobytes()
@@ -62,10 +63,10 @@ def test_a_score_has_the_same_bits_in_any_batch(
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_neighbours_does_not_count(
-    random_inputs: Make, random_network: AlignmentNetwork, seed: int
+    random_inputs: Make, random_network: AlignmentNetwork, random_trees: Trees, seed: int
 ) -> None:
     inputs = random_inputs(50, 3)
-    scorer = DenseScorer(random_network)
+    scorer = DenseScorer(random_network, random_trees)
     straight = PairInputs(canonical(inputs.left), canonical(inputs.right), inputs.context)
     shuffled = PairInputs(
         canonical(permuted_neighbours(inputs.left, seed)),
@@ -80,12 +81,14 @@ def test_canonical_order_puts_empty_slots_last(random_inputs: Make) -> None:
     assert (np.diff(filled.astype(int), axis=1) <= 0).all()
 
 
-def test_an_empty_slot_has_no_influence(random_inputs: Make, random_network: AlignmentNetwork) -> None:
+def test_an_empty_slot_has_no_influence(
+    random_inputs: Make, random_network: AlignmentNetwork, random_trees: Trees
+) -> None:
     inputs = random_inputs(50, 5)
     vec = inputs.left.vec.copy()
     vec[inputs.left.key == 0] = 77
     spoiled = inputs._replace(left=inputs.left._replace(vec=vec))
-    scorer = DenseScorer(random_network)
+    scorer = DenseScorer(random_network, random_trees)
     assert scorer.logits(spoiled).tobytes() == scorer.logits(inputs).tobytes()
 
 
@@ -106,7 +109,7 @@ def test_attention_names_the_equal_partner(random_network: AlignmentNetwork) -> 
 def test_scores_are_probabilities_in_millionths(
     random_inputs: Make, random_network: AlignmentNetwork
 ) -> None:
-    scorer = DenseScorer(random_network, 50.0, -3.0)
+    scorer = DenseScorer(random_network, slope=50.0, offset=-3.0)
     scores = scorer.probabilities(scorer.logits(random_inputs(300, 6)))
     assert ((scores >= 0) & (scores <= 1)).all()
     assert (scores == np.round(scores * 1e6) / 1e6).all()
@@ -114,7 +117,9 @@ def test_scores_are_probabilities_in_millionths(
 
 
 def test_calibration_keeps_the_order(random_network: AlignmentNetwork) -> None:
-    scores = DenseScorer(random_network, 2.0, 1.0).probabilities(np.array([-1e6, -3, 0, 3, 1e6], np.float32))
+    scores = DenseScorer(random_network, slope=2.0, offset=1.0).probabilities(
+        np.array([-1e6, -3, 0, 3, 1e6], np.float32)
+    )
     assert scores.tolist() == sorted(scores.tolist())
     with pytest.raises(ValueError, match="order"):
         DenseScorer(random_network, slope=0.0)
