@@ -303,7 +303,7 @@ def score_pairs(
         for h in range(head_size):
             logit += max(head[h], f32(0)) * w.head_out[h]
 
-        if len(trees.root):
+        if len(trees.feature):
             seen[:contexts] = context[p]
             seen[contexts:] = f32(0)
             seen[contexts + 1] = closest

@@ -13,6 +13,8 @@ from numba import njit
 
 from model.pairs import Similarities
 
+DEPTH: Final = 3
+NODES: Final = 2**DEPTH - 1  # of a tree, leaves apart
 SUMMARY: Final = 10  # features of a pair beside its context
 AGREES: Final = np.float32(0.6)
 
@@ -22,18 +24,23 @@ I32 = npt.NDArray[np.int32]
 
 
 class Trees(NamedTuple):
-    """The nodes of all trees, one after the other, and their roots. No roots: no trees, and they say 0."""
+    """Complete binary trees: below node n are 2n + 1, where a feature is not above the threshold, and 2n + 2.
 
-    root: I32  # (trees,)
-    feature: I32  # (nodes,) -1 for a leaf
-    threshold: F64  # (nodes,) up to here it goes to the left
-    left: I32  # (nodes,)
-    right: I32
-    value: F64  # (nodes,) of a leaf; the first tree is a single leaf, what is said of every pair
+    Every path is as long, so that it is followed without a branch that nobody could foresee.
+    """
+
+    base: F64  # (1,) said of every pair
+    feature: I32  # (trees, NODES)
+    threshold: F32  # (trees, NODES) infinite where there is nothing to decide
+    value: F64  # (trees, NODES + 1) of the leaves
 
 
-_NO_I32, _NO_F64 = np.zeros(0, np.int32), np.zeros(0, np.float64)
-NO_TREES: Final = Trees(_NO_I32, _NO_I32, _NO_F64, _NO_I32, _NO_I32, _NO_F64)
+NO_TREES: Final = Trees(
+    np.zeros(1),
+    np.zeros((0, NODES), np.int32),
+    np.zeros((0, NODES), np.float32),
+    np.zeros((0, NODES + 1)),
+)
 
 
 def features(pairs: Similarities) -> F32:
@@ -61,35 +68,46 @@ def fit_trees(features: F32, label: npt.NDArray[np.bool_], most: int, seed: int)
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(
-        max_iter=most, learning_rate=0.08, max_depth=3, min_samples_leaf=40, random_state=seed
+        max_iter=most, learning_rate=0.08, max_depth=DEPTH, min_samples_leaf=40, random_state=seed
     ).fit(features, label)
     # the trees are private to scikit-learn: its version is pinned, and a test compares what they say
-    parts = [predictors[0].nodes for predictors in model._predictors]
-    sizes = [1, *map(len, parts)]
-    root = np.cumsum([0, *sizes[:-1]]).astype(np.int32)
-    nodes = np.concatenate([np.zeros(1, parts[0].dtype), *parts])
-    nodes["is_leaf"][0], nodes["value"][0] = 1, model._baseline_prediction.item()
-    begin = np.repeat(root, sizes)
-    return Trees(
-        root=root,
-        feature=np.where(nodes["is_leaf"], -1, nodes["feature_idx"]).astype(np.int32),
-        threshold=nodes["num_threshold"].astype(np.float64),
-        left=(begin + nodes["left"]).astype(np.int32),
-        right=(begin + nodes["right"]).astype(np.int32),
-        value=nodes["value"].astype(np.float64),
+    found = [predictors[0].nodes for predictors in model._predictors]
+    trees = Trees(
+        np.array([model._baseline_prediction.item()]),
+        np.zeros((len(found), NODES), np.int32),
+        np.full((len(found), NODES), np.inf, np.float32),
+        np.zeros((len(found), NODES + 1)),
     )
+    for number, nodes in enumerate(found):
+        _fill(trees, number, 0, nodes, 0)
+    return trees
+
+
+def _fill(trees: Trees, number: int, at: int, nodes: npt.NDArray[np.void], node: int) -> None:
+    """Writes a node of scikit-learn, and what is below it, to a place in a tree."""
+    if at >= NODES:
+        trees.value[number, at - NODES] = nodes[node]["value"]
+        return
+    below = (node, node)
+    if not nodes[node]["is_leaf"]:
+        threshold = nodes[node]["num_threshold"]
+        rounded = np.float32(threshold)  # down: no float32 lies between the two
+        if rounded > threshold:
+            rounded = np.nextafter(rounded, np.float32(-np.inf))
+        trees.feature[number, at], trees.threshold[number, at] = nodes[node]["feature_idx"], rounded
+        below = int(nodes[node]["left"]), int(nodes[node]["right"])
+    for side in range(2):
+        _fill(trees, number, 2 * at + 1 + side, nodes, below[side])
 
 
 @njit(cache=True, nogil=True)
 def say(trees: Trees, features: Any) -> Any:
     """What the trees say of one pair (F,), a sum in their order."""
-    total = 0.0
-    for root in trees.root:
-        node = root
-        while trees.feature[node] >= 0:
-            if features[trees.feature[node]] <= trees.threshold[node]:
-                node = trees.left[node]
-            else:
-                node = trees.right[node]
-        total += trees.value[node]
+    total = trees.base[0]
+    for tree in range(len(trees.feature)):
+        node = np.uint64(0)
+        for _ in range(DEPTH):
+            above = features[np.uint64(trees.feature[tree, node])] > trees.threshold[tree, node]
+            node = np.uint64(2) * node + np.uint64(1) + np.uint64(above)
+        total += trees.value[tree, node - np.uint64(NODES)]
     return total

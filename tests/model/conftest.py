@@ -8,7 +8,7 @@ import torch
 
 from model.network import AlignmentNetwork, NetworkOptions
 from model.pairs import OWN, SLOTS, PairInputs, Side, similarities
-from model.trees import Trees, features
+from model.trees import NODES, Trees, features
 from model.vectors import DIM
 
 KEYS, CONTEXT = 30, 5
@@ -90,15 +90,9 @@ def random_trees(alike_inputs: Callable[[int, int], PairInputs]) -> Trees:
     trees = seen.shape[1]
     values = [np.unique(column) for column in seen.T]
     assert min(map(len, values)) > 1
-    cuts = [column[(len(column) - 1) // 2] for column in values]
-    nodes = (
-        np.arange(3 * trees).reshape(trees, 3).astype(np.int32)
-    )  # each a root, its left and its right leaf
-    return Trees(
-        root=nodes[:, 0].copy(),
-        feature=np.stack([np.arange(trees), *[np.full(trees, -1)] * 2], axis=1).ravel().astype(np.int32),
-        threshold=np.repeat(np.array(cuts, np.float64), 3),
-        left=np.repeat(nodes[:, 1], 3),
-        right=np.repeat(nodes[:, 2], 3),
-        value=np.random.default_rng(6).normal(size=3 * trees),
-    )
+    feature = np.zeros((trees, NODES), np.int32)
+    feature[:, 0] = np.arange(trees)
+    threshold = np.full((trees, NODES), np.inf, np.float32)
+    threshold[:, 0] = [column[(len(column) - 1) // 2] for column in values]
+    said = np.random.default_rng(6).normal(size=(trees, NODES + 1))
+    return Trees(np.array([0.3]), feature, threshold, said)
