@@ -42,7 +42,8 @@ d is the distance of h', the y_n are no partners of x. What differs here:
 - a classifier with the context of the retrieval, and cross-entropy, take the place of the distance and its
   loss.
 
-This module trains on ragged graphs with DGL; `model/kernel.py` computes the same, one pair after the other.
+This module trains on ragged graphs with DGL; `model/kernel.py` computes the same, one pair after the other,
+and adds what the boosted trees of `model/trees.py` say.
 """
 
 from dataclasses import asdict, dataclass
