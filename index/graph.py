@@ -13,6 +13,7 @@ removed edge rewrites one small value.
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Final
 
@@ -28,8 +29,10 @@ HEAD_EDGES: Final = 12
 _U63: Final = (1 << 63) - 1
 EDGE: Final = np.dtype([("relation", "<u8"), ("neighbour", "<u8"), ("count", "<u8")])
 _EDGE = struct.Struct("<QQQ")
+_ROW: Final = np.dtype([("owner", "<i8"), ("relation", "<u8"), ("place", "<u8"), ("neighbour", "<u8")])
 
 Nodes = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
 
 
 class Entity(msgspec.Struct, frozen=True, array_like=True):
@@ -62,6 +65,7 @@ def node_of(curie: str) -> int:
     return xxhash.xxh3_64_intdigest(curie.encode())
 
 
+@lru_cache(4096)
 def relation_of(source: str, name: str) -> int:
     """The number of a source's relation (`name` or, at the tail, `~name`): the 64-bit XXH3 of both."""
     return xxhash.xxh3_64_intdigest(f"{source}:{name}".encode())
@@ -117,14 +121,22 @@ class GraphStore:
 
     def connect(self, changes: Sequence[EdgeChange]) -> None:
         """Adds and removes edges, each given for both of its ends. Repeated changes have no effect."""
-        nodes = list(dict.fromkeys(change.node for change in changes))
+        if not changes:
+            return
+        number_of: dict[int, int] = {}
+        owners = np.array([number_of.setdefault(change.node, len(number_of)) for change in changes])
+        nodes = list(number_of)
+        relations = np.array([change.relation for change in changes], np.uint64)
+        neighbours = np.array([change.neighbour for change in changes], np.uint64)
+        places = edge_hash(np.array(nodes, np.uint64)[owners], relations, neighbours)
+        rows = np.rec.fromarrays([owners, relations, places, neighbours], _ROW)
+        added = np.array([change.added for change in changes])
+        grown = self._grow(nodes, rows, added)
+        rest = np.flatnonzero(~grown[owners])
+        nodes = [node for node, is_done in zip(nodes, grown.tolist(), strict=True) if not is_done]
         groups_of = dict(zip(nodes, self._groups(nodes), strict=True))
-        places = edge_hash(
-            np.array([change.node for change in changes], np.uint64),
-            np.array([change.relation for change in changes], np.uint64),
-            np.array([change.neighbour for change in changes], np.uint64),
-        ).tolist()
-        for change, place in zip(changes, places, strict=True):
+        for number, place in zip(rest.tolist(), places[rest].tolist(), strict=True):
+            change = changes[number]
             step = self._add if change.added else self._remove
             step(groups_of[change.node], change, (place, change.neighbour))
         for node, groups in groups_of.items():
@@ -132,6 +144,39 @@ class GraphStore:
                 self._store.put(tables.HEADS + node_key(node), _pack_head(groups))
             else:
                 self._store.delete(tables.HEADS + node_key(node))
+
+    def _grow(self, nodes: Sequence[int], new: npt.NDArray[np.void], added: Mask) -> Mask:
+        """Adds to the heads of those nodes that lose no edge and have no relation that overflows.
+
+        Args:
+            new: (n,) ends of edges, dtype `_ROW`, their owners places in `nodes`.
+            added: (n,) whether each is added.
+
+        Returns:
+            (len(nodes),) which nodes these are.
+        """
+        edges, lengths = self.heads(nodes)
+        owners = np.repeat(np.arange(len(nodes)), lengths)
+        places = edge_hash(np.array(nodes, np.uint64)[owners], edges["relation"], edges["neighbour"])
+        old = np.rec.fromarrays([owners, edges["relation"], places, edges["neighbour"]], _ROW)
+        rows = np.concatenate([old, new])
+        rows = rows[np.lexsort([rows[name] for name in reversed(_ROW.names or ())])]
+        fresh = np.append(True, rows[1:] != rows[:-1])
+        rows = rows[fresh]
+        begins = np.append(True, rows[["owner", "relation"]][1:] != rows[["owner", "relation"]][:-1])
+        counts = np.diff(np.append(np.flatnonzero(begins), len(rows)))
+        counts = counts[np.cumsum(begins) - 1]
+        grows = np.ones(len(nodes), bool)
+        grows[new["owner"][~added]] = False
+        grows[owners[edges["count"] > HEAD_EDGES]] = False
+        grows[rows["owner"][counts > HEAD_EDGES]] = False
+        packed = np.empty(len(rows), EDGE)
+        packed["relation"], packed["neighbour"], packed["count"] = rows["relation"], rows["neighbour"], counts
+        ends = np.searchsorted(rows["owner"], np.arange(len(nodes) + 1))
+        for number in np.flatnonzero(grows).tolist():
+            head = packed[ends[number] : ends[number + 1]].tobytes()
+            self._store.put(tables.HEADS + node_key(nodes[number]), head)
+        return grows
 
     def _groups(self, nodes: Sequence[int]) -> "list[_Groups]":
         edges, lengths = self.heads(nodes)

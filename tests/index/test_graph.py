@@ -14,12 +14,12 @@ HUB = 1
 EDGE = st.builds(EdgeChange, st.just(HUB), st.integers(1, 2), st.integers(10, 45), st.booleans())
 
 
-def expected_head(edges: set[tuple[int, int]]) -> dict[int, tuple[int, list[int]]]:
+def expected_head(edges: set[tuple[int, int]], node: int = HUB) -> dict[int, tuple[int, list[int]]]:
     head: dict[int, tuple[int, list[int]]] = {}
     for relation in {r for r, _ in edges}:
         neighbours = [n for r, n in edges if r == relation]
         places = edge_hash(
-            np.full(len(neighbours), HUB, np.uint64),
+            np.full(len(neighbours), node, np.uint64),
             np.full(len(neighbours), relation, np.uint64),
             np.array(neighbours, np.uint64),
         ).tolist()
@@ -28,8 +28,8 @@ def expected_head(edges: set[tuple[int, int]]) -> dict[int, tuple[int, list[int]
     return head
 
 
-def stored_head(graph: GraphStore) -> dict[int, tuple[int, list[int]]]:
-    edges, _ = graph.heads([HUB])
+def stored_head(graph: GraphStore, node: int = HUB) -> dict[int, tuple[int, list[int]]]:
+    edges, _ = graph.heads([node])
     head: dict[int, tuple[int, list[int]]] = {}
     for relation, neighbour, count in edges.tolist():
         head.setdefault(relation, (count, []))[1].append(neighbour)
@@ -42,6 +42,36 @@ def all_neighbours(graph: GraphStore, most: int = 7) -> list[int]:
         more, start = graph.neighbours(HUB, start, most)
         found += more
     return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 4), st.integers(1, 2), st.integers(10, 30)), max_size=40),
+        max_size=6,
+    ),
+    st.integers(0, 4),
+)
+def test_nodes_that_grow_together_have_heads_of_their_own(
+    tmp_path_factory: TempPathFactory, batches: list[list[tuple[int, int, int]]], removed: int
+) -> None:
+    """Those that lose an edge or overflow among them."""
+    with Store(tmp_path_factory.mktemp("state")) as store:
+        graph = GraphStore(store)
+        edges: set[tuple[int, int, int]] = set()
+        for batch in batches:
+            gone = sorted(edges)[:removed]
+            graph.connect(
+                [
+                    *(EdgeChange(*edge, added=False) for edge in gone),
+                    *(EdgeChange(*edge, added=True) for edge in batch),
+                ]
+            )
+            store.commit()
+            edges = edges.difference(gone).union(batch)
+            for node in range(1, 5):
+                expected = {(relation, neighbour) for at, relation, neighbour in edges if at == node}
+                assert stored_head(graph, node) == expected_head(expected, node)
 
 
 @settings(max_examples=60, deadline=None)
