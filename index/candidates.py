@@ -7,7 +7,7 @@ lists of the other side it enters.
 """
 
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,11 +45,16 @@ class _Before:
 
     def __init__(self, lists: CandidateLists, slots: int) -> None:
         self._lists = lists
-        self._seen = np.zeros(slots, bool)
+        self._slots = slots
+        self._seen: Mask | None = None
         self._parts: list[tuple[Slots, Slots, Sims]] = []
 
     def remember(self, keys: Slots) -> None:
         """To be called before the lists of these distinct entities change."""
+        if not len(keys):
+            return
+        if self._seen is None:
+            self._seen = np.zeros(self._slots, bool)
         keys = keys[~self._seen[keys]]
         if len(keys):
             self._seen[keys] = True
@@ -93,7 +98,13 @@ class CandidatePairs:
         Args:
             order: (slots,) the node of every slot, which decides between equal similarities.
         """
-        parts = [self._update_view(view, (left, right), order) for view in range(len(self._views))]
+        parts = [
+            self._update_view(view, (left, right), order)
+            for view, sides in enumerate(self._views)
+            if any(len(side.index) for side in sides)
+            or any(change.vectors[:, view].any() for change in (left, right))
+        ]
+        parts = parts or [(_NO_SLOTS, _NO_SLOTS, _NO_SLOTS, _NO_SLOTS)]
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return Touched(Pairs(columns[0], columns[1]), columns[2], columns[3])
 
@@ -191,9 +202,11 @@ class CandidatePairs:
 
     def incident(self, left: Slots, right: Slots, slots: int) -> Pairs:
         """All candidate pairs of these distinct entities; a pair may come more than once."""
-        lefts, rights = [], []
+        lefts, rights = [_NO_SLOTS], [_NO_SLOTS]
         for sides in self._views:
             for own, keys in enumerate((left, right)):
+                if not len(sides[own].index):
+                    continue
                 members = sides[own].lists(keys)[0][:, : self.options.k]
                 row, column = np.nonzero(members != NOBODY)
                 owners, listed = sides[own].listing((right, left)[own], self.options.k, slots)
@@ -214,9 +227,12 @@ class CandidatePairs:
         k = self.options.k
         buckets = np.append(rank_bucket(np.arange(k)), rank_bucket(np.array([k - 1])) + 1)
         shares = (buckets / buckets[-1]).astype(np.float32)
-        columns = []
+        columns: list[npt.NDArray[np.floating[Any]]] = []
         is_candidate = np.zeros(len(pairs.left), bool)
         for sides in self._views:
+            if not any(len(side.index) for side in sides):  # a view that nobody uses: all absent
+                columns += [np.full(len(pairs.left), value, np.float32) for value in (0, 1, 1, 0, 0)]
+                continue
             sims = _similarities(sides, pairs)
             ranks, gaps = [], []
             for own, other in ((0, 1), (1, 0)):

@@ -129,7 +129,7 @@ class GraphStore:
         relations = np.array([change.relation for change in changes], np.uint64)
         neighbours = np.array([change.neighbour for change in changes], np.uint64)
         places = edge_hash(np.array(nodes, np.uint64)[owners], relations, neighbours)
-        rows = np.rec.fromarrays([owners, relations, places, neighbours], _ROW)
+        rows = _rows(owners, relations, places, neighbours)
         added = np.array([change.added for change in changes])
         grown = self._grow(nodes, rows, added)
         rest = np.flatnonzero(~grown[owners])
@@ -158,7 +158,7 @@ class GraphStore:
         edges, lengths = self.heads(nodes)
         owners = np.repeat(np.arange(len(nodes)), lengths)
         places = edge_hash(np.array(nodes, np.uint64)[owners], edges["relation"], edges["neighbour"])
-        old = np.rec.fromarrays([owners, edges["relation"], places, edges["neighbour"]], _ROW)
+        old = _rows(owners, edges["relation"], places, edges["neighbour"])
         rows = np.concatenate([old, new])
         rows = rows[np.lexsort([rows[name] for name in reversed(_ROW.names or ())])]
         fresh = np.append(True, rows[1:] != rows[:-1])
@@ -273,6 +273,14 @@ class GraphStore:
                 return found, key[len(prefix) :]
             found.append(int.from_bytes(key[25:], "big"))
         return found, b""
+
+
+def _rows(
+    owners: npt.NDArray[np.int64], relations: Nodes, places: Nodes, neighbours: Nodes
+) -> npt.NDArray[np.void]:
+    rows = np.empty(len(owners), _ROW)
+    rows["owner"], rows["relation"], rows["place"], rows["neighbour"] = owners, relations, places, neighbours
+    return rows
 
 
 _Groups = dict[int, tuple[int, list[tuple[int, int]]]]  # relation -> (count, [(edge hash, neighbour)])

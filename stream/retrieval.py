@@ -5,7 +5,7 @@ So a change is followed as in a build system: what rests on it is computed again
 out it stops.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -65,7 +65,7 @@ class Retrieval:
         }
 
     def evaluate(
-        self, nodes: Sequence[int], changed: Mapping[int, Entity], forced: Iterable[int]
+        self, nodes: Sequence[int], changed: Mapping[int, Entity], forced: Container[int]
     ) -> tuple[list[Found], list[int], list[int]]:
         """Brings the rows of `nodes` and the candidate lists up to date.
 
@@ -92,7 +92,7 @@ class Retrieval:
         rows["shown"][slots] = shown
         content = self._content(slots)
         moved = content != rows["content"][slots]
-        moved |= np.isin(rows["node"][slots], np.fromiter(forced, np.uint64))
+        moved |= np.fromiter((node in forced for node in nodes), bool, len(nodes))
         rows["content"][slots] = content
         different = slots[looks_different]
         is_hub = rows["degree"][different] > HUB_DEGREE
