@@ -14,9 +14,9 @@ WARM_UP = 300  # entities of each catalogue, before a clock starts: code is comp
 BULK = 2048  # messages in a batch where only the outcome counts
 
 
-def step(aligner: Aligner, messages: list[Message]) -> Batch:
+def step(aligner: Aligner, messages: list[Message], *, bulk: bool = False) -> Batch:
     """One micro-batch, confirmed as published."""
-    batch = aligner.process(messages)
+    batch = aligner.process(messages, bulk=bulk)
     aligner.published(batch.sequence)
     return batch
 
@@ -31,8 +31,9 @@ def store(events: Path, model: Path, state: Path) -> None:
     """A new state with these events, closed in an orderly way."""
     aligner = Aligner(state, model, decode_canonical)
     for messages in material.batches(events, BULK):
-        step(aligner, messages)
-    drain(aligner)
+        step(aligner, messages, bulk=True)
+    while aligner.backlog:
+        step(aligner, [], bulk=True)
     aligner.close()
 
 
