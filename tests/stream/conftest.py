@@ -1,5 +1,6 @@
 """Settings for tests with a broker, and a model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from workers import own_settings
 
 from benchmarks.catalogues import catalogues, train_small
 from model.checkpoint import load_model, save_model
+from model.trees import NO_TREES
 from stream.config import Settings
 from stream.offline import evaluate_model
 
@@ -22,7 +24,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def worse(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model with so much noise on its weights that it is clearly worse, and not useless."""
+    """The same model without trees, with so much noise on its weights that it is worse, not useless."""
     directory = tmp_path_factory.mktemp("worse")
     links = [(f"left:f{n}", f"right:f{n}") for n in range(60, 120)]
     good = evaluate_model(catalogues(), links, checkpoint).quality
@@ -34,7 +36,7 @@ def worse(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 weights += (
                     (1 + seed % 2) * weights.std(correction=0) * torch.randn(weights.shape, generator=noise)
                 )
-        save_model(directory, model)
+        save_model(directory, replace(model, trees=NO_TREES))
         found = evaluate_model(catalogues(), links, directory).quality
         if 0.3 < found.f1 < good.f1 - 0.1 and found.prauc < good.prauc - 0.05:
             return directory
