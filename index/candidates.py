@@ -6,6 +6,7 @@ a changed entity is searched for anew, and a *bound* kept beside each list (`ind
 lists of the other side it enters.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -13,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from index.lists import CandidateLists, SlotsOf, compare, marks_of
-from index.vectors import NOBODY, Hits, Int8s, Mask, Order, Sims, Slots, row_products
+from index.vectors import NOBODY, Hits, Mask, Order, Sims, Slots, VectorIndex, Vectors
 
 SLACK: Final = 4
 _UNIT: Final = 65536  # the inner product of two equal vectors
+Kinds = Sequence[type[VectorIndex]]
 
 
 class CandidateOptions(NamedTuple):
@@ -30,7 +32,7 @@ class Change(NamedTuple):
     """New vectors of one side's entities; a zero vector takes the entity out of that view."""
 
     keys: Slots  # (n,) distinct
-    vectors: Int8s  # (n, views, dimensions)
+    vectors: Sequence[Vectors]  # for each view (n, dimensions), as its index takes them
 
 
 class Pairs(NamedTuple):
@@ -83,13 +85,19 @@ class Touched(NamedTuple):
 
 
 class CandidatePairs:
-    """The candidate pairs of one type between a left and a right source. One thread owns it."""
+    """The candidate pairs of one type between a left and a right source. One thread owns it.
 
-    def __init__(self, dimensions: int, options: CandidateOptions) -> None:
+    Args:
+        dimensions: of the vectors of every view; a sparse vector's are bytes.
+        kinds: of index, one a view.
+    """
+
+    def __init__(self, dimensions: int, options: CandidateOptions, kinds: Kinds) -> None:
         self.options = options
         length = options.k + SLACK
         self._views = [
-            (CandidateLists(dimensions, length), CandidateLists(dimensions, length)) for _ in options.floors
+            (CandidateLists(kind(dimensions), length), CandidateLists(kind(dimensions), length))
+            for _, kind in zip(options.floors, kinds, strict=True)
         ]
 
     def update(self, left: Change, right: Change, order: Order) -> Touched:
@@ -102,7 +110,7 @@ class CandidatePairs:
             self._update_view(view, (left, right), order)
             for view, sides in enumerate(self._views)
             if any(len(side.index) for side in sides)
-            or any(change.vectors[:, view].any() for change in (left, right))
+            or any(change.vectors[view].any() for change in (left, right))
         ]
         parts = parts or [(_NO_SLOTS, _NO_SLOTS, _NO_SLOTS, _NO_SLOTS)]
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -119,7 +127,7 @@ class CandidatePairs:
         moved: list[Slots] = []
         wanting: list[Slots] = [_NO_SLOTS, _NO_SLOTS]
         for own, other in both:
-            keys, vectors = _moved(sides[own], changes[own].keys, changes[own].vectors[:, view])
+            keys, vectors = _moved(sides[own], changes[own].keys, changes[own].vectors[view])
             moved.append(keys)
             if not len(keys):
                 continue
@@ -180,7 +188,7 @@ class CandidatePairs:
 
     @classmethod
     def load(
-        cls, directory: Path, dimensions: int, options: CandidateOptions, slots_of: SlotsOf
+        cls, directory: Path, dimensions: int, options: CandidateOptions, kinds: Kinds, slots_of: SlotsOf
     ) -> "CandidatePairs":
         """Reads what `save` wrote.
 
@@ -190,13 +198,13 @@ class CandidatePairs:
         Raises:
             ValueError, OSError, KeyError: files are missing or do not fit together.
         """
-        pairs = cls(dimensions, options)
+        pairs = cls(dimensions, options, kinds)
         pairs._views = [
             (
-                CandidateLists.load(directory / f"{view}-0", slots_of),
-                CandidateLists.load(directory / f"{view}-1", slots_of),
+                CandidateLists.load(directory / f"{view}-0", kind, slots_of),
+                CandidateLists.load(directory / f"{view}-1", kind, slots_of),
             )
-            for view in range(len(options.floors))
+            for view, kind in enumerate(kinds)
         ]
         return pairs
 
@@ -254,7 +262,7 @@ def select(hits: Hits, which: Mask) -> Hits:
     return Hits(hits.query[which], hits.key[which], hits.sim[which])
 
 
-def _moved(side: CandidateLists, keys: Slots, vectors: Int8s) -> tuple[Slots, Int8s]:
+def _moved(side: CandidateLists, keys: Slots, vectors: Vectors) -> tuple[Slots, Vectors]:
     """Those of the entities whose vectors are not what they were; a missing one is like a zero vector."""
     rows = side.index.rows(keys)
     here = rows >= 0
@@ -264,12 +272,12 @@ def _moved(side: CandidateLists, keys: Slots, vectors: Int8s) -> tuple[Slots, In
 
 
 def _similarities(sides: tuple[CandidateLists, CandidateLists], pairs: Pairs) -> Sims:
-    """(P,) inner products, 0 where one of the two has no vector."""
+    """(P,) similarities, 0 where one of the two has no vector."""
     rows = [side.index.rows(keys) for side, keys in zip(sides, pairs, strict=True)]
     here = (rows[0] >= 0) & (rows[1] >= 0)
     sims = np.zeros(len(here), np.int32)
     vectors = [side.index.vectors(row[here]) for side, row in zip(sides, rows, strict=True)]
-    sims[here] = row_products(*vectors)
+    sims[here] = sides[0].index.products(*vectors)
     return sims
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from index.vectors import NOBODY, Hits, Int8s, Mask, Nearest, Order, Sims, Slots, VectorIndex, grown
+from index.vectors import NOBODY, Hits, Mask, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown
 
 Rows = npt.NDArray[np.int32]
 SlotsOf = Callable[[Order], Slots]
@@ -26,19 +26,19 @@ class CandidateLists:
     """Vectors of one source's entities, and for each its list. A list may be empty.
 
     Args:
-        dimensions: of the vectors.
+        index: an empty one, for the vectors.
         length: of the lists, the spare places included.
     """
 
-    def __init__(self, dimensions: int, length: int) -> None:
-        self.index = VectorIndex(dimensions)
+    def __init__(self, index: VectorIndex, length: int) -> None:
+        self.index = index
         self.length = length
         self._members = np.zeros((0, length), np.int32)
         self._sims = np.zeros((0, length), np.int32)
         self._bound_sim = np.zeros(0, np.int32)
         self._bound_node = np.zeros(0, np.uint64)
 
-    def put(self, keys: Slots, vectors: Int8s) -> None:
+    def put(self, keys: Slots, vectors: Vectors) -> None:
         """Adds entities with empty lists, or changes the vectors of known ones."""
         before = len(self.index)
         self.index.put(keys, vectors)
@@ -129,17 +129,21 @@ class CandidateLists:
         )
 
     @classmethod
-    def load(cls, path: Path, slots_of: SlotsOf) -> "CandidateLists":
-        """Reads what `save` wrote; ValueError, KeyError or OSError when that is not to be had."""
+    def load(cls, path: Path, kind: type[VectorIndex], slots_of: SlotsOf) -> "CandidateLists":
+        """Reads what `save` wrote, with this kind of index.
+
+        Raises:
+            ValueError, KeyError, OSError: that is not to be had.
+        """
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         members = arrays["members"]
         present = members != _LAST_NODE
         slots = np.full(members.shape, NOBODY, np.int32)
         slots[present] = slots_of(members[present])
-        index = VectorIndex.load(path.with_suffix(".faiss"), slots_of(arrays["nodes"]), arrays["bound_sim"])
-        lists = cls(0, members.shape[1])
-        lists.index, lists._members, lists._sims = index, slots, arrays["sims"]
+        index = kind.load(path.with_suffix(".faiss"), slots_of(arrays["nodes"]), arrays["bound_sim"])
+        lists = cls(index, members.shape[1])
+        lists._members, lists._sims = slots, arrays["sims"]
         lists._bound_sim, lists._bound_node = arrays["bound_sim"], arrays["bound_node"]
         return lists
 

@@ -23,6 +23,7 @@ from numba import njit
 
 Slots = npt.NDArray[np.int32]
 Int8s = npt.NDArray[np.int8]
+Vectors = npt.NDArray[np.integer[Any]]  # as one kind of index takes them
 Sims = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Order = npt.NDArray[np.uint64]
@@ -91,7 +92,7 @@ class VectorIndex:
             self._page_of[missing] = np.arange(first, len(self._pages))
         self._pages[self._page_of[numbers], keys % PAGE] = rows
 
-    def put(self, keys: Slots, vectors: Int8s) -> None:
+    def put(self, keys: Slots, vectors: Vectors) -> None:
         """Adds or replaces. New rows get the bound UNREACHABLE.
 
         Args:
@@ -148,11 +149,17 @@ class VectorIndex:
         """Sets the bounds of rows."""
         self._bounds[rows] = bounds
 
-    def vectors(self, rows: npt.NDArray[np.int32]) -> Int8s:
+    def vectors(self, rows: npt.NDArray[np.int32]) -> Vectors:
         """(len(rows), dimensions) the stored vectors."""
         return self._matrix()[rows]
 
-    def search(self, queries: Int8s, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
+    @staticmethod
+    def products(left: Vectors, right: Vectors) -> Sims:
+        """(P,) the similarity of each row of (P, dimensions) with the same row of the other."""
+        products: Sims = _row_products(left, right)
+        return products
+
+    def search(self, queries: Vectors, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
         """Both answers for (Q, dimensions) queries.
 
         Args:
@@ -175,7 +182,7 @@ class VectorIndex:
                 sims = products[: len(block) * len(part)].reshape(len(block), len(part))
                 torch._int_mm(torch.from_numpy(block), torch.from_numpy(part).T, out=torch.from_numpy(sims))
                 end = start + len(part)
-                query, row = _select(
+                query, row = select_near(
                     sims,
                     self._bounds[start:end],
                     self._keys[start:end],
@@ -230,7 +237,7 @@ def _find(keys: Any, page_of: Any, pages: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def row_products(left: Any, right: Any) -> Any:
+def _row_products(left: Any, right: Any) -> Any:
     """(P,) the inner product of each row of (P, D) with the same row of the other."""
     products = np.empty(len(left), np.int32)
     for p in range(len(left)):
@@ -242,7 +249,7 @@ def row_products(left: Any, right: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _select(
+def select_near(
     sims: Any, bounds: Any, keys: Any, order: Any, floor: Any, near_keys: Any, near_sims: Any
 ) -> tuple[Any, Any]:
     """One pass over (Q, n) similarities: the k nearest of each query, and where a bound is reached.

@@ -16,7 +16,7 @@ from model import tokens
 from model.items import ItemEncoder, Items
 from model.keys import Direction, KeyTable, Kinds
 from model.vectors import DIM, I8, to_int8
-from model.words import Packed, sketch
+from model.words import Packed
 from stream.events import Upsert
 
 OWN = 8  # values of one entity that the model compares
@@ -33,7 +33,6 @@ class Encoded(NamedTuple):
     item_hashes: npt.NDArray[np.int64]  # (n, OWN) equal for equal values; 0 none
     name_hash: npt.NDArray[np.int64]  # (n,) of the most telling text; 0 none
     words: Packed  # (n, WORDS) the rarest words
-    sketch: I8  # (n, DIM) of these
 
 
 class Encoder:
@@ -99,7 +98,7 @@ class Encoder:
         item_slots, item_keys, item_hashes = _fill(n, self.keys.ranks(items.key), items, vectors, hashes)
         telling = _telling(n, items, weights, hashes)
         words = self._items.words(n, items)
-        return Encoded(name, values, item_slots, item_keys, item_hashes, telling, words, sketch(words))
+        return Encoded(name, values, item_slots, item_keys, item_hashes, telling, words)
 
 
 def rarity_weights(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.uint8]:

@@ -33,16 +33,3 @@ def neighbourhood(names: I8, counts: npt.NDArray[np.int64], degrees: npt.NDArray
     weight = np.where(counts > HUB_COUNT, 0, np.maximum(_UNIT >> np.minimum(exponent, 9), 1))
     sums = np.einsum("bsd,bs->bd", names.astype(np.float32), weight.astype(np.float32))
     return to_int8(sums)
-
-
-def kin(sketches: I8, counts: npt.NDArray[np.integer]) -> I8:
-    """(B, D) int8: the rare words of the sampled neighbours, for retrieval.
-
-    What makes a film easy to find is any person of it, an actor no less than the director; so every
-    neighbour counts the same.
-
-    Args:
-        sketches: (B, S, D) of their words, zero for those that are missing.
-        counts: (B, S) how many neighbours share the relation.
-    """
-    return to_int8(np.einsum("bsd,bs->bd", sketches.astype(np.int64), (counts <= HUB_COUNT).astype(np.int64)))

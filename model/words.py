@@ -14,13 +14,13 @@ import numpy.typing as npt
 from numba import njit
 
 from model.values import Kind, find_dates, measure
-from model.vectors import DIM, I8, to_int8
 
 WORDS: Final = 24  # of an entity: the rarest ones
+GATHERED: Final = 32  # of an entity and those around it: the rarest ones
 FEATURES: Final = 11
+_UNCOMMON: Final = np.uint32(40)  # the least weight of a gathered word (`model/encoder.py:rarity_weights`)
 _WEIGHT: Final = np.uint32(0xFF)
 _DIGIT: Final = np.uint32(0x100)
-_MIX: Final = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
 _CLOCK_RE: Final = re.compile(r"(?<![\d:])\d{1,3}:[0-5]\d(?::[0-5]\d)?(?![\d:])")
 
 Packed = npt.NDArray[np.uint32]  # from the highest bit: 23 of the hash, 1 has a digit, 8 weight; 0 is nothing
@@ -63,32 +63,43 @@ def pack(n: int, found: Found) -> Packed:
     return packed
 
 
-def sketch(words: Packed) -> I8:
-    """(n, DIM) of words (n, WORDS): sums of each word's pseudo-random signs, by weight.
-
-    Words that are not equal have nothing in common here, other than in vectors of n-grams.
-    """
-    return to_int8(_sketch_sums(words))
-
-
 @njit(cache=True, nogil=True)
-def _sketch_sums(words: Any) -> Any:
-    """(n, DIM) int64: the bits of splitmix64 at two places of each word, from the highest of every byte."""
-    sums = np.zeros((len(words), DIM), np.int64)
-    for n in range(len(words)):
-        for word in words[n]:
-            if word == 0:
+def gather(words: Any, members: Any) -> Any:
+    """(B, GATHERED) the rarest words of B groups, each once and in ascending order: sparse vectors.
+
+    A word that more than one of sixteen values has is left out: it would be looked up by everybody. So is one
+    with a digit, and with that all measures: a price that changes would reach entities two steps away.
+
+    Args:
+        words: (n, any number) words of n entities, 0 for none.
+        members: (B, M) which entities are in each group, negative for none.
+    """
+    out = np.zeros((len(members), GATHERED), np.uint32)
+    found = np.empty(members.shape[1] * words.shape[1], np.uint32)
+    for b in range(len(members)):
+        count = 0
+        for member in members[b]:
+            if member < 0:
                 continue
-            weight = np.int64(word & _WEIGHT)
-            for part in range(DIM // 64):
-                h = (np.uint64(word >> np.uint32(9)) << np.uint64(8)) + np.uint64(part) + _MIX[0]
-                h = (h ^ (h >> np.uint64(30))) * _MIX[1]
-                h = (h ^ (h >> np.uint64(27))) * _MIX[2]
-                h ^= h >> np.uint64(31)
-                for d in range(64):
-                    bit = np.int64(h >> np.uint64(d ^ 7) & np.uint64(1))
-                    sums[n, 64 * part + d] += weight - 2 * weight * bit
-    return sums
+            for word in words[member]:
+                weight = word & _WEIGHT
+                if weight >= _UNCOMMON and not word & _DIGIT:
+                    found[count] = weight << np.uint32(24) | word >> np.uint32(8)  # the rarest is the largest
+                    count += 1
+        ordered = np.sort(found[:count])
+        kept = 0
+        for i in range(count - 1, -1, -1):
+            packed = np.uint32(ordered[i] << np.uint32(8) | ordered[i] >> np.uint32(24))
+            known = False
+            for other in out[b, :kept]:
+                known |= other >> np.uint32(8) == packed >> np.uint32(8)
+            if not known:
+                out[b, kept] = packed
+                kept += 1
+                if kept == GATHERED:
+                    break
+        out[b, :kept].sort()
+    return out
 
 
 @njit(cache=True, nogil=True)

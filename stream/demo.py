@@ -161,7 +161,7 @@ def train(
             valid=valid,
             test=scenario.first_answers("test"),
             k=CANDIDATES,
-            worth=1.0,  # a fourth view would find half a percent of the links for a third more searching
+            worth=1.0,  # the optional views would find half a percent of the links
             options=options,
             progress=epoch,
         )

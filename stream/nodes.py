@@ -17,7 +17,7 @@ from index.vectors import NOBODY, Slots
 from model.encoder import OWN
 from model.sampling import SAMPLE
 from model.vectors import DIM
-from model.words import WORDS
+from model.words import GATHERED, WORDS
 
 ROW: Final = np.dtype(
     [
@@ -33,8 +33,8 @@ ROW: Final = np.dtype(
         ("item_hashes", np.int64, OWN),
         ("name_hash", np.int64),
         ("words", np.uint32, WORDS),
-        ("sketch", np.int8, DIM),
-        ("kin", np.int8, DIM),
+        ("near_words", np.uint32, GATHERED),  # its sampled neighbours' rarest words with its own
+        ("far_words", np.uint32, GATHERED),  # its sampled neighbours' near words
         ("sample", np.int32, SAMPLE),  # slots, NOBODY where there is none
         ("sample_keys", np.int16, SAMPLE),
         ("own", np.uint64),  # digest of the entity's own values

@@ -88,7 +88,8 @@ def train_model(
             Those with an entity that does not exist are left out.
         valid: links for early stopping, calibration and the threshold; a fifth of `links` if None.
         test: links to measure the model on afterwards.
-        worth: the share of links that the view `kin` has to find alone, or else it is not used.
+        worth: the share of links that an optional view has to find and no view before it, or else it is
+            not used.
 
     Raises:
         ModelError: too few links are among the entities.

@@ -13,23 +13,31 @@ import numpy.typing as npt
 
 from index.candidates import CandidateOptions, CandidatePairs, Change, Pairs, Touched
 from index.graph import Entity, GraphStore, Nodes, relation_of
-from index.vectors import NOBODY, Mask, Slots
+from index.sparse import SparseIndex
+from index.vectors import NOBODY, Mask, Sims, Slots, VectorIndex
 from model.encoder import Encoder
-from model.neighbourhood import kin, neighbourhood
+from model.neighbourhood import HUB_COUNT, neighbourhood
 from model.sampling import SAMPLE, Sample, draw
 from model.vectors import DIM
-from model.words import overlap
+from model.words import GATHERED, gather, overlap
 from stream.batches import batched
 from stream.events import Upsert
 from stream.nodes import NodeTable, as_words, digest
 
-VIEWS: Final = ("name", "values", "neighbourhood", "kin")
+VIEWS: Final = ("name", "values", "neighbourhood", "near_words", "far_words")
+INDEXES: Final = (VectorIndex, VectorIndex, VectorIndex, SparseIndex, SparseIndex)  # one a view
 OFF: Final = 1 << 30  # the floor of a view that is not used
 RESTORE_CHUNK: Final = 4096
 HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time
+AROUND: Final = ("neighbourhood", "near_words", "far_words")  # what rests on a node's sample
 # What of a waiting node's row may be behind the graph store without its entity having changed.
 IN_FORCE: Final = np.dtype(
-    [("neighbourhood", np.int8, DIM), ("kin", np.int8, DIM), ("degree", np.uint8)]  # degree: as a power of 2
+    [
+        ("neighbourhood", np.int8, DIM),
+        ("near_words", np.uint32, GATHERED),
+        ("far_words", np.uint32, GATHERED),
+        ("degree", np.uint8),  # as a power of 2
+    ]
 )
 
 
@@ -86,6 +94,7 @@ class Retrieval:
         sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
         self._set_samples(slots, sample)
         self._set_neighbourhoods(slots, sample.counts)
+        self._set_far_words(slots, sample.counts)
         rows = self.table.rows
         shown = self._shown(slots)
         looks_different = shown != rows["shown"][slots]
@@ -163,17 +172,20 @@ class Retrieval:
         slots = self.table.slots(nodes)
         rows = self.table.rows
         values = np.empty(len(slots), IN_FORCE)
-        for field in ("neighbourhood", "kin"):
+        for field in AROUND:
             values[field] = rows[field][slots]
         values["degree"] = np.log2(rows["degree"][slots])
         return [value.tobytes() for value in values]
 
-    def similarities(self, left: Sequence[int], right: Sequence[int]) -> npt.NDArray[np.float32]:
+    def similarities(self, left: Sequence[int], right: Sequence[int]) -> Sims:
         """(P, views) of pairs of nodes, 0 where one of them has no vector."""
         slots = self.table.slots(left), self.table.slots(right)
         rows = self.table.rows
-        vectors = [[rows[view][side].astype(np.float32) for side in slots] for view in VIEWS]
-        return np.stack([np.einsum("pd,pd->p", *pair) for pair in vectors], axis=1)
+        columns = [
+            kind.products(*(rows[view][side] for side in slots))
+            for view, kind in zip(VIEWS, INDEXES, strict=True)
+        ]
+        return np.stack(columns, axis=1)
 
     def fill_rows(self, queue: Mapping[int, bytes]) -> None:
         """Fills an empty table from the graph store.
@@ -193,13 +205,16 @@ class Retrieval:
             samples.append((slots, sample.counts.astype(np.uint32)))
         waiting = self.table.slots(queue)
         in_force = np.frombuffer(b"".join(queue.values()), IN_FORCE)
-        rows = self.table.rows
+        rows, every = self.table.rows, np.arange(len(self.table), dtype=np.int32)
         rows["degree"][waiting] = 1 << in_force["degree"].astype(np.int64)
         for slots, counts in samples:
             self._set_neighbourhoods(slots, counts)
-        for field in ("neighbourhood", "kin"):
+        for field in AROUND:
             rows[field][waiting] = in_force[field]
-        every = np.arange(len(self.table), dtype=np.int32)
+        # what rests on the near words of others comes after these are what is in force
+        for slots, counts in samples:
+            self._set_far_words(slots, counts)
+        rows["far_words"][waiting] = in_force["far_words"]
         rows["shown"][every] = self._shown(every)
         rows["content"][every] = self._content(every)
 
@@ -238,7 +253,6 @@ class Retrieval:
             "item_hashes",
             "name_hash",
             "words",
-            "sketch",
             "own",
         ):
             rows[field][dead] = 0
@@ -281,16 +295,31 @@ class Retrieval:
         degrees = np.where(unused, 1, rows["degree"][neighbours])
         shared: npt.NDArray[np.int64] = np.where(unused, 1, counts).astype(np.int64)
         rows["neighbourhood"][slots] = neighbourhood(names, shared, degrees)
-        if self.options.floors[-1:] != (OFF,):
-            rows["kin"][slots] = kin(
-                np.where(unused[:, :, None], np.int8(0), rows["sketch"][neighbours]), counts
-            )
+        if self._uses("near_words") or self._uses("far_words"):
+            around = np.where(counts <= HUB_COUNT, neighbours, NOBODY)
+            own = np.where((around != NOBODY).any(axis=1), slots, NOBODY)
+            rows["near_words"][slots] = gather(rows["words"], np.hstack([own[:, None], around]))
+
+    def _set_far_words(self, slots: Slots, counts: npt.NDArray[np.integer]) -> None:
+        if self._uses("far_words"):
+            rows = self.table.rows
+            around = np.where(counts <= HUB_COUNT, rows["sample"][slots], NOBODY)
+            rows["far_words"][slots] = gather(rows["near_words"], around)
+
+    def _uses(self, view: str) -> bool:
+        floors = self.options.floors
+        return not floors or floors[VIEWS.index(view)] != OFF
 
     def _shown(self, slots: Slots) -> Nodes:
         """Digests of what others see of these entities."""
         rows = self.table.rows
-        fields = ("exists", "name", "neighbourhood", "name_hash", "sketch", "degree")
-        return digest(np.concatenate([as_words(rows[field][slots]) for field in fields], axis=1))
+        fields = ("exists", "name", "neighbourhood", "name_hash", "degree")
+        columns = [as_words(rows[field][slots]) for field in fields]
+        if self._uses("near_words") or self._uses("far_words"):
+            columns.append(as_words(gather(rows["words"], slots[:, None])))
+        if self._uses("far_words"):
+            columns.append(as_words(rows["near_words"][slots]))
+        return digest(np.concatenate(columns, axis=1))
 
     def _content(self, slots: Slots) -> Nodes:
         """Digests of all that the scores of these entities rest on, but for the lists."""
@@ -345,7 +374,7 @@ class Retrieval:
 
     def _meet(self, pair: SourcePair) -> tuple[list[Change], Touched]:
         """Two sources share a type for the first time; either may have been here before."""
-        self.lists[pair] = CandidatePairs(DIM, self.options)
+        self.lists[pair] = CandidatePairs(DIM, self.options, INDEXES)
         changes = [self._change(space, self._members(space)) for space in self._spaces_of(pair)]
         return changes, self.lists[pair].update(changes[0], changes[1], self.table.rows["node"])
 
@@ -368,8 +397,10 @@ class Retrieval:
     def _change(self, space: int, slots: Slots) -> Change:
         """These entities' vectors as members of a space, zero for those that are not in it."""
         rows = self.table.rows
-        vectors = np.stack([rows[view][slots] for view in VIEWS], axis=1)
-        vectors[rows["space"][slots] != space] = 0
+        vectors = [rows[view][slots] for view in VIEWS]
+        outside = rows["space"][slots] != space
+        for view, column in zip(VIEWS, vectors, strict=True):
+            column[outside if self._uses(view) else ...] = 0
         return Change(slots, vectors)
 
 

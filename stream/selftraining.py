@@ -22,7 +22,7 @@ from stream.errors import ModelError
 from stream.events import EntityEvent, Upsert, Value
 from stream.offline import DEFAULT_TRAINING, K, TrainedModel, learn, model_of, split_links
 from stream.retrieval import VIEWS
-from stream.workspace import FLOOR, Workspace
+from stream.workspace import LEAST_FLOORS, Workspace
 
 ALIKE: Final = 0.4  # similarity of names that pass for the same
 LEAD: Final = 0.05  # by which they are ahead of the next best, on both sides
@@ -46,11 +46,10 @@ def train_without_links(
     Raises:
         ModelError: hardly any names of the sources are alike.
     """
-    floors = (FLOOR,) * len(VIEWS)
     with Workspace(events) as workspace:
         entities = list(workspace.upserts())
         encoder = Encoder.fit(entities)
-        workspace.retrieve(encoder, CandidateOptions(k, floors))
+        workspace.retrieve(encoder, CandidateOptions(k, LEAST_FLOORS))
         links = workspace.clearly_alike(VIEWS.index("name"), ALIKE, LEAD, MOST, options.seed)
     if len(links) < FEWEST:
         raise ModelError(
@@ -59,7 +58,7 @@ def train_without_links(
         )
     links, valid = split_links(links)
     with Workspace(noised(entities, options.seed)) as workspace:
-        candidates = workspace.retrieve(encoder, CandidateOptions(k, floors))
+        candidates = workspace.retrieve(encoder, CandidateOptions(k, LEAST_FLOORS))
         trained = learn(workspace, encoder, links, valid, options, progress)
     model_id = save_model(directory, model_of(encoder, candidates, trained))
     return TrainedModel(model_id, len(links), len(valid), trained.report, None)

@@ -17,7 +17,7 @@ from index.candidates import CandidateOptions, CandidatePairs
 from index.graph import Nodes
 from index.vectors import Slots
 from model.vectors import DIM
-from stream.retrieval import SourcePair
+from stream.retrieval import INDEXES, SourcePair
 
 FORMAT = 2
 _log = logging.getLogger("sameas")
@@ -62,7 +62,7 @@ def load(
         if _digests(directory) != manifest.digests:
             raise ValueError("a file is not what was written")
         return {
-            pair: CandidatePairs.load(directory / str(number), DIM, options, slots_of)
+            pair: CandidatePairs.load(directory / str(number), DIM, options, INDEXES, slots_of)
             for number, pair in enumerate(manifest.pairs)
         }
     except (OSError, ValueError, KeyError, msgspec.MsgspecError) as error:

@@ -12,26 +12,33 @@ import numpy.typing as npt
 from index.candidates import CandidateOptions, Pairs
 from index.graph import GraphStore, node_of
 from index.store import Store
+from index.vectors import Sims
 from model.encoder import Encoder
 from model.pairs import PairInputs
 from model.tokens import mix
 from model.training import LabelledPairs
-from model.vectors import UNIT
+from model.vectors import DIM, UNIT
 from stream.batches import batched
 from stream.errors import ModelError
 from stream.events import Cause, EntityEvent, Message, Upsert, decode_entity_event
 from stream.inbox import Inbox
 from stream.links import LinkStore
-from stream.retrieval import OFF, VIEWS, Retrieval
+from stream.retrieval import INDEXES, OFF, VIEWS, Retrieval
 from stream.scoring import pair_inputs
 
 BATCH: Final = 512
-FLOOR: Final = UNIT // 5  # the least floor of a view: similarities of unrelated texts lie below it
+FLOOR: Final = UNIT // 5  # the least floor of a dense view: similarities of unrelated texts lie below it
 LOST_BELOW_FLOOR: Final = 0.005  # share of links that a view's floor may lose; other views find most of them
 
-WORTH_A_SEARCH: Final = 0.004  # share of links that the last view has to find alone
+LEAST_FLOORS: Final = (
+    *(FLOOR,) * 3,
+    UNIT // 10,
+    UNIT // 10,
+)  # one a view: unrelated entities share few rare words
+
+OPTIONAL: Final = ("near_words", "far_words")  # the views that links have to need
+WORTH_A_SEARCH: Final = 0.002  # share of links that such a view has to find and no view before it
 GAIN_LINKS: Final = 2000  # looked at to know
-GAIN_CHUNK: Final = 128  # links at a time: megabytes of similarities
 
 LinkPair = tuple[str, str]
 
@@ -105,16 +112,19 @@ class Workspace:
 
         Args:
             floors_from: known links that choose the floors of the views; without any, `options` has them.
-            worth: the share of these links that the last view has to find alone, or else it is not used.
+            worth: the share of these links that an optional view has to find and no view before it, or else
+                it is not used.
         """
         self._retrieval = Retrieval(self._graph, encoder, options)
         self._retrieval.fill_rows({})
         if floors_from:
             left, right = ([node_of(link[side]) for link in floors_from] for side in (0, 1))
             floors = _floors(self._retrieval.similarities(left, right))
-            if self._gain(left, right, CandidateOptions(options.k, floors)) < worth:
-                floors = (*floors[:-1], OFF)
-                self._retrieval.table.rows["kin"] = 0
+            gains = self._gains(left, right, CandidateOptions(options.k, floors))
+            floors = tuple(
+                OFF if view in OPTIONAL and gain < worth else floor
+                for view, gain, floor in zip(VIEWS, gains, floors, strict=True)
+            )
             self._retrieval.options = options._replace(floors=floors)
         self._retrieval.fill_lists()
         return self._retrieval.options
@@ -186,32 +196,33 @@ class Workspace:
         left, right = (side.astype(np.int64) for side in slots)
         return LabelledPairs(inputs, label, left, right, int(label.sum()))
 
-    def _gain(self, left: Sequence[int], right: Sequence[int], options: CandidateOptions) -> float:
-        """The share of links that the last view finds and no other one, from the left side."""
+    def _gains(self, left: Sequence[int], right: Sequence[int], options: CandidateOptions) -> list[float]:
+        """For each view the share of links that it finds and no view before it, from the left side."""
         rows = self._retrieval.table.rows
         lefts, rights = (self._retrieval.table.slots(side[:GAIN_LINKS]) for side in (left, right))
-        found = np.zeros((len(lefts), len(VIEWS)), bool)
-        for first in range(0, len(lefts), GAIN_CHUNK):
-            chunk = slice(first, first + GAIN_CHUNK)
-            spaces = rows["space"][rights[chunk]]
-            for space in np.unique(spaces):
-                here = first + np.flatnonzero(spaces == space)
-                members = np.flatnonzero(rows["space"] == space)
-                for view, (name, floor) in enumerate(zip(VIEWS, options.floors, strict=True)):
-                    vectors = rows[name][lefts[here]].astype(np.float32)
-                    own = np.einsum("nd,nd->n", vectors, rows[name][rights[here]].astype(np.float32))
-                    nearer = vectors @ rows[name][members].astype(np.float32).T > own[:, None]
-                    found[here, view] = (own >= floor) & (nearer.sum(axis=1) < options.k)
-        return float((found[:, -1] & ~found[:, :-1].any(axis=1)).mean())
+        found = np.zeros((len(VIEWS), len(lefts)), bool)
+        spaces = rows["space"][rights]
+        for space in np.unique(spaces):
+            here = np.flatnonzero(spaces == space)
+            members = np.flatnonzero(rows["space"] == space).astype(np.int32)
+            for view, (name, kind) in enumerate(zip(VIEWS, INDEXES, strict=True)):
+                index = kind(DIM)
+                index.put(members, rows[name][members])
+                nearest, _ = index.search(
+                    rows[name][lefts[here]], options.k, options.floors[view], rows["node"]
+                )
+                found[view, here] = (nearest.keys == rights[here, None]).any(axis=1)
+        first = found & ~np.logical_or.accumulate(np.vstack([np.zeros_like(found[:1]), found[:-1]]))
+        return [float(gain) for gain in first.mean(axis=1)]
 
 
-def _floors(similarities: npt.NDArray[np.float32]) -> tuple[int, ...]:
+def _floors(similarities: Sims) -> tuple[int, ...]:
     """Per view the similarity that nearly all links reach which have vectors there; (P, views) of links."""
     floors = []
-    for column in similarities.T:
+    for column, least in zip(similarities.T, LEAST_FLOORS, strict=True):
         present = column[column != 0]
         reached = float(np.quantile(present, LOST_BELOW_FLOOR)) if len(present) else 0.0
-        floors.append(max(FLOOR, int(reached)))
+        floors.append(max(least, int(reached)))
     return tuple(floors)
 
 

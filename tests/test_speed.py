@@ -19,6 +19,7 @@ from benchmarks.speed.retrieval import recall
 from benchmarks.speed.stream import news
 from benchmarks.synthetic import OVERLAP, SHARES, TYPO, World, catalogue, links
 from index.candidates import Pairs
+from index.vectors import VectorIndex
 from stream.observe import percentile
 
 SIZE = 4_000
@@ -181,7 +182,7 @@ def test_recall_counts_what_an_exact_search_finds_and_forgives_ties() -> None:
 
     def found(*members: int, k: int = 2, floor: int = 50) -> tuple[int, int]:
         pairs = Pairs(np.zeros(len(members), np.int32), np.array(members, np.int32))
-        return recall(vectors, np.zeros(1, np.int32), others, pairs, k, floor)
+        return recall(VectorIndex, vectors, np.zeros(1, np.int32), others, pairs, k, floor)
 
     assert found(1, 2) == found(1, 3) == (2, 2)
     assert found(1, 4) == (1, 2)

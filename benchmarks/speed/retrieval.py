@@ -17,11 +17,11 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.child import in_child
 from benchmarks.speed.report import Row
 from index.candidates import SLACK, Pairs
-from index.vectors import VectorIndex
+from index.vectors import VectorIndex, Vectors
 from model.vectors import DIM
 from stream.aligner import Aligner
 from stream.errors import SameasError
-from stream.retrieval import OFF, VIEWS
+from stream.retrieval import INDEXES, OFF, VIEWS
 from stream.workspace import decode_canonical
 
 SAMPLE = 500  # entities of each side of each type whose candidates are looked at
@@ -66,7 +66,7 @@ def measure(bench: Bench) -> list[Row]:
     shutil.copytree(stored, state)
     found = in_child(look, bench.model, state, bench.options.k)
     k = bench.options.k
-    sampled = f"{found.looked_at:,} neighbours of sampled entities, k={k} in {len(VIEWS)} views"
+    sampled = f"{found.looked_at:,} neighbours of sampled entities, k={k} in every view"
     note = f"{sampled}; worst type {found.worst:.4f}"
     size = f"{found.vectors:,} vectors of {DIM}, batches of {BATCH}"
     return [
@@ -124,8 +124,9 @@ def look(model: Path, state: Path, k: int) -> Found:
             found = retrieval.candidates(rows["node"][queries].tolist())
             pairs = next(one.pairs for one in found if one.sources == sources)
             turned = pairs if own == 0 else Pairs(pairs.right, pairs.left)
-            for view, floor in zip(VIEWS, retrieval.options.floors, strict=True):
-                hits.append(recall(rows[view], queries, others, turned, k, floor))
+            for view, kind, floor in zip(VIEWS, INDEXES, retrieval.options.floors, strict=True):
+                if floor < OFF:
+                    hits.append(recall(kind, rows[view], queries, others, turned, k, floor))
     if largest is None:
         raise SameasError("the state holds no two sources with entities of one type")
     base, queries_of = (np.ascontiguousarray(rows["name"][side]) for side in largest)
@@ -137,24 +138,27 @@ def look(model: Path, state: Path, k: int) -> Found:
         **times(base, queries_of, k, retrieval.options.floors[0]),
         cells={
             view: with_cells(rows[view][largest[0]], rows[view][largest[1]], k)
-            for view, floor in zip(VIEWS, retrieval.options.floors, strict=True)
-            if floor < OFF and len(base) >= CELLS_FROM
+            for view, kind, floor in zip(VIEWS, INDEXES, retrieval.options.floors, strict=True)
+            if kind is VectorIndex and floor < OFF and len(base) >= CELLS_FROM
         },
     )
 
 
-def recall(vectors: I8, queries: I32, others: I32, pairs: Pairs, k: int, floor: int) -> tuple[int, int]:
+def recall(
+    kind: type[VectorIndex], vectors: Vectors, queries: I32, others: I32, pairs: Pairs, k: int, floor: int
+) -> tuple[int, int]:
     """How many of the exact k nearest `others` from `floor` up are among the pairs, and how many there are.
 
     Equal similarities count as equal: whichever of them was found will do.
 
     Args:
+        kind: of index, which knows what is similar.
         vectors: (slots, dimensions).
         pairs: candidates, the queries' slots on the left.
     """
-    exact = faiss.IndexFlatIP(vectors.shape[1])  # exact: integers below 2^24 as float32
-    exact.add(vectors[others].astype(np.float32))
-    nearest, _ = exact.search(vectors[queries].astype(np.float32), min(k, len(others)))
+    all_others = vectors[others]
+    products = (kind.products(np.repeat(vectors[[q]], len(others), axis=0), all_others) for q in queries)
+    nearest = np.stack([-np.sort(np.partition(-row, min(k, len(row)) - 1)[:k]) for row in products])
     wanted = (nearest >= floor).sum(axis=1)
     last = np.where(wanted == k, nearest[:, -1], floor)  # where ties may be cut
     better = (nearest > last[:, None]).sum(axis=1)
@@ -162,7 +166,7 @@ def recall(vectors: I8, queries: I32, others: I32, pairs: Pairs, k: int, floor: 
     number[queries] = np.arange(len(queries))
     of_query = number[pairs.left] >= 0
     query = number[pairs.left[of_query]]
-    sims = (vectors[pairs.left[of_query]].astype(np.int32) * vectors[pairs.right[of_query]]).sum(axis=1)
+    sims = kind.products(vectors[pairs.left[of_query]], vectors[pairs.right[of_query]])
     found_better, found_last = (
         np.bincount(query[which], minlength=len(queries))
         for which in (sims > last[query], sims == last[query])

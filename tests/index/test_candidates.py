@@ -5,19 +5,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.candidates import CandidateOptions, CandidatePairs, Change, Pairs
+from index.sparse import SparseIndex
+from index.vectors import VectorIndex
 
 DIMENSIONS = 4
-OPTIONS = CandidateOptions(k=3, floors=(2, 2))
+KINDS = (VectorIndex, VectorIndex, SparseIndex)  # a sparse vector of four bytes is one word
+OPTIONS = CandidateOptions(k=3, floors=(2, 2, 2))
 LEFT, RIGHT = range(9), range(9, 18)
 ORDER = np.random.default_rng(7).permutation(18).astype(np.uint64)
 SMALL = st.integers(-2, 2)  # few values, so that similarities tie
-VECTOR = st.tuples(*[st.tuples(*[SMALL] * DIMENSIONS)] * len(OPTIONS.floors))
+WORD = st.integers(0, 5).map(lambda word: (word << 8 | 60) if word else 0)
+VECTOR = st.tuples(*[st.tuples(*[SMALL] * DIMENSIONS)] * 2, st.tuples(WORD))
 STEP = st.dictionaries(st.integers(0, 17), VECTOR, max_size=6)
 
 
 def change(step: dict[int, tuple], side: range) -> Change:
     keys = [key for key in step if key in side]
-    vectors = np.array([step[key] for key in keys], np.int8).reshape(-1, len(OPTIONS.floors), DIMENSIONS)
+    vectors = [
+        np.array([step[key][view] for key in keys], kind).reshape(len(keys), width)
+        for view, (kind, width) in enumerate(((np.int8, 4), (np.int8, 4), (np.uint32, 1)))
+    ]
     return Change(np.array(keys, np.int32), vectors)
 
 
@@ -29,13 +36,19 @@ def expected_pairs(vectors: dict[int, tuple]) -> set[tuple[int, int]]:
                 if a not in vectors or not any(vectors[a][view]):
                     continue
                 sims = [
-                    (-int(np.dot(vectors[a][view], vectors[b][view])), ORDER[b], b)
+                    (-similarity(vectors[a][view], vectors[b][view]), ORDER[b], b)
                     for b in other
                     if b in vectors and any(vectors[b][view])
                 ]
                 nearest = sorted(s for s in sims if -s[0] >= floor)[: OPTIONS.k]
                 pairs |= {(min(a, b), max(a, b)) for _, _, b in nearest}
     return pairs
+
+
+def similarity(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    if len(one) == 1:
+        return 65536 * (one == other)
+    return int(np.dot(one, other))
 
 
 def all_pairs() -> Pairs:
@@ -46,7 +59,7 @@ def all_pairs() -> Pairs:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(STEP, max_size=8))
 def test_any_history_gives_the_relation_of_the_final_vectors(steps: list[dict[int, tuple]]) -> None:
-    maintained = CandidatePairs(DIMENSIONS, OPTIONS)
+    maintained = CandidatePairs(DIMENSIONS, OPTIONS, KINDS)
     vectors: dict[int, tuple] = {}
     grid = all_pairs()
     context, is_candidate = maintained.context(grid)
@@ -71,15 +84,15 @@ def test_any_history_gives_the_relation_of_the_final_vectors(steps: list[dict[in
         differs = (is_candidate != was_candidate) | (is_candidate & (context != old_context).any(axis=1))
         for a, b in zip(grid.left[differs].tolist(), grid.right[differs].tolist(), strict=True):
             assert (a, b) in reported
-    fresh = CandidatePairs(DIMENSIONS, OPTIONS)
+    fresh = CandidatePairs(DIMENSIONS, OPTIONS, KINDS)
     fresh.update(change(vectors, LEFT), change(vectors, RIGHT), ORDER)
     np.testing.assert_array_equal(fresh.context(grid)[0], context)
 
 
 def test_incident_finds_pairs_that_only_the_other_side_lists() -> None:
-    pairs = CandidatePairs(DIMENSIONS, CandidateOptions(k=1, floors=(1,)))
-    left = Change(np.array([0, 1], np.int32), np.array([[[2, 0, 0, 0]], [[1, 0, 0, 0]]], np.int8))
-    right = Change(np.array([9], np.int32), np.array([[[1, 0, 0, 0]]], np.int8))
+    pairs = CandidatePairs(DIMENSIONS, CandidateOptions(k=1, floors=(1,)), (VectorIndex,))
+    left = Change(np.array([0, 1], np.int32), [np.array([[2, 0, 0, 0], [1, 0, 0, 0]], np.int8)])
+    right = Change(np.array([9], np.int32), [np.array([[1, 0, 0, 0]], np.int8)])
     pairs.update(left, right, ORDER)
     found = pairs.incident(np.zeros(0, np.int32), np.array([9], np.int32), len(ORDER))
     assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == {(0, 9), (1, 9)}

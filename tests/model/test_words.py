@@ -1,11 +1,13 @@
 """The words of an entity, and what two entities share."""
 
+from random import Random
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model.encoder import Encoder
-from model.words import FEATURES, WORDS, Packed, overlap
+from model.words import FEATURES, GATHERED, WORDS, Packed, gather, overlap
 from stream.events import Upsert, Value
 
 
@@ -84,3 +86,23 @@ def test_overlap_agrees_with_sets(left: list[int], right: list[int]) -> None:
     both, total = (sum(word & 255 for word in s) for s in (every[0] & every[1], every[0] | every[1]))
     assert np.isclose(features[0, 10], both / total if total else 0)
     assert np.allclose(features[1], features[0][[1, 0, 2, 4, 3, 6, 5, 7, 9, 8, 10]])
+
+
+# the first two are common, and every fifth has a digit
+word = st.integers(1, 50).map(lambda n: n << 9 | (n % 5 == 0) << 8 | 25 + 4 * n + 3)
+
+
+@given(st.lists(st.lists(word, unique=True, max_size=6), min_size=1, max_size=12), st.randoms())
+def test_gathered_are_the_rarest_words_of_all_in_any_order(entities: list[list[int]], random: Random) -> None:
+    rows = np.zeros((len(entities), 6), np.uint32)
+    for row, some in zip(rows, entities, strict=True):
+        row[: len(some)] = some
+    every = sorted(
+        {w for some in entities for w in some if w & 255 >= 40 and not w & 256}, key=lambda w: w & 255
+    )
+    expected = np.zeros((1, GATHERED), np.uint32)
+    kept = sorted(every[-GATHERED:])
+    expected[0, : len(kept)] = kept
+    members = [*range(len(entities)), -1]
+    random.shuffle(members)
+    np.testing.assert_array_equal(gather(rows, np.array([members])), expected)

@@ -374,6 +374,27 @@ def test_a_crash_while_entities_and_hubs_wait_changes_nothing(
     assert topic.truth() == batch_run(checkpoint, tmp_path / "two", [*catalogues(), *renamed]).truth()
 
 
+def test_after_a_kill_rows_are_what_lists_and_scores_rest_on(checkpoint: Path, tmp_path: Path) -> None:
+    """Also of those who do not wait, although one of their neighbours does."""
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    run(aligner, Topic(), messages(catalogues()))
+    recast = [
+        msgspec.structs.replace(film(source, number), relations=film(source, number + 1).relations)
+        for source in ("left", "right")
+        for number in range(0, 100, 9)
+    ]
+    for batch in (messages(recast, 1000), []):
+        aligner.process(batch)
+        assert aligner.backlog
+        before = aligner._retrieval.table.rows
+        aligner._store.close()
+        aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+        after = aligner._retrieval.table
+        slots = after.slots(before["node"].tolist())
+        for field in (*retrieval.AROUND, "degree", "shown"):
+            assert (after.rows[field][slots] == before[field]).all(), field
+
+
 def test_a_restart_knows_entities_that_are_only_pointed_at(checkpoint: Path, tmp_path: Path) -> None:
     events = messages([film(source, number) for source in ("left", "right") for number in range(5)])
     topic, undisturbed = Topic(), batch_run(checkpoint, tmp_path / "one", catalogues(5))

@@ -1,0 +1,295 @@
+"""Exact search over sparse vectors: who shares rare words, by an inverted index.
+
+A vector is a row of 32-bit numbers in ascending order, zeros at the end: the highest 24 bits are a word, no
+word twice, the others its weight, not 0. Similarity is the cosine, in the units of dense vectors (`UNIT` for
+equal ones).
+Inner products and norms are whole numbers, so it is a function of the two vectors alone.
+
+A query reads the postings of its words and nothing else. That is a few percent of the rows as long as words
+that many have are left out (`model/words.py`).
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from index.vectors import Hits, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown, select_near
+
+Words = npt.NDArray[np.uint32]  # (n, words of a vector)
+Rows = npt.NDArray[np.int32]
+
+UNIT: Final = 65536  # the similarity of equal vectors
+_WEIGHT: Final = np.uint32(0xFF)
+_WORD_BITS: Final = np.uint32(8)
+_MOST_ROWS: Final = 1 << 24  # a posting holds the row and the weight
+
+
+class SparseIndex(VectorIndex):
+    """Sparse vectors under non-negative int32 keys. One thread owns it.
+
+    Args:
+        dimensions: bytes of a vector, four a word.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__(dimensions)
+        self._norms = np.zeros(0, np.int64)  # squared, by row
+        # a hash table of words; the postings of each begin at `start` in the pool, with room for some more
+        self._words = np.zeros(64, np.uint32)  # the word plus 1, 0 for a free place
+        self._start, self._count, self._room = (np.zeros(64, np.int32) for _ in range(3))
+        self._pool = np.zeros(1024, np.uint32)  # row and weight
+        self._used = np.zeros(2, np.int64)  # places of the table, of the pool
+
+    def put(self, keys: Slots, vectors: Vectors) -> None:
+        """As in `VectorIndex`; the vectors are `Words`."""
+        before = self.rows(keys)
+        known = before >= 0
+        old = self.vectors(before[known])
+        super().put(keys, np.ascontiguousarray(vectors).view(np.int8))
+        if len(self) > _MOST_ROWS:
+            raise ValueError(f"more than {_MOST_ROWS} entities of one type in one source")
+        self._unpost(before[known], old)
+        self._post(self.rows(keys))
+
+    def remove(self, keys: Slots) -> list[tuple[int, int]]:
+        """As in `VectorIndex`."""
+        rows = self.rows(keys)
+        rows = rows[rows >= 0]
+        old = self.vectors(rows)
+        moves = super().remove(keys)
+        self._unpost(rows, old)
+        first: dict[int, int] = {}  # where what is in a row now was before
+        for source, target in moves:
+            first[target] = first.pop(source, source)
+        now = np.fromiter(first, np.int32, len(first))
+        self._unpost(np.fromiter(first.values(), np.int32, len(first)), self.vectors(now))
+        self._post(now)
+        return moves
+
+    def vectors(self, rows: Rows) -> Words:
+        """(len(rows), words) the stored vectors."""
+        return super().vectors(rows).view(np.uint32)
+
+    @staticmethod
+    def products(left: Vectors, right: Vectors) -> Sims:
+        """As in `VectorIndex`."""
+        products: Sims = _products(left, right)
+        return products
+
+    def search(self, queries: Vectors, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
+        """As in `VectorIndex`, but whoever shares no word is not found whatever the floor or bound."""
+        postings = self._words, self._start, self._count, self._pool
+        rows = self._keys[: len(self)], self._bounds[: len(self)], self._norms[: len(self)]
+        keys, sims, *hits = _search(queries, k, floor, order, *postings, *rows)
+        return Nearest(keys, sims), Hits(*hits)
+
+    @classmethod
+    def load(cls, path: Path, keys: Slots, bounds: Sims) -> "SparseIndex":
+        """As in `VectorIndex`."""
+        index = super().load(path, keys, bounds)
+        assert isinstance(index, cls)
+        index._post(np.arange(len(index), dtype=np.int32))
+        return index
+
+    def _post(self, rows: Rows) -> None:
+        """Adds the postings of rows, whose vectors are stored."""
+        vectors = self.vectors(rows)
+        self._norms = grown(self._norms, len(self))
+        weights = (vectors & _WEIGHT).astype(np.int64)
+        self._norms[rows] = np.einsum("nw,nw->n", weights, weights)
+        done = 0
+        while done < len(rows):
+            table = self._words, self._start, self._count, self._room, self._pool
+            done = _post(*table, self._used, rows, vectors, done)
+            if done < len(rows):
+                self._grow(vectors.shape[1])
+
+    def _unpost(self, rows: Rows, vectors: Words) -> None:
+        _unpost(self._words, self._start, self._count, self._pool, rows, vectors)
+
+    def _grow(self, most: int) -> None:
+        """Makes room for twice what is there and another row's words, and forgets words without postings."""
+        words = int((self._count > 0).sum()) + most
+        postings = int(self._count.sum(dtype=np.int64)) + most
+        old = self._words, self._start, self._count, self._pool
+        self._words = np.zeros(1 << (2 * words - 1).bit_length() + 1, np.uint32)
+        self._start, self._count, self._room = (np.zeros(len(self._words), np.int32) for _ in range(3))
+        self._pool = np.zeros(2 * postings + 1024, np.uint32)
+        _copy(*old, self._words, self._start, self._count, self._room, self._pool, self._used)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _place(words: Any, word: Any) -> Any:
+    """Where in the table a word stands, or would stand."""
+    mask = np.uint32(len(words) - 1)
+    stored = np.uint32(word + np.uint32(1))
+    place = np.uint32(stored * np.uint32(2654435761)) >> np.uint32(7) & mask
+    while words[place] != 0 and words[place] != stored:
+        place = (place + np.uint32(1)) & mask
+    return np.int64(place)
+
+
+@njit(cache=True, nogil=True)
+def _post(
+    words: Any, start: Any, count: Any, room: Any, pool: Any, used: Any, rows: Any, vectors: Any, done: Any
+) -> Any:
+    """Adds postings, row after row from `done` on, while there is room; returns how many rows are done."""
+    width = vectors.shape[1]
+    places = np.empty(width, np.int64)
+    for i in range(done, len(rows)):
+        if 2 * (used[0] + width) > len(words):
+            return i
+        filled, needed = 0, 0
+        while filled < width and vectors[i, filled] != 0:
+            word = vectors[i, filled] >> _WORD_BITS
+            place = _place(words, word)
+            if words[place] == 0:
+                words[place] = word + np.uint32(1)
+                start[place] = count[place] = room[place] = 0
+                used[0] += 1
+            places[filled] = place
+            if count[place] == room[place]:
+                needed += max(1, 2 * room[place])
+            filled += 1
+        if used[1] + needed > len(pool):
+            return i
+        for j in range(filled):
+            place = places[j]
+            if count[place] == room[place]:
+                for p in range(count[place]):
+                    pool[used[1] + p] = pool[start[place] + p]
+                start[place] = used[1]
+                room[place] = max(1, 2 * room[place])
+                used[1] += room[place]
+            posting = np.uint32(rows[i]) << _WORD_BITS | vectors[i, j] & _WEIGHT
+            pool[start[place] + count[place]] = posting
+            count[place] += 1
+    return len(rows)
+
+
+@njit(cache=True, nogil=True)
+def _unpost(words: Any, start: Any, count: Any, pool: Any, rows: Any, vectors: Any) -> None:
+    for i in range(len(rows)):
+        for j in range(vectors.shape[1]):
+            if vectors[i, j] == 0:
+                break
+            place = _place(words, vectors[i, j] >> _WORD_BITS)
+            posting = np.uint32(rows[i]) << _WORD_BITS | vectors[i, j] & _WEIGHT
+            at, last = start[place], start[place] + count[place] - 1
+            while pool[at] != posting:
+                at += 1
+            pool[at] = pool[last]
+            count[place] -= 1
+
+
+@njit(cache=True, nogil=True)
+def _copy(
+    old_words: Any,
+    old_start: Any,
+    old_count: Any,
+    old_pool: Any,
+    words: Any,
+    start: Any,
+    count: Any,
+    room: Any,
+    pool: Any,
+    used: Any,
+) -> None:
+    used[:] = 0
+    for old in range(len(old_words)):
+        if old_count[old] == 0:
+            continue
+        place = _place(words, old_words[old] - np.uint32(1))
+        words[place] = old_words[old]
+        start[place], count[place], room[place] = used[1], old_count[old], old_count[old]
+        for p in range(old_count[old]):
+            pool[used[1] + p] = old_pool[old_start[old] + p]
+        used[0] += 1
+        used[1] += old_count[old]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _similarity(product: Any, norm: Any, other: Any) -> Any:
+    """The cosine from whole numbers; the product of the norms is below 2^53, so exact."""
+    return np.int32(np.rint(UNIT * np.float64(product) / np.sqrt(np.float64(norm) * np.float64(other))))
+
+
+@njit(cache=True, nogil=True)
+def _search(
+    queries: Any,
+    k: Any,
+    floor: Any,
+    order: Any,
+    words: Any,
+    start: Any,
+    count: Any,
+    pool: Any,
+    keys: Any,
+    bounds: Any,
+    norms: Any,
+) -> tuple[Any, Any, Any, Any, Any]:
+    near_keys = np.full((len(queries), k), -1, np.int32)
+    near_sims = np.zeros((len(queries), k), np.int32)
+    products = np.zeros(len(keys), np.int32)
+    met = np.empty(len(keys), np.int32)  # rows that share a word with the query
+    sims, met_bounds, met_keys = np.empty_like(met), np.empty_like(met), np.empty_like(met)
+    hit_query, hit_key, hit_sim = np.empty(1024, np.int64), np.empty(1024, np.int32), np.empty(1024, np.int32)
+    hits = 0
+    for q in range(len(queries)):
+        meets, norm = 0, np.int64(0)
+        for j in range(queries.shape[1]):
+            if queries[q, j] == 0:
+                break
+            weight = np.int32(queries[q, j] & _WEIGHT)
+            norm += np.int64(weight) * weight
+            place = _place(words, queries[q, j] >> _WORD_BITS)
+            for p in range(start[place], start[place] + count[place]):
+                row = np.int64(pool[p] >> _WORD_BITS)
+                if products[row] == 0:
+                    met[meets] = row
+                    meets += 1
+                products[row] += weight * np.int32(pool[p] & _WEIGHT)
+        for i in range(meets):
+            row = met[i]
+            sims[i] = _similarity(products[row], norm, norms[row])
+            met_bounds[i], met_keys[i] = bounds[row], keys[row]
+            products[row] = 0
+        near = near_keys[q : q + 1], near_sims[q : q + 1]
+        of_query = sims[:meets].reshape(1, meets)
+        _, reached = select_near(of_query, met_bounds[:meets], met_keys[:meets], order, floor, *near)
+        while hits + len(reached) > len(hit_query):
+            hit_query = np.concatenate((hit_query, hit_query))
+            hit_key = np.concatenate((hit_key, hit_key))
+            hit_sim = np.concatenate((hit_sim, hit_sim))
+        for i in reached:
+            hit_query[hits], hit_key[hits], hit_sim[hits] = q, met_keys[i], sims[i]
+            hits += 1
+    return near_keys, near_sims, hit_query[:hits], hit_key[:hits], hit_sim[:hits]
+
+
+@njit(cache=True, nogil=True)
+def _products(left: Any, right: Any) -> Any:
+    """(P,) the similarity of each row of (P, words) with the same row of the other."""
+    sims = np.zeros(len(left), np.int32)
+    width = left.shape[1]
+    for p in range(len(left)):
+        product, norm, other = np.int64(0), np.int64(0), np.int64(0)
+        for word in left[p]:
+            norm += np.int64(word & _WEIGHT) * np.int64(word & _WEIGHT)
+        for word in right[p]:
+            other += np.int64(word & _WEIGHT) * np.int64(word & _WEIGHT)
+        i, j = 0, 0
+        while i < width and j < width and left[p, i] != 0 and right[p, j] != 0:
+            a, b = left[p, i] >> _WORD_BITS, right[p, j] >> _WORD_BITS
+            if a == b:
+                product += np.int64(left[p, i] & _WEIGHT) * np.int64(right[p, j] & _WEIGHT)
+            if a <= b:
+                i += 1
+            if b <= a:
+                j += 1
+        if product:
+            sims[p] = _similarity(product, norm, other)
+    return sims
