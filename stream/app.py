@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 PROGRESS_SECONDS = 5.0
 RETRY_SECONDS = 2.0  # between two tries to reach a broker that was there and is not now
 BEHIND_BATCHES = 8  # full batches that wait when a worker counts as behind
-BACKLOG_SECONDS = 0.1  # from one look at the backlog to the next while messages wait
 QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
@@ -296,24 +295,16 @@ class Worker:
             tell(f"ready: standing by; another worker of group {group} has the partitions")
 
     async def _drain_backlog(self) -> None:
-        """Messages go first: while some wait, the backlog's turn comes now and then, and one that comes in
-        waits for one empty batch at most.
+        """Messages go first: the lock is fair, so one that came in waits for one empty batch at most.
 
         While many wait, a share of the backlog is served with each of their batches.
         """
-        served = 0.0
         while True:
-            now = time.monotonic()
-            if self._role == "active" and self._work.backlog > 0 and self._has_turn(now - served):
-                quiet = now - self._last_messages > QUIET_SECONDS
+            if self._role == "active" and self._work.backlog > 0 and not self._is_behind():
+                quiet = time.monotonic() - self._last_messages > QUIET_SECONDS
                 await self._work.step([], self.app.producer.send, bulk=quiet)
-                served = time.monotonic()
             else:
                 await asyncio.sleep(max(self._settings.align.linger_ms, 1) / 1000)
-
-    def _has_turn(self, seconds: float) -> bool:
-        """Whether the backlog's is next, which was served so many seconds ago."""
-        return self._lag() == 0 or (seconds > BACKLOG_SECONDS and not self._is_behind())
 
     async def _reconcile(self) -> None:
         """After every assignment, once caught up: somebody else may have published since."""
@@ -367,10 +358,7 @@ class Worker:
         """Messages in the broker whose outcome is not published yet, as far as the consumer knows."""
         lag = 0
         for tp, position in self._next.items():
-            try:
-                behind = max(0, (self.app.consumer.highwater(tp) or position) - position)
-            except AssertionError:  # aiokafka's: it was just assigned to another worker
-                continue
+            behind = max(0, (self.app.consumer.highwater(tp) or position) - position)
             self._metrics.lag.labels(tp.topic, str(tp.partition)).set(behind)
             lag += behind
         return lag
