@@ -133,7 +133,9 @@ def learn(
     """Trains on the candidates that the workspace has retrieved."""
     training, validation = workspace.labelled(links), workspace.labelled(valid)
     context = training.inputs(np.zeros(1, np.int64)).context.shape[1]
-    return train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)
+    # no trees until they keep silent about types without links
+    network = NetworkOptions(len(encoder.keys), context, trees=0)
+    return train(training, validation, network, options, progress)
 
 
 def model_of(encoder: Encoder, candidates: CandidateOptions, trained: Trained) -> Model:
