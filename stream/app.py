@@ -358,10 +358,18 @@ class Worker:
         """Messages in the broker whose outcome is not published yet, as far as the consumer knows."""
         lag = 0
         for tp, position in self._next.items():
-            behind = max(0, (self.app.consumer.highwater(tp) or position) - position)
+            behind = max(0, (self._highwater(tp) or position) - position)
             self._metrics.lag.labels(tp.topic, str(tp.partition)).set(behind)
             lag += behind
         return lag
+
+    def _highwater(self, tp: TP) -> int | None:
+        """None before the first fetch, and while a rebalance in the consumer's thread takes the partition."""
+        try:
+            end: int | None = self.app.consumer.highwater(tp)
+        except AssertionError:
+            return None
+        return end
 
     async def _guarded(self, work: Awaitable[None]) -> None:
         """Ends the worker when this part of it fails: half a worker would look alive and do nothing."""
