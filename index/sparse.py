@@ -111,13 +111,16 @@ class SparseIndex(VectorIndex):
         _unpost(self._words, self._start, self._count, self._pool, rows, vectors)
 
     def _grow(self, most: int) -> None:
-        """Makes room for twice what is there and another row's words, and forgets words without postings."""
+        """Makes room for another row, which may move all postings to twice their room, and then some.
+
+        Words without postings are forgotten.
+        """
         words = int((self._count > 0).sum()) + most
         postings = int(self._count.sum(dtype=np.int64)) + most
         old = self._words, self._start, self._count, self._pool
         self._words = np.zeros(1 << (2 * words - 1).bit_length() + 1, np.uint32)
         self._start, self._count, self._room = (np.zeros(len(self._words), np.int32) for _ in range(3))
-        self._pool = np.zeros(2 * postings + 1024, np.uint32)
+        self._pool = np.zeros(3 * postings + 1024, np.uint32)
         _copy(*old, self._words, self._start, self._count, self._room, self._pool, self._used)
 
 

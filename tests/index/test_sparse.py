@@ -98,3 +98,13 @@ def test_wrong_input_is_refused_and_changes_nothing() -> None:
     with pytest.raises(ValueError, match="distinct"):
         index.put(np.array([1, 1], np.int32), random_vectors(2, 0))
     assert index.search(vector, 1, 1, ORDER)[0].sims.tolist() == [[UNIT]]
+
+
+def test_words_that_everybody_has() -> None:
+    """All postings are then moved at once, time and again."""
+    index = SparseIndex(4 * WIDTH)
+    vectors = np.repeat(np.array([[word << 8 | 9 for word in (1, 2, 3, 4)]], np.uint32), 3000, axis=0)
+    for first in range(0, len(vectors), 500):
+        index.put(np.arange(first, first + 500, dtype=np.int32), vectors[first : first + 500])
+    order = np.arange(len(vectors), dtype=np.uint64)
+    assert index.search(vectors[:1], 3, UNIT, order)[0].keys.tolist() == [[0, 1, 2]]
