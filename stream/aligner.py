@@ -24,7 +24,6 @@ from itertools import chain
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from index import store as tables
 from index.candidates import CandidateOptions
@@ -34,7 +33,7 @@ from model.checkpoint import Model, load_model
 from stream import snapshot
 from stream.backlog import Backlog
 from stream.batches import batched
-from stream.deciding import Deciding, ScoredPairs
+from stream.deciding import Deciding
 from stream.errors import InvalidInput, ModelError, StateError
 from stream.events import Cause, Message
 from stream.inbox import NO_POISON, Inbox
@@ -271,7 +270,8 @@ class Aligner:
 
         # also where an entity only looks different: a linked pair need not be a candidate to have evidence
         linked = dict.fromkeys([*received.links, *self._links.around(nodes)])
-        scored = [*self._scoring.score(due), *self._dropped({*unsure, *received.gone}, found)]
+        stored = self._deciding.known_pairs({*unsure, *received.gone})
+        scored = [*self._scoring.score(due), *self._scoring.dropped(stored, found, self._graph)]
         laps.end("score")
         decisions = self._deciding.decide(scored, self._links.in_force(linked, self._graph))
         laps.end("decide")
@@ -305,36 +305,6 @@ class Aligner:
         order = self._retrieval.table.rows["node"]
         snapshot.save(self._store.path / SNAPSHOT, self._settings, self._retrieval.lists, order)
         self._unsaved = 0
-
-    def _dropped(self, nodes: Iterable[int], found: Sequence[Found]) -> Iterator[ScoredPairs]:
-        """Pairs of these nodes that the store holds and that are no candidates, whoever noticed or did not.
-
-        Args:
-            found: with all candidate pairs of these nodes.
-        """
-        pairs = self._deciding.known_pairs(nodes)
-        if not pairs:
-            return
-        table = self._retrieval.table
-        concerned = np.zeros(len(table), bool)
-        concerned[table.known(node for node, _ in pairs)] = True
-        candidates: set[tuple[int, int]] = set()
-        for part in found:
-            here = concerned[part.pairs.left] | concerned[part.pairs.right]
-            candidates.update(
-                zip(*(table.rows["node"][side[here]].tolist() for side in part.pairs), strict=True)
-            )
-        entities = self._graph.entities(node for pair in pairs for node in pair)
-        for number, (node, partner) in enumerate(pairs):
-            one, other = entities[2 * number : 2 * number + 2]
-            if one is None or other is None:
-                continue
-            gone = one.deleted or other.deleted  # `found` has pairs that were candidates until now
-            if not gone and {(node, partner), (partner, node)} & candidates:
-                continue
-            (left_source, left), (right_source, right) = sorted([(one.source, node), (other.source, partner)])
-            ends = np.array([left], np.uint64), np.array([right], np.uint64)
-            yield ScoredPairs(left_source, right_source, *ends, np.zeros(1))
 
     def _wait_for(self, nodes: Sequence[int], *, fresh: bool) -> None:
         new = [node for node in nodes if node not in self._backlog.entities]

@@ -1,13 +1,13 @@
 """Step 8: candidate pairs to scores, and what the model looked at."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from index.candidates import Pairs
-from index.graph import Nodes
+from index.graph import GraphStore, Nodes
 from index.vectors import NOBODY, Slots
 from model.dense import DenseScorer
 from model.encoder import OWN, Encoder
@@ -71,6 +71,40 @@ class Scoring:
             nodes = rows["node"][pairs.left], rows["node"][pairs.right]
             scored.append(ScoredPairs(pair.left, pair.right, *nodes, scores))
         return scored
+
+    def dropped(
+        self, stored: Sequence[tuple[int, int]], found: Iterable[Found], graph: GraphStore
+    ) -> list[ScoredPairs]:
+        """Of stored pairs those that are no candidates, whoever noticed or did not, with no score.
+
+        Args:
+            stored: (node, partner).
+            found: with all candidate pairs of these nodes.
+        """
+        if not stored:
+            return []
+        table = self._retrieval.table
+        concerned = np.zeros(len(table), bool)
+        concerned[table.known(node for node, _ in stored)] = True
+        candidates: set[tuple[int, int]] = set()
+        for part in found:
+            here = concerned[part.pairs.left] | concerned[part.pairs.right]
+            candidates.update(
+                zip(*(table.rows["node"][side[here]].tolist() for side in part.pairs), strict=True)
+            )
+        entities = graph.entities(node for pair in stored for node in pair)
+        dropped = []
+        for number, (node, partner) in enumerate(stored):
+            one, other = entities[2 * number : 2 * number + 2]
+            if one is None or other is None:
+                continue
+            gone = one.deleted or other.deleted  # `found` has pairs that were candidates until now
+            if not gone and {(node, partner), (partner, node)} & candidates:
+                continue
+            (left_source, left), (right_source, right) = sorted([(one.source, node), (other.source, partner)])
+            ends = np.array([left], np.uint64), np.array([right], np.uint64)
+            dropped.append(ScoredPairs(left_source, right_source, *ends, np.zeros(1)))
+        return dropped
 
     def explain(self, pair: SourcePair, left: Nodes, right: Nodes) -> list[list[Attention]]:
         """What the model looked at in each of P pairs, most attention first.
