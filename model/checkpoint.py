@@ -32,14 +32,17 @@ class Model:
     encoder: Encoder
     network: AlignmentNetwork
     trees: Trees
+    types: tuple[str, ...]  # that had links: of others the trees know nothing
     slope: float
     offset: float
     threshold: float
     options: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
 
-    def scorer(self) -> DenseScorer:
-        """For serving."""
+    def scorer(self, kind: str | None = None) -> DenseScorer:
+        """For pairs of a type, by default of one that had links. For others the network decides alone."""
+        if kind is not None and kind not in self.types:
+            return DenseScorer(self.network)
         return DenseScorer(self.network, self.trees, self.slope, self.offset)
 
 
@@ -57,6 +60,7 @@ def save_model(directory: Path, model: Model) -> str:
         "encoder": encoder_values,
         "calibration": {"slope": model.slope, "offset": model.offset},
         "threshold": model.threshold,
+        "types": list(model.types),
         "options": model.options,
     }
     values = {"id": _identity(values, packed), **values, "report": model.report}
@@ -96,6 +100,7 @@ def load_model(directory: Path) -> tuple[str, Model]:
             encoder=Encoder.from_state(encoder, values["encoder"]),
             network=network.eval(),
             trees=Trees(*(arrays[f"trees.{name}"] for name in Trees._fields)),
+            types=tuple(values["types"]),
             slope=float(values["calibration"]["slope"]),
             offset=float(values["calibration"]["offset"]),
             threshold=float(values["threshold"]),

@@ -142,12 +142,12 @@ def train(
         if epoch - best_epoch >= options.patience or seconds > options.seconds:
             break
     net.load_state_dict(best_state)
+    _in_units_of_log_odds(net, valid)
     trees = NO_TREES
     if network.trees and network.features:
         seen = np.concatenate([batch.features for batch in batches])
         label = torch.cat([batch.label for batch in batches]).bool().numpy()
         trees = fit_trees(seen, label, network.trees, options.seed)
-        _in_units_of_log_odds(net, valid)
     trained = _calibrated(net, trees, valid)
     trained.report = {
         "training_pairs": len(rows),
@@ -215,7 +215,7 @@ def _schedule(done: float) -> float:
 
 
 def _in_units_of_log_odds(net: AlignmentNetwork, valid: LabelledPairs) -> None:
-    """Calibrates the network's own logits, so that those of the trees can be added to them."""
+    """Calibrates the network alone, for the trees to be added and for types of which they know nothing."""
     slope, offset = fit_platt(_logits(DenseScorer(net), valid).astype(np.float64), valid.label)
     with torch.no_grad():
         net.head_out.weight.mul_(slope)
@@ -239,6 +239,8 @@ def fit_platt(logits: npt.NDArray[np.float64], label: npt.NDArray[np.bool_]) -> 
     positives = int(label.sum())
     negatives = len(label) - positives
     target = np.where(label, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    scale = max(float(np.std(logits)), 1e-6)  # steps from a slope of 1 may go astray where all is decided
+    logits = logits / scale
     slope, offset = 1.0, 0.0
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(slope * logits + offset, -500, 500)))
@@ -251,7 +253,7 @@ def fit_platt(logits: npt.NDArray[np.float64], label: npt.NDArray[np.bool_]) -> 
         slope, offset = slope - step[0], offset - step[1]
         if np.abs(step).max() < 1e-9:
             break
-    return max(float(slope), 1e-3), float(offset)
+    return max(float(slope) / scale, 1e-3), float(offset)
 
 
 def _logits(scorer: DenseScorer, pairs: LabelledPairs) -> npt.NDArray[np.float32]:

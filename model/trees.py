@@ -3,6 +3,9 @@
 One pair in fifty is a link, so that what tells links apart stands in the last percents of a feature's range.
 Trees cut there; a network of this size, even with finer bins, does not (`docs/quality.md`). What the two say
 is added up.
+
+Outside of what they have seen trees say anything, so a score of a type without links is the network's alone
+(`Model.scorer`).
 """
 
 from typing import Any, Final, NamedTuple

@@ -115,7 +115,7 @@ class Aligner:
             self._backlog.doubt(node for node, entity in self._graph.scan() if not entity.deleted)
         encoder = self._model.encoder
         self._retrieval = Retrieval(self._graph, encoder, candidate_options(self._model))
-        self._scoring = Scoring(self._retrieval, encoder, self._model.scorer())
+        self._scoring = Scoring(self._retrieval, encoder, self._model.scorer)
         self._records = Records(
             self._store,
             self._graph,

@@ -110,7 +110,8 @@ def train_model(
         if test:
             pairs = score(trained.scorer(), workspace.labelled(test))
             quality = evaluate(pairs, trained.threshold)
-    model = model_of(encoder, candidates, trained)
+        types = workspace.by_type(links)
+    model = model_of(encoder, candidates, trained, types)
     return TrainedModel(save_model(directory, model), len(links), len(valid), trained.report, quality)
 
 
@@ -133,17 +134,16 @@ def learn(
     """Trains on the candidates that the workspace has retrieved."""
     training, validation = workspace.labelled(links), workspace.labelled(valid)
     context = training.inputs(np.zeros(1, np.int64)).context.shape[1]
-    # no trees until they keep silent about types without links
-    network = NetworkOptions(len(encoder.keys), context, trees=0)
-    return train(training, validation, network, options, progress)
+    return train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)
 
 
-def model_of(encoder: Encoder, candidates: CandidateOptions, trained: Trained) -> Model:
-    """What a checkpoint holds."""
+def model_of(encoder: Encoder, candidates: CandidateOptions, trained: Trained, types: Iterable[str]) -> Model:
+    """What a checkpoint holds; `types` are those that had links."""
     return Model(
         encoder=encoder,
         network=trained.network,
         trees=trained.trees,
+        types=tuple(sorted(types)),
         slope=trained.slope,
         offset=trained.offset,
         threshold=trained.threshold,
@@ -213,7 +213,7 @@ def score_links(aligner: Aligner, links: Sequence[LinkPair], checkpoint: Path) -
 
 def _scored(workspace: Workspace, model: Model, links: Sequence[LinkPair]) -> dict[str, ScoredPairs]:
     return {
-        kind: score(model.scorer(), workspace.labelled(some))
+        kind: score(model.scorer(kind), workspace.labelled(some))
         for kind, some in sorted(workspace.by_type(links).items())
     }
 

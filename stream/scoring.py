@@ -1,6 +1,7 @@
 """Step 8: candidate pairs to scores, and what the model looked at."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -43,11 +44,13 @@ class Attention(NamedTuple):
 class Scoring:
     """The attention model over what retrieval found."""
 
-    def __init__(self, retrieval: Retrieval, encoder: Encoder, scorer: DenseScorer) -> None:
+    def __init__(
+        self, retrieval: Retrieval, encoder: Encoder, scorer_of: Callable[[str], DenseScorer]
+    ) -> None:
         self.scored = 0  # pairs, since the start
         self._retrieval = retrieval
         self._encoder = encoder
-        self._scorer = scorer
+        self._scorer_of = cache(scorer_of)  # by type
 
     def score(self, found: Iterable[Found]) -> list[ScoredPairs]:
         """Scores of these pairs; 0 for those that are no candidates any more."""
@@ -57,6 +60,7 @@ class Scoring:
             scores = np.zeros(len(pairs.left))
             # of the type that they have now: the lists of a former type know nothing of them
             for current, places in self._retrieval.by_type(Found(pair, pairs)):
+                scorer = self._scorer_of(current.type)
                 for first in range(0, len(places), SCORE_CHUNK):
                     chosen = places[first : first + SCORE_CHUNK]
                     context, is_candidate = self._retrieval.context(
@@ -66,7 +70,7 @@ class Scoring:
                     left, right, numbers = slots_of_pairs(
                         self._retrieval.table, Pairs(pairs.left[chosen], pairs.right[chosen])
                     )
-                    scores[chosen] = self._scorer.score(left, right, numbers, context[is_candidate])
+                    scores[chosen] = scorer.score(left, right, numbers, context[is_candidate])
             self.scored += len(scores)
             nodes = rows["node"][pairs.left], rows["node"][pairs.right]
             scored.append(ScoredPairs(pair.left, pair.right, *nodes, scores))
@@ -116,7 +120,7 @@ class Scoring:
         table = self._retrieval.table
         pairs = Pairs(table.slots(left.tolist()), table.slots(right.tolist()))
         context, _ = self._retrieval.context(pair, pairs)
-        partners, weights = self._scorer.attention(*slots_of_pairs(table, pairs), context)
+        partners, weights = self._scorer_of(pair.type).attention(*slots_of_pairs(table, pairs), context)
         order = np.argsort(-weights, axis=1, kind="stable")[:, :EVIDENCE]
         return [
             [

@@ -60,7 +60,8 @@ def train_without_links(
     with Workspace(noised(entities, options.seed)) as workspace:
         candidates = workspace.retrieve(encoder, CandidateOptions(k, LEAST_FLOORS))
         trained = learn(workspace, encoder, links, valid, options, progress)
-    model_id = save_model(directory, model_of(encoder, candidates, trained))
+        types = workspace.by_type(links)
+    model_id = save_model(directory, model_of(encoder, candidates, trained, types))
     return TrainedModel(model_id, len(links), len(valid), trained.report, None)
 
 

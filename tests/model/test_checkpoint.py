@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from model.checkpoint import ARRAYS, VALUES, Model, load_model, save_model
+from model.dense import DenseScorer
 from model.encoder import Encoder
 from model.network import AlignmentNetwork
 from model.pairs import PairInputs
@@ -22,7 +23,9 @@ ENTITIES = [Upsert("a", str(n), "t", {"name": f"entity {n}", "year": 1900 + n}) 
 @pytest.fixture
 def model(random_network: AlignmentNetwork, random_trees: Trees) -> Model:
     encoder = Encoder.fit(ENTITIES)
-    return Model(encoder, random_network, random_trees, 1.25, -0.5, 0.4, {"k": 20}, {"seconds": 1.0})
+    return Model(
+        encoder, random_network, random_trees, ("film",), 1.25, -0.5, 0.4, {"k": 20}, {"seconds": 1.0}
+    )
 
 
 def test_round_trip(tmp_path: Path, model: Model, random_inputs: Callable[[int, int], PairInputs]) -> None:
@@ -83,3 +86,14 @@ def test_two_models_are_not_mixed(tmp_path: Path, model: Model) -> None:
     with pytest.raises(ModelError, match="two models"):
         load_model(tmp_path / "a")
     assert np.isfinite(other.encode(ENTITIES).name).all()
+
+
+def test_of_a_type_without_links_the_trees_say_nothing(
+    model: Model, random_inputs: Callable[[int, int], PairInputs]
+) -> None:
+    inputs = random_inputs(40, 8)
+    alone = DenseScorer(model.network)
+    other, film = model.scorer("person"), model.scorer("film")
+    assert (other.logits(inputs) == alone.logits(inputs)).all()
+    assert (film.logits(inputs) == model.scorer().logits(inputs)).all()
+    assert (film.logits(inputs) != alone.logits(inputs)).any()

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from benchmarks.catalogues import FILMS, catalogues, train_small
+from benchmarks.catalogues import FILMS, PEOPLE, catalogues, train_small
 from model.training import TrainingOptions
 from stream.cli import main
 from stream.errors import ModelError
 from stream.events import Upsert
-from stream.offline import evaluate_model
+from stream.offline import align, evaluate_model
 from stream.selftraining import NOISED, noised, train_without_links
 
 LINKS = [(f"left:f{n}", f"right:f{n}") for n in range(60, FILMS)]
@@ -43,6 +43,12 @@ def test_names_that_are_clearly_alike_are_enough_to_learn_from(tmp_path: Path) -
     assert trained.training_links > 40 and trained.valid_links > 10
     quality = evaluate_model(catalogues(), LINKS, tmp_path).quality
     assert quality.f1 > 0.85, quality
+
+
+def test_types_without_links_are_aligned_too(checkpoint: Path) -> None:
+    people = [r for r in align(catalogues(), checkpoint) if r.subject_id.startswith("left:p")]
+    right = sum(r.subject_id == f"left:{r.object_id.removeprefix('right:')}" for r in people)
+    assert len(people) > 0.9 * PEOPLE and right > 0.9 * PEOPLE
 
 
 def test_learning_without_links_needs_names(tmp_path: Path) -> None:
