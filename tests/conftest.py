@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# A landing must not depend on luck; at a desk every run looks at new examples.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# A landing must not depend on luck; at a desk every run looks at new examples. No deadline: what is compiled
+# for the first example takes its time.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("desk", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 ROOT = Path(__file__).resolve().parent.parent
 APACHE_KAFKA = ROOT.parent / "shared" / "kafka" / "kafka"

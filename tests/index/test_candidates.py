@@ -56,7 +56,7 @@ def all_pairs() -> Pairs:
     return Pairs(np.array([a for a, _ in grid], np.int32), np.array([b for _, b in grid], np.int32))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(STEP, max_size=8))
 def test_any_history_gives_the_relation_of_the_final_vectors(steps: list[dict[int, tuple]]) -> None:
     maintained = CandidatePairs(DIMENSIONS, OPTIONS, KINDS)

@@ -44,7 +44,7 @@ def all_neighbours(graph: GraphStore, most: int = 7) -> list[int]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(1, 4), st.integers(1, 2), st.integers(10, 30)), max_size=40),
@@ -74,7 +74,7 @@ def test_nodes_that_grow_together_have_heads_of_their_own(
                 assert stored_head(graph, node) == expected_head(expected, node)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(EDGE, max_size=60), max_size=6))
 def test_heads_are_those_of_the_final_edges(
     tmp_path_factory: TempPathFactory, batches: list[list[EdgeChange]]

@@ -21,7 +21,7 @@ def random_vectors(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(-3, 4, (n, DIMENSIONS)).astype(np.int8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(STEP, max_size=8), st.integers(1, 6))
 def test_search_answers_like_brute_force(steps: list[tuple[bool, list[int], int]], k: int) -> None:
     index = VectorIndex(DIMENSIONS)

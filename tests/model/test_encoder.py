@@ -66,7 +66,7 @@ def same(one: Encoded, other: Encoded) -> bool:
     return all(a.tobytes() == b.tobytes() and a.dtype == b.dtype for a, b in zip(one, other, strict=True))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 60))
 def test_the_same_bits_in_any_batch_and_order(encoder: Encoder, seed: int, size: int) -> None:
     entities = corpus(60, seed=3)
@@ -76,7 +76,7 @@ def test_the_same_bits_in_any_batch_and_order(encoder: Encoder, seed: int, size:
     assert same(some, Encoded(*(array[rows] for array in everything)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.dictionaries(

@@ -44,7 +44,7 @@ def test_every_part_of_the_network_matters(
     assert np.abs(whole - without).max() > 0.01
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 300))
 def test_a_score_has_the_same_bits_in_any_batch(
     random_inputs: Make, random_network: AlignmentNetwork, random_trees: Trees, seed: int, size: int
@@ -60,7 +60,7 @@ def test_a_score_has_the_same_bits_in_any_batch(
     assert some[1].tobytes() == weight[rows].tobytes()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_neighbours_does_not_count(
     random_inputs: Make, random_network: AlignmentNetwork, random_trees: Trees, seed: int

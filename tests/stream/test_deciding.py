@@ -46,7 +46,7 @@ def scored(scores: dict[PairId, float]) -> list[ScoredPairs]:
 
 
 @pytest.mark.parametrize("one_to_one", [True, False])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps=st.lists(STEP, max_size=8))
 def test_any_history_gives_the_greedy_matching(
     tmp_path_factory: pytest.TempPathFactory, one_to_one: bool, steps: list
