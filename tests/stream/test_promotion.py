@@ -253,7 +253,10 @@ def test_promoted_and_back_while_events_flow_and_workers_die(
 ) -> None:
     """Tries to make two generations mix: what goes out is of one model, then the other, then the first."""
     good, bad = load_model(checkpoint)[0], load_model(worse)[0]
-    stream = [*catalogues(), *(Delete(source="left", id=f"f{n}") for n in range(8))]
+    # in turns, people first: taken from the end, each part brings both sides of something
+    sides = [[entity for entity in catalogues() if entity.source == side] for side in ("left", "right")]
+    stream = [entity for pair in zip(*sides, strict=True) for entity in pair][::-1]
+    stream += [Delete(source="left", id=f"f{n}") for n in range(8)]
     parts = [stream[at : at + 90] for at in range(0, len(stream), 90)]
     ensure_topics(settings)
     verdict = Link(left="left:f9", right="right:f10", verdict="same")
