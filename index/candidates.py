@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from index.lists import CandidateLists, SlotsOf, compare, marks_of
-from index.vectors import NOBODY, Hits, Mask, Order, Sims, Slots, VectorIndex, Vectors
+from index.vectors import NOBODY, UNIT, Hits, Mask, Order, Sims, Slots, VectorIndex, Vectors
 
 SLACK: Final = 4
-_UNIT: Final = 65536  # the inner product of two equal vectors
 Kinds = Sequence[type[VectorIndex]]
 
 
@@ -248,7 +247,7 @@ class CandidatePairs:
                 is_candidate |= rank < k
                 ranks.append(shares[rank])
                 gaps.append(gap)
-            columns += [sims / _UNIT, *ranks, *(gap / _UNIT for gap in gaps)]
+            columns += [sims / UNIT, *ranks, *(gap / UNIT for gap in gaps)]
         return np.stack(columns, axis=1).astype(np.float32), is_candidate
 
 

@@ -16,12 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from index.vectors import Hits, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown, select_near
+from index.vectors import UNIT, Hits, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown, select_near
 
 Words = npt.NDArray[np.uint32]  # (n, words of a vector)
 Rows = npt.NDArray[np.int32]
 
-UNIT: Final = 65536  # the similarity of equal vectors
 _WEIGHT: Final = np.uint32(0xFF)
 _WORD_BITS: Final = np.uint32(8)
 _MOST_ROWS: Final = 1 << 24  # a posting holds the row and the weight

@@ -29,6 +29,7 @@ Mask = npt.NDArray[np.bool_]
 Order = npt.NDArray[np.uint64]
 
 NOBODY: Final = -1
+UNIT: Final = 65536  # the similarity of equal vectors
 UNREACHABLE: Final = 1 << 30  # a bound above every similarity
 QUERY_BLOCK: Final = 64  # with ROW_BLOCK: two megabytes of similarities, about a second-level cache
 ROW_BLOCK: Final = 8192
@@ -81,9 +82,9 @@ class VectorIndex:
         """Notes the rows of keys."""
         numbers = keys // PAGE
         if len(keys) and int(numbers.max()) >= len(self._page_of):
-            grown = np.full(int(numbers.max()) * 5 // 4 + 1, NOBODY, np.int32)
-            grown[: len(self._page_of)] = self._page_of
-            self._page_of = grown
+            page_of = np.full(int(numbers.max()) * 5 // 4 + 1, NOBODY, np.int32)
+            page_of[: len(self._page_of)] = self._page_of
+            self._page_of = page_of
         missing = np.unique(numbers[self._page_of[numbers] == NOBODY])
         if len(missing):
             first = len(self._pages)
@@ -315,6 +316,6 @@ def grown(array: Any, size: int) -> Any:
     """The array with room for `size` rows; what is not written to takes no memory."""
     if size <= len(array):
         return array
-    grown = np.zeros((max(16, 2 * size), *array.shape[1:]), array.dtype)
-    grown[: len(array)] = array
-    return grown
+    larger = np.zeros((max(16, 2 * size), *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger

@@ -6,6 +6,7 @@ The model's id is a hash of both, so two models that would score differently nev
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,15 @@ class Model:
 
     def scorer(self, kind: str | None = None) -> DenseScorer:
         """For pairs of a type, by default of one that had links. For others the network decides alone."""
-        if kind is not None and kind not in self.types:
-            return DenseScorer(self.network)
+        return self._with_trees if kind is None or kind in self.types else self._alone
+
+    @cached_property
+    def _with_trees(self) -> DenseScorer:
         return DenseScorer(self.network, self.trees, self.slope, self.offset)
+
+    @cached_property
+    def _alone(self) -> DenseScorer:
+        return DenseScorer(self.network)
 
 
 def save_model(directory: Path, model: Model) -> str:

@@ -181,7 +181,8 @@ def _graphs(pairs: LabelledPairs, rows: npt.NDArray[np.int64], size: int) -> Ite
         for at in range(0, len(part), size):
             chunk = slice(at, at + size)
             label = torch.from_numpy(pairs.label[part[chunk]]).float()
-            yield _Batch(pair_graph(stage1.take(chunk)), label, features(stage1.take(chunk)))
+            some = stage1.take(chunk)
+            yield _Batch(pair_graph(some), label, features(some))
 
 
 def _sample(label: npt.NDArray[np.bool_], limit: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

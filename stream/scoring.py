@@ -1,7 +1,6 @@
 """Step 8: candidate pairs to scores, and what the model looked at."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -50,16 +49,17 @@ class Scoring:
         self.scored = 0  # pairs, since the start
         self._retrieval = retrieval
         self._encoder = encoder
-        self._scorer_of = cache(scorer_of)  # by type
+        self._scorer_of = scorer_of  # by type
 
     def score(self, found: Iterable[Found]) -> list[ScoredPairs]:
         """Scores of these pairs; 0 for those that are no candidates any more."""
         rows = self._retrieval.table.rows
         scored = []
-        for pair, pairs in found:
+        for part in found:
+            pair, pairs = part
             scores = np.zeros(len(pairs.left))
             # of the type that they have now: the lists of a former type know nothing of them
-            for current, places in self._retrieval.by_type(Found(pair, pairs)):
+            for current, places in self._retrieval.by_type(part):
                 scorer = self._scorer_of(current.type)
                 for first in range(0, len(places), SCORE_CHUNK):
                     chosen = places[first : first + SCORE_CHUNK]

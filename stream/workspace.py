@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from index.candidates import CandidateOptions, Pairs
 from index.graph import GraphStore, node_of
+from index.sparse import SparseIndex
 from index.store import Store
 from index.vectors import Sims
 from model.encoder import Encoder
@@ -27,14 +28,11 @@ from stream.retrieval import INDEXES, OFF, VIEWS, Retrieval
 from stream.scoring import pair_inputs
 
 BATCH: Final = 512
-FLOOR: Final = UNIT // 5  # the least floor of a dense view: similarities of unrelated texts lie below it
+# The least floors of a dense and a sparse view: similarities of unrelated texts, and of texts that share few
+# rare words, lie below them.
+FLOOR, SPARSE_FLOOR = UNIT // 5, UNIT // 10
+LEAST_FLOORS: Final = tuple(SPARSE_FLOOR if kind is SparseIndex else FLOOR for kind in INDEXES)  # one a view
 LOST_BELOW_FLOOR: Final = 0.005  # share of links that a view's floor may lose; other views find most of them
-
-LEAST_FLOORS: Final = (
-    *(FLOOR,) * 3,
-    UNIT // 10,
-    UNIT // 10,
-)  # one a view: unrelated entities share few rare words
 
 OPTIONAL: Final = ("near_words", "far_words")  # the views that links have to need
 WORTH_A_SEARCH: Final = 0.002  # share of links that such a view has to find and no view before it

@@ -252,7 +252,7 @@ def with_cells(base: I8, queries: I8, k: int) -> Cells:
 
 def _unit(vectors: I8) -> npt.NDArray[np.float32]:
     floats: npt.NDArray[np.float32] = vectors.astype(np.float32)
-    floats /= np.linalg.norm(floats, axis=1, keepdims=True)
+    faiss.normalize_L2(floats)
     return floats
 
 

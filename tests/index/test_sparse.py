@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.sparse import UNIT, SparseIndex
-from index.vectors import NOBODY
+from index.sparse import SparseIndex
+from index.vectors import NOBODY, UNIT
 
 WIDTH = 4
 KEYS = st.lists(st.integers(0, 40), unique=True, max_size=12)
