@@ -179,6 +179,7 @@ def score_pairs(
     head = np.empty(head_size, np.float32)
     contexts = context.shape[1]
     seen = np.empty(contexts + SUMMARY, np.float32)  # by the trees, as in `model/trees.py`
+    closest = np.empty(BLOCKS * BLOCKS + 1, np.float32)
     best_of = np.empty((2, SLOTS), np.float32)
     equals = np.empty((2, SLOTS), np.float32)
 
@@ -195,7 +196,7 @@ def score_pairs(
         agreed[:, :, :] = f32(0)
         best_of[:, :] = f32(0)
         equals[:, :] = f32(0)
-        closest = f32(0)
+        closest[:] = f32(0)
 
         # cross-graph attention: both directions share exp(logit)
         for x in range(nl):
@@ -209,7 +210,8 @@ def score_pairs(
                 around = f32(0)
                 if block == 3:
                     around = _dot(left.buffer, left.nbr[e, i], right.buffer, right.nbr[f, j])
-                    closest = max(closest, around)
+                    closest[4] = max(closest[4], around)
+                closest[block] = max(closest[block], own)
                 best_of[0, x] = max(best_of[0, x], own)
                 best_of[1, y] = max(best_of[1, y], own)
                 same = i_hash != 0 and i_hash == right.hash[f, j] >> RARITY_BITS
@@ -306,14 +308,13 @@ def score_pairs(
         if len(trees.feature):
             seen[:contexts] = context[p]
             seen[contexts:] = f32(0)
-            seen[contexts + 1] = closest
+            seen[contexts : contexts + len(closest)] = closest
             for side in range(2):
-                at = contexts + 2 + 4 * side
+                at = contexts + len(closest) + 4 * side
                 count = nl if side == 0 else nr
                 seen[at + 2] = f32(count)
                 for x in range(count):
                     best = best_of[side, x]
-                    seen[contexts] = max(seen[contexts], best)
                     seen[at] += best
                     seen[at + 1] += equals[side, x]
                     if best > AGREES:

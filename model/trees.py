@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from model.encoder import OWN
 from model.pairs import Similarities
 
 DEPTH: Final = 3
 NODES: Final = 2**DEPTH - 1  # of a tree, leaves apart
-SUMMARY: Final = 10  # features of a pair beside its context
+SUMMARY: Final = 13  # features of a pair beside its context
 AGREES: Final = np.float32(0.6)
 
 F32 = npt.NDArray[np.float32]
@@ -49,14 +50,19 @@ NO_TREES: Final = Trees(
 def features(pairs: Similarities) -> F32:
     """(P, C + SUMMARY) what trees see of pairs: the context and the summary, exact, as in `model/kernel.py`.
 
-    The summary: the largest similarity of two slots, and of two neighbours' neighbourhoods; and for the left
-    side, then the right one, the sum of its slots' best similarities, how many have an equal, how many there
-    are, and how many best similarities are above AGREES. None is below 0.
+    The summary: the largest similarity of two values, of a left value and a neighbour on the right, of a
+    neighbour on the left and a right value, of two neighbours, and of two neighbours' neighbourhoods; and for
+    the left side, then the right one, the sum of its slots' best similarities, how many have an equal, how
+    many there are, and how many best similarities are above AGREES. None is below 0.
+
+    The kinds are apart because an entity that is called like a neighbour of the other is that neighbour.
     """
     own, equal = pairs.own.numpy(), pairs.equal.numpy()
     left, right = pairs.left_key.numpy() != 0, pairs.right_key.numpy() != 0
     own = np.where(left[:, :, None] & right[:, None, :], own, 0)
-    largest = (own.max(axis=(1, 2)), pairs.neighbourhood.numpy().max(axis=(1, 2)))
+    kinds = slice(OWN), slice(OWN, None)
+    largest = [own[:, i, j].max(axis=(1, 2)) for i in kinds for j in kinds]
+    largest.append(pairs.neighbourhood.numpy().max(axis=(1, 2)))
     columns: list[F32] = [pairs.context.numpy(), *(np.maximum(most, 0)[:, None] for most in largest)]
     for filled, axis in ((left, 2), (right, 1)):
         best = np.maximum(own.max(axis=axis), 0)
