@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from model.dense import DenseScorer
 from model.evaluation import ScoredPairs, best_threshold, prauc
@@ -49,9 +50,10 @@ class TrainingOptions:
     visits: int = 600_000  # pairs seen, over all epochs
     epochs: tuple[int, int] = (6, 30)  # at least, at most
     patience: int = 5  # epochs without a better PRAUC on valid
-    seconds: float = 120.0  # no epoch starts after; a guard, `visits` is what bounds the time
+    seconds: float = 120.0  # of CPU, this thread's; no epoch starts after; a guard, `visits` bounds the time
     learning_rate: float = 4e-3  # of batches of 256 pairs
     weight_decay: float = 1e-3
+    memory: int = 100  # steps; weights are kept as their moving average, see `_averaging`
 
 
 class Progress(NamedTuple):
@@ -92,7 +94,7 @@ def train(
     Raises:
         ModelError: there is no link, or nothing but links, among the pairs of either part.
     """
-    started = time.monotonic()
+    started, working = time.monotonic(), time.thread_time()
     for name, part in (("training", training), ("validation", valid)):
         if not part.label.any() or part.label.all():
             raise ModelError(
@@ -114,6 +116,7 @@ def train(
     optimiser = torch.optim.AdamW(
         net.parameters(), lr=learning_rate, weight_decay=options.weight_decay, fused=True
     )
+    averaged = AveragedModel(net, avg_fn=_averaging(options.memory)).eval()
     fewest, most = options.epochs
     epochs = min(max(options.visits // len(rows), fewest), most)
     steps = epochs * len(batches)
@@ -131,19 +134,20 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
             optimiser.step()
+            averaged.update_parameters(net)
             losses.append(loss.item())
             step += 1
-        net.eval()
         with torch.no_grad():
-            scores = torch.cat([net(batch.graph) for batch in watched]).double().numpy()
+            scores = torch.cat([averaged(batch.graph) for batch in watched]).double().numpy()
         reached = prauc(_scored(valid, watched_rows, scores)._replace(links=links))
         seconds = time.monotonic() - started
         progress(Progress(epoch, epochs, float(np.mean(losses)), reached, seconds))
         if reached > best:
-            best, best_state, best_epoch = reached, copy.deepcopy(net.state_dict()), epoch
-        if epoch - best_epoch >= options.patience or seconds > options.seconds:
+            best, best_state, best_epoch = reached, copy.deepcopy(averaged.module.state_dict()), epoch
+        if epoch - best_epoch >= options.patience or time.thread_time() - working > options.seconds:
             break
     net.load_state_dict(best_state)
+    net.eval()
     _in_units_of_log_odds(net, valid)
     trees = NO_TREES
     if network.trees and network.features:
@@ -219,6 +223,15 @@ def _batch(pairs: int, most: int) -> int:
 def _schedule(done: float) -> float:
     """A short rise, then a cosine down to nothing."""
     return min(1.0, done / 0.05 + 0.05) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _averaging(memory: int) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
+    """An exponential moving average. It is at first a third of the steps old, so the first are forgotten."""
+
+    def update(average: torch.Tensor, now: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
+        return torch.lerp(average, now, max(1 / memory, 2 / (2 + int(steps))))
+
+    return update
 
 
 def _in_units_of_log_odds(net: AlignmentNetwork, valid: LabelledPairs) -> None:

@@ -1,16 +1,20 @@
 """Training learns what separates links from others, repeatably, and refuses what it cannot learn from."""
 
+import itertools
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+from torch.optim.swa_utils import AveragedModel
 
 from model.evaluation import evaluate
 from model.network import NetworkOptions
 from model.pairs import PairInputs
-from model.training import LabelledPairs, Progress, TrainingOptions, fit_platt, score, train
+from model.training import LabelledPairs, Progress, TrainingOptions, _averaging, fit_platt, score, train
 from stream.errors import ModelError
 
 Make = Callable[[int, int], PairInputs]
@@ -63,6 +67,25 @@ def test_the_hardest_pairs_are_learned_from(random_inputs: Make) -> None:
     assert np.isin(np.flatnonzero(training.label), seen).all() and np.isin(hardest, seen).all()
     easiest = others[np.argsort(training.standing[others])[200:]]
     assert np.isin(easiest, seen).any()  # the rest is drawn from all
+
+
+def test_the_guard_counts_work_and_not_pauses(random_inputs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, valid = learnable(random_inputs, 80, 1), learnable(random_inputs, 40, 2)
+    assert train(training, valid, NETWORK, replace(OPTIONS, seconds=0)).report["epochs"] == 1
+    paused = itertools.count(step=1000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(paused))
+    assert train(training, valid, NETWORK, replace(OPTIONS, patience=9)).report["epochs"] == 5
+
+
+def test_averages_are_a_third_of_the_steps_behind_and_then_their_memory() -> None:
+    average = AveragedModel(torch.nn.Linear(1, 1, bias=False), avg_fn=_averaging(50))
+    weight, ages = torch.nn.Linear(1, 1, bias=False), []
+    for step in range(2000):
+        torch.nn.init.constant_(weight.weight, step)
+        average.update_parameters(weight)
+        ages.append(step - next(average.parameters()).item())
+    assert ages[0] == 0 and ages[60] == pytest.approx(20, abs=1)
+    assert ages[-1] == pytest.approx(49, abs=0.1)
 
 
 def test_nothing_to_learn_from_is_refused(random_inputs: Make) -> None:
