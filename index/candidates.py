@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.lists import CandidateLists, SlotsOf, compare, marks_of
-from index.vectors import NOBODY, UNIT, Hits, Mask, Order, Sims, Slots, VectorIndex, Vectors
+from index.lists import CandidateLists, SlotsOf, compare
+from index.vectors import NOBODY, UNIT, Hits, Mask, Nearest, Order, Sims, Slots, VectorIndex, Vectors
 
 SLACK: Final = 4
 FIGURES: Final = 5  # of a view in a pair's context
@@ -112,7 +112,7 @@ class CandidatePairs:
             if any(len(side.index) for side in sides)
             or any(change.vectors[view].any() for change in (left, right))
         ]
-        parts = parts or [(_NO_SLOTS, _NO_SLOTS, _NO_SLOTS, _NO_SLOTS)]
+        parts = parts or [_NOTHING]
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         return Touched(Pairs(columns[0], columns[1]), columns[2], columns[3])
 
@@ -120,28 +120,31 @@ class CandidatePairs:
         self, view: int, changes: tuple[Change, Change], order: Order
     ) -> tuple[Slots, Slots, Slots, Slots]:
         sides, floor, k = self._views[view], self.options.floors[view], self.options.k
-        before = tuple(_Before(side, len(order)) for side in sides)
         both = ((0, 1), (1, 0))
+        moved: list[Slots] = []
+        vectors: list[Vectors] = []
+        for side, change in zip(sides, changes, strict=True):
+            here, now = _moved(side, change.keys, change.vectors[view])
+            moved.append(here)
+            vectors.append(now)
+        if not any(map(len, moved)):  # often: a neighbour's change leaves most views as they are
+            return _NOTHING
+        before = tuple(_Before(side, len(order)) for side in sides)
 
         # the vectors move; before that, nobody lists an entity that is about to
-        moved: list[Slots] = []
         wanting: list[Slots] = [_NO_SLOTS, _NO_SLOTS]
         for own, other in both:
-            keys, vectors = _moved(sides[own], changes[own].keys, changes[own].vectors[view])
-            moved.append(keys)
-            if not len(keys):
+            if not len(moved[own]):
                 continue
-            known = keys[sides[own].index.rows(keys) >= 0]
-            if len(known):
-                owners = _distinct(sides[other].listing(known, sides[other].length, len(order))[0])
-                before[other].remember(owners)
-                sides[other].drop(owners, marks_of(known, len(order)))
-                wanting[other] = owners
-            before[own].remember(keys)
-            alive = vectors.any(axis=1)
-            sides[own].remove(keys[~alive])
-            sides[own].put(keys[alive], vectors[alive])
-            moved[own] = keys[alive]
+            owners, listed = sides[other].listing(moved[own], sides[other].length)
+            wanting[other] = _distinct(np.sort(owners))
+            before[other].remember(wanting[other])
+            sides[other].drop(owners, listed)
+            before[own].remember(moved[own])
+            alive = vectors[own].any(axis=1)
+            sides[own].remove(moved[own][~alive])
+            moved[own] = moved[own][alive]
+            sides[own].put(moved[own], vectors[own][alive])
         # lists of the moved, and lists that became too short, are searched anew; and in the same product the
         # moved meet the other lists that they reach
         searched: list[Slots] = []
@@ -151,13 +154,15 @@ class CandidatePairs:
             fresh[moved[own]] = True
             searched.append(np.concatenate([moved[own], short[~fresh[short]]]))  # the moved come first
             fresh[short] = True
-        answers = []
+        answers: list[tuple[Nearest, Hits] | None] = [None, None]
         for own, other in both:
-            queries = sides[own].index.vectors(sides[own].index.rows(searched[own]))
-            answers.append(sides[other].index.search(queries, sides[own].length, floor, order))
-        for (own, other), (nearest, reached) in zip(both, answers, strict=True):
-            if not len(searched[own]):
+            if len(searched[own]):
+                queries = sides[own].index.vectors(sides[own].index.rows(searched[own]))
+                answers[own] = sides[other].index.search(queries, sides[own].length, floor, order)
+        for (own, other), answer in zip(both, answers, strict=True):
+            if answer is None:
                 continue
+            nearest, reached = answer
             sides[own].replace(searched[own], nearest, floor, order)
             hits = select(reached, (reached.query < len(moved[own])) & ~fresh[reached.key])
             hits = hits._replace(query=searched[own][hits.query].astype(np.int64))
@@ -208,7 +213,7 @@ class CandidatePairs:
         ]
         return pairs
 
-    def incident(self, left: Slots, right: Slots, slots: int) -> Pairs:
+    def incident(self, left: Slots, right: Slots) -> Pairs:
         """All candidate pairs of these distinct entities; a pair may come more than once."""
         lefts, rights = [_NO_SLOTS], [_NO_SLOTS]
         for sides in self._views:
@@ -217,7 +222,7 @@ class CandidatePairs:
                     continue
                 members = sides[own].lists(keys)[0][:, : self.options.k]
                 row, column = np.nonzero(members != NOBODY)
-                owners, listed = sides[own].listing((right, left)[own], self.options.k, slots)
+                owners, listed = sides[own].listing((right, left)[own], self.options.k)
                 owners = np.concatenate([keys[row], owners])
                 listed = np.concatenate([members[row, column], listed])
                 lefts.append(owners if own == 0 else listed)
@@ -299,3 +304,4 @@ def _distinct(ordered: Slots) -> Slots:
 
 
 _NO_SLOTS: Final = np.zeros(0, np.int32)
+_NOTHING: Final = (_NO_SLOTS, _NO_SLOTS, _NO_SLOTS, _NO_SLOTS)

@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from index.postings import Numbers, Postings
 from index.vectors import NOBODY, Hits, Mask, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown
 
 Rows = npt.NDArray[np.int32]
 SlotsOf = Callable[[Order], Slots]
 
-FEW: Final = 32  # so many members are looked for one by one, and not by a mark for every slot
-_GLANCE: Final = 64  # members of lists that are looked at together
 _LAST_NODE: Final = np.uint64((1 << 64) - 1)
 
 
@@ -37,6 +36,7 @@ class CandidateLists:
         self._sims = np.zeros((0, length), np.int32)
         self._bound_sim = np.zeros(0, np.int32)
         self._bound_node = np.zeros(0, np.uint64)
+        self._owners = Postings()  # of every member the lists that it is in, by their owner
 
     def put(self, keys: Slots, vectors: Vectors) -> None:
         """Adds entities with empty lists, or changes the vectors of known ones."""
@@ -55,6 +55,8 @@ class CandidateLists:
 
     def remove(self, keys: Slots) -> None:
         """Removes those of the entities that are here, and their lists."""
+        here = keys[self.index.rows(keys) >= 0]
+        self._owners.remove(*_flat(self.lists(here)[0], here))
         for source, target in self.index.remove(keys):
             for array in (self._members, self._sims, self._bound_sim, self._bound_node):
                 array[target] = array[source]
@@ -63,18 +65,19 @@ class CandidateLists:
         """(n, length) members and similarities of these entities; NOBODY where they have no list."""
         return _lists(self.index.rows(keys), self._members, self._sims)
 
-    def listing(self, members: Slots, k: int, slots: int) -> tuple[Slots, Slots]:
-        """Every (owner, member) among the first k of a list, of these distinct members out of all slots."""
-        lists = self._members[: len(self.index)]
-        if len(members) <= FEW:
-            rows, found = _listing_few(lists, k, members)
-        else:
-            rows, found = _listing(lists, k, marks_of(members, slots))
-        return self.index.keys[rows], found
+    def listing(self, members: Slots, k: int) -> tuple[Slots, Slots]:
+        """Every (owner, member) among the first k of a list, of these distinct members."""
+        place, found = self._owners.find(members.view(np.uint32))
+        owners, listed = found.view(np.int32), members[place]
+        if k < self.length:
+            inside = _within(self.index.rows(owners), listed, k, self._members)
+            owners, listed = owners[inside], listed[inside]
+        return owners, listed
 
-    def drop(self, owners: Slots, marks: Mask) -> None:
-        """Takes the marked slots out of these lists."""
-        _drop(self.index.rows(owners), self._members, self._sims, marks)
+    def drop(self, owners: Slots, members: Slots) -> None:
+        """Takes each member out of its owner's list."""
+        _drop(self.index.rows(owners), members, self._members, self._sims)
+        self._owners.remove(members.view(np.uint32), owners.view(np.uint32))
 
     def short(self, owners: Slots, k: int, floor: int) -> Slots:
         """Those with fewer than k members although the other side may have more for them."""
@@ -86,7 +89,9 @@ class CandidateLists:
     def replace(self, owners: Slots, nearest: Nearest, floor: int, order: Order) -> None:
         """Sets lists that were searched anew: a full one is bounded by its last member, others by `floor`."""
         rows = self.index.rows(owners)
+        self._owners.remove(*_flat(self._members[rows], owners))
         self._members[rows], self._sims[rows] = nearest
+        self._owners.add(*_flat(nearest.keys, owners))
         last = nearest.keys[:, -1]
         full = last != NOBODY
         self._bound_sim[rows] = np.where(full, nearest.sims[:, -1], floor)
@@ -106,7 +111,9 @@ class CandidateLists:
         """Puts newcomers into lists that take them in; what no longer fits raises a list's bound."""
         rows = self.index.rows(hits.key)
         bounds = self._bound_sim, self._bound_node
-        _insert(rows, hits.query, hits.sim, order, self._members, self._sims, *bounds)
+        taken, gone = _insert(rows, hits.query, hits.sim, order, self._members, self._sims, *bounds)
+        self._owners.add(*_listed(taken, hits.key))
+        self._owners.remove(*_listed(gone, hits.key))
         self.index.bound(rows, self._bound_sim[rows])
 
     def ranks(self, owners: Slots, members: Slots, sims: Sims, k: int) -> tuple[Rows, Sims]:
@@ -145,14 +152,20 @@ class CandidateLists:
         lists = cls(index, members.shape[1])
         lists._members, lists._sims = slots, arrays["sims"]
         lists._bound_sim, lists._bound_node = arrays["bound_sim"], arrays["bound_node"]
+        lists._owners.add(*_flat(slots, index.keys))
         return lists
 
 
-def marks_of(keys: Slots, slots: int) -> Mask:
-    """(slots + 1,) which slots are among the keys; the last one, which is NOBODY's place, is not."""
-    marks = np.zeros(slots + 1, bool)
-    marks[keys] = True
-    return marks
+def _flat(members: Slots, owners: Slots) -> tuple[Numbers, Numbers]:
+    """The members (n, length) of lists and their owners (n,), as they are posted."""
+    row, place = np.nonzero(members != NOBODY)
+    return members[row, place].view(np.uint32), owners[row].view(np.uint32)
+
+
+def _listed(members: Slots, owners: Slots) -> tuple[Numbers, Numbers]:
+    """The same for single members, of which some are NOBODY."""
+    some = members != NOBODY
+    return members[some].view(np.uint32), owners[some].view(np.uint32)
 
 
 @njit(cache=True, nogil=True)
@@ -167,63 +180,24 @@ def _lists(rows: Any, members: Any, sims: Any) -> tuple[Any, Any]:
 
 
 @njit(cache=True, nogil=True)
-def _listing(members: Any, k: int, marks: Any) -> tuple[Any, Any]:
-    rows, found = np.empty(64, np.int64), np.empty(64, np.int32)
-    count = 0
-    for row in range(len(members)):
-        some, seen = members[row, :k], 0
-        for place in range(k):  # without a branch: nearly all rows are passed over here
-            seen += marks[some[place]]
-        if not seen:
-            continue
+def _within(rows: Any, listed: Any, k: int, members: Any) -> Any:
+    inside = np.zeros(len(rows), np.bool_)
+    for i in range(len(rows)):
         for place in range(k):
-            if marks[some[place]]:
-                if count == len(rows):
-                    rows, found = np.concatenate((rows, rows)), np.concatenate((found, found))
-                rows[count], found[count] = row, some[place]
-                count += 1
-    return rows[:count], found[:count]
+            inside[i] |= members[rows[i], place] == listed[i]
+    return inside
 
 
 @njit(cache=True, nogil=True)
-def _listing_few(lists: Any, k: int, members: Any) -> tuple[Any, Any]:
-    """As `_listing`, by comparing with one member after the other."""
-    rows, found = np.empty(64, np.int64), np.empty(64, np.int32)
-    count, length = 0, lists.shape[1]
-    every = lists.reshape(lists.size)
-    for start in range(0, len(every) if len(members) else 0, _GLANCE):
-        some = every[start : start + _GLANCE]
-        seen = 0  # nearly always none: a loop that the compiler turns into a few wide comparisons
-        for member in members:
-            for i in range(len(some)):
-                seen += some[i] == member
-        if not seen:
-            continue
-        for i in range(len(some)):
-            row, place = divmod(start + i, length)
-            if place >= k:
-                continue
-            for member in members:
-                if some[i] == member:
-                    if count == len(rows):
-                        rows, found = np.concatenate((rows, rows)), np.concatenate((found, found))
-                    rows[count], found[count] = row, member
-                    count += 1
-    return rows[:count], found[:count]
-
-
-@njit(cache=True, nogil=True)
-def _drop(rows: Any, members: Any, sims: Any, marks: Any) -> None:
-    length = members.shape[1]
-    for row in rows:
-        kept = 0
-        for place in range(length):
-            member = members[row, place]
-            if member != NOBODY and not marks[member]:
-                members[row, kept], sims[row, kept] = member, sims[row, place]
-                kept += 1
-        for place in range(kept, length):
-            members[row, place], sims[row, place] = NOBODY, 0
+def _drop(rows: Any, dropped: Any, members: Any, sims: Any) -> None:
+    last = members.shape[1] - 1
+    for i in range(len(rows)):
+        row, at = rows[i], 0
+        while members[row, at] != dropped[i]:
+            at += 1
+        for place in range(at, last):
+            members[row, place], sims[row, place] = members[row, place + 1], sims[row, place + 1]
+        members[row, last], sims[row, last] = NOBODY, 0
 
 
 @njit(cache=True, nogil=True)
@@ -236,8 +210,10 @@ def _insert(
     sims: Any,
     bound_sim: Any,
     bound_node: Any,
-) -> None:
+) -> tuple[Any, Any]:
+    """Returns whom each newcomer's list took in for it and let go: itself, and nobody or the last one."""
     length = members.shape[1]
+    taken, gone = np.full(len(rows), NOBODY, np.int32), np.full(len(rows), NOBODY, np.int32)
     for i in range(len(rows)):
         row, newcomer, sim = rows[i], newcomers[i], new_sims[i]
         node = order[newcomer]
@@ -253,11 +229,13 @@ def _insert(
             at -= 1
         full = filled == length
         if at < length:
+            taken[i], gone[i] = newcomer, members[row, length - 1]
             for place in range(min(filled, length - 1), at, -1):
                 members[row, place], sims[row, place] = members[row, place - 1], sims[row, place - 1]
             members[row, at], sims[row, at] = newcomer, sim
         if full:
             bound_sim[row], bound_node[row] = sims[row, length - 1], order[members[row, length - 1]]
+    return taken, gone
 
 
 @njit(cache=True, nogil=True)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from index.postings import Postings, place_of
 from index.vectors import UNIT, Hits, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown, select_near
 
 Words = npt.NDArray[np.uint32]  # (n, words of a vector)
@@ -36,11 +37,7 @@ class SparseIndex(VectorIndex):
     def __init__(self, dimensions: int) -> None:
         super().__init__(dimensions)
         self._norms = np.zeros(0, np.int64)  # squared, by row
-        # a hash table of words; the postings of each begin at `start` in the pool, with room for some more
-        self._words = np.zeros(64, np.uint32)  # the word plus 1, 0 for a free place
-        self._start, self._count, self._room = (np.zeros(64, np.int32) for _ in range(3))
-        self._pool = np.zeros(1024, np.uint32)  # row and weight
-        self._used = np.zeros(2, np.int64)  # places of the table, of the pool
+        self._postings = Postings()  # of each word: row and weight
 
     def put(self, keys: Slots, vectors: Vectors) -> None:
         """As in `VectorIndex`; the vectors are `Words`."""
@@ -80,9 +77,8 @@ class SparseIndex(VectorIndex):
 
     def search(self, queries: Vectors, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
         """As in `VectorIndex`, but whoever shares no word is not found whatever the floor or bound."""
-        postings = self._words, self._start, self._count, self._pool
         rows = self._keys[: len(self)], self._bounds[: len(self)], self._norms[: len(self)]
-        keys, sims, *hits = _search(queries, k, floor, order, *postings, *rows)
+        keys, sims, *hits = _search(queries, k, floor, order, self._postings.table, *rows)
         return Nearest(keys, sims), Hits(*hits)
 
     @classmethod
@@ -99,118 +95,17 @@ class SparseIndex(VectorIndex):
         self._norms = grown(self._norms, len(self))
         weights = (vectors & _WEIGHT).astype(np.int64)
         self._norms[rows] = np.einsum("nw,nw->n", weights, weights)
-        done = 0
-        while done < len(rows):
-            table = self._words, self._start, self._count, self._room, self._pool
-            done = _post(*table, self._used, rows, vectors, done)
-            if done < len(rows):
-                self._grow(vectors.shape[1])
+        self._postings.add(*_flat(rows, vectors))
 
     def _unpost(self, rows: Rows, vectors: Words) -> None:
-        _unpost(self._words, self._start, self._count, self._pool, rows, vectors)
-
-    def _grow(self, most: int) -> None:
-        """Makes room for another row, which may move all postings to twice their room, and then some.
-
-        Words without postings are forgotten.
-        """
-        words = int((self._count > 0).sum()) + most
-        postings = int(self._count.sum(dtype=np.int64)) + most
-        old = self._words, self._start, self._count, self._pool
-        self._words = np.zeros(1 << (2 * words - 1).bit_length() + 1, np.uint32)
-        self._start, self._count, self._room = (np.zeros(len(self._words), np.int32) for _ in range(3))
-        self._pool = np.zeros(3 * postings + 1024, np.uint32)
-        _copy(*old, self._words, self._start, self._count, self._room, self._pool, self._used)
+        self._postings.remove(*_flat(rows, vectors))
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _place(words: Any, word: Any) -> Any:
-    """Where in the table a word stands, or would stand."""
-    mask = np.uint32(len(words) - 1)
-    stored = np.uint32(word + np.uint32(1))
-    place = np.uint32(stored * np.uint32(2654435761)) >> np.uint32(7) & mask
-    while words[place] != 0 and words[place] != stored:
-        place = (place + np.uint32(1)) & mask
-    return np.int64(place)
-
-
-@njit(cache=True, nogil=True)
-def _post(
-    words: Any, start: Any, count: Any, room: Any, pool: Any, used: Any, rows: Any, vectors: Any, done: Any
-) -> Any:
-    """Adds postings, row after row from `done` on, while there is room; returns how many rows are done."""
-    width = vectors.shape[1]
-    places = np.empty(width, np.int64)
-    for i in range(done, len(rows)):
-        if 2 * (used[0] + width) > len(words):
-            return i
-        filled, needed = 0, 0
-        while filled < width and vectors[i, filled] != 0:
-            word = vectors[i, filled] >> _WORD_BITS
-            place = _place(words, word)
-            if words[place] == 0:
-                words[place] = word + np.uint32(1)
-                start[place] = count[place] = room[place] = 0
-                used[0] += 1
-            places[filled] = place
-            if count[place] == room[place]:
-                needed += max(1, 2 * room[place])
-            filled += 1
-        if used[1] + needed > len(pool):
-            return i
-        for j in range(filled):
-            place = places[j]
-            if count[place] == room[place]:
-                for p in range(count[place]):
-                    pool[used[1] + p] = pool[start[place] + p]
-                start[place] = used[1]
-                room[place] = max(1, 2 * room[place])
-                used[1] += room[place]
-            posting = np.uint32(rows[i]) << _WORD_BITS | vectors[i, j] & _WEIGHT
-            pool[start[place] + count[place]] = posting
-            count[place] += 1
-    return len(rows)
-
-
-@njit(cache=True, nogil=True)
-def _unpost(words: Any, start: Any, count: Any, pool: Any, rows: Any, vectors: Any) -> None:
-    for i in range(len(rows)):
-        for j in range(vectors.shape[1]):
-            if vectors[i, j] == 0:
-                break
-            place = _place(words, vectors[i, j] >> _WORD_BITS)
-            posting = np.uint32(rows[i]) << _WORD_BITS | vectors[i, j] & _WEIGHT
-            at, last = start[place], start[place] + count[place] - 1
-            while pool[at] != posting:
-                at += 1
-            pool[at] = pool[last]
-            count[place] -= 1
-
-
-@njit(cache=True, nogil=True)
-def _copy(
-    old_words: Any,
-    old_start: Any,
-    old_count: Any,
-    old_pool: Any,
-    words: Any,
-    start: Any,
-    count: Any,
-    room: Any,
-    pool: Any,
-    used: Any,
-) -> None:
-    used[:] = 0
-    for old in range(len(old_words)):
-        if old_count[old] == 0:
-            continue
-        place = _place(words, old_words[old] - np.uint32(1))
-        words[place] = old_words[old]
-        start[place], count[place], room[place] = used[1], old_count[old], old_count[old]
-        for p in range(old_count[old]):
-            pool[used[1] + p] = old_pool[old_start[old] + p]
-        used[0] += 1
-        used[1] += old_count[old]
+def _flat(rows: Rows, vectors: Words) -> tuple[Words, Words]:
+    """Words and what is posted under them, of rows and their vectors."""
+    place, column = np.nonzero(vectors)
+    filled = vectors[place, column]
+    return filled >> _WORD_BITS, rows[place].astype(np.uint32) << _WORD_BITS | filled & _WEIGHT
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -225,14 +120,12 @@ def _search(
     k: Any,
     floor: Any,
     order: Any,
-    words: Any,
-    start: Any,
-    count: Any,
-    pool: Any,
+    postings: Any,
     keys: Any,
     bounds: Any,
     norms: Any,
 ) -> tuple[Any, Any, Any, Any, Any]:
+    word, start, count, pool = postings.word, postings.start, postings.count, postings.pool
     near_keys = np.full((len(queries), k), -1, np.int32)
     near_sims = np.zeros((len(queries), k), np.int32)
     products = np.zeros(len(keys), np.int32)
@@ -247,7 +140,7 @@ def _search(
                 break
             weight = np.int32(queries[q, j] & _WEIGHT)
             norm += np.int64(weight) * weight
-            place = _place(words, queries[q, j] >> _WORD_BITS)
+            place = place_of(word, queries[q, j] >> _WORD_BITS)
             for p in range(start[place], start[place] + count[place]):
                 row = np.int64(pool[p] >> _WORD_BITS)
                 if products[row] == 0:

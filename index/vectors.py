@@ -59,6 +59,7 @@ class VectorIndex:
         kind = faiss.ScalarQuantizer.QT_8bit_direct
         self._faiss: Any = faiss.IndexScalarQuantizer(dimensions, kind, faiss.METRIC_INNER_PRODUCT)
         self._size = 0
+        self._matrix = np.zeros((0, dimensions), np.int8)  # FAISS's own memory
         self._keys = np.zeros(0, np.int32)
         self._bounds = np.zeros(0, np.int32)
         # The row of every key, in pages: few of the keys of all sources and types are here.
@@ -113,13 +114,13 @@ class VectorIndex:
         new_keys, first = keys[~known], self._size
         if len(new_keys):
             self._faiss.add(vectors[~known].view(np.uint8).astype(np.float32))
-            self._size += len(new_keys)
+            self._resize(self._size + len(new_keys))
             self._keys, self._bounds = (grown(array, self._size) for array in (self._keys, self._bounds))
             self._keys[first : self._size] = new_keys
             self._bounds[first : self._size] = UNREACHABLE
             rows[~known] = np.arange(first, self._size)
             self._place(new_keys, rows[~known])
-        self._matrix()[rows[known]] = vectors[known]
+        self._matrix[rows[known]] = vectors[known]
 
     def remove(self, keys: Slots) -> list[tuple[int, int]]:
         """Removes the keys that are here; the last rows move into the holes.
@@ -132,7 +133,7 @@ class VectorIndex:
         rows = rows[rows >= 0]
         if not len(rows):
             return moves
-        vectors = self._matrix()
+        vectors = self._matrix
         last = self._size - 1
         self._place(self._keys[rows], np.full(len(rows), NOBODY, np.int32))
         for row in sorted(rows.tolist(), reverse=True):
@@ -143,7 +144,7 @@ class VectorIndex:
                 moves.append((last, row))
             last -= 1
         self._faiss.remove_ids(faiss.IDSelectorRange(last + 1, self._size))
-        self._size = last + 1
+        self._resize(last + 1)
         return moves
 
     def bound(self, rows: npt.NDArray[np.int32], bounds: Sims) -> None:
@@ -152,7 +153,7 @@ class VectorIndex:
 
     def vectors(self, rows: npt.NDArray[np.int32]) -> Vectors:
         """(len(rows), dimensions) the stored vectors."""
-        return self._matrix()[rows]
+        return self._matrix[rows]
 
     @staticmethod
     def products(left: Vectors, right: Vectors) -> Sims:
@@ -173,7 +174,7 @@ class VectorIndex:
         """
         nearest = Nearest(np.full((len(queries), k), NOBODY, np.int32), np.zeros((len(queries), k), np.int32))
         reached = [_NO_HITS]
-        rows = self._matrix()
+        rows = self._matrix
         # one buffer: megabytes taken anew for every block, between what is kept, would leave holes
         products = np.empty(min(len(queries), QUERY_BLOCK) * min(self._size, ROW_BLOCK), np.int32)
         for first in range(0, len(queries) if self._size else 0, QUERY_BLOCK):
@@ -195,13 +196,11 @@ class VectorIndex:
                 reached.append(Hits(query + first, self._keys[row + start], sims[query, row]))
         return nearest, Hits(*map(np.concatenate, zip(*reached, strict=True)))
 
-    def _matrix(self) -> Int8s:
-        """(n, dimensions) FAISS's own memory, up to the next vector that is added or removed."""
-        if not self._size:
-            return np.zeros((0, self._faiss.d), np.int8)
-        codes = faiss.rev_swig_ptr(self._faiss.codes.data(), self._size * self._faiss.d)
-        matrix: Int8s = codes.view(np.int8).reshape(self._size, self._faiss.d)
-        return matrix
+    def _resize(self, size: int) -> None:
+        """FAISS has so many vectors now, and may keep them elsewhere."""
+        self._size = size
+        codes = faiss.rev_swig_ptr(self._faiss.codes.data(), size * self._faiss.d)
+        self._matrix = codes.view(np.int8).reshape(size, self._faiss.d)
 
     def save(self, path: Path) -> None:
         """Writes the vectors, row after row; who they belong to is the caller's to keep."""
@@ -221,7 +220,8 @@ class VectorIndex:
         if stored.ntotal != len(keys):
             raise ValueError(f"{path} holds {stored.ntotal} vectors, not {len(keys)}")
         index = cls(stored.d)
-        index._faiss, index._size = stored, len(keys)
+        index._faiss = stored
+        index._resize(len(keys))
         index._keys, index._bounds = keys.copy(), bounds.copy()
         index._place(keys, np.arange(len(keys), dtype=np.int32))
         return index

@@ -139,7 +139,7 @@ class Retrieval:
         found = []
         for pair, lists in self.lists.items():
             sides = [slots[spaces == space] for space in self._spaces_of(pair)]
-            incident = lists.incident(sides[0], sides[1], len(self.table))
+            incident = lists.incident(sides[0], sides[1])
             found.append(Found(pair, _distinct(incident)))
         return found
 
@@ -367,7 +367,6 @@ class Retrieval:
             incident = self.lists[pair].incident(
                 np.union1d(touched.left, changes[0].keys).astype(np.int32),
                 np.union1d(touched.right, changes[1].keys).astype(np.int32),
-                len(self.table),
             )
             found.append(Found(pair, _distinct(touched.pairs, incident)))
         return found

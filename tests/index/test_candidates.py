@@ -78,7 +78,6 @@ def test_any_history_gives_the_relation_of_the_final_vectors(steps: list[dict[in
         incident = maintained.incident(
             np.array([e for e in entities if e in LEFT], np.int32),
             np.array([e for e in entities if e in RIGHT], np.int32),
-            len(ORDER),
         )
         reported |= set(zip(*map(np.ndarray.tolist, incident), strict=True))
         differs = (is_candidate != was_candidate) | (is_candidate & (context != old_context).any(axis=1))
@@ -94,5 +93,5 @@ def test_incident_finds_pairs_that_only_the_other_side_lists() -> None:
     left = Change(np.array([0, 1], np.int32), [np.array([[2, 0, 0, 0], [1, 0, 0, 0]], np.int8)])
     right = Change(np.array([9], np.int32), [np.array([[1, 0, 0, 0]], np.int8)])
     pairs.update(left, right, ORDER)
-    found = pairs.incident(np.zeros(0, np.int32), np.array([9], np.int32), len(ORDER))
+    found = pairs.incident(np.zeros(0, np.int32), np.array([9], np.int32))
     assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == {(0, 9), (1, 9)}

@@ -73,8 +73,8 @@ def test_postings_do_not_pile_up() -> None:
     index, keys = SparseIndex(4 * WIDTH), np.arange(40, dtype=np.int32)
     for seed in range(300):
         index.put(keys, random_vectors(len(keys), seed, MANY))
-    assert len(index._words) <= 2048
-    assert len(index._pool) <= 4096
+    assert len(index._postings.table.word) <= 2048
+    assert len(index._postings.table.pool) <= 4096
 
 
 def test_save_and_load(tmp_path: Path) -> None:
