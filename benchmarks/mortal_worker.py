@@ -8,7 +8,7 @@ batch passes them, are those of `POINTS`. Everything else is the worker as users
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import stream.aligner
@@ -44,9 +44,9 @@ class MortalAligner(stream.aligner.Aligner):
         self._pass("storing")
         super()._commit()
 
-    def published(self, sequence: int) -> None:
+    def published(self, sequence: int, ends: Mapping[int, int] | None = None) -> None:
         self._pass("published")
-        super().published(sequence)
+        super().published(sequence, ends)
         self._pass("forgotten")
 
     def _pass(self, point: str) -> None:

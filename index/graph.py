@@ -51,6 +51,13 @@ class Entity(msgspec.Struct, frozen=True, array_like=True):
     timestamp: float
 
 
+class _Name(msgspec.Struct, frozen=True, array_like=True):
+    """The beginning of a stored entity."""
+
+    source: str
+    id: str
+
+
 class EdgeChange(msgspec.Struct, frozen=True, array_like=True):
     """One end of an edge that appears or disappears."""
 
@@ -95,11 +102,18 @@ class GraphStore:
         self._store = store
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Entity).decode
+        self._decode_name = msgspec.msgpack.Decoder(_Name).decode
 
     def entities(self, nodes: Iterable[int]) -> list[Entity | None]:
         """The stored entities, deleted ones included, None where there was never one."""
         values = self._store.get_many([tables.ENTITIES + node_key(node) for node in nodes])
         return [None if value is None else self._decode(value) for value in values]
+
+    def names(self, nodes: Iterable[int]) -> list[str]:
+        """The CURIEs of stored entities, "" where there was never one."""
+        values = self._store.get_many([tables.ENTITIES + node_key(node) for node in nodes])
+        names = (None if value is None else self._decode_name(value) for value in values)
+        return ["" if name is None else f"{name.source}:{name.id}" for name in names]
 
     def exist(self, nodes: Iterable[int]) -> list[bool]:
         """Whether there are such entities now."""

@@ -20,7 +20,7 @@ class Table(NamedTuple):
 
     word: Numbers  # plus 1; 0 for a free place
     start: npt.NDArray[np.int32]  # in the pool
-    count: npt.NDArray[np.int32]
+    held: npt.NDArray[np.int32]  # values
     room: npt.NDArray[np.int32]
     pool: Numbers
     used: npt.NDArray[np.int64]  # (2,) places, and numbers of the pool
@@ -50,8 +50,8 @@ class Postings:
     def _grow(self) -> None:
         """Makes room for more. Words without values are forgotten."""
         old = self.table
-        words = int((old.count > 0).sum())
-        room = int(_room(old.count[old.count > 0]).sum(dtype=np.int64))
+        words = int((old.held > 0).sum())
+        room = int(_room(old.held[old.held > 0]).sum(dtype=np.int64))
         places = max(_FEWEST, 1 << (3 * words + 1).bit_length())
         # a quarter more than what is there takes, and the largest may move
         self.table = _table(places, room + room // 4 + int(_room(old.room.max())) + 1024)
@@ -59,9 +59,9 @@ class Postings:
 
 
 def _table(places: int, room: int) -> Table:
-    start, count, free = (np.zeros(places, np.int32) for _ in range(3))
+    start, held, free = (np.zeros(places, np.int32) for _ in range(3))
     return Table(
-        np.zeros(places, np.uint32), start, count, free, np.zeros(room, np.uint32), np.zeros(2, np.int64)
+        np.zeros(places, np.uint32), start, held, free, np.zeros(room, np.uint32), np.zeros(2, np.int64)
     )
 
 
@@ -85,50 +85,50 @@ def place_of(words: Any, word: Any) -> Any:
 @njit(cache=True, nogil=True)
 def _add(table: Any, words: Any, values: Any, done: Any) -> Any:
     """Posts from `done` on while there is room; returns how many are done."""
-    word, start, count, room, pool, used = table
+    word, start, held, room, pool, used = table
     for i in range(done, len(words)):
         if 2 * (used[0] + 1) > len(word):
             return i
         place = place_of(word, words[i])
-        if count[place] == room[place]:
+        if held[place] == room[place]:
             more = _room(room[place])
             if used[1] + more > len(pool):
                 return i
-            for p in range(count[place]):
+            for p in range(held[place]):
                 pool[used[1] + p] = pool[start[place] + p]
             start[place], room[place] = used[1], more
             used[1] += more
         if word[place] == 0:
             word[place] = words[i] + np.uint32(1)
             used[0] += 1
-        pool[start[place] + count[place]] = values[i]
-        count[place] += 1
+        pool[start[place] + held[place]] = values[i]
+        held[place] += 1
     return len(words)
 
 
 @njit(cache=True, nogil=True)
 def _remove(table: Any, words: Any, values: Any) -> None:
-    word, start, count, _, pool, _ = table
+    word, start, held, _, pool, _ = table
     for i in range(len(words)):
         place = place_of(word, words[i])
-        at, last = start[place], start[place] + count[place] - 1
+        at, last = start[place], start[place] + held[place] - 1
         while pool[at] != values[i]:
             at += 1
         pool[at] = pool[last]
-        count[place] -= 1
+        held[place] -= 1
 
 
 @njit(cache=True, nogil=True)
 def _find(table: Any, words: Any) -> tuple[Any, Any]:
-    word, start, count, _, pool, _ = table
+    word, start, held, _, pool, _ = table
     total = 0
     for i in range(len(words)):
-        total += count[place_of(word, words[i])]
+        total += held[place_of(word, words[i])]
     places, values = np.empty(total, np.int64), np.empty(total, np.uint32)
     found = 0
     for i in range(len(words)):
         place = place_of(word, words[i])
-        for p in range(start[place], start[place] + count[place]):
+        for p in range(start[place], start[place] + held[place]):
             places[found], values[found] = i, pool[p]
             found += 1
     return places, values
@@ -138,13 +138,13 @@ def _find(table: Any, words: Any) -> tuple[Any, Any]:
 def _copy(old: Any, new: Any) -> None:
     """Everything that is posted, into an empty table, without holes."""
     for at in range(len(old.word)):
-        if old.count[at] == 0:
+        if old.held[at] == 0:
             continue
         place = place_of(new.word, old.word[at] - np.uint32(1))
         new.word[place] = old.word[at]
         new.start[place] = new.used[1]
-        new.count[place], new.room[place] = old.count[at], _room(old.count[at])
-        for p in range(old.count[at]):
+        new.held[place], new.room[place] = old.held[at], _room(old.held[at])
+        for p in range(old.held[at]):
             new.pool[new.used[1] + p] = old.pool[old.start[at] + p]
         new.used[0] += 1
         new.used[1] += new.room[place]

@@ -125,7 +125,7 @@ def _search(
     bounds: Any,
     norms: Any,
 ) -> tuple[Any, Any, Any, Any, Any]:
-    word, start, count, pool = postings.word, postings.start, postings.count, postings.pool
+    word, start, held, pool = postings.word, postings.start, postings.held, postings.pool
     near_keys = np.full((len(queries), k), -1, np.int32)
     near_sims = np.zeros((len(queries), k), np.int32)
     products = np.zeros(len(keys), np.int32)
@@ -141,7 +141,7 @@ def _search(
             weight = np.int32(queries[q, j] & _WEIGHT)
             norm += np.int64(weight) * weight
             place = place_of(word, queries[q, j] >> _WORD_BITS)
-            for p in range(start[place], start[place] + count[place]):
+            for p in range(start[place], start[place] + held[place]):
                 row = np.int64(pool[p] >> _WORD_BITS)
                 if products[row] == 0:
                     met[meets] = row

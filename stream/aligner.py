@@ -53,6 +53,8 @@ SNAPSHOT_SHARE = 8  # in quiet it is written anew when one in so many entities w
 BACKLOG_EVALUATIONS = 16  # with messages, one waiting entity is evaluated for so many of them
 BACKLOG_SHARE = 16  # with messages, one waiting pair is scored for so many that the messages changed
 
+_ENDS = tables.META + b"published"  # where the alignment topic ended after the last publication
+
 _log = logging.getLogger("sameas")
 
 
@@ -319,10 +321,17 @@ class Aligner:
         except StoreError as error:
             raise StateError(str(error)) from error
 
-    def published(self, sequence: int) -> None:
+    def published(self, sequence: int, ends: Mapping[int, int] | None = None) -> None:
         """Everything up to this batch is in the broker; its outbox goes with the next commit."""
         while self._unpublished and self._unpublished[0] <= sequence:
             self._store.delete(tables.OUTBOX + node_key(self._unpublished.popleft()))
+        if ends is not None:
+            self._store.put(_ENDS, msgspec.msgpack.encode(ends))
+
+    def published_ends(self) -> Mapping[int, int]:
+        """Where the partitions of the alignment topic ended when that was said last."""
+        raw = self._store.get(_ENDS)
+        return {} if raw is None else msgspec.msgpack.decode(raw, type=dict[int, int])
 
     def next_offset(self, topic: str, partition: int) -> int | None:
         """The offset after the last applied one, None if nothing of this partition was applied."""

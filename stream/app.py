@@ -237,7 +237,10 @@ class Worker:
         """Called before fetching begins, at the start and after every rebalance."""
         self._check_whole(assigned)
         await self._work.publish_pending(self.app.producer.send)
-        found = await self._bounds(assigned)
+        alignments = self._settings.topics.alignments
+        published = {TP(alignments, number) for number in range(self._partitions[alignments])}
+        found = await self._bounds(assigned | published)
+        await self._work.own({tp.partition: found[TopicPartition(*tp)][1] for tp in published})
         positions, behind = {}, 0
         self._ends = {tp: found[TopicPartition(*tp)][1] for tp in assigned}
         for tp in assigned:
@@ -307,32 +310,37 @@ class Worker:
                 await asyncio.sleep(max(self._settings.align.linger_ms, 1) / 1000)
 
     async def _reconcile(self) -> None:
-        """After every assignment, once caught up: somebody else may have published since."""
+        """After every assignment, once caught up, and whenever somebody else has published."""
+        topic = self._settings.topics.alignments
         while True:
             await asyncio.sleep(RECONCILE_SECONDS)
             ends, work = self._ends, self._work
-            if ends is None or self._role != "active" or work.backlog > 0:
+            if self._role != "active" or work.backlog > 0 or (ends is None and not work.is_disputed):
                 continue
-            if any(self._next.get(tp, 0) < end for tp, end in ends.items()):
+            if any(self._next.get(tp, 0) < end for tp, end in (ends or {}).items()):
                 continue
-            published = Published(self._settings, self._partitions[self._settings.topics.alignments])
+            if not work.is_disputed:
+                self._ends = None
+                tell(f"{topic} is what this state says")
+                continue
+            published = Published(self._settings, self._partitions[topic])
             try:
                 await asyncio.to_thread(published.read)
                 if self._role != "active" or self._ends is not ends:
                     continue
                 written, withdrawn = await work.reconcile(published, self.app.producer.send)
             except BrokerError as error:  # it may be restarting; whoever needs it to go on will say so
-                tell(f"{self._settings.topics.alignments} is compared later: {error}")
+                tell(f"{topic} is compared later: {error}")
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 self._ends = None if self._ends is ends else self._ends
                 if written or withdrawn:
                     tell(
-                        f"{self._settings.topics.alignments} was not what this state says: "
+                        f"{topic} was not what this state says: "
                         f"{written:,} records written, {withdrawn:,} withdrawn"
                     )
                 else:
-                    tell(f"{self._settings.topics.alignments} is what this state says")
+                    tell(f"{topic} is what this state says")
 
     async def _report_progress(self) -> None:
         received, since = 0, time.monotonic()

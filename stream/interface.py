@@ -4,7 +4,7 @@ Apart from the aligner itself, so that those who only pass things on need not im
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -108,8 +108,15 @@ class MessageProcessor(Protocol):
             bulk: nobody waits for this batch in particular; throughput goes before delay.
         """
 
-    def published(self, sequence: int) -> None:
-        """Everything up to this batch is in the broker; its outbox may be forgotten."""
+    def published(self, sequence: int, ends: Mapping[int, int] | None = None) -> None:
+        """Everything up to this batch is in the broker; its outbox may be forgotten.
+
+        Args:
+            ends: where each partition of the alignment topic ends after that, to be told by `published_ends`.
+        """
+
+    def published_ends(self) -> Mapping[int, int]:
+        """Where the partitions of the alignment topic ended when that was said last."""
 
     def next_offset(self, topic: str, partition: int) -> int | None:
         """The offset after the last applied one, None if nothing of this partition was applied."""

@@ -3,7 +3,8 @@
 A worker whose state is older than what was published (a standby that takes over, a restored or rebuilt state
 directory, a store whose log a crash cut short) reads the messages again and publishes what they come to.
 But pairs that only its predecessor had aligned, and that came apart since, it never knew, so nobody would
-withdraw them. Once it has caught up it therefore compares its records with the topic.
+withdraw them. Once it has caught up it therefore compares its records with the topic, unless that ends where
+its own last record stands.
 """
 
 from collections.abc import Iterable
@@ -29,6 +30,11 @@ class Published:
         self._topic = settings.topics.alignments
         self._next = {TopicPartition(self._topic, number): 0 for number in range(partitions)}
         self._found: dict[bytes, bytes] = {}
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """Up to where each partition was read."""
+        return {tp.partition: end for tp, end in self._next.items()}
 
     def read(self) -> None:
         """Goes on to the present end. Raises BrokerError."""

@@ -5,7 +5,7 @@ a function of the graph, the links and the model, its date aside, so that every 
 with the same records; an event goes out only where the record changed.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import groupby
@@ -37,6 +37,8 @@ from stream.links import LinkStore, StoredLink
 from stream.retrieval import Retrieval, SourcePair
 from stream.scoring import Attention, Scoring
 
+# A record is revised, and sent, by every change that it shows.
+CONFIDENCE_DIGITS = 4
 EventKind = Literal["aligned", "revised", "withdrawn"]
 
 
@@ -142,12 +144,17 @@ class Records:
         pairs = [pair for pair, _ in aligned]
         attention = self._attention(pairs)
         nodes = dict.fromkeys(node for pair in pairs for node in pair[:2])
-        for looks in attention:
-            for look in looks:
-                nodes.update((seen.neighbour, None) for seen in look[:2] if seen.neighbour is not None)
         entities = dict(zip(nodes, self._graph.entities(nodes), strict=True))
+        near = dict.fromkeys(
+            seen.neighbour
+            for looks in attention
+            for look in looks
+            for seen in look[:2]
+            if seen.neighbour is not None
+        )
+        names = dict(zip(near, self._graph.names(near), strict=True))
         return [
-            self._record(pair, edge, entities, _evidence(pair, looks, entities))
+            self._record(pair, edge, entities, looks, names)
             for (pair, edge), looks in zip(aligned, attention, strict=True)
         ]
 
@@ -169,7 +176,12 @@ class Records:
         return found
 
     def _record(
-        self, pair: PairId, edge: Edge, entities: dict[int, Entity | None], evidence: Evidence
+        self,
+        pair: PairId,
+        edge: Edge,
+        entities: dict[int, Entity | None],
+        looks: Sequence[Attention],
+        names: Mapping[int, str],
     ) -> AlignmentRecord:
         left, right = entities[pair.left], entities[pair.right]
         if left is None or right is None:
@@ -185,13 +197,13 @@ class Records:
             mapping_justification="semapv:ManualMappingCuration"
             if link is not None
             else "semapv:SemanticSimilarityThresholdMatching",
-            confidence=edge.weight[1],
+            confidence=round(edge.weight[1], CONFIDENCE_DIGITS),
             mapping_tool_version=TOOL_VERSION,
             mapping_date=_today(),
             revision=left.offset + right.offset + 2 + (0 if link is None else link.cause.offset + 1),
             model=self._model,
             cause=_newest([left, right], link),
-            evidence=evidence,
+            evidence=_evidence(left, right, looks, names),
         )
 
 
@@ -199,32 +211,18 @@ def _marked(side: int, records: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple
     return ((key, side, value) for key, value in records)
 
 
-def _evidence(pair: PairId, looks: Iterable[Attention], entities: dict[int, Entity | None]) -> Evidence:
-    left, right = entities[pair.left], entities[pair.right]
+def _evidence(left: Entity, right: Entity, looks: Iterable[Attention], names: Mapping[int, str]) -> Evidence:
     evidence = Evidence([], [])
-    for look in looks:
-        ends = (look.left.neighbour, look.right.neighbour)
-        weight = round(look.weight, 4)
-        if ends[0] is not None and ends[1] is not None:
-            one, other = entities[ends[0]], entities[ends[1]]
-            if one is not None and other is not None:
-                evidence.neighbours.append(
-                    NeighbourEvidence(
-                        look.left.name,
-                        curie(one.source, one.id),
-                        look.right.name,
-                        curie(other.source, other.id),
-                        weight,
-                    )
-                )
-        elif ends == (None, None) and left is not None and right is not None:
-            one_value, other_value = (
-                left.attributes.get(look.left.name),
-                right.attributes.get(look.right.name),
+    for one, other, weight in looks:
+        if one.neighbour is not None and other.neighbour is not None:
+            evidence.neighbours.append(
+                NeighbourEvidence(one.name, names[one.neighbour], other.name, names[other.neighbour], weight)
             )
-            if one_value is not None and other_value is not None:
+        elif one.neighbour is None and other.neighbour is None:
+            value, other_value = left.attributes.get(one.name), right.attributes.get(other.name)
+            if value is not None and other_value is not None:
                 evidence.attributes.append(
-                    AttributeEvidence(look.left.name, one_value, look.right.name, other_value, weight)
+                    AttributeEvidence(one.name, value, other.name, other_value, weight)
                 )
     return evidence
 

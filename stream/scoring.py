@@ -1,6 +1,6 @@
 """Step 8: candidate pairs to scores, and what the model looked at."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from stream.retrieval import Found, Retrieval, SourcePair
 
 SCORE_CHUNK: Final = 16_384  # pairs whose entities and context are gathered at once: about 20 MB
 EVIDENCE: Final = 6  # compared values and neighbours that a record names
+WEIGHT_DIGITS: Final = 2
 
 _AT: Final = {name: int(ROW.fields[name][1]) for name in ("items", "name", "neighbourhood")}  # type: ignore[index]
 _BEGIN: Final = _AT["items"] + np.arange(OWN) * DIM  # where an entity's own values lie in its row
@@ -121,29 +122,27 @@ class Scoring:
         pairs = Pairs(table.slots(left.tolist()), table.slots(right.tolist()))
         context, _ = self._retrieval.context(pair, pairs)
         partners, weights = self._scorer_of(pair.type).attention(*slots_of_pairs(table, pairs), context)
+        weights = weights.round(WEIGHT_DIGITS)  # coarse: a record is revised by every change that it shows
         order = np.argsort(-weights, axis=1, kind="stable")[:, :EVIDENCE]
-        return [
-            [
-                Attention(
-                    self._seen(pairs.left[row], place),
-                    self._seen(pairs.right[row], int(partners[row, place])),
-                    float(weights[row, place]),
-                )
-                for place in order[row].tolist()
-                if partners[row, place] >= 0
-            ]
-            for row in range(len(left))
-        ]
+        every = np.arange(len(order))[:, None]
+        row, rank = np.nonzero((partners[every, order] >= 0) & (weights[every, order] > 0))
+        place = order[row, rank]
+        one = self._seen(pairs.left[row], place)
+        other = self._seen(pairs.right[row], partners[row, place])
+        looks: list[list[Attention]] = [[] for _ in left]
+        for number, *look in zip(row.tolist(), one, other, weights[row, place].tolist(), strict=True):
+            looks[number].append(Attention(*look))
+        return looks
 
-    def _seen(self, slot: int, place: int) -> Seen:
-        rows = self._retrieval.table.rows
-        if place < OWN:
-            key, neighbour = int(rows["item_keys"][slot, place]), None
-        else:
-            key = int(rows["sample_keys"][slot, place - OWN])
-            neighbour = int(rows["node"][rows["sample"][slot, place - OWN]])
-        named = self._encoder.key_name(key)
-        return Seen("" if named is None else named[1], neighbour)
+    def _seen(self, slots: Slots, places: I64) -> Iterator[Seen]:
+        """What stands at these places of entities."""
+        rows, is_own = self._retrieval.table.rows, places < OWN
+        own, around = np.where(is_own, places, 0), np.where(is_own, 0, places - OWN)
+        keys = np.where(is_own, rows["item_keys"][slots, own], rows["sample_keys"][slots, around])
+        neighbours = rows["node"][rows["sample"][slots, around]]
+        for key, neighbour, inside in zip(*map(np.ndarray.tolist, (keys, neighbours, is_own)), strict=True):
+            named = self._encoder.key_name(key)
+            yield Seen("" if named is None else named[1], None if inside else neighbour)
 
 
 def slots_of_pairs(table: NodeTable, pairs: Pairs) -> tuple[EntitySlots, EntitySlots, tuple[I64, I64]]:

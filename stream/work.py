@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -42,6 +42,8 @@ class Work:
         }
         self._metrics = metrics
         self._pending_published = False
+        self._ends: dict[int, int] | None = None  # of the alignment topic, if nobody else writes to it
+        self.is_disputed = False  # somebody else has written to it
         self.lock = asyncio.Lock()  # whoever holds it has no batch in flight
         self.totals = Counts()
         self.aligned = 0  # alignment records written
@@ -104,11 +106,23 @@ class Work:
         """
         async with self.lock:
             await asyncio.to_thread(published.read)
+            self._ends, self.is_disputed = dict(published.ends), False
             outputs = await self._call(lambda: published.differences(self._aligner.records()))
-            for acknowledged in [await self._send(output, send) for output in outputs]:
-                await acknowledged
+            await self._send_all(outputs, send)
         withdrawn = sum(output.value is None for output in outputs)
         return len(outputs) - withdrawn, withdrawn
+
+    async def own(self, ends: Mapping[int, int]) -> None:
+        """Nobody else may write to the alignment topic from now on, whose partitions end there.
+
+        It is disputed when somebody has done so since this state was published last.
+        """
+        async with self.lock:
+            before = self._ends
+            if before is None:
+                before = await self._call(self._aligner.published_ends)
+            self.is_disputed |= any(before.get(number, 0) != end for number, end in ends.items())
+            self._ends = dict(ends)
 
     async def next_offset(self, topic: str, partition: int) -> int | None:
         """Where the local state stands, after everything that is being processed."""
@@ -124,15 +138,22 @@ class Work:
 
     async def _publish(self, batch: Batch, send: Send) -> None:
         started = time.monotonic()
-        acknowledgements = [await self._send(output, send) for output in batch.outputs]
-        for output, acknowledged in zip(batch.outputs, acknowledgements, strict=True):
-            try:
-                await acknowledged
-            except MessageSizeTooLargeError:
-                await self._send_shortened(output, send)
-        await self._call(self._aligner.published, batch.sequence)
+        await self._send_all(batch.outputs, send)
+        await self._call(self._aligner.published, batch.sequence, self._ends and dict(self._ends))
         self._metrics.timed("publish", started)
         self._account(batch)
+
+    async def _send_all(self, outputs: Sequence[Output], send: Send) -> None:
+        """Until all are acknowledged."""
+        for output, acknowledged in [(output, await self._send(output, send)) for output in outputs]:
+            try:
+                place = await acknowledged
+            except MessageSizeTooLargeError:
+                await self._send_shortened(output, send)
+                continue
+            if output.kind == "alignments" and self._ends is not None:
+                self.is_disputed |= self._ends.get(place.partition, 0) != place.offset
+                self._ends[place.partition] = place.offset + 1
 
     async def _send(self, output: Output, send: Send) -> Awaitable[Any]:
         try:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -93,10 +93,15 @@ class FakeAligner:
         self._maybe_die("store")
         return Batch(self._state["sequence"], outputs, counts, self._state["backlog"])
 
-    def published(self, sequence: int) -> None:
+    def published(self, sequence: int, ends: Mapping[int, int] | None = None) -> None:
         self._maybe_die("publish")
         self._state["outbox"] = []
+        if ends is not None:
+            self._state["ends"] = list(ends.items())
         self._store()
+
+    def published_ends(self) -> Mapping[int, int]:
+        return dict(self._state.get("ends", []))
 
     def next_offset(self, topic: str, partition: int) -> int | None:
         offset: int | None = self._state["next"].get(f"{topic}/{partition}")

@@ -124,6 +124,24 @@ def test_what_only_a_former_worker_published_is_withdrawn(settings: Settings) ->
         assert "was not what" not in again.text
 
 
+def test_what_somebody_else_publishes_beside_a_worker_is_withdrawn(settings: Settings) -> None:
+    """Another one that was cut off and did not know, for instance."""
+    ensure_topics(settings)
+    with worker(settings, "only") as only:
+        feed_events(settings, upserts(range(10)))
+        wait_until_aligned(settings, numbers(range(10)), only)
+        only.wait_for("is what this state says")
+        [some, *_] = read_topic(settings, settings.topics.alignments)
+        produce(settings, settings.topics.alignments, [(b"left:98|right:98", some.value)])
+        feed_events(settings, upserts([10]))
+        only.wait_for("was not what this state says: 0 records written, 1 withdrawn")
+        assert aligned(settings) == numbers(range(11))
+        feed_events(settings, upserts([11]))
+        wait_until_aligned(settings, numbers(range(12)), only)
+        assert only.end() == 0
+        assert only.text.count("what this state says") == 2
+
+
 def test_a_part_of_the_partitions_is_refused(settings: Settings) -> None:
     topics = msgspec.structs.replace(settings.topics, partitions=2)
     settings = msgspec.structs.replace(settings, topics=topics)
