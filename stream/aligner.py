@@ -17,6 +17,7 @@ Nothing here knows of Kafka: messages go in and outputs come out, so that the wo
 tests and benchmarks run the same code.
 """
 
+import gc
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -100,6 +101,9 @@ class Aligner:
             self._load()
             self._unpublished = deque(batch.sequence for batch in self.pending())
             self._sequence = max(self._unpublished, default=0)
+            # What is loaded by now, modules above all, stays: a growing state brings many full collections, and
+            # with hundreds of thousands of objects in each they would stop the work for half a second.
+            gc.freeze()
         except BaseException as error:
             self._store.close()
             if isinstance(error, StoreError):
