@@ -44,8 +44,8 @@ from stream.records import Records
 from stream.retrieval import VIEWS, Found, Retrieval
 from stream.scoring import Scoring
 
-IDLE_EVALUATIONS, BULK_EVALUATIONS = 48, 1024  # entities that a call without messages evaluates again
-IDLE_PAIRS, BULK_PAIRS = 768, 8192  # waiting pairs that it scores
+IDLE_EVALUATIONS, BULK_EVALUATIONS = 16, 1024  # entities that a call without messages evaluates again
+IDLE_PAIRS, BULK_PAIRS = 256, 8192  # waiting pairs that it scores
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
 OUTBOX_CHUNK = 500  # pairs of one batch when a generation takes the place of another
