@@ -86,7 +86,9 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
     await unless_stopped(loop.run_in_executor(thread, check_group, settings, settings.kafka.group_id))
     aligner, generations = await unless_stopped(loop.run_in_executor(thread, open_aligner))
     metrics = Metrics()
-    worker = Worker(settings, Work(aligner, thread, settings.topics, metrics), metrics, partitions)
+    worker = Worker(
+        settings, Work(aligner, thread, settings.topics, partitions, metrics), metrics, partitions
+    )
     if generations is not None:
         worker.follow_promotions(generations)
     try:
@@ -120,11 +122,13 @@ class Worker:
         self._inputs = [spec.name for spec in input_specs(settings)]
         self._next: dict[TP, int] = {}  # after the last message whose outcome is published
         self._ends: dict[TP, int] | None = None  # where to reconcile with what others published
+        self._unconfirmed: asyncio.Queue[tuple[Any, list[Any], asyncio.Future[None]]] = asyncio.Queue()
         self._last_messages = 0.0  # when they were done (time.monotonic)
         self._role = "starting"
         self._promoter: Promoter | None = None
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._background: list[asyncio.Task[None]] = []
+        self._acknowledging = asyncio.create_task(self._guarded(self._acknowledge()))
         self.app = self._build_app()
 
     def is_ready(self) -> bool:
@@ -174,9 +178,10 @@ class Worker:
         for task in self._background:
             task.cancel()
         try:
-            await asyncio.wait_for(self._work.lock.acquire(), FINISH_SECONDS)
+            await asyncio.wait_for(self._finish_batches(), FINISH_SECONDS)
         except TimeoutError:
             tell("the batch in flight is not finished; it will be done again")
+        self._acknowledging.cancel()
         await self._work.close()  # from here on nothing can be lost
         leaving = asyncio.create_task(self.app.stop())
         await asyncio.wait([leaving], timeout=LEAVE_SECONDS)
@@ -187,6 +192,13 @@ class Worker:
             f"stopped; received {totals.received} = applied {totals.applied} + stale {totals.stale} "
             f"+ dead-lettered {totals.dead_lettered}"
         )
+
+    async def _finish_batches(self) -> None:
+        """Keeps the lock."""
+        await self._work.lock.acquire()
+        if not self._failure.done():
+            await self._work.settle()
+            await self._unconfirmed.join()
 
     def _build_app(self) -> faust.App:
         kafka, align = self._settings.kafka, self._settings.align
@@ -227,11 +239,19 @@ class Worker:
         stream = stream.noack()
         async for events in stream.noack_take(align.batch_size, within=max(align.linger_ms, 1) / 1000):
             messages = [_message(event.message) for event in events]
-            await self._work.step(messages, self.app.producer.send, bulk=self._is_behind())
+            confirmed = await self._work.step(messages, self.app.producer.send, bulk=self._is_behind())
             self._last_messages = time.monotonic()
+            self._unconfirmed.put_nowait((stream, events, confirmed))
+
+    async def _acknowledge(self) -> None:
+        """Inputs, in order, when the broker has what they led to."""
+        while True:
+            stream, events, confirmed = await self._unconfirmed.get()
+            await confirmed
             for event in events:
                 await stream.ack(event)
                 self._next[event.message.tp] = event.message.offset + 1
+            self._unconfirmed.task_done()
 
     async def _start_positions(self, assigned: set[TP]) -> Mapping[TP, int]:
         """Called before fetching begins, at the start and after every rebalance."""
@@ -305,7 +325,7 @@ class Worker:
         while True:
             if self._role == "active" and self._work.backlog > 0 and not self._is_behind():
                 quiet = time.monotonic() - self._last_messages > QUIET_SECONDS
-                await self._work.step([], self.app.producer.send, bulk=quiet)
+                await (await self._work.step([], self.app.producer.send, bulk=quiet))
             else:
                 await asyncio.sleep(max(self._settings.align.linger_ms, 1) / 1000)
 

@@ -1,4 +1,8 @@
-"""The aligner in its one thread, and its outputs in the broker: what a worker does with a micro-batch."""
+"""The aligner in its one thread, and its outputs in the broker: what a worker does with a micro-batch.
+
+While the broker takes in the outputs of one batch the next one is processed; no more than these two are under
+way, and their outputs go out, and are confirmed, in order.
+"""
 
 import asyncio
 import functools
@@ -21,18 +25,25 @@ MAX_MESSAGE_BYTES = 4_000_000  # what the producers let through; the broker's ow
 TRUNCATED_BYTES = 100_000  # what is kept of a dead letter that does not fit into a message with its headers
 
 Send = Callable[..., Awaitable[Awaitable[Any]]]  # Faust's Producer.send: accepted, then acknowledged
+Sent = tuple[Output, Awaitable[Any]]
 
 
 class Work:
-    """Steps 1 to 11 for one micro-batch at a time: apply, publish, forget the outbox.
-
-    When `step` returns, every output is acknowledged by the broker, so the input may be.
-    """
+    """Steps 1 to 11: apply, publish, forget the outbox."""
 
     def __init__(
-        self, aligner: MessageProcessor, thread: Executor, topics: TopicSettings, metrics: Metrics
+        self,
+        aligner: MessageProcessor,
+        thread: Executor,
+        topics: TopicSettings,
+        partitions: Mapping[str, int],
+        metrics: Metrics,
     ) -> None:
-        """`thread` is the one in which the aligner was opened."""
+        """
+        Args:
+            thread: the one in which the aligner was opened.
+            partitions: of each topic.
+        """
         self._aligner = aligner
         self._thread = thread
         self._topic_of = {
@@ -40,25 +51,38 @@ class Work:
             "alignment_events": topics.alignment_events,
             "dead_letters": topics.dead_letters,
         }
+        # Without a choice the key need not be hashed, which takes longer than anything else in a send.
+        self._partition_of = {
+            kind: 0 if partitions[topic] == 1 else None for kind, topic in self._topic_of.items()
+        }
         self._metrics = metrics
+        self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._confirmed.set_result(None)  # of the last batch
         self._pending_published = False
         self._ends: dict[int, int] | None = None  # of the alignment topic, if nobody else writes to it
         self.is_disputed = False  # somebody else has written to it
-        self.lock = asyncio.Lock()  # whoever holds it has no batch in flight
+        self.lock = asyncio.Lock()  # of the aligner
         self.totals = Counts()
         self.aligned = 0  # alignment records written
         self.withdrawn = 0
         self.backlog = 0  # entities
 
-    async def step(self, messages: Sequence[Message], send: Send, *, bulk: bool) -> None:
-        """Applies the messages in this order; without any, works on the backlog."""
+    async def step(self, messages: Sequence[Message], send: Send, *, bulk: bool) -> asyncio.Future[None]:
+        """Applies the messages in this order; without any, works on the backlog.
+
+        Returns:
+            What is done when every output is acknowledged by the broker, so that the input may be.
+        """
         async with self.lock:
             started = time.monotonic()
             batch = await self._call(functools.partial(self._aligner.process, messages, bulk=bulk))
             self._metrics.timed("process", started)
-            await self._publish(batch, send)
-            if messages:
-                self._metrics.freshness.set(max(0.0, time.time() - messages[-1].timestamp))
+            await self._publish(batch, send, messages)
+            return asyncio.shield(self._confirmed)
+
+    async def settle(self) -> None:
+        """Until the broker has all outputs. To be called with the lock."""
+        await asyncio.shield(self._confirmed)  # who waits may be cancelled, what is waited for not
 
     async def publish_pending(self, send: Send) -> None:
         """What a crash left unpublished; an empty batch tells how much waits. Only the first call counts."""
@@ -67,11 +91,13 @@ class Work:
                 return
             await self._publish_outbox(send)
             await self._publish(await self._call(self._aligner.process, []), send)
+            await self.settle()
             self._pending_published = True
 
     async def between(self, function: Callable[[Any], Any]) -> Any:
         """What it makes of the aligner, called in its thread between two batches."""
         async with self.lock:
+            await self.settle()
             return await self._call(function, self._aligner)
 
     async def replace(
@@ -84,12 +110,14 @@ class Work:
                 other one, which has applied the same messages and has in its outbox what is to be said.
         """
         async with self.lock:
+            await self.settle()
             former, former_thread = self._aligner, self._thread
             loop = asyncio.get_running_loop()
             self._aligner = await loop.run_in_executor(thread, take_over, former)
             self._thread = thread
             await self._publish_outbox(send)
             await self._publish(await self._call(self._aligner.process, []), send)
+            await self.settle()
         await loop.run_in_executor(former_thread, former.close)
         former_thread.shutdown(wait=False)
 
@@ -105,10 +133,11 @@ class Work:
             published: the topic, read some time ago; only what came since is read while the work waits.
         """
         async with self.lock:
+            await self.settle()
             await asyncio.to_thread(published.read)
             self._ends, self.is_disputed = dict(published.ends), False
             outputs = await self._call(lambda: published.differences(self._aligner.records()))
-            await self._send_all(outputs, send)
+            await self._acknowledged(await self._send_all(outputs, send), send)
         withdrawn = sum(output.value is None for output in outputs)
         return len(outputs) - withdrawn, withdrawn
 
@@ -118,6 +147,7 @@ class Work:
         It is disputed when somebody has done so since this state was published last.
         """
         async with self.lock:
+            await self.settle()
             before = self._ends
             if before is None:
                 before = await self._call(self._aligner.published_ends)
@@ -136,16 +166,29 @@ class Work:
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
-    async def _publish(self, batch: Batch, send: Send) -> None:
+    async def _publish(self, batch: Batch, send: Send, messages: Sequence[Message] = ()) -> None:
+        """Hands the outputs to the producer, after those of the batch before it are confirmed."""
+        await self.settle()
         started = time.monotonic()
-        await self._send_all(batch.outputs, send)
+        sent = await self._send_all(batch.outputs, send)
+        self._confirmed = asyncio.ensure_future(self._confirm(batch, sent, send, messages, started))
+
+    async def _confirm(
+        self, batch: Batch, sent: Sequence[Sent], send: Send, messages: Sequence[Message], started: float
+    ) -> None:
+        await self._acknowledged(sent, send)
         await self._call(self._aligner.published, batch.sequence, self._ends and dict(self._ends))
         self._metrics.timed("publish", started)
         self._account(batch)
+        if messages:
+            self._metrics.freshness.set(max(0.0, time.time() - messages[-1].timestamp))
 
-    async def _send_all(self, outputs: Sequence[Output], send: Send) -> None:
-        """Until all are acknowledged."""
-        for output, acknowledged in [(output, await self._send(output, send)) for output in outputs]:
+    async def _send_all(self, outputs: Sequence[Output], send: Send) -> list[Sent]:
+        return [(output, await self._send(output, send)) for output in outputs]
+
+    async def _acknowledged(self, sent: Sequence[Sent], send: Send) -> None:
+        """Until the broker has all of these."""
+        for output, acknowledged in sent:
             try:
                 place = await acknowledged
             except MessageSizeTooLargeError:
@@ -158,7 +201,12 @@ class Work:
     async def _send(self, output: Output, send: Send) -> Awaitable[Any]:
         try:
             return await send(
-                self._topic_of[output.kind], output.key, output.value, None, None, output.headers or None
+                self._topic_of[output.kind],
+                output.key,
+                output.value,
+                self._partition_of[output.kind],
+                None,
+                output.headers or None,
             )
         except MessageSizeTooLargeError as error:
             refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
