@@ -101,8 +101,8 @@ class Aligner:
             self._load()
             self._unpublished = deque(batch.sequence for batch in self.pending())
             self._sequence = max(self._unpublished, default=0)
-            # What is loaded by now, modules above all, stays. A growing state brings many full collections; with
-            # hundreds of thousands of objects in each they would stop the work for half a second.
+            # What is loaded by now stays, modules above all: hundreds of thousands of objects, which every full
+            # collection would look through, and stop the work for half a second.
             gc.freeze()
         except BaseException as error:
             self._store.close()
