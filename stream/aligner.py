@@ -101,8 +101,8 @@ class Aligner:
             self._load()
             self._unpublished = deque(batch.sequence for batch in self.pending())
             self._sequence = max(self._unpublished, default=0)
-            # What is loaded by now stays, modules above all: with these hundreds of thousands of objects a full
-            # garbage collection would stop the work for half a second.
+            # What is loaded by now stays, modules above all: hundreds of thousands of objects. A full garbage
+            # collection that looks through them stops the work for half a second.
             gc.freeze()
         except BaseException as error:
             self._store.close()
