@@ -22,8 +22,8 @@ from stream.workspace import Workspace
 
 K = 20
 ONE_SEED = ("deepmatcher",)  # minutes each
-COLUMNS = ("seconds", "prauc", "f1", "recall_at_precision_95", "hits_at_1", "retrieval_recall")
-HEADINGS = ("seconds", "PRAUC", "F1", "R@P=.95", "hits@1", "retrieval")
+COLUMNS = ("cpu_seconds", "prauc", "f1", "recall_at_precision_95", "hits_at_1", "retrieval_recall")
+HEADINGS = ("CPU s", "PRAUC", "F1", "R@P=.95", "hits@1", "retrieval")
 
 Row = dict[str, object]
 
