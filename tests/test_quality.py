@@ -72,7 +72,7 @@ def test_a_mapping_file_adds_a_data_set(films: Path, capsys: pytest.CaptureFixtu
         assert row["links"] == 30
         assert row["f1"] > 0.9
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].split()[:4] == ["set", "model", "seeds", "seconds"]
+    assert printed[0].split()[:4] == ["set", "model", "seeds", "CPU"]
     assert [line.split()[:2] for line in printed[1:]] == [["films", "full"], ["films", "boosting"]]
 
 

@@ -21,7 +21,7 @@ from stream.errors import ConfigError, SameasError
 from stream.workspace import Workspace
 
 K = 20
-ONE_SEED = ("deepmatcher",)  # minutes each
+ONE_SEED = ("no links", "splink", "deepmatcher")  # minutes each
 COLUMNS = ("cpu_seconds", "prauc", "f1", "recall_at_precision_95", "hits_at_1", "retrieval_recall")
 HEADINGS = ("CPU s", "PRAUC", "F1", "R@P=.95", "hits@1", "retrieval")
 
