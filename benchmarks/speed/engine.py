@@ -100,7 +100,7 @@ def feed(events: Path, entities: int, model: Path, state: Path, batch: int, *, b
                 parts.append(meter.part(f"{done:,}", done - sum(part.entities for part in parts)))
         backlog = aligner.backlog
         while aligner.backlog:
-            meter.add(step(aligner, [], bulk=bulk))
+            meter.add(step(aligner, [], bulk=True))  # as a worker does that gets no messages
         parts.append(meter.part("backlog", 0))
     first = min(GROWTH_FROM, entities // 10)
     return Engine(

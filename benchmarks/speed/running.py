@@ -22,9 +22,9 @@ def step(aligner: Aligner, messages: list[Message], *, bulk: bool = False) -> Ba
 
 
 def drain(aligner: Aligner) -> None:
-    """Until nothing waits."""
+    """Until nothing waits, as a worker does that gets no messages."""
     while aligner.backlog:
-        step(aligner, [])
+        step(aligner, [], bulk=True)
 
 
 def store(events: Path, model: Path, state: Path) -> None:
@@ -32,8 +32,7 @@ def store(events: Path, model: Path, state: Path) -> None:
     aligner = Aligner(state, model, decode_canonical)
     for messages in material.batches(events, BULK):
         step(aligner, messages, bulk=True)
-    while aligner.backlog:
-        step(aligner, [], bulk=True)
+    drain(aligner)
     aligner.close()
 
 
