@@ -15,8 +15,8 @@ from pathlib import Path
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
+from benchmarks.ordeal import Stream, Torture, live_and_die, wait
 from benchmarks.rig import ROOT, Rig, behind, wait_for
-from benchmarks.torture import Stream, Torture, live_and_die, wait
 from stream.errors import SameasError
 from stream.observe import WorkerProcess
 from stream.security import client_options
