@@ -17,7 +17,6 @@ Nothing here knows of Kafka: messages go in and outputs come out, so that the wo
 tests and benchmarks run the same code.
 """
 
-import gc
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from index.candidates import CandidateOptions
 from index.graph import GraphStore, node_key, node_of
 from index.store import Store, StoreError
 from model.checkpoint import Model, load_model
-from stream import snapshot
+from stream import memory, snapshot
 from stream.backlog import Backlog
 from stream.batches import batched
 from stream.deciding import Deciding
@@ -101,9 +100,7 @@ class Aligner:
             self._load()
             self._unpublished = deque(batch.sequence for batch in self.pending())
             self._sequence = max(self._unpublished, default=0)
-            # What is loaded by now stays, modules above all: hundreds of thousands of objects. A full garbage
-            # collection that looks through them stops the work for half a second.
-            gc.freeze()
+            memory.settle()
         except BaseException as error:
             self._store.close()
             if isinstance(error, StoreError):
@@ -289,13 +286,10 @@ class Aligner:
         self._conclude(batch)
         laps.end("commit")
         self._unsaved += len(nodes)
-        if (
-            bulk
-            and not messages
-            and not backlog
-            and self._unsaved * SNAPSHOT_SHARE > len(self._retrieval.table)
-        ):
+        is_drained = bulk and not messages and not backlog
+        if is_drained and self._unsaved * SNAPSHOT_SHARE > len(self._retrieval.table):
             self._save_lists()
+            memory.give_back()
         return batch
 
     def _conclude(self, batch: Batch) -> None:
