@@ -24,11 +24,11 @@ from kafka.errors import KafkaError
 from stream.access import check_group
 from stream.config import Settings
 from stream.console import tell
-from stream.errors import BrokerError, StateError
+from stream.errors import BrokerError
 from stream.events import Cause, Message
 from stream.interface import MessageProcessor
 from stream.metrics import Metrics, serve
-from stream.positions import PositionedTransport
+from stream.positions import PositionedTransport, check_position
 from stream.reading import read_bounds
 from stream.reconcile import Published
 from stream.security import faust_credentials
@@ -257,16 +257,14 @@ class Worker:
         """Called before fetching begins, at the start and after every rebalance."""
         self._check_whole(assigned)
         await self._work.publish_pending(self.app.producer.send)
-        alignments = self._settings.topics.alignments
-        published = {TP(alignments, number) for number in range(self._partitions[alignments])}
-        found = await self._bounds(assigned | published)
-        await self._work.own({tp.partition: found[TopicPartition(*tp)][1] for tp in published})
+        await self._work.own(self._alignment_ends)
+        found = await self._bounds(assigned)
         positions, behind = {}, 0
         self._ends = {tp: found[TopicPartition(*tp)][1] for tp in assigned}
         for tp in assigned:
             first, end = found[TopicPartition(*tp)]
             applied = await self._work.next_offset(tp.topic, tp.partition)
-            self._check_position(tp, applied, first, end)
+            check_position(tp, self._settings.state.dir, applied, first, end)
             positions[tp] = max(first, applied or 0)
             behind += end - positions[tp]
         self._next = dict(positions)
@@ -274,29 +272,19 @@ class Worker:
         tell(f"ready: {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")
         return positions
 
-    async def _bounds(self, assigned: set[TP]) -> Mapping[TopicPartition, tuple[int, int]]:
+    async def _alignment_ends(self) -> Mapping[int, int]:
+        topic = self._settings.topics.alignments
+        found = await self._bounds({TP(topic, number) for number in range(self._partitions[topic])})
+        return {tp.partition: end for tp, (_, end) in found.items()}
+
+    async def _bounds(self, partitions: set[TP]) -> Mapping[TopicPartition, tuple[int, int]]:
         """First and next offsets. A broker that restarts is awaited: it was there when the worker started."""
         while True:
             try:
-                return await asyncio.to_thread(read_bounds, self._settings, assigned)
+                return await asyncio.to_thread(read_bounds, self._settings, partitions)
             except (BrokerError, KafkaError) as error:
                 tell(f"waiting for the broker: {error}")
                 await asyncio.sleep(RETRY_SECONDS)
-
-    def _check_position(self, tp: TP, applied: int | None, first: int, end: int) -> None:
-        """The state's offset has to be one of this topic's."""
-        place = f"{tp.topic}, partition {tp.partition}"
-        if applied is not None and applied > end:
-            raise StateError(
-                f"state directory {self._settings.state.dir} has applied {applied} messages of {place}, "
-                f"but the broker has only {end}: it is another broker or another topic; take another "
-                "state.dir, or delete this one to rebuild it"
-            )
-        if applied is not None and applied < first:
-            tell(
-                f"warning: messages {applied} to {first - 1} of {place} were removed by the broker before "
-                "they were read; delete the state directory to rebuild"
-            )
 
     def _check_whole(self, assigned: set[TP]) -> None:
         """Half a graph gives wrong alignments silently."""

@@ -12,6 +12,7 @@ was under way during a seek is thrown away and read again.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -19,6 +20,9 @@ from aiokafka.errors import IllegalStateError
 from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
+
+from stream.console import tell
+from stream.errors import StateError
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 
@@ -86,3 +90,23 @@ class PositionedTransport(Transport):  # type: ignore[misc]
     def __init__(self, app: faust.App, positions: Positions) -> None:
         super().__init__(app.conf.broker_consumer, app, loop=app.loop)
         self.positions: Any = positions
+
+
+def check_position(tp: TP, state: Path, applied: int | None, first: int, end: int) -> None:
+    """The offset after the last applied message has to be one that the topic has, or had.
+
+    Raises:
+        StateError: the topic has never had so many messages.
+    """
+    place = f"{tp.topic}, partition {tp.partition}"
+    if applied is not None and applied > end:
+        raise StateError(
+            f"state directory {state} has applied {applied} messages of {place}, "
+            f"but the broker has only {end}: it is another broker or another topic; take another "
+            "state.dir, or delete this one to rebuild it"
+        )
+    if applied is not None and applied < first:
+        tell(
+            f"warning: messages {applied} to {first - 1} of {place} were removed by the broker before "
+            "they were read; delete the state directory to rebuild"
+        )

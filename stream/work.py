@@ -141,18 +141,21 @@ class Work:
         withdrawn = sum(output.value is None for output in outputs)
         return len(outputs) - withdrawn, withdrawn
 
-    async def own(self, ends: Mapping[int, int]) -> None:
-        """Nobody else may write to the alignment topic from now on, whose partitions end there.
+    async def own(self, read_ends: Callable[[], Awaitable[Mapping[int, int]]]) -> None:
+        """Nobody else may write to the alignment topic from now on.
 
         It is disputed when somebody has done so since this state was published last.
+
+        Args:
+            read_ends: tells where its partitions end; nothing is published meanwhile.
         """
         async with self.lock:
             await self.settle()
             before = self._ends
             if before is None:
                 before = await self._call(self._aligner.published_ends)
-            self.is_disputed |= any(before.get(number, 0) != end for number, end in ends.items())
-            self._ends = dict(ends)
+            self._ends = dict(await read_ends())
+            self.is_disputed |= any(before.get(number, 0) != end for number, end in self._ends.items())
 
     async def next_offset(self, topic: str, partition: int) -> int | None:
         """Where the local state stands, after everything that is being processed."""
