@@ -17,7 +17,6 @@ from index.lists import CandidateLists, SlotsOf, compare
 from index.vectors import NOBODY, UNIT, Hits, Mask, Nearest, Order, Sims, Slots, VectorIndex, Vectors
 
 SLACK: Final = 4
-FIGURES: Final = 5  # of a view in a pair's context
 Kinds = Sequence[type[VectorIndex]]
 
 
@@ -260,17 +259,6 @@ class CandidatePairs:
 def rank_bucket(rank: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """First, second, third and fourth, fifth to eighth, ... as 0, 1, 2, 3, ...; `rank` counts from 0."""
     return np.ceil(np.log2(rank + 1)).astype(np.int64)
-
-
-def standing(context: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(P,) how near to the top pairs stand, 0 first in all lists: by the best rank, among equals by the mean.
-
-    Args:
-        context: (P, FIGURES * views), of `CandidatePairs.context`.
-    """
-    ranks = context.reshape(len(context), -1, FIGURES)[:, :, 1:3].reshape(len(context), -1)
-    order = ranks.min(axis=1) + ranks.mean(axis=1) / 1000  # two ranks differ by far more than that
-    return np.asarray(order, np.float32)
 
 
 def select(hits: Hits, which: Mask) -> Hits:

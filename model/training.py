@@ -35,7 +35,6 @@ class LabelledPairs(NamedTuple):
     left: npt.NDArray[np.int64]  # (P,) numbers of the left entities
     right: npt.NDArray[np.int64]  # (P,)
     links: int  # links of these left entities, proposed by retrieval or not
-    standing: npt.NDArray[np.float32]  # (P,) in the lists of retrieval; the smaller, the nearer to the top
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,6 @@ class TrainingOptions:
 
     seed: int = 0
     max_pairs: int = 60_000  # of training; links stay, other pairs are drawn
-    hardest: float = 0.3  # the share of these others that is not drawn, but stands nearest to the top
     max_valid_pairs: int = 15_000  # for early stopping; calibration and threshold use all
     batch: int = 256  # at most; a few hundred pairs learn better from smaller ones (see `_batch`)
     visits: int = 600_000  # pairs seen, over all epochs
@@ -103,7 +101,7 @@ def train(
             )
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
-    rows = _sample(training, options, rng)
+    rows = _sample(training.label, options.max_pairs, rng)
     batch = _batch(len(rows), options.batch)
     learning_rate = options.learning_rate * (batch / 256) ** (1 / 3)
     batches = list(_graphs(training, rng.permutation(rows), batch))
@@ -191,16 +189,12 @@ def _graphs(pairs: LabelledPairs, rows: npt.NDArray[np.int64], size: int) -> Ite
             yield _Batch(pair_graph(some), label, features(some))
 
 
-def _sample(
-    pairs: LabelledPairs, options: TrainingOptions, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
+def _sample(label: npt.NDArray[np.bool_], limit: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """All links and as many other pairs as the limit allows, but at least as many as links."""
-    links, others = np.flatnonzero(pairs.label), np.flatnonzero(~pairs.label)
-    room = max(options.max_pairs - len(links), len(links))
+    links, others = np.flatnonzero(label), np.flatnonzero(~label)
+    room = max(limit - len(links), len(links))
     if len(others) > room:
-        hard = int(room * options.hardest)
-        others = others[np.argsort(pairs.standing[others], kind="stable")]
-        others = np.concatenate([others[:hard], rng.choice(others[hard:], room - hard, replace=False)])
+        others = rng.choice(others, room, replace=False)
     return np.sort(np.concatenate([links, others]))
 
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from index.candidates import FIGURES, CandidateOptions, Pairs, standing
+from index.candidates import CandidateOptions, Pairs
 from index.graph import GraphStore, node_of
 from index.sparse import SparseIndex
 from index.store import Store
@@ -175,7 +175,7 @@ class Workspace:
             return pair_inputs(table, Pairs(pairs.left[rows], pairs.right[rows]), context[rows])
 
         right = np.where(left == pairs.left, pairs.right, pairs.left).astype(np.int64)
-        return LabelledPairs(inputs, label, left, right, len(gold), _standing(context))
+        return LabelledPairs(inputs, label, left, right, len(gold))
 
     def judged(self, pairs: Sequence[LabelledLink]) -> LabelledPairs:
         """These pairs of one type and two sources, whether retrieval proposes them or not."""
@@ -192,7 +192,7 @@ class Workspace:
             return pair_inputs(table, Pairs(slots.left[rows], slots.right[rows]), context[rows])
 
         left, right = (side.astype(np.int64) for side in slots)
-        return LabelledPairs(inputs, label, left, right, int(label.sum()), _standing(context))
+        return LabelledPairs(inputs, label, left, right, int(label.sum()))
 
     def _gains(self, left: Sequence[int], right: Sequence[int], options: CandidateOptions) -> list[float]:
         """For each view the share of links that it finds and no view before it, from the left side."""
@@ -234,7 +234,3 @@ def as_messages(events: Iterable[EntityEvent]) -> Iterator[Message]:
 def decode_canonical(message: Message) -> Sequence[EntityEvent]:
     """What `as_messages` made."""
     return [decode_entity_event(message.key, message.value)]
-
-
-def _standing(context: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return standing(context[:, : FIGURES * len(VIEWS)])  # the words that two share come after

@@ -32,8 +32,7 @@ def learnable(make: Make, lefts: int, seed: int) -> LabelledPairs:
     def rows(which: npt.NDArray[np.int64]) -> PairInputs:
         return inputs.take(which)
 
-    standing = np.random.default_rng(seed).random(len(label), np.float32)
-    return LabelledPairs(rows, label, np.arange(5 * lefts) // 5, np.arange(5 * lefts), lefts, standing)
+    return LabelledPairs(rows, label, np.arange(5 * lefts) // 5, np.arange(5 * lefts), lefts)
 
 
 OPTIONS = TrainingOptions(epochs=(5, 5), batch=64)
@@ -49,24 +48,6 @@ def test_it_learns_and_repeats_itself(random_inputs: Make) -> None:
     assert len(seen) == trained.report["epochs"]
     again = train(training, valid, NETWORK, OPTIONS)
     assert (again.slope, again.offset, again.threshold) == (trained.slope, trained.offset, trained.threshold)
-
-
-def test_the_hardest_pairs_are_learned_from(random_inputs: Make) -> None:
-    training, valid = learnable(random_inputs, 100, 1), learnable(random_inputs, 20, 2)
-    asked: list[npt.NDArray[np.int64]] = []
-
-    def kept(rows: npt.NDArray[np.int64]) -> PairInputs:
-        asked.append(rows)
-        return training.inputs(rows)
-
-    train(training._replace(inputs=kept), valid, NETWORK, replace(OPTIONS, max_pairs=300, hardest=0.25))
-    seen = np.concatenate(asked)
-    others = np.flatnonzero(~training.label)
-    hardest = others[np.argsort(training.standing[others])[:50]]
-    assert len(seen) == len(np.unique(seen)) == 300
-    assert np.isin(np.flatnonzero(training.label), seen).all() and np.isin(hardest, seen).all()
-    easiest = others[np.argsort(training.standing[others])[200:]]
-    assert np.isin(easiest, seen).any()  # the rest is drawn from all
 
 
 def test_the_guard_counts_work_and_not_pauses(random_inputs: Make, monkeypatch: pytest.MonkeyPatch) -> None:
