@@ -21,7 +21,7 @@ from model.network import AlignmentNetwork, NetworkOptions
 from model.trees import Trees
 from stream.errors import ModelError
 
-FORMAT = 4
+FORMAT = 5
 ARRAYS, VALUES = "model.safetensors", "model.json"
 _RETRAIN = "train it again with `sameas train`"
 

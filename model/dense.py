@@ -5,10 +5,11 @@ the other, and adds what the trees of `model/trees.py` say.
 """
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from model.kernel import I64, EntitySlots, score_pairs, slots_of, weights_of
 from model.network import AlignmentNetwork
@@ -51,8 +52,8 @@ class DenseScorer:
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Calibrates logits (P,)."""
-        z = (self._slope * logits.astype(np.float64) + self._offset).tolist()
-        return np.array([round(_sigmoid(x) * _ROUND) / _ROUND for x in z], np.float64)
+        probabilities: npt.NDArray[np.float64] = _probabilities(logits, self._slope, self._offset)
+        return probabilities
 
     def logits(self, inputs: PairInputs) -> npt.NDArray[np.float32]:
         """Uncalibrated logits (P,)."""
@@ -77,6 +78,11 @@ class DenseScorer:
         return partner, weight
 
 
-def _sigmoid(x: float) -> float:
-    """Without overflow."""
-    return 1 / (1 + math.exp(-x)) if x >= -700 else 0.0
+@njit(cache=True, nogil=True)
+def _probabilities(logits: Any, slope: float, offset: float) -> Any:
+    """One after the other: vectors of exponentials may differ in the last bit by where they stand."""
+    probabilities = np.empty(len(logits), np.float64)
+    for p in range(len(logits)):
+        z = min(max(slope * np.float64(logits[p]) + offset, -700.0), 700.0)
+        probabilities[p] = np.rint(_ROUND / (1.0 + math.exp(-z))) / _ROUND
+    return probabilities

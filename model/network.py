@@ -62,19 +62,21 @@ from model.pairs import RARITY_FEATURES, PairInputs, Side, Similarities, similar
 MAX_LOGIT = 30.0
 AGREEMENT = 4  # own, neighbourhood, equal, matched
 BLOCKS = 2  # values, neighbours
+# Sizes of layers. Fixed, since `model/kernel.py` is compiled for them.
+ATTENTION = 16
+HIDDEN = 32
+ITEM = 24
+POOLED = BLOCKS * 2 * ITEM  # of one side
+HEAD = 64
+BINS = 8  # of each context feature
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Sizes. They are part of a checkpoint."""
+    """What differs from network to network. Part of a checkpoint."""
 
     keys: int  # ids of keys, 0 and 1 included
     context: int  # features of a pair from retrieval
-    attention_dim: int = 16
-    hidden: int = 32
-    item_dim: int = 24
-    head: int = 64
-    bins: int = 8  # of each context feature
     trees: int = 200  # beside the network, at most (`model/trees.py`)
     cross_attention: bool = True  # False: a slot is compared with the mean of the other side's
     self_attention: bool = True  # False: all slots of a block count the same
@@ -95,20 +97,19 @@ class AlignmentNetwork(nn.Module):
         self.neighbourhood = nn.Parameter(torch.tensor(2.0))
         self.equal = nn.Parameter(torch.full((BLOCKS * BLOCKS,), 2.0))
         self.null = nn.Parameter(torch.full((BLOCKS,), 4.0))
-        self.key_attention = nn.Embedding(o.keys, o.attention_dim)
-        self.key_signs = nn.Parameter(torch.ones(o.attention_dim))
+        self.key_attention = nn.Embedding(o.keys, ATTENTION)
+        self.key_signs = nn.Parameter(torch.ones(ATTENTION))
         self.key_null = nn.Embedding(o.keys, 1)
-        self.key_scale = nn.Embedding(o.keys, o.hidden)
-        self.key_bias = nn.Embedding(o.keys, o.hidden)
+        self.key_scale = nn.Embedding(o.keys, HIDDEN)
+        self.key_bias = nn.Embedding(o.keys, HIDDEN)
         features = AGREEMENT + RARITY_FEATURES
-        self.item_in = nn.ModuleList(nn.Linear(features, o.hidden) for _ in range(BLOCKS))
-        self.item_out = nn.ModuleList(nn.Linear(o.hidden, o.item_dim) for _ in range(BLOCKS))
-        self.gate = nn.ModuleList(nn.Linear(o.item_dim, 1) for _ in range(BLOCKS))
-        self.register_buffer("bin_low", torch.zeros(o.context, o.bins))
-        self.register_buffer("bin_width", torch.ones(o.context, o.bins))
-        pooled = BLOCKS * 2 * o.item_dim
-        self.head_in = nn.Linear(2 * pooled + o.context * o.bins, o.head)
-        self.head_out = nn.Linear(o.head, 1)
+        self.item_in = nn.ModuleList(nn.Linear(features, HIDDEN) for _ in range(BLOCKS))
+        self.item_out = nn.ModuleList(nn.Linear(HIDDEN, ITEM) for _ in range(BLOCKS))
+        self.gate = nn.ModuleList(nn.Linear(ITEM, 1) for _ in range(BLOCKS))
+        self.register_buffer("bin_low", torch.zeros(o.context, BINS))
+        self.register_buffer("bin_width", torch.ones(o.context, BINS))
+        self.head_in = nn.Linear(2 * POOLED + o.context * BINS, HEAD)
+        self.head_out = nn.Linear(HEAD, 1)
         self.dropout = nn.Dropout(0.1)
         for table in (self.key_attention, self.key_null, self.key_bias):
             nn.init.normal_(table.weight, std=0.1)
@@ -133,7 +134,7 @@ class AlignmentNetwork(nn.Module):
         alpha = dgl.ops.edge_softmax(graph.attends_null, torch.cat([logits, null]))[: len(logits)]
         agreed = dgl.ops.copy_e_sum(graph.attends, agreement * alpha[:, None])
         features = torch.cat([agreed, graph.rarity], dim=1)
-        out = features.new_zeros(len(features), self.options.item_dim)
+        out = features.new_zeros(len(features), ITEM)
         gate = features.new_zeros(len(features), 1)
         for block, rows in enumerate(graph.rows_of_block):
             out_b, gate_b = self.item(block, features[rows], key[rows])
@@ -161,7 +162,7 @@ class AlignmentNetwork(nn.Module):
     def item(
         self, block: int, features: torch.Tensor, key: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """o_i (..., item_dim) and the logit of beta_i (..., 1) for slots of one block."""
+        """o_i (..., ITEM) and the logit of beta_i (..., 1) for slots of one block."""
         hidden = torch.addcmul(self.key_bias(key), self.item_in[block](features), self.key_scale(key))
         out = self.item_out[block](torch.relu(hidden))
         gate = self.gate[block](out).clamp(-MAX_LOGIT, MAX_LOGIT)
@@ -175,7 +176,7 @@ class AlignmentNetwork(nn.Module):
         return logits
 
     def bins(self, context: torch.Tensor) -> torch.Tensor:
-        """Piecewise linear encoding of each feature (Gorishniy et al. 2022): (P, C) to (P, C * bins)."""
+        """Piecewise linear encoding of each feature (Gorishniy et al. 2022): (P, C) to (P, C * BINS)."""
         low, width = self.get_buffer("bin_low"), self.get_buffer("bin_width")
         encoded = ((context[:, :, None] - low) / width).clamp(0, 1).flatten(1)
         return encoded if self.options.features else torch.zeros_like(encoded)
@@ -184,7 +185,7 @@ class AlignmentNetwork(nn.Module):
         """Sets the bins' edges to quantiles of these pairs' context (P, C)."""
         if not context.shape[1]:
             return
-        quantiles = torch.linspace(0, 1, self.options.bins + 1)
+        quantiles = torch.linspace(0, 1, BINS + 1)
         edges = torch.from_numpy(np.quantile(context.numpy(), quantiles.numpy(), axis=0).T.astype(np.float32))
         self.get_buffer("bin_low").copy_(edges[:, :-1])
         self.get_buffer("bin_width").copy_((edges[:, 1:] - edges[:, :-1]).clamp(min=1e-4))
