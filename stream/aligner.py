@@ -43,8 +43,9 @@ from stream.records import Records
 from stream.retrieval import VIEWS, Found, Retrieval
 from stream.scoring import Scoring
 
-IDLE_EVALUATIONS, BULK_EVALUATIONS = 16, 1024  # entities that a call without messages evaluates again
-IDLE_PAIRS, BULK_PAIRS = 256, 8192  # waiting pairs that it scores
+IDLE_EVALUATIONS, BULK_EVALUATIONS = 16, 4096  # entities that a call without messages evaluates again
+IDLE_PAIRS, BULK_PAIRS = 256, 32_768  # waiting pairs that it scores
+BULK_ROWS = 16_384  # rows that it makes anew
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
 OUTBOX_CHUNK = 500  # pairs of one batch when a generation takes the place of another
@@ -233,23 +234,35 @@ class Aligner:
             deferred = {node: entity for node, entity in received.after.items() if node not in now}
             self._retrieval.read_entities(deferred)
             backlog.defer(received.changed.keys() - now.keys())
+        # in bulk nobody is evaluated before the last message has come, nor before all rows are as they should
+        # be: whatever is evaluated sooner is evaluated twice
+        outdated = backlog.outdated(BULK_ROWS) if bulk and not messages else []
+        if outdated:
+            stale, hubs = self._retrieval.refresh(outdated, {})
+            self._wait_for(stale, fresh=False)
+            for hub in hubs:
+                backlog.expand(hub)
         share = BULK_EVALUATIONS if bulk else IDLE_EVALUATIONS
-        if messages:
-            share = len(messages) // BACKLOG_EVALUATIONS
+        if messages or outdated:
+            share = 0 if bulk else len(messages) // BACKLOG_EVALUATIONS
         waiting = backlog.next_entities(share, without=now)
         nodes = [*now, *waiting]
         unsure = backlog.unsure.intersection(nodes)
         forced = {*now, *unsure, *backlog.deferred.intersection(nodes)}
         found: list[Found] = []
-        for first in range(0, len(nodes), EVALUATION_CHUNK):
-            chunk = nodes[first : first + EVALUATION_CHUNK]
-            changed = {node: received.after[node] for node in chunk if node in received.after}
-            some, stale, hubs = self._retrieval.evaluate(chunk, changed, forced.intersection(chunk))
-            found += some
-            backlog.evaluated(chunk)
-            self._wait_for(stale, fresh=bool(messages))
-            for hub in hubs:
-                backlog.expand(hub)
+        if bulk and not messages:
+            found = self._retrieval.retrieve(nodes, forced)
+            backlog.evaluated(nodes)
+        else:
+            for first in range(0, len(nodes), EVALUATION_CHUNK):
+                chunk = nodes[first : first + EVALUATION_CHUNK]
+                changed = {node: received.after[node] for node in chunk if node in received.after}
+                some, stale, hubs = self._retrieval.evaluate(chunk, changed, forced.intersection(chunk))
+                found += some
+                backlog.evaluated(chunk)
+                self._wait_for(stale, fresh=bool(messages))
+                for hub in hubs:
+                    backlog.expand(hub)
         if (next_hub := backlog.next_hub()) is not None:
             hub, start = next_hub
             stale, start = self._retrieval.expand(hub, start, HUB_SHARE if messages else IDLE_HUB)
@@ -266,9 +279,9 @@ class Aligner:
             due.append(direct)
             backlog.score(indirect, self._retrieval.table)
         # and in quiet, pairs wait for the entities that would only make them stale again
-        share = 0 if waiting else BULK_PAIRS if bulk else IDLE_PAIRS
+        share = 0 if waiting or outdated else BULK_PAIRS if bulk else IDLE_PAIRS
         if messages:
-            share = sum(len(part.pairs.left) for part in (found if bulk else due)) // BACKLOG_SHARE
+            share = 0 if bulk else sum(len(part.pairs.left) for part in due) // BACKLOG_SHARE
         due.extend(backlog.scored(share, bulk=bulk and not messages))
 
         # also where an entity only looks different: a linked pair need not be a candidate to have evidence
@@ -310,6 +323,7 @@ class Aligner:
         new = [node for node in nodes if node not in self._backlog.entities]
         for node, in_force in zip(new, self._retrieval.in_force(new), strict=True):
             self._backlog.evaluate(node, in_force)
+        self._backlog.outdate(nodes)
         for node in nodes if fresh else ():
             self._backlog.refresh(node)
 

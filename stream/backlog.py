@@ -39,6 +39,8 @@ class Backlog:
             int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.QUEUE)
         }
         self._fresh: dict[int, None] = {}  # those that messages made stale; the last is the newest
+        # those whose rows are not what they should be; after a restart they are what was in force
+        self._outdated = dict.fromkeys(self.entities)
         # The lists were restored as they should be, the scores of these were not.
         self.unsure = {int.from_bytes(key[1:], "big") for key, _ in store.scan(tables.WAITING)}
         self.unsure |= self.entities.keys()
@@ -89,6 +91,7 @@ class Backlog:
         for node in nodes:
             if self.entities.pop(node, None) is not None:
                 self._fresh.pop(node, None)
+                self._outdated.pop(node, None)
                 self._store.delete(tables.QUEUE + node_key(node))
                 if node in self.deferred:
                     self.deferred.discard(node)
@@ -98,6 +101,17 @@ class Backlog:
                 self.unsure.discard(node)
                 if node not in self._flagged:
                     self._store.delete(tables.WAITING + node_key(node))
+
+    def outdated(self, most: int) -> list[int]:
+        """Takes out waiting entities whose rows are to be made anew, before lists and scores."""
+        nodes = list(islice(self._outdated, most))
+        for node in nodes:
+            del self._outdated[node]
+        return nodes
+
+    def outdate(self, nodes: Iterable[int]) -> None:
+        """The rows of these waiting entities are not what they should be (any more)."""
+        self._outdated.update(dict.fromkeys(nodes))
 
     def evaluate(self, node: int, in_force: bytes) -> None:
         """An entity waits that did not yet."""

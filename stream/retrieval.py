@@ -27,7 +27,7 @@ from stream.nodes import NodeTable, as_words, digest
 VIEWS: Final = ("name", "values", "neighbourhood", "near_words", "far_words")
 INDEXES: Final = (VectorIndex, VectorIndex, VectorIndex, SparseIndex, SparseIndex)  # one a view
 OFF: Final = 1 << 30  # the floor of a view that is not used
-RESTORE_CHUNK: Final = 4096
+ROWS_CHUNK: Final = 4096  # rows that are made together: about 100 MB
 HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time
 AROUND: Final = ("neighbourhood", "near_words", "far_words")  # what rests on a node's sample
 # What of a waiting node's row may be behind the graph store without its entity having changed.
@@ -87,27 +87,54 @@ class Retrieval:
             outside `nodes` that were sampled with one that looks different now: evaluate them in their turn;
             and the hubs among the latter ones, whose neighbours are too many to look through: `expand` them.
         """
-        self.evaluated += len(nodes)
         slots = self.table.slots(nodes)
         spaces_before = self.table.rows["space"][slots]
+        stale, hubs = self.refresh(nodes, changed)
+        return self._retrieve_moved(nodes, forced, spaces_before), stale, hubs
+
+    def refresh(self, nodes: Sequence[int], changed: Mapping[int, Entity]) -> tuple[list[int], list[int]]:
+        """The first half of `evaluate`, for the rows alone; `retrieve` has to follow.
+
+        Between the two more may be refreshed, so that nobody is retrieved twice because its neighbours come
+        later.
+        """
+        slots = self.table.slots(nodes)
         self.read_entities(changed)
-        sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
-        self._set_samples(slots, sample)
-        self._set_neighbourhoods(slots, sample.counts)
-        self._set_far_words(slots, sample.counts)
+        counts = []
+        for first in range(0, len(nodes), ROWS_CHUNK):
+            some = nodes[first : first + ROWS_CHUNK]
+            sample = draw(np.array(some, np.uint64), *self._graph.heads(some))
+            self._set_samples(slots[first : first + ROWS_CHUNK], sample)
+            counts.append(sample.counts)
+        # each step rests on the one before, of all of them
+        chunks = [(slots[place * ROWS_CHUNK :][: len(shared)], shared) for place, shared in enumerate(counts)]
+        for chunk, shared in chunks:
+            self._set_neighbourhoods(chunk, shared)
+        for chunk, shared in chunks:
+            self._set_far_words(chunk, shared)
         rows = self.table.rows
         shown = self._shown(slots)
-        looks_different = shown != rows["shown"][slots]
+        different = slots[shown != rows["shown"][slots]]
         rows["shown"][slots] = shown
+        is_hub = rows["degree"][different] > HUB_DEGREE
+        stale = self._dependents(different[~is_hub], slots)
+        hubs: list[int] = rows["node"][different[is_hub]].tolist()
+        return stale, hubs
+
+    def retrieve(self, nodes: Sequence[int], forced: Container[int]) -> list[Found]:
+        """The second half of `evaluate`, of nodes whose rows are as they should be."""
+        return self._retrieve_moved(nodes, forced, self.table.rows["space"][self.table.slots(nodes)])
+
+    def _retrieve_moved(
+        self, nodes: Sequence[int], forced: Container[int], spaces_before: npt.NDArray[np.int32]
+    ) -> list[Found]:
+        self.evaluated += len(nodes)
+        slots, rows = self.table.slots(nodes), self.table.rows
         content = self._content(slots)
         moved = content != rows["content"][slots]
         moved |= np.fromiter((node in forced for node in nodes), bool, len(nodes))
         rows["content"][slots] = content
-        different = slots[looks_different]
-        is_hub = rows["degree"][different] > HUB_DEGREE
-        stale = self._dependents(different[~is_hub], slots)
-        hubs: list[int] = rows["node"][different[is_hub]].tolist()
-        return self._retrieve(slots[moved], spaces_before[moved]), stale, hubs
+        return self._retrieve(slots[moved], spaces_before[moved])
 
     def expand(self, hub: int, start: bytes, most: int) -> tuple[list[int], bytes]:
         """Looks through the next neighbours of a hub for those that were sampled with it.
@@ -194,11 +221,11 @@ class Retrieval:
             queue: the nodes that wait for re-evaluation, each with what was in force; the lists have to be
                 those that the stored scores rest on.
         """
-        for entities in batched(self._graph.scan(), RESTORE_CHUNK):
+        for entities in batched(self._graph.scan(), ROWS_CHUNK):
             self.read_entities(dict(entities))
         # samples of all first: a neighbourhood rests on the degrees of its members
         samples = []
-        for nodes in batched(self._graph.scan_heads(), RESTORE_CHUNK):
+        for nodes in batched(self._graph.scan_heads(), ROWS_CHUNK):
             sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
             slots = self.table.slots(nodes)  # may add rows: for entities that are only pointed at
             self._set_samples(slots, sample)

@@ -349,8 +349,16 @@ def test_a_change_that_the_model_does_not_see_reaches_the_record_in_bulk(
     aligner.close()
 
 
+@pytest.mark.parametrize(
+    ("bulk", "calls"),
+    [
+        pytest.param(False, 1, id="little by little"),
+        pytest.param(True, 1, id="after rows"),
+        pytest.param(True, 2, id="after lists"),
+    ],
+)
 def test_a_crash_while_entities_and_hubs_wait_changes_nothing(
-    bounds: str, checkpoint: Path, tmp_path: Path
+    bounds: str, checkpoint: Path, tmp_path: Path, bulk: bool, calls: int
 ) -> None:
     people = [entity for entity in catalogues(0) if entity.type == "person"]
     renamed = [
@@ -363,13 +371,15 @@ def test_a_crash_while_entities_and_hubs_wait_changes_nothing(
     run(aligner, topic, messages(catalogues()))
     topic.take(aligner.process(messages(renamed, 1000)))
     for _ in range(2):
-        topic.take(aligner.process([]))
+        for _ in range(calls):
+            topic.take(aligner.process([], bulk=bulk))
         assert aligner.backlog
         aligner._store.close()
         aligner = Aligner(tmp_path / "one", checkpoint, decode_canonical)
         for batch in aligner.pending():
             topic.take(batch)
-    run(aligner, topic, [])
+    while aligner.backlog:
+        topic.take(aligner.process([], bulk=bulk))
     aligner.close()
     assert topic.truth() == batch_run(checkpoint, tmp_path / "two", [*catalogues(), *renamed]).truth()
 
