@@ -160,7 +160,7 @@ class GraphStore:
                 self._store.delete(tables.HEADS + node_key(node))
 
     def _grow(self, nodes: Sequence[int], new: npt.NDArray[np.void], added: Mask) -> Mask:
-        """Adds to the heads of those nodes that lose no edge and have no relation that overflows.
+        """Adds all edges of those nodes that lose none, in one sort.
 
         Args:
             new: (n,) ends of edges, dtype `_ROW`, their owners places in `nodes`.
@@ -169,26 +169,50 @@ class GraphStore:
         Returns:
             (len(nodes),) which nodes these are.
         """
-        edges, lengths = self.heads(nodes)
-        owners = np.repeat(np.arange(len(nodes)), lengths)
-        places = edge_hash(np.array(nodes, np.uint64)[owners], edges["relation"], edges["neighbour"])
-        old = _rows(owners, edges["relation"], places, edges["neighbour"])
-        rows = np.concatenate([old, new])
-        rows = rows[np.lexsort([rows[name] for name in reversed(_ROW.names or ())])]
-        fresh = np.append(True, rows[1:] != rows[:-1])
-        rows = rows[fresh]
-        begins = np.append(True, rows[["owner", "relation"]][1:] != rows[["owner", "relation"]][:-1])
-        counts = np.diff(np.append(np.flatnonzero(begins), len(rows)))
-        counts = counts[np.cumsum(begins) - 1]
         grows = np.ones(len(nodes), bool)
         grows[new["owner"][~added]] = False
-        grows[owners[edges["count"] > HEAD_EDGES]] = False
-        grows[rows["owner"][counts > HEAD_EDGES]] = False
+        new = new[grows[new["owner"]]]
+        edges, lengths = self.heads(nodes)
+        node = np.array(nodes, np.uint64)
+        owners = np.repeat(np.arange(len(nodes)), lengths)
+        places = edge_hash(node[owners], edges["relation"], edges["neighbour"])
+        old = _rows(owners, edges["relation"], places, edges["neighbour"])
+        rows, overflowing = np.concatenate([old, new]), np.zeros(len(old) + len(new), np.int64)
+        overflowing[: len(old)] = edges["count"].astype(np.int64)
+        is_new = np.arange(len(rows)) >= len(old)
+        order = np.lexsort([is_new, *(rows[name] for name in reversed(_ROW.names or ()))])
+        rows, counted, is_new = rows[order], overflowing[order], is_new[order]
+        kept = np.append(True, rows[1:] != rows[:-1]) & grows[rows["owner"]]  # who is there already stays
+        rows, counted, is_new = rows[kept], counted[kept], is_new[kept]
+
+        # behind a full head an edge may be in the overflow already
+        group = _groups_of(rows)
+        size = np.zeros(len(rows), np.int64)  # by group: its old count
+        np.maximum.at(size, group, counted)
+        last = np.full(len(rows), -1)  # ... and the last of its old head
+        np.maximum.at(last, group[~is_new], np.flatnonzero(~is_new))
+        behind = np.flatnonzero(is_new & (size[group] > HEAD_EDGES) & (np.arange(len(rows)) > last[group]))
+        keys = [_overflow_key_of(node, rows[at]) for at in behind.tolist()]
+        is_known = np.zeros(len(rows), bool)
+        is_known[behind] = [value is not None for value in self._store.get_many(keys)]
+        rows, is_new, group = rows[~is_known], is_new[~is_known], group[~is_known]
+
+        size += np.bincount(group[is_new], minlength=len(size))
+        first = np.append(True, group[1:] != group[:-1])
+        rank = np.arange(len(rows)) - np.flatnonzero(first)[np.cumsum(first) - 1] if len(rows) else group
+        for row in rows[rank >= HEAD_EDGES]:
+            self._store.put(_overflow_key_of(node, row), b"")
+        rows, group = rows[rank < HEAD_EDGES], group[rank < HEAD_EDGES]
         packed = np.empty(len(rows), EDGE)
-        packed["relation"], packed["neighbour"], packed["count"] = rows["relation"], rows["neighbour"], counts
-        ends = np.searchsorted(rows["owner"], np.arange(len(nodes) + 1))
+        packed["relation"], packed["neighbour"] = rows["relation"], rows["neighbour"]
+        packed["count"] = size[group]
+        data, ends = (
+            packed.tobytes(),
+            np.searchsorted(rows["owner"], np.arange(len(nodes) + 1)) * EDGE.itemsize,
+        )
+        bounds = ends.tolist()
         for number in np.flatnonzero(grows).tolist():
-            head = packed[ends[number] : ends[number + 1]].tobytes()
+            head = data[bounds[number] : bounds[number + 1]]
             self._store.put(tables.HEADS + node_key(nodes[number]), head)
         return grows
 
@@ -295,6 +319,20 @@ def _rows(
     rows = np.empty(len(owners), _ROW)
     rows["owner"], rows["relation"], rows["place"], rows["neighbour"] = owners, relations, places, neighbours
     return rows
+
+
+def _groups_of(rows: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:
+    """The number of each row's (owner, relation), rows of which stand together."""
+    if not len(rows):
+        return np.zeros(0, np.int64)
+    owner, relation = rows["owner"], rows["relation"]
+    begins = (owner[1:] != owner[:-1]) | (relation[1:] != relation[:-1])
+    return np.cumsum(np.append(0, begins))
+
+
+def _overflow_key_of(nodes: Nodes, row: np.void) -> bytes:
+    owner, relation, place, neighbour = row.tolist()
+    return _overflow_key(int(nodes[owner]), relation, (place, neighbour))
 
 
 _Groups = dict[int, tuple[int, list[tuple[int, int]]]]  # relation -> (count, [(edge hash, neighbour)])
