@@ -93,15 +93,15 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
             while not (self.should_stop or fetcher.should_stop):
-                seeks = self._seeks
                 records, _ = await self._wait_next_records(timeout=FETCH_SECONDS)
-                if not records or not self.flow_active:
-                    self._interrupted |= bool(records)
+                if not records:
                     continue
-                delivering = asyncio.ensure_future(self._deliver(records))
-                await self.wait_first(delivering, self.suspend_flow.wait())
-                if not delivering.done() and seeks == self._seeks:
-                    self._interrupted = True
+                seeks, delivering = self._seeks, asyncio.ensure_future(self._deliver(records))
+                try:
+                    await self.wait_first(delivering, self.suspend_flow.wait())
+                finally:  # a seek that came meanwhile has made good what was left out
+                    whole = delivering.done() and not delivering.cancelled()
+                    self._interrupted |= not whole and seeks == self._seeks
         except (asyncio.CancelledError, *self.consumer_stopped_errors):
             if not self.transport.app.should_stop:
                 raise
