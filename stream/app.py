@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from stream.generations import Generations
     from stream.promotion import Promoter
 
-SWITCH_SECONDS = 0.0005  # a message changes threads some times; each waits so long while the aligner computes
 PROGRESS_SECONDS = 5.0
 RETRY_SECONDS = 2.0  # between two tries to reach a broker that was there and is not now
 BEHIND_BATCHES = 8  # full batches that wait when a worker counts as behind
@@ -68,7 +67,6 @@ def run_worker(settings: Settings, open_aligner: OpenAligner) -> None:
 
 
 async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
-    sys.setswitchinterval(SWITCH_SECONDS)
     stop, deadline = asyncio.Event(), Deadline()
     stop_on_signals(stop, deadline)
     loop = asyncio.get_running_loop()
