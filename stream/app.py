@@ -3,8 +3,8 @@
 Faust reads the topics and keeps the group; what is done with a micro-batch stands in `stream/work.py`, and
 where reading begins in `stream/positions.py`. Four of Faust's habits would lose messages or hang and are
 worked around here: it acknowledges what it cannot decode (so it gets raw bytes), it acknowledges when `take`
-fails (so `noack_take`, and acknowledgements after the outputs are in the broker), it goes on when an agent is
-dead (so a crashing supervisor), and it does not end while a broker is away (so a deadline).
+fails (so its queue is read here, and offsets are committed when the outputs are in the broker), it goes on
+when an agent is dead (so a crashing supervisor), and it does not end while a broker is away (so a deadline).
 """
 
 import asyncio
@@ -28,13 +28,13 @@ from stream.errors import BrokerError
 from stream.events import Cause, Message
 from stream.interface import MessageProcessor
 from stream.metrics import Metrics, serve
-from stream.positions import PositionedTransport, check_position
+from stream.positions import build_app, check_position
+from stream.publishing import Publisher
 from stream.reading import read_bounds
 from stream.reconcile import Published
-from stream.security import faust_credentials
 from stream.shutdown import Deadline, stop_on_signals
 from stream.topics import ensure_topics, input_specs
-from stream.work import MAX_MESSAGE_BYTES, Work
+from stream.work import Work
 
 if TYPE_CHECKING:
     from stream.generations import Generations
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 PROGRESS_SECONDS = 5.0
 RETRY_SECONDS = 2.0  # between two tries to reach a broker that was there and is not now
 BEHIND_BATCHES = 8  # full batches that wait when a worker counts as behind
+BULK_BATCHES = 4  # taken at once then, as an entity costs less in a big batch
+BACKLOG_SECONDS = 0.005  # between two looks at whether something waits
 QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
@@ -86,9 +88,7 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
     await unless_stopped(loop.run_in_executor(thread, check_group, settings, settings.kafka.group_id))
     aligner, generations = await unless_stopped(loop.run_in_executor(thread, open_aligner))
     metrics = Metrics()
-    worker = Worker(
-        settings, Work(aligner, thread, settings.topics, partitions, metrics), metrics, partitions
-    )
+    worker = Worker(settings, Work(aligner, thread, settings.topics, metrics), metrics, partitions)
     if generations is not None:
         worker.follow_promotions(generations)
     try:
@@ -122,13 +122,14 @@ class Worker:
         self._inputs = [spec.name for spec in input_specs(settings)]
         self._next: dict[TP, int] = {}  # after the last message whose outcome is published
         self._ends: dict[TP, int] | None = None  # where to reconcile with what others published
-        self._unconfirmed: asyncio.Queue[tuple[Any, list[Any], asyncio.Future[None]]] = asyncio.Queue()
+        self._unconfirmed: asyncio.Queue[tuple[list[Message], asyncio.Future[None]]] = asyncio.Queue()
         self._last_messages = 0.0  # when they were done (time.monotonic)
         self._role = "starting"
         self._promoter: Promoter | None = None
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._background: list[asyncio.Task[None]] = []
-        self._acknowledging = asyncio.create_task(self._guarded(self._acknowledge()))
+        self._confirming = asyncio.create_task(self._guarded(self._confirm()))
+        self._send = Publisher(lambda: self.app.producer, settings.topics, partitions).send
         self.app = self._build_app()
 
     def is_ready(self) -> bool:
@@ -146,7 +147,7 @@ class Worker:
             self._metrics,
             {topic: self._partitions[topic] for topic in self._inputs},
             lambda: self._role == "active",
-            lambda: self.app.producer.send,
+            lambda: self._send,
         )
 
     def status(self) -> str:
@@ -181,7 +182,7 @@ class Worker:
             await asyncio.wait_for(self._finish_batches(), FINISH_SECONDS)
         except TimeoutError:
             tell("the batch in flight is not finished; it will be done again")
-        self._acknowledging.cancel()
+        self._confirming.cancel()
         await self._work.close()  # from here on nothing can be lost
         leaving = asyncio.create_task(self.app.stop())
         await asyncio.wait([leaving], timeout=LEAVE_SECONDS)
@@ -201,26 +202,12 @@ class Worker:
             await self._unconfirmed.join()
 
     def _build_app(self) -> faust.App:
-        kafka, align = self._settings.kafka, self._settings.align
-        app = _App(
-            kafka.group_id,
-            broker=";".join(f"kafka://{server}" for server in kafka.servers),
-            broker_credentials=faust_credentials(kafka),
-            broker_session_timeout=kafka.session_timeout_seconds,
-            broker_heartbeat_interval=kafka.session_timeout_seconds / 4,
-            broker_request_timeout=max(30.0, kafka.session_timeout_seconds),
-            broker_client_id="sameas",
-            consumer_auto_offset_reset="earliest",
-            stream_buffer_maxsize=2 * align.batch_size,
-            stream_wait_empty=False,  # positions come from the state, so nothing has to be waited for
-            producer_max_request_size=MAX_MESSAGE_BYTES,
-            topic_allow_declare=False,
-            topic_disable_leader=True,
-            store="memory://",
-            web_enabled=False,
-            autodiscover=False,
+        app = build_app(
+            self._settings,
+            2 * BULK_BATCHES * self._settings.align.batch_size,
+            self._start_positions,
+            lambda: self._next,
         )
-        app.transport = PositionedTransport(app, self._start_positions)
         inputs = app.topic(
             *self._inputs, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )
@@ -235,28 +222,33 @@ class Worker:
         return app
 
     async def _consume(self, stream: Any) -> None:
-        align = self._settings.align
-        stream = stream.noack()
-        async for events in stream.noack_take(align.batch_size, within=max(align.linger_ms, 1) / 1000):
-            messages = [_message(event.message) for event in events]
-            confirmed = await self._work.step(messages, self.app.producer.send, bulk=self._is_behind())
-            self._last_messages = time.monotonic()
-            self._unconfirmed.put_nowait((stream, events, confirmed))
-
-    async def _acknowledge(self) -> None:
-        """Inputs, in order, when the broker has what they led to."""
+        """Takes what waits; Faust's `noack_take` costs more than the rest of a message's way."""
+        queue, align = stream.channel.queue, self._settings.align
         while True:
-            stream, events, confirmed = await self._unconfirmed.get()
+            messages = [_message((await queue.get()).message)]
+            bulk = self._is_behind()
+            most = align.batch_size * (BULK_BATCHES if bulk else 1)
+            if align.linger_ms and not bulk:
+                await asyncio.sleep(align.linger_ms / 1000)
+            while len(messages) < most and not queue.empty():
+                messages.append(_message(queue.get_nowait().message))
+            confirmed = await self._work.step(messages, self._send, bulk=bulk)
+            self._last_messages = time.monotonic()
+            self._unconfirmed.put_nowait((messages, confirmed))
+
+    async def _confirm(self) -> None:
+        """Batches, in order, are done when the broker has what they led to."""
+        while True:
+            messages, confirmed = await self._unconfirmed.get()
             await confirmed
-            for event in events:
-                await stream.ack(event)
-                self._next[event.message.tp] = event.message.offset + 1
+            for cause in (message.cause for message in messages):
+                self._next[TP(cause.topic, cause.partition)] = cause.offset + 1
             self._unconfirmed.task_done()
 
     async def _start_positions(self, assigned: set[TP]) -> Mapping[TP, int]:
         """Called before fetching begins, at the start and after every rebalance."""
         self._check_whole(assigned)
-        await self._work.publish_pending(self.app.producer.send)
+        await self._work.publish_pending(self._send)
         await self._work.own(self._alignment_ends)
         found = await self._bounds(assigned)
         positions, behind = {}, 0
@@ -313,9 +305,9 @@ class Worker:
         while True:
             if self._role == "active" and self._work.backlog > 0 and not self._is_behind():
                 quiet = time.monotonic() - self._last_messages > QUIET_SECONDS
-                await (await self._work.step([], self.app.producer.send, bulk=quiet))
+                self._unconfirmed.put_nowait(([], await self._work.step([], self._send, bulk=quiet)))
             else:
-                await asyncio.sleep(max(self._settings.align.linger_ms, 1) / 1000)
+                await asyncio.sleep(BACKLOG_SECONDS)
 
     async def _reconcile(self) -> None:
         """After every assignment, once caught up, and whenever somebody else has published."""
@@ -336,7 +328,7 @@ class Worker:
                 await asyncio.to_thread(published.read)
                 if self._role != "active" or self._ends is not ends:
                     continue
-                written, withdrawn = await work.reconcile(published, self.app.producer.send)
+                written, withdrawn = await work.reconcile(published, self._send)
             except BrokerError as error:  # it may be restarting; whoever needs it to go on will say so
                 tell(f"{topic} is compared later: {error}")
                 await asyncio.sleep(RETRY_SECONDS)
@@ -395,11 +387,6 @@ class Worker:
             if not self._failure.done():
                 self._failure.set_exception(error)
             raise
-
-
-class _App(faust.App):  # type: ignore[misc]
-    def _create_directories(self) -> None:
-        """Faust's own tables are not used, so neither is its data directory."""
 
 
 def _message(record: Any) -> Message:

@@ -104,7 +104,7 @@ class ModelSettings(Section, frozen=True):
 class AlignSettings(Section, frozen=True):
     one_to_one: bool = True
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 512  # most messages in one micro-batch
-    linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 5  # how long a micro-batch waits to fill
+    linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0  # how long a micro-batch waits to fill
 
 
 class MetricsSettings(Section, frozen=True):

@@ -122,20 +122,23 @@ class WorkerProcess:
 
 
 @contextlib.contextmanager
-def worker_process(config: Path, overrides: Sequence[str], log: Path) -> Iterator[WorkerProcess]:
+def worker_process(
+    config: Path, overrides: Sequence[str], log: Path, program: Sequence[str] = ("stream.cli", "run")
+) -> Iterator[WorkerProcess]:
     """A worker that is ready; it ends with the block.
 
     Args:
         config: its `sameas.toml`.
         overrides: "section.key=value", as `--set` takes them. The environment does not count.
         log: where its stderr goes.
+        program: module and arguments, in place of `sameas run`.
 
     Raises:
         SameasError: it ended, or is not ready in a minute; with the last line of its log.
     """
     address = f"127.0.0.1:{free_port()}"
     settings = [*overrides, f"metrics.port={address.partition(':')[2]}"]
-    command = [sys.executable, "-m", "stream.cli", "run", "--config", str(config)]
+    command = [sys.executable, "-m", *program, "--config", str(config)]
     command += [word for setting in settings for word in ("--set", setting)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SAMEAS_")}
     with log.open("wb") as file:

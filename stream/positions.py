@@ -2,16 +2,20 @@
 
 The graph is on this machine's disk, so this machine's disk knows which messages are in it; the group's
 offsets may be ahead of it (an emptied state directory, a standby with older state) or behind (a crash before
-the commit). Reading from the state's own offsets loses nothing in either case, and makes Faust's habit of
-committing past a gap harmless. The group's offsets are still committed: they show the lag to Kafka's tools.
+the commit). Reading from the state's own offsets loses nothing in either case. The group's offsets are still
+committed, as far as outcomes are published: they show the lag to Kafka's tools.
 
 What must never happen is that a message is delivered before one that precedes it: the state would drop the
 earlier one as applied. So nothing is fetched between an assignment and its seek, and what a fetch brings that
 was under way during a seek is thrown away and read again.
+
+Faust's own delivery makes two tasks a message and keeps every offset until it is acknowledged. Here a fetch
+is delivered as a whole, and what is done is one number a partition. While the worker's queue is full, nothing
+more is fetched.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +25,17 @@ from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
 
+from stream.config import Settings
 from stream.console import tell
 from stream.errors import StateError
+from stream.publishing import BATCH_BYTES, MAX_MESSAGE_BYTES
+from stream.security import faust_credentials
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
+Done = Callable[[], Mapping[TP, int]]
 
 IDLE_SECONDS = 0.05
+FETCH_SECONDS = 1.0  # between two looks at whether to stop
 FETCH_WAIT_MS = 20  # how long the broker may wait for more before it answers
 
 
@@ -41,6 +50,7 @@ class _PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]
 class _PositionedConsumer(Consumer):  # type: ignore[misc]
     _positioned = False  # since the last assignment
     _seeks = 0
+    _interrupted = False  # a fetch was delivered in part only
 
     def _new_consumer_thread(self) -> Any:
         return _PromptThread(self, loop=self.loop, beacon=self.beacon)
@@ -63,12 +73,14 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
         if assigned != self._assigned():
             raise RebalanceAgain
         self._seeks += 1
-        self._positioned = True
+        self._positioned, self._interrupted = True, False
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
         if not self._positioned:
             await asyncio.sleep(IDLE_SECONDS)
             return {}
+        if self._interrupted:
+            await self.perform_seek()
         seeks = self._seeks
         records = await super()._getmany(active_partitions, timeout)
         if self._positioned and seeks == self._seeks:
@@ -78,18 +90,87 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
             await self.perform_seek()
         return {}
 
+    async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                records, _ = await self._wait_next_records(timeout=FETCH_SECONDS)
+                if not records:
+                    continue
+                seeks, delivering = self._seeks, asyncio.ensure_future(self._deliver(records))
+                try:
+                    await self.wait_first(delivering, self.suspend_flow.wait())
+                finally:  # a seek that came meanwhile has made good what was left out
+                    whole = delivering.done() and not delivering.cancelled()
+                    self._interrupted |= not whole and seeks == self._seeks
+        except (asyncio.CancelledError, *self.consumer_stopped_errors):
+            if not self.transport.app.should_stop:
+                raise
+
+    async def _deliver(self, records: Any) -> None:
+        for tp, record in self.scheduler.iterate(records):
+            await self.callback(self._to_message(tp, record))
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Nothing is fetched before all of a fetch is delivered, so no partition need be paused."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """See `on_buffer_full`."""
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return iter(self.transport.done())
+
+    def _new_offset(self, tp: TP) -> int | None:
+        offset: int | None = self.transport.done().get(tp)
+        return offset
+
     def _assigned(self) -> set[TP]:
         return {TP(tp.topic, tp.partition) for tp in self.assignment()}
 
 
 class PositionedTransport(Transport):  # type: ignore[misc]
-    """Asks `positions` for the next offset to read of every assigned partition."""
+    """Asks `positions` for the next offset to read of every assigned partition, `done` for what to commit."""
 
     Consumer = _PositionedConsumer
 
-    def __init__(self, app: faust.App, positions: Positions) -> None:
+    def __init__(self, app: faust.App, positions: Positions, done: Done) -> None:
         super().__init__(app.conf.broker_consumer, app, loop=app.loop)
         self.positions: Any = positions
+        self.done: Any = done
+
+
+def build_app(settings: Settings, waiting: int, positions: Positions, done: Done) -> faust.App:
+    """A Faust app that reads this way, and whose producer takes batches.
+
+    Args:
+        waiting: so many messages are read ahead.
+    """
+    kafka = settings.kafka
+    app = _App(
+        kafka.group_id,
+        broker=";".join(f"kafka://{server}" for server in kafka.servers),
+        broker_credentials=faust_credentials(kafka),
+        broker_session_timeout=kafka.session_timeout_seconds,
+        broker_heartbeat_interval=kafka.session_timeout_seconds / 4,
+        broker_request_timeout=max(30.0, kafka.session_timeout_seconds),
+        broker_client_id="sameas",
+        consumer_auto_offset_reset="earliest",
+        stream_buffer_maxsize=waiting,
+        stream_wait_empty=False,  # positions come from the state, so nothing has to be waited for
+        producer_max_request_size=MAX_MESSAGE_BYTES,
+        producer_max_batch_size=BATCH_BYTES,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        store="memory://",
+        web_enabled=False,
+        autodiscover=False,
+    )
+    app.transport = PositionedTransport(app, positions, done)
+    return app
+
+
+class _App(faust.App):  # type: ignore[misc]
+    def _create_directories(self) -> None:
+        """Faust's own tables are not used, so neither is its data directory."""
 
 
 def check_position(tp: TP, state: Path, applied: int | None, first: int, end: int) -> None:

@@ -24,12 +24,12 @@ from stream.config import Settings
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events import Message
 from stream.interface import Batch, Counts, Decoder, Output
+from stream.publishing import MAX_MESSAGE_BYTES, TRUNCATED_BYTES
 from stream.reading import read_bounds
 from stream.reread import Range, read_ranges
 from stream.security import client_options
 from stream.timeline import POINTS, Timeline, measure
 from stream.topics import delete_topics, ensure_topics, output_specs
-from stream.work import MAX_MESSAGE_BYTES, TRUNCATED_BYTES
 from stream.workspace import LinkPair
 
 LIVE: Final = "live"  # what `diff` calls the worker's own alignments

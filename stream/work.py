@@ -12,49 +12,30 @@ from concurrent.futures import Executor
 from typing import Any
 
 import msgspec
-from aiokafka.errors import MessageSizeTooLargeError
 
 from stream.config import TopicSettings
-from stream.errors import BrokerError
 from stream.events import Message
 from stream.interface import Batch, Counts, MessageProcessor, Output
 from stream.metrics import Metrics
+from stream.publishing import Placed
 from stream.reconcile import Published
 
-MAX_MESSAGE_BYTES = 4_000_000  # what the producers let through; the broker's own limit decides
-TRUNCATED_BYTES = 100_000  # what is kept of a dead letter that does not fit into a message with its headers
-
-Send = Callable[..., Awaitable[Awaitable[Any]]]  # Faust's Producer.send: accepted, then acknowledged
-Sent = tuple[Output, Awaitable[Any]]
+Send = Callable[[Sequence[Output]], Awaitable[list[Placed]]]  # until the broker has them
 
 
 class Work:
     """Steps 1 to 11: apply, publish, forget the outbox."""
 
     def __init__(
-        self,
-        aligner: MessageProcessor,
-        thread: Executor,
-        topics: TopicSettings,
-        partitions: Mapping[str, int],
-        metrics: Metrics,
+        self, aligner: MessageProcessor, thread: Executor, topics: TopicSettings, metrics: Metrics
     ) -> None:
         """
         Args:
             thread: the one in which the aligner was opened.
-            partitions: of each topic.
         """
         self._aligner = aligner
         self._thread = thread
-        self._topic_of = {
-            "alignments": topics.alignments,
-            "alignment_events": topics.alignment_events,
-            "dead_letters": topics.dead_letters,
-        }
-        # Without a choice the key need not be hashed, which takes longer than anything else in a send.
-        self._partition_of = {
-            kind: 0 if partitions[topic] == 1 else None for kind, topic in self._topic_of.items()
-        }
+        self._alignments = topics.alignments
         self._metrics = metrics
         self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._confirmed.set_result(None)  # of the last batch
@@ -137,7 +118,7 @@ class Work:
             await asyncio.to_thread(published.read)
             self._ends, self.is_disputed = dict(published.ends), False
             outputs = await self._call(lambda: published.differences(self._aligner.records()))
-            await self._acknowledged(await self._send_all(outputs, send), send)
+            self._placed(await send(outputs))
         withdrawn = sum(output.value is None for output in outputs)
         return len(outputs) - withdrawn, withdrawn
 
@@ -170,67 +151,25 @@ class Work:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     async def _publish(self, batch: Batch, send: Send, messages: Sequence[Message] = ()) -> None:
-        """Hands the outputs to the producer, after those of the batch before it are confirmed."""
+        """Has the outputs sent, after those of the batch before it are confirmed."""
         await self.settle()
-        started = time.monotonic()
-        sent = await self._send_all(batch.outputs, send)
-        self._confirmed = asyncio.ensure_future(self._confirm(batch, sent, send, messages, started))
+        self._confirmed = asyncio.ensure_future(self._confirm(batch, send, messages))
 
-    async def _confirm(
-        self, batch: Batch, sent: Sequence[Sent], send: Send, messages: Sequence[Message], started: float
-    ) -> None:
-        await self._acknowledged(sent, send)
+    async def _confirm(self, batch: Batch, send: Send, messages: Sequence[Message]) -> None:
+        started = time.monotonic()
+        self._placed(await send(batch.outputs))
         await self._call(self._aligner.published, batch.sequence, self._ends and dict(self._ends))
         self._metrics.timed("publish", started)
         self._account(batch)
         if messages:
             self._metrics.freshness.set(max(0.0, time.time() - messages[-1].timestamp))
 
-    async def _send_all(self, outputs: Sequence[Output], send: Send) -> list[Sent]:
-        return [(output, await self._send(output, send)) for output in outputs]
-
-    async def _acknowledged(self, sent: Sequence[Sent], send: Send) -> None:
-        """Until the broker has all of these."""
-        for output, acknowledged in sent:
-            try:
-                place = await acknowledged
-            except MessageSizeTooLargeError:
-                await self._send_shortened(output, send)
-                continue
-            if output.kind == "alignments" and self._ends is not None:
-                self.is_disputed |= self._ends.get(place.partition, 0) != place.offset
-                self._ends[place.partition] = place.offset + 1
-
-    async def _send(self, output: Output, send: Send) -> Awaitable[Any]:
-        try:
-            return await send(
-                self._topic_of[output.kind],
-                output.key,
-                output.value,
-                self._partition_of[output.kind],
-                None,
-                output.headers or None,
-            )
-        except MessageSizeTooLargeError as error:
-            refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            refused.set_exception(error)
-            return refused
-
-    async def _send_shortened(self, output: Output, send: Send) -> None:
-        """A dead letter has to get through, whatever is in it: a refused one would come back for ever."""
-        if output.kind != "dead_letters" or output.value is None:
-            size = len(output.value or b"")
-            raise BrokerError(
-                f"topic {self._topic_of[output.kind]}: record {output.key!r:.200} of {size:,} bytes is "
-                "larger than the broker allows; raise the topic's max.message.bytes"
-            )
-        shortened = msgspec.structs.replace(
-            output,
-            key=None if output.key is None else output.key[:TRUNCATED_BYTES],
-            value=output.value[:TRUNCATED_BYTES],
-            headers=[*output.headers, ("truncated_from_bytes", str(len(output.value)).encode())],
-        )
-        await (await self._send(shortened, send))
+    def _placed(self, batches: Sequence[Placed]) -> None:
+        """Where nobody else writes, alignment records follow one another."""
+        for batch in batches:
+            if batch.topic == self._alignments and self._ends is not None:
+                self.is_disputed |= self._ends.get(batch.partition, 0) != batch.first
+                self._ends[batch.partition] = batch.first + batch.records
 
     def _account(self, batch: Batch) -> None:
         for name in msgspec.structs.fields(Counts):

@@ -37,6 +37,7 @@ NEW_SHARE = 0.5  # of the events under load are new records, the others change k
 KEPT_UP_SECONDS = 1.0  # in which the last event has to be applied after it was due
 LOOK_SECONDS = 0.05  # between two looks at the worker's figures
 PROBES = 400
+BARE = "an alignment record and an event for each, from an aligner that does nothing else"
 ROLES = ("entities", "links", "alignments", "alignment_events", "dead_letters")
 
 
@@ -60,6 +61,8 @@ class Streamed(msgspec.Struct):
     rate: float
     cpu: float  # seconds an entity
     resident: int
+    bare_rate: float  # events/s of a worker that does nothing with them
+    bare_cpu: float  # its seconds an event
     probe: list[float]  # milliseconds from producer to consumer through the broker, without a worker
     loads: list[Load]
 
@@ -80,6 +83,8 @@ def measure(bench: Bench) -> list[Row]:
         row("catching up", done.rate, "entities/s", at_least=2000, note=f"{done.entities:,} in {broker}"),
         row("the worker's CPU", done.cpu * 1e6, "us an entity"),
         row("the worker's memory", done.resident / 2**20, "MiB"),
+        row("Faust and the broker alone, catching up", done.bare_rate, "events/s", note=BARE),
+        row("their CPU in the worker", done.bare_cpu * 1e6, "us an event"),
         row("the broker alone, p50", percentile(done.probe, 0.5), "ms", note=probe),
         row("the broker alone, p99", percentile(done.probe, 0.99), "ms"),
     ]
@@ -132,9 +137,10 @@ def stream(
         probe = probed(settings, producer, f"{prefix}.probe", rates[0])
         topic = settings.topics.entities
         total = produce(settings, ((topic, event_key(event), encode(event)) for event in known))
+        bare = caught_up_bare(directory, config, overrides, total)
         worker = stack.enter_context(worker_process(config, overrides, directory / "worker.log"))
         rate, cpu = caught_up(worker, total)
-        done = Streamed(total, rate, cpu, resident(worker.pid), probe, [])
+        done = Streamed(total, rate, cpu, resident(worker.pid), *bare, probe, [])
         for wanted in rates:
             events = list(islice(changes, round(wanted * seconds)))
             done.loads.append(under_load(settings, producer, worker, events, wanted, total))
@@ -187,6 +193,17 @@ def caught_up(worker: WorkerProcess, messages: int) -> tuple[float, float]:
     first, since, cpu = begun[0]
     entities = max(messages - first, 1)
     return entities / (time.monotonic() - since), (cpu_seconds(worker.pid) - cpu) / entities
+
+
+def caught_up_bare(
+    directory: Path, config: Path, overrides: Sequence[str], messages: int
+) -> tuple[float, float]:
+    """The same with the same input in a worker whose aligner does nothing, and which has its own outputs."""
+    own = f"bare-{uuid.uuid4().hex[:8]}"
+    apart = [f"kafka.group_id={own}", *(f"topics.{role}={own}.{role}" for role in ROLES[2:])]
+    program = ["benchmarks.speed.bare_worker"]
+    with worker_process(config, [*overrides, *apart], directory / "bare.log", program) as worker:
+        return caught_up(worker, messages)
 
 
 def cpu_seconds(pid: int) -> float:

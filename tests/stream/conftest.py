@@ -53,3 +53,9 @@ def settings(bootstrap: str, tmp_path: Path) -> Settings:
 def embedded_settings(embedded_kafka: str, tmp_path: Path) -> Settings:
     """The same, for what does not depend on the broker."""
     return own_settings(embedded_kafka, tmp_path)
+
+
+@pytest.fixture
+def apache_settings(apache_kafka: dict[str, str], tmp_path: Path) -> Settings:
+    """The same, for what the embedded broker does not do."""
+    return own_settings(apache_kafka["plaintext"], tmp_path)

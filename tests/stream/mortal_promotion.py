@@ -37,6 +37,7 @@ else:
 
         async def published(*batch: Any) -> None:
             await publish(*batch)
+            await self.settle()
             die()
 
         self._publish = published  # type: ignore[method-assign]

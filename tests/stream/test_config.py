@@ -140,4 +140,4 @@ def test_config_show_names_origins(file: Path) -> None:
     shown = json.loads(output)
     assert shown["kafka.group_id"] == {"value": "file", "from": f"file {file}"}
     assert shown["kafka.bootstrap_servers"] == {"value": "c:3", "from": "flag --set kafka.bootstrap_servers"}
-    assert shown["align.linger_ms"] == {"value": 5, "from": "default"}
+    assert shown["align.linger_ms"] == {"value": 0, "from": "default"}

@@ -10,9 +10,10 @@ import urllib.request
 from pathlib import Path
 
 import msgspec
+from kafka import TopicPartition
 from workers import Process, aligned, dead_letters, deletes, own_settings, produce, until, upserts, worker
 
-from stream.broker import start_broker
+from stream.broker import admin_client, start_broker
 from stream.config import Settings
 from stream.feed import feed_events
 from stream.subscribe import read_topic
@@ -39,6 +40,13 @@ def wait_until_applied(settings: Settings, count: int, process: Process) -> None
         return sum(json.loads(state.read_text())["next"].values()) if state.exists() else 0
 
     until(lambda: applied() >= count, DONE_SECONDS, f"{count} applied messages", process)
+
+
+def committed(settings: Settings) -> int | None:
+    """The group's offset in the entity topic."""
+    with admin_client(settings.kafka) as admin:
+        offsets = admin.list_group_offsets(settings.kafka.group_id)[settings.kafka.group_id]
+    return int(offsets[TopicPartition(settings.topics.entities, 0)].offset)
 
 
 def test_every_message_is_accounted_for(settings: Settings) -> None:
@@ -174,6 +182,23 @@ def test_sigterm_while_a_batch_takes_long(embedded_settings: Settings) -> None:
         running.wait_for("slow batch")
         assert running.end(seconds=10.0) == 1
         assert "ended by force, nothing is lost" in running.text
+
+
+def test_sigterm_under_full_load(settings: Settings) -> None:
+    """What is under way is finished and committed, the rest is left to the successor."""
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(10_000)))
+    with worker(settings) as running:
+        wait_until_applied(settings, 1, running)
+        assert running.end(seconds=10.0) == 0
+        received, applied = map(int, re.findall(r"received (\d+) = applied (\d+)", running.text)[0])
+    applied_in_state = sum(json.loads(running.state.read_text())["next"].values())
+    assert 0 < received == applied == applied_in_state < 10_000
+    assert committed(settings) == applied
+    with worker(settings) as successor:
+        assert successor.wait_for(READY).endswith(f"{10_000 - applied} messages behind")
+        wait_until_aligned(settings, numbers(range(10_000)), successor)
+        assert successor.end() == 0
 
 
 def test_health_metrics_and_backlog(embedded_settings: Settings) -> None:

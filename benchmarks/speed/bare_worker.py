@@ -1,0 +1,71 @@
+"""A worker whose aligner does nothing but answer: what Faust and the broker alone cost an event.
+
+python -m benchmarks.speed.bare_worker --config FILE [--set SECTION.KEY=VALUE]...
+"""
+
+import argparse
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from stream.app import run_worker
+from stream.config import load_settings
+from stream.events import Message
+from stream.interface import Batch, Counts, Output
+
+RECORD = b"r" * 1200  # bytes, as long as an alignment record with its evidence
+HEADERS = [
+    ("ce_specversion", b"1.0"),
+    ("ce_id", b"0123456789abcdef0123456789abcdef"),
+    ("ce_source", b"sameas"),
+    ("ce_type", b"sameas.alignment.revised"),
+    ("ce_time", b"2026-01-01T00:00:00Z"),
+]
+
+
+class BareAligner:
+    """Every message leads to an alignment record and an alignment event of usual sizes."""
+
+    def __init__(self) -> None:
+        self._next: dict[tuple[str, int], int] = {}
+        self._sequence = 0
+
+    def pending(self) -> Iterable[Batch]:
+        return []
+
+    def process(self, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
+        outputs = []
+        for message in messages:
+            self._next[message.cause.topic, message.cause.partition] = message.cause.offset + 1
+            outputs.append(Output("alignments", message.key, RECORD))
+            outputs.append(Output("alignment_events", message.key, RECORD, HEADERS))
+        self._sequence += 1
+        return Batch(self._sequence, outputs, Counts(len(messages), len(messages)), 0)
+
+    def published(self, sequence: int, ends: Mapping[int, int] | None = None) -> None:
+        """Nothing is kept."""
+
+    def published_ends(self) -> Mapping[int, int]:
+        return {}
+
+    def next_offset(self, topic: str, partition: int) -> int | None:
+        return self._next.get((topic, partition))
+
+    def records(self) -> Iterable[tuple[bytes, bytes]]:
+        return []
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--set", action="append", default=[])
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.CRITICAL)  # as the command line has it
+    run_worker(load_settings(arguments.config, {}, arguments.set), lambda: (BareAligner(), None))
+
+
+if __name__ == "__main__":
+    main()
