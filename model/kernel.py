@@ -42,20 +42,21 @@ _RARITY: Final = np.int64((1 << RARITY_BITS) - 1)
 
 
 class EntitySlots(NamedTuple):
-    """The filled and empty slots of n entities, and where their vectors lie in one buffer of bytes."""
+    """The filled and empty slots of n entities, and where their vectors lie in buffers of bytes."""
 
-    buffer: I8  # one-dimensional
-    vec: I64  # (n, SLOTS) where the vector of a value or of a neighbour's name begins
-    nbr: I64  # (n, SLOTS) where the vector of a neighbour's neighbourhood begins; of no use for values
+    items: I8  # one-dimensional: vectors of values
+    names: I8  # neighbours' names
+    around: I8  # neighbours' neighbourhoods, which begin where their names do
+    at: I64  # (n, SLOTS) where the vector begins
     key: npt.NDArray[np.int16]  # (n, SLOTS) attribute or relation key; 0 is an empty slot
     hash: I64  # (n, SLOTS) of the value, of the neighbour's name
 
 
 def slots_of(side: Side) -> EntitySlots:
-    """The slots of `side`, whose vectors are copied into one buffer."""
-    begin = np.arange(side.key.size, dtype=np.int64).reshape(side.key.shape) * DIM
-    buffer = np.concatenate([side.vec.reshape(-1), side.nbr.reshape(-1)])
-    return EntitySlots(buffer, begin, begin + side.vec.size, side.key, side.hash)
+    """The slots of `side`, whose vectors lie there."""
+    at = np.arange(side.key.size, dtype=np.int64).reshape(side.key.shape) * DIM
+    vectors = np.ascontiguousarray(side.vec).reshape(-1)
+    return EntitySlots(vectors, vectors, np.ascontiguousarray(side.nbr).reshape(-1), at, side.key, side.hash)
 
 
 class Weights(NamedTuple):
@@ -231,11 +232,14 @@ def score_pairs(
         for x in range(nl):
             i, i_key, i_hash = slots[0, x], keys[0, x], hashes[0, x] >> RARITY_BITS
             i_block = np.int64(x >= values[0])
-            for y in range(nr):
-                own[x, y] = _dot(left.buffer, left.vec[e, i], right.buffer, right.vec[f, slots[1, y]])
+            vectors, at = left.items if i_block == 0 else left.names, left.at[e, i]
+            for y in range(values_right):
+                own[x, y] = _dot(vectors, at, right.items, right.at[f, slots[1, y]])
+            for y in range(values_right, nr):
+                own[x, y] = _dot(vectors, at, right.names, right.at[f, slots[1, y]])
             if i_block == 1:
                 for y in range(values_right, nr):
-                    around[x, y] = _dot(left.buffer, left.nbr[e, i], right.buffer, right.nbr[f, slots[1, y]])
+                    around[x, y] = _dot(left.around, at, right.around, right.at[f, slots[1, y]])
             for y in range(nr):
                 block = 2 * i_block + np.int64(y >= values_right)
                 near = around[x, y] if block == 3 else f32(0)

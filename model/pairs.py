@@ -4,11 +4,12 @@ An entity has N = 20 slots: 8 own values, then 12 sampled neighbours. Slots are 
 `canonical`), so a pair's score does not depend on the order in which its neighbours came.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from numba import njit
 
 from model.encoder import OWN
 from model.items import RARITY_BITS
@@ -92,13 +93,16 @@ def similarities(inputs: PairInputs) -> Similarities:
     )
 
 
-def with_degree(name_hash: npt.NDArray[np.int64], degree: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Name hashes of neighbours that also tell how many neighbours those have themselves (in powers of two).
+@njit(cache=True, nogil=True)
+def with_degree(name_hash: Any, degree: Any) -> Any:
+    """A neighbour's name hash that also tells how many neighbours it has itself (in powers of two).
 
     What thousands share says little about each of them. The degree takes no part in equality.
     """
-    exponent = np.ceil(np.log2(np.maximum(degree, 1))).astype(np.int64)
-    return np.asarray(name_hash | np.minimum(exponent, 15) << 8, np.int64)
+    exponent = 0
+    while exponent < 15 and 1 << exponent < degree:
+        exponent += 1
+    return name_hash | exponent << 8
 
 
 def canonical(side: Side) -> Side:

@@ -5,8 +5,8 @@ sampled with, whether or not that neighbour exists yet. Rows are a function of t
 slots are not, so nothing that leaves this process may depend on them.
 """
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,65 +19,98 @@ from model.sampling import SAMPLE
 from model.vectors import DIM
 from model.words import GATHERED, WORDS
 
-ROW: Final = np.dtype(
-    [
-        ("node", np.uint64),
-        ("exists", np.bool_),
-        ("space", np.int32),  # number of (source, type)
-        ("degree", np.int64),  # rounded up to a power of two
-        ("name", np.int8, DIM),
-        ("values", np.int8, DIM),
-        ("neighbourhood", np.int8, DIM),
-        ("items", np.int8, (OWN, DIM)),
-        ("item_keys", np.int16, OWN),
-        ("item_hashes", np.int64, OWN),
-        ("name_hash", np.int64),
-        ("words", np.uint32, WORDS),
-        ("near_words", np.uint32, GATHERED),  # its sampled neighbours' rarest words with its own
-        ("far_words", np.uint32, GATHERED),  # its sampled neighbours' near words
-        ("sample", np.int32, SAMPLE),  # slots, NOBODY where there is none
-        ("sample_keys", np.int16, SAMPLE),
-        ("own", np.uint64),  # digest of the entity's own values
-        ("shown", np.uint64),  # digest of what others see of it
-        ("content", np.uint64),  # digest of everything its scores rest on
-    ]
-)
+# What a row has, by name: type of number, and how many.
+FIELDS: Final[dict[str, tuple[type[np.generic], tuple[int, ...]]]] = {
+    "node": (np.uint64, ()),
+    "exists": (np.bool_, ()),
+    "space": (np.int32, ()),  # number of (source, type)
+    "degree": (np.int64, ()),  # rounded up to a power of two
+    "name": (np.int8, (DIM,)),
+    "values": (np.int8, (DIM,)),
+    "neighbourhood": (np.int8, (DIM,)),
+    "item_keys": (np.int16, (OWN,)),
+    "item_hashes": (np.int64, (OWN,)),
+    "name_hash": (np.int64, ()),
+    "words": (np.uint32, (WORDS,)),
+    "near_words": (np.uint32, (GATHERED,)),  # its sampled neighbours' rarest words with its own
+    "far_words": (np.uint32, (GATHERED,)),  # its sampled neighbours' near words
+    "sample": (np.int32, (SAMPLE,)),  # slots, NOBODY where there is none
+    "sample_keys": (np.int16, (SAMPLE,)),
+    "own": (np.uint64, ()),  # digest of the entity's own values
+    "shown": (np.uint64, ()),  # digest of what others see of it
+    "content": (np.uint64, ()),  # digest of everything its scores rest on
+}
+BLANK: Final = {"degree": 1, "space": NOBODY, "sample": NOBODY}  # of a new row, where it is not 0
+Column = npt.NDArray[Any]
+
+
+class Rows:
+    """The rows of a table by field: `rows["name"]` is (rows, DIM). Writing to that changes the table."""
+
+    def __init__(self, columns: Mapping[str, Column], count: int) -> None:
+        self._columns = columns
+        self._count = count
+
+    def __getitem__(self, field: str) -> Column:
+        return self._columns[field][: self._count]
+
+    def __len__(self) -> int:
+        return self._count
 
 
 class NodeTable:
-    """Rows by slot. One thread owns it."""
+    """Rows by slot, each field in an array of its own. One thread owns it.
+
+    An array has room for more rows than there are; memory that was never written to is not taken.
+    """
 
     def __init__(self) -> None:
-        self._rows = np.zeros(1024, ROW)
         self._slot_of: dict[int, int] = {}
+        self._room = 1024
+        self._columns: dict[str, Column] = {
+            field: np.zeros((self._room, *shape), kind) for field, (kind, shape) in FIELDS.items()
+        }
+        # The vectors of entities' own values, first ones first: few entities have a last one.
+        self.items = np.zeros((OWN, self._room, DIM), np.int8)
+        self._items_used = 0
 
     def __len__(self) -> int:
         return len(self._slot_of)
 
     @property
-    def rows(self) -> npt.NDArray[np.void]:
-        """All rows, dtype `ROW`; writing to a field changes the table."""
-        return self._rows[: len(self)]
+    def rows(self) -> Rows:
+        """All rows there are now."""
+        return Rows(self._columns, len(self))
 
-    @property
-    def bytes(self) -> npt.NDArray[np.int8]:
-        """All rows as they lie in memory, slot * `ROW.itemsize` bytes from the start."""
-        return self._rows.view(np.int8)
+    def set_items(self, slots: Slots, items: npt.NDArray[np.int8], keys: npt.NDArray[np.int16]) -> None:
+        """Vectors (n, OWN, DIM) of values; where the key (n, OWN) is 0 there is none."""
+        for place in range(OWN):
+            used = keys[:, place] != 0
+            if used.any():
+                self._items_used = max(self._items_used, place + 1)
+                self.items[place, slots[used]] = items[used, place]
+
+    def _make_room(self, rows: int, before: int) -> None:
+        self._room = max(2 * self._room, rows)
+        for field, column in self._columns.items():
+            larger = np.zeros((self._room, *column.shape[1:]), column.dtype)
+            larger[:before] = column[:before]
+            self._columns[field] = larger
+        items = np.zeros((OWN, self._room, DIM), np.int8)
+        items[: self._items_used, :before] = self.items[: self._items_used, :before]
+        self.items = items
 
     def slots(self, nodes: Iterable[int]) -> Slots:
         """The slots of these nodes; new nodes get a blank row."""
         known, before = self._slot_of, len(self._slot_of)
         found = [known.setdefault(node, len(known)) for node in nodes]
-        if len(known) > len(self._rows):
-            # no memory before it is written to
-            rows = np.zeros(max(2 * len(self._rows), len(known)), ROW)
-            rows[:before] = self._rows[:before]
-            self._rows = rows
-        new = self._rows[before : len(known)]
-        new["degree"] = 1
-        new["space"] = new["sample"] = NOBODY
         slots = np.array(found, np.int32)
-        self._rows["node"][slots] = np.fromiter(nodes, np.uint64, len(found))
+        if len(known) > before:
+            if len(known) > self._room:
+                self._make_room(len(known), before)
+            for field, value in BLANK.items():
+                self._columns[field][before : len(known)] = value
+            self._columns["node"][slots] = np.fromiter(nodes, np.uint64, len(found))
         return slots
 
     def slots_of(self, nodes: Nodes) -> Slots:

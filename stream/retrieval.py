@@ -275,7 +275,6 @@ class Retrieval:
         for field in (
             "name",
             "values",
-            "items",
             "item_keys",
             "item_hashes",
             "name_hash",
@@ -290,8 +289,10 @@ class Retrieval:
         encoded = self._encoder.encode(
             [Upsert(e.source, e.id, e.type, e.attributes, e.relations) for e in alive.values()]
         )
-        for field in encoded._fields:
-            rows[field][slots] = getattr(encoded, field)
+        self.table.set_items(slots, encoded.items, encoded.item_keys)
+        for field, column in zip(encoded._fields, encoded, strict=True):
+            if field != "items":
+                rows[field][slots] = column
         rows["own"][slots] = digest(np.concatenate([as_words(column) for column in encoded], axis=1))
         rows["exists"][slots] = True
         rows["space"][slots] = [self._space((entity.type, entity.source)) for entity in alive.values()]

@@ -1,10 +1,11 @@
 """Step 8: candidate pairs to scores, and what the model looked at."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from index.candidates import Pairs
 from index.graph import GraphStore, Nodes
@@ -12,18 +13,15 @@ from index.vectors import NOBODY, Slots
 from model.dense import DenseScorer
 from model.encoder import OWN, Encoder
 from model.kernel import I64, EntitySlots
-from model.pairs import PairInputs, Side, with_degree
+from model.pairs import SLOTS, PairInputs, Side, with_degree
 from model.vectors import DIM
 from stream.deciding import ScoredPairs
-from stream.nodes import ROW, NodeTable
+from stream.nodes import NodeTable
 from stream.retrieval import Found, Retrieval, SourcePair
 
 SCORE_CHUNK: Final = 16_384  # pairs whose entities and context are gathered at once: about 20 MB
 EVIDENCE: Final = 6  # compared values and neighbours that a record names
 WEIGHT_DIGITS: Final = 2
-
-_AT: Final = {name: int(ROW.fields[name][1]) for name in ("items", "name", "neighbourhood")}  # type: ignore[index]
-_BEGIN: Final = _AT["items"] + np.arange(OWN) * DIM  # where an entity's own values lie in its row
 
 
 class Seen(NamedTuple):
@@ -156,11 +154,11 @@ def pair_inputs(table: NodeTable, pairs: Pairs, context: npt.NDArray[np.float32]
 
     def side(entities: Slots) -> Side:
         slots = _slots(table, entities)
-        bytes_of = np.arange(DIM)
+        places = slots.at[:, :, None] + np.arange(DIM)
+        vec = np.concatenate([slots.items[places[:, :OWN]], slots.names[places[:, OWN:]]], axis=1)
+        nbr = np.concatenate([np.zeros_like(vec[:, :OWN]), slots.around[places[:, OWN:]]], axis=1)
         empty = slots.key == 0
-        vec, nbr = (slots.buffer[begin[:, :, None] + bytes_of] for begin in (slots.vec, slots.nbr))
         vec[empty], nbr[empty] = 0, 0
-        nbr[:, :OWN] = 0
         return Side(vec, nbr, slots.key, slots.hash)
 
     return PairInputs(side(pairs.left), side(pairs.right), context)
@@ -175,19 +173,42 @@ def _numbered(slots: Slots) -> tuple[Slots, I64]:
 
 def _slots(table: NodeTable, entities: Slots) -> EntitySlots:
     """The filled slots of entities: their own values, then the sampled neighbours that exist."""
-    rows = table.rows
-    sample = rows["sample"][entities]
-    here = (sample != NOBODY) & rows["exists"][sample]
-    neighbours = sample[here]
-    hashes = np.zeros(sample.shape, np.int64)
-    hashes[here] = with_degree(rows["name_hash"][neighbours], rows["degree"][neighbours])
-    sample_keys = np.where(here, rows["sample_keys"][entities], np.int16(0))
-    begin = _BEGIN + entities.astype(np.int64)[:, None] * ROW.itemsize
-    sampled = sample.astype(np.int64) * ROW.itemsize
-    return EntitySlots(
-        table.bytes,
-        np.concatenate([begin, sampled + _AT["name"]], axis=1),
-        np.concatenate([begin, sampled + _AT["neighbourhood"]], axis=1),
-        np.concatenate([rows["item_keys"][entities], sample_keys], axis=1),
-        np.concatenate([rows["item_hashes"][entities], hashes], axis=1),
+    rows, items = table.rows, table.items
+    filled = _fill(
+        entities,
+        items.shape[1],
+        *(rows[field] for field in ("item_keys", "item_hashes", "sample", "sample_keys")),
+        *(rows[field] for field in ("exists", "name_hash", "degree")),
     )
+    names, around = rows["name"].reshape(-1), rows["neighbourhood"].reshape(-1)
+    return EntitySlots(items.reshape(-1), names, around, *filled)
+
+
+@njit(cache=True, nogil=True)
+def _fill(
+    entities: Any,
+    room: int,
+    item_keys: Any,
+    item_hashes: Any,
+    sample: Any,
+    sample_keys: Any,
+    exists: Any,
+    name_hash: Any,
+    degree: Any,
+) -> tuple[Any, Any, Any]:
+    """Where the vectors of n entities' slots begin, keys and hashes (n, SLOTS); `room` for so many rows."""
+    n = len(entities)
+    at, hashes = np.zeros((n, SLOTS), np.int64), np.zeros((n, SLOTS), np.int64)
+    keys = np.zeros((n, SLOTS), np.int16)
+    for i in range(n):
+        entity = np.int64(entities[i])
+        for place in range(OWN):
+            at[i, place] = (place * room + entity) * DIM
+            keys[i, place], hashes[i, place] = item_keys[entity, place], item_hashes[entity, place]
+        for place in range(SLOTS - OWN):
+            neighbour = np.int64(sample[entity, place])
+            if neighbour != NOBODY and exists[neighbour]:
+                at[i, OWN + place] = neighbour * DIM
+                keys[i, OWN + place] = sample_keys[entity, place]
+                hashes[i, OWN + place] = with_degree(name_hash[neighbour], degree[neighbour])
+    return at, keys, hashes
