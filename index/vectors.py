@@ -244,7 +244,8 @@ def _row_products(left: Any, right: Any) -> Any:
     for p in range(len(left)):
         total = np.int32(0)
         for d in range(left.shape[1]):
-            total += np.int32(left[p, d]) * np.int32(right[p, d])
+            # without the outer conversion Numba would add up in 64 bits, several times slower
+            total = np.int32(total + np.int32(left[p, d]) * np.int32(right[p, d]))
         products[p] = total
     return products
 

@@ -43,9 +43,9 @@ from stream.records import Records
 from stream.retrieval import VIEWS, Found, Retrieval
 from stream.scoring import Scoring
 
-IDLE_EVALUATIONS, BULK_EVALUATIONS = 16, 4096  # entities that a call without messages evaluates again
-IDLE_PAIRS, BULK_PAIRS = 256, 32_768  # waiting pairs that it scores
-BULK_ROWS = 16_384  # rows that it makes anew
+IDLE_EVALUATIONS, BULK_EVALUATIONS = 32, 4096  # entities that a call without messages evaluates again
+IDLE_PAIRS, BULK_PAIRS = 1024, 32_768  # waiting pairs that it scores
+BULK_ROWS = 8192  # rows that it makes anew
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
 OUTBOX_CHUNK = 500  # pairs of one batch when a generation takes the place of another

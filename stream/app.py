@@ -123,6 +123,7 @@ class Worker:
         self._next: dict[TP, int] = {}  # after the last message whose outcome is published
         self._ends: dict[TP, int] | None = None  # where to reconcile with what others published
         self._unconfirmed: asyncio.Queue[tuple[list[Message], asyncio.Future[None]]] = asyncio.Queue()
+        self._queue: Any = None  # Faust's, of the messages that wait
         self._last_messages = 0.0  # when they were done (time.monotonic)
         self._role = "starting"
         self._promoter: Promoter | None = None
@@ -223,7 +224,8 @@ class Worker:
 
     async def _consume(self, stream: Any) -> None:
         """Takes what waits; Faust's `noack_take` costs more than the rest of a message's way."""
-        queue, align = stream.channel.queue, self._settings.align
+        self._queue = queue = stream.channel.queue
+        align = self._settings.align
         while True:
             messages = [_message((await queue.get()).message)]
             bulk = self._is_behind()
@@ -298,12 +300,13 @@ class Worker:
             tell(f"ready: standing by; another worker of group {group} has the partitions")
 
     async def _drain_backlog(self) -> None:
-        """Messages go first: the lock is fair, so one that came in waits for one empty batch at most.
+        """Messages go first: one that comes in meanwhile waits for one piece of the backlog at most.
 
-        While many wait, a share of the backlog is served with each of their batches.
+        While messages wait, a share of the backlog is served with each of their batches.
         """
         while True:
-            if self._role == "active" and self._work.backlog > 0 and not self._is_behind():
+            is_free = not self._work.lock.locked() and (self._queue is None or self._queue.empty())
+            if self._role == "active" and self._work.backlog > 0 and is_free:
                 quiet = time.monotonic() - self._last_messages > QUIET_SECONDS
                 self._unconfirmed.put_nowait(([], await self._work.step([], self._send, bulk=quiet)))
             else:

@@ -195,14 +195,18 @@ class Retrieval:
         return [self._spaces[number][0] for number in numbers]
 
     def in_force(self, nodes: Sequence[int]) -> list[bytes]:
-        """What the lists and scores rest on of nodes that are to be evaluated again; dtype `IN_FORCE`."""
+        """What the lists and scores rest on of nodes that are to be evaluated again; dtype `IN_FORCE`.
+
+        Nothing of those that were never evaluated.
+        """
         slots = self.table.slots(nodes)
         rows = self.table.rows
+        is_known = (rows["shown"][slots] != 0).tolist()
         values = np.empty(len(slots), IN_FORCE)
         for field in AROUND:
             values[field] = rows[field][slots]
         values["degree"] = np.log2(rows["degree"][slots])
-        return [value.tobytes() for value in values]
+        return [value.tobytes() if known else b"" for value, known in zip(values, is_known, strict=True)]
 
     def similarities(self, left: Sequence[int], right: Sequence[int]) -> Sims:
         """(P, views) of pairs of nodes, 0 where one of them has no vector."""
@@ -231,7 +235,8 @@ class Retrieval:
             self._set_samples(slots, sample)
             samples.append((slots, sample.counts.astype(np.uint32)))
         waiting = self.table.slots(queue)
-        in_force = np.frombuffer(b"".join(queue.values()), IN_FORCE)
+        nothing = bytes(IN_FORCE.itemsize)
+        in_force = np.frombuffer(b"".join(value or nothing for value in queue.values()), IN_FORCE)
         rows, every = self.table.rows, np.arange(len(self.table), dtype=np.int32)
         rows["degree"][waiting] = 1 << in_force["degree"].astype(np.int64)
         for slots, counts in samples:
