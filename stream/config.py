@@ -107,7 +107,7 @@ class AlignSettings(Section, frozen=True):
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 512  # most messages in one micro-batch
     linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 5  # how long a micro-batch waits to fill
     search: Literal["auto", "exact", "cells"] = "auto"
-    cells_from: Positive = 200_000  # entities of one type in one source from which on auto means cells
+    cells_from: Positive = 100_000  # entities of one type in one source from which on auto means cells
 
     @property
     def search_at_once(self) -> Search:
