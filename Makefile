@@ -8,7 +8,7 @@
 #   make quality DATA=DIR [DATASET=NAME] [MODEL=NAME] [SEEDS=3] [TEST_LINKS=FILE] [JSON=FILE]   how good is the model?
 #   make sentences DATA=DIR [DATASET=NAME] [K=20] [JSON=FILE]   is a sentence encoder worth its cost?
 #   make speed [N=20000] [ONLY=engine] [K=7] [STORED=23000] [RATES="200 500 1000"] [SECONDS=15] [BOOTSTRAP=HOST:PORT]
-#              [RUNS=1] [JSON=FILE] [PICTURE=FILE.svg]   how fast, beside the goals?
+#              [SEARCH=cells] [RUNS=1] [JSON=FILE] [PICTURE=FILE.svg]   how fast, beside the goals?
 #   make peers DATA=DIR [PEER=NAME] [K=10] [CACHE=DIR] [LIMIT=900] [JSON=FILE]   other tools on the same records
 #   make soak [SECONDS=1800] [N=2000] [JSON=FILE]   does memory stay, and the speed, over a long run?
 #   make sssom                          the sssom package beside the project, which tests validate exports with
@@ -39,6 +39,7 @@ RUNS ?=
 PICTURE ?=
 STORED ?=
 RATES ?=
+SEARCH ?=
 SECONDS ?=
 BOOTSTRAP ?=
 PEER ?=
@@ -77,7 +78,7 @@ sentences: $(STAMP)
 
 speed: $(STAMP)
 	$(BIN)/python -m benchmarks.speed $(if $(N),-n $(N)) $(addprefix --only ,$(ONLY)) $(if $(K),-k $(K)) \
-		$(if $(STORED),--stored $(STORED)) $(if $(RATES),--rates $(RATES)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(STORED),--stored $(STORED)) $(if $(SEARCH),--search $(SEARCH)) $(if $(RATES),--rates $(RATES)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(BOOTSTRAP),--bootstrap "$(BOOTSTRAP)") $(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json "$(JSON)") $(if $(PICTURE),--picture "$(PICTURE)")
 
 peers: $(STAMP)

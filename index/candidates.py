@@ -14,7 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 from index.lists import CandidateLists, SlotsOf, compare
-from index.vectors import NOBODY, UNIT, Hits, Mask, Nearest, Order, Sims, Slots, VectorIndex, Vectors
+from index.vectors import (
+    NOBODY,
+    UNIT,
+    UNREACHABLE,
+    Hits,
+    Mask,
+    Nearest,
+    Order,
+    Sims,
+    Slots,
+    VectorIndex,
+    Vectors,
+)
 
 SLACK: Final = 4
 Kinds = Sequence[type[VectorIndex]]
@@ -177,6 +189,31 @@ class CandidatePairs:
             left[2],
             right[2],
         )
+
+    @property
+    def size(self) -> int:
+        """The most entities that one side has in a view."""
+        return max(len(side.index) for sides in self._views for side in sides)
+
+    def recall(self, sample: int, chance: np.random.Generator, order: Order) -> npt.NDArray[np.int64]:
+        """(views, 2) of the k nearest by exhaustive search how many are in the lists, and how many there are.
+
+        Args:
+            sample: entities of either side, drawn by chance, whose lists are looked at.
+        """
+        counts = np.zeros((len(self._views), 2), np.int64)
+        k = self.options.k
+        for view, (sides, floor) in enumerate(zip(self._views, self.options.floors, strict=True)):
+            for own, other in (sides, sides[::-1]):
+                keys = chance.permutation(own.index.keys)[:sample]
+                queries = own.index.vectors(own.index.rows(keys))
+                exact = other.index.nearest_of_all(queries, k, floor, order)
+                wanted = (exact.keys != NOBODY).sum(axis=1)
+                least = np.where(wanted > 0, exact.sims[np.arange(len(keys)), wanted - 1], UNREACHABLE)
+                members, sims = own.lists(keys)
+                as_near = (members[:, :k] != NOBODY) & (sims[:, :k] >= least[:, None])
+                counts[view] += int(as_near.sum()), int(wanted.sum())
+        return counts
 
     def keys(self) -> tuple[Slots, Slots]:
         """Every entity of the left and of the right source that has a vector here."""

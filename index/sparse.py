@@ -69,8 +69,8 @@ class SparseIndex(VectorIndex):
         """(len(rows), words) the stored vectors."""
         return super().vectors(rows).view(np.uint32)
 
-    @staticmethod
-    def products(left: Vectors, right: Vectors) -> Sims:
+    @classmethod
+    def products(cls, left: Vectors, right: Vectors) -> Sims:
         """As in `VectorIndex`."""
         products: Sims = _products(left, right)
         return products

@@ -13,7 +13,7 @@ ties, decided by the caller's `order`.
 """
 
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import faiss
 import numpy as np
@@ -55,11 +55,14 @@ class Hits(NamedTuple):
 class VectorIndex:
     """int8 vectors under non-negative int32 keys. One thread owns it."""
 
+    EXTRA: ClassVar[int] = 0  # bytes of a row after the vector
+
     def __init__(self, dimensions: int) -> None:
         kind = faiss.ScalarQuantizer.QT_8bit_direct
-        self._faiss: Any = faiss.IndexScalarQuantizer(dimensions, kind, faiss.METRIC_INNER_PRODUCT)
+        width = dimensions + self.EXTRA
+        self._faiss: Any = faiss.IndexScalarQuantizer(width, kind, faiss.METRIC_INNER_PRODUCT)
         self._size = 0
-        self._matrix = np.zeros((0, dimensions), np.int8)  # FAISS's own memory
+        self._matrix = np.zeros((0, width), np.int8)  # FAISS's own memory
         self._keys = np.zeros(0, np.int32)
         self._bounds = np.zeros(0, np.int32)
         # The row of every key, in pages: few of the keys of all sources and types are here.
@@ -99,7 +102,7 @@ class VectorIndex:
 
         Args:
             keys: (n,) distinct.
-            vectors: (n, dimensions).
+            vectors: (n, dimensions + EXTRA).
 
         Raises:
             ValueError: keys repeat, or the shapes do not fit.
@@ -152,11 +155,11 @@ class VectorIndex:
         self._bounds[rows] = bounds
 
     def vectors(self, rows: npt.NDArray[np.int32]) -> Vectors:
-        """(len(rows), dimensions) the stored vectors."""
+        """(len(rows), dimensions + EXTRA) the stored vectors."""
         return self._matrix[rows]
 
-    @staticmethod
-    def products(left: Vectors, right: Vectors) -> Sims:
+    @classmethod
+    def products(cls, left: Vectors, right: Vectors) -> Sims:
         """(P,) the similarity of each row of (P, dimensions) with the same row of the other."""
         products: Sims = _row_products(left, right)
         return products
@@ -172,29 +175,11 @@ class VectorIndex:
             nearest: for every query its k most similar rows from `floor` up.
             reached: for every query the rows whose bound it reaches or passes, in no order.
         """
-        nearest = Nearest(np.full((len(queries), k), NOBODY, np.int32), np.zeros((len(queries), k), np.int32))
-        reached = [_NO_HITS]
-        rows = self._matrix
-        # one buffer: megabytes taken anew for every block, between what is kept, would leave holes
-        products = np.empty(min(len(queries), QUERY_BLOCK) * min(self._size, ROW_BLOCK), np.int32)
-        for first in range(0, len(queries) if self._size else 0, QUERY_BLOCK):
-            block = np.ascontiguousarray(queries[first : first + QUERY_BLOCK])
-            for start in range(0, self._size, ROW_BLOCK):
-                part = rows[start : start + ROW_BLOCK]
-                sims = products[: len(block) * len(part)].reshape(len(block), len(part))
-                torch._int_mm(torch.from_numpy(block), torch.from_numpy(part).T, out=torch.from_numpy(sims))
-                end = start + len(part)
-                query, row = select_near(
-                    sims,
-                    self._bounds[start:end],
-                    self._keys[start:end],
-                    order,
-                    floor,
-                    nearest.keys[first : first + len(block)],
-                    nearest.sims[first : first + len(block)],
-                )
-                reached.append(Hits(query + first, self._keys[row + start], sims[query, row]))
-        return nearest, Hits(*map(np.concatenate, zip(*reached, strict=True)))
+        return exhaustive(queries, self._matrix, self._keys, self._bounds, k, floor, order)
+
+    def nearest_of_all(self, queries: Vectors, k: int, floor: int, order: Order) -> Nearest:
+        """For every query its k most similar rows from `floor` up, whatever `search` looks at."""
+        return self.search(queries, k, floor, order)[0]
 
     def _resize(self, size: int) -> None:
         """FAISS has so many vectors now, and may keep them elsewhere."""
@@ -219,12 +204,40 @@ class VectorIndex:
             raise ValueError(f"{path}: {error}") from error
         if stored.ntotal != len(keys):
             raise ValueError(f"{path} holds {stored.ntotal} vectors, not {len(keys)}")
-        index = cls(stored.d)
+        index = cls(stored.d - cls.EXTRA)
         index._faiss = stored
         index._resize(len(keys))
         index._keys, index._bounds = keys.copy(), bounds.copy()
         index._place(keys, np.arange(len(keys), dtype=np.int32))
         return index
+
+
+def exhaustive(
+    queries: Vectors, rows: Vectors, keys: Slots, bounds: Sims, k: int, floor: int, order: Order
+) -> tuple[Nearest, Hits]:
+    """`VectorIndex.search` among (n, dimensions) rows with the keys and bounds at the same places."""
+    nearest = Nearest(np.full((len(queries), k), NOBODY, np.int32), np.zeros((len(queries), k), np.int32))
+    reached = [_NO_HITS]
+    # one buffer: megabytes taken anew for every block, between what is kept, would leave holes
+    products = np.empty(min(len(queries), QUERY_BLOCK) * min(len(rows), ROW_BLOCK), np.int32)
+    for first in range(0, len(queries) if len(rows) else 0, QUERY_BLOCK):
+        block = np.ascontiguousarray(queries[first : first + QUERY_BLOCK])
+        for start in range(0, len(rows), ROW_BLOCK):
+            part = np.ascontiguousarray(rows[start : start + ROW_BLOCK])
+            sims = products[: len(block) * len(part)].reshape(len(block), len(part))
+            torch._int_mm(torch.from_numpy(block), torch.from_numpy(part).T, out=torch.from_numpy(sims))
+            end = start + len(part)
+            query, row = select_near(
+                sims,
+                bounds[start:end],
+                keys[start:end],
+                order,
+                floor,
+                nearest.keys[first : first + len(block)],
+                nearest.sims[first : first + len(block)],
+            )
+            reached.append(Hits(query + first, keys[row + start], sims[query, row]))
+    return nearest, Hits(*map(np.concatenate, zip(*reached, strict=True)))
 
 
 @njit(cache=True, nogil=True)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model import tokens
+from model.cells import OwnCells
 from model.items import ItemEncoder, Items
 from model.keys import Direction, KeyTable, Kinds
 from model.vectors import DIM, I8, to_int8
@@ -67,6 +68,14 @@ class Encoder:
         """The entities' vectors, in the order given. Entities without usable values are all zero."""
         parts = [self._encode(batch) for batch in _batches(entities)] or [self._encode([])]
         return parts[0] if len(parts) == 1 else Encoded(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def cells(self, entities: Sequence[Upsert]) -> OwnCells:
+        """By what the entities' vectors are found, in the order given."""
+        parts = [
+            self._items.cells(len(batch), self._items.parse(batch))
+            for batch in (*_batches(entities), ())  # of the shape of none, too
+        ]
+        return OwnCells(*map(np.concatenate, zip(*parts, strict=True)))
 
     def relation_keys(self, source: str, names: Iterable[str]) -> npt.NDArray[np.int16]:
         """Key ids of relations; `~name` is the relation seen from its other end. 1 for unknown ones."""

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model import tokens
+from model.cells import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_tokens
 from model.keys import KeyTable
 from model.tokens import Bags, Texts
 from model.values import MAX_LIST_ITEMS, Kind, Measure, measure, on_sphere, position, recognise
@@ -118,6 +119,18 @@ class ItemEncoder:
             ),
         )
 
+    def cells(self, n: int, items: Items) -> OwnCells:
+        """The cells of n entities."""
+        entity_of_text = items.entity[items.text_row >= 0]
+        texts = [(bags, entity_of_text) for bags in _text_bags(items.texts)] if len(entity_of_text) else []
+        measures = zip(_measure_bags(items), (items.grid_item, items.position_item), strict=True)
+        return OwnCells(
+            rarest_tokens(n, *_flat(texts), self._weights, NAME_CELLS),
+            rarest_tokens(
+                n, *_flat([(bags, items.entity[item]) for bags, item in measures]), self._weights, VALUE_CELLS
+            ),
+        )
+
     def encode(self, items: Items) -> tuple[I8, npt.NDArray[np.int64]]:
         """Vectors (m, DIM) and hashes (m,) whose lowest RARITY_BITS tell the value's rarity."""
         self._projection = self._projection or Projection(self._weights)
@@ -211,6 +224,19 @@ def _measure_bags(items: Items) -> Iterator[Bags]:
         tokens.position_tokens(items.positions),
     ):
         yield buckets.ravel(), np.arange(len(buckets), dtype=np.int64) * buckets.shape[1]
+
+
+def _flat(
+    bags: Sequence[tuple[Bags, npt.NDArray[np.int64]]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Whose each token is, and the token, of bags and the entities (m,) that they belong to."""
+    parts = [(_EMPTY, _EMPTY)]
+    for (buckets, starts), entity in bags:
+        some = buckets >= 0
+        owner = np.repeat(entity, np.diff(np.append(starts, len(buckets))))
+        parts.append((owner[some], buckets[some]))
+    owners, tokens_of = map(np.concatenate, zip(*parts, strict=True))
+    return owners, tokens_of
 
 
 def _hashes(items: Items) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:

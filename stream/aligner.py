@@ -37,7 +37,7 @@ from stream.deciding import Deciding
 from stream.errors import InvalidInput, ModelError, StateError
 from stream.events import Cause, Message
 from stream.inbox import NO_POISON, Inbox
-from stream.interface import Batch, Counts, Decoder, Laps
+from stream.interface import Batch, Counts, Decoder, Laps, Search
 from stream.links import LinkStore
 from stream.records import Records
 from stream.retrieval import VIEWS, Found, Retrieval
@@ -53,6 +53,8 @@ SNAPSHOT = "lists"  # directory in the state
 SNAPSHOT_SHARE = 8  # in quiet it is written anew when one in so many entities was evaluated since
 BACKLOG_EVALUATIONS = 16  # with messages, one waiting entity is evaluated for so many of them
 BACKLOG_SHARE = 16  # with messages, one waiting pair is scored for so many that the messages changed
+
+RECALL_SAMPLE = 32  # entities of each side of every type whose candidates are compared with an exact search
 
 _ENDS = tables.META + b"published"  # where the alignment topic ended after the last publication
 
@@ -70,6 +72,7 @@ class Aligner:
         decode: what a message means.
         one_to_one: each entity at most once per pair of sources.
         threshold: the least confidence of an alignment, 0 to 1; None takes the model's.
+        search: "cells" looks for candidates among those that share cells, "exact" among all.
 
     Raises:
         StateError: in use by another process, corrupt, or written by another schema or model.
@@ -84,6 +87,7 @@ class Aligner:
         *,
         one_to_one: bool = True,
         threshold: float | None = None,
+        search: Search = "exact",
     ) -> None:
         self.model_id, model = load_model(checkpoint)
         try:
@@ -92,12 +96,13 @@ class Aligner:
             raise StateError(str(error)) from error
         try:
             threshold = model.threshold if threshold is None else threshold
-            self._settings = settings_of(self.model_id, threshold, one_to_one)
+            self._settings = settings_of(self.model_id, threshold, one_to_one, search)
             self._claim(self._settings)
             self._model = model
             self._decode = decode
             self._threshold = threshold
             self._one_to_one = one_to_one
+            self._search = search
             self._load()
             self._unpublished = deque(batch.sequence for batch in self.pending())
             self._sequence = max(self._unpublished, default=0)
@@ -118,7 +123,8 @@ class Aligner:
         if self._backlog.is_doubtful:
             self._backlog.doubt(node for node, entity in self._graph.scan() if not entity.deleted)
         encoder = self._model.encoder
-        self._retrieval = Retrieval(self._graph, encoder, candidate_options(self._model))
+        options = candidate_options(self._model)
+        self._retrieval = Retrieval(self._graph, encoder, options, cells=self._search == "cells")
         self._scoring = Scoring(self._retrieval, encoder, self._model.scorer)
         self._records = Records(
             self._store,
@@ -133,7 +139,8 @@ class Aligner:
         saved = snapshot.load(
             self._store.path / SNAPSHOT,
             self._settings,
-            self._retrieval.options,
+            options,
+            self._retrieval.indexes,
             self._retrieval.table.slots_of,
         )
         self._retrieval.fill_lists(saved)
@@ -213,6 +220,7 @@ class Aligner:
             ),
             batches[-1].backlog,
             evaluations=sum(batch.evaluations for batch in batches),
+            searched=batches[-1].searched,
         )
 
     def _process(
@@ -295,7 +303,15 @@ class Aligner:
         laps.end("record")
 
         self._sequence += 1
-        batch = Batch(self._sequence, outputs, received.counts, len(backlog), laps.seconds, len(nodes))
+        batch = Batch(
+            self._sequence,
+            outputs,
+            received.counts,
+            len(backlog),
+            laps.seconds,
+            len(nodes),
+            self._retrieval.searched,
+        )
         self._conclude(batch)
         laps.end("commit")
         self._unsaved += len(nodes)
@@ -383,6 +399,10 @@ class Aligner:
         self._commit()
         return changed
 
+    def recall(self) -> Mapping[str, float]:
+        """By view the share of the nearest that an exhaustive search finds which are candidates; a sample."""
+        return self._retrieval.recall(RECALL_SAMPLE)
+
     def exist(self, names: Iterable[str]) -> list[bool]:
         """Whether there are entities with these CURIEs now."""
         return self._graph.exist(node_of(name) for name in names)
@@ -400,9 +420,10 @@ class Aligner:
                 raise StateError(str(error)) from error
 
 
-def settings_of(model_id: str, threshold: float, one_to_one: bool) -> str:
+def settings_of(model_id: str, threshold: float, one_to_one: bool, search: Search) -> str:
     """What a state is a function of, besides the graph and the links."""
-    return f"model {model_id}, threshold {threshold!r}, one_to_one {one_to_one}"
+    settings = f"model {model_id}, threshold {threshold!r}, one_to_one {one_to_one}"
+    return settings if search == "exact" else f"{settings}, search {search}"
 
 
 def candidate_options(model: Model) -> CandidateOptions:

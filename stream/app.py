@@ -46,6 +46,7 @@ BEHIND_BATCHES = 8  # full batches that wait when a worker counts as behind
 BULK_BATCHES = 4  # taken at once then, as an entity costs less in a big batch
 BACKLOG_SECONDS = 0.005  # between two looks at whether something waits
 QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
+RECALL_SECONDS = 60.0  # between two looks at what search misses, each some ten milliseconds of work
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
 LEAVE_SECONDS = 3.0  # what Faust gets to commit offsets and to leave the group: both only spare others time
@@ -161,6 +162,7 @@ class Worker:
             asyncio.create_task(self._guarded(self._report_progress())),
             asyncio.create_task(self._guarded(self._drain_backlog())),
             asyncio.create_task(self._guarded(self._reconcile())),
+            asyncio.create_task(self._guarded(self._measure_recall())),
         ]
         if self._promoter is not None:
             self._background.append(asyncio.create_task(self._guarded(self._promoter.run())))
@@ -344,6 +346,16 @@ class Worker:
                     )
                 else:
                     tell(f"{topic} is what this state says")
+
+    async def _measure_recall(self) -> None:
+        """Now and then, while nobody waits for anything else."""
+        measured = -RECALL_SECONDS
+        while True:
+            await asyncio.sleep(QUIET_SECONDS)
+            quiet = time.monotonic() - self._last_messages > QUIET_SECONDS and not self._work.backlog
+            due = time.monotonic() - measured > RECALL_SECONDS
+            if due and quiet and self._role == "active" and await self._work.measure_recall():
+                measured = time.monotonic()
 
     async def _report_progress(self) -> None:
         received, since = 0, time.monotonic()

@@ -18,6 +18,7 @@ import msgspec
 
 from stream.columns import SourceMapping
 from stream.errors import ConfigError
+from stream.interface import Search
 from stream.mapping import make_decoder
 
 CONFIG_FILE = "sameas.toml"
@@ -105,6 +106,13 @@ class AlignSettings(Section, frozen=True):
     one_to_one: bool = True
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 512  # most messages in one micro-batch
     linger_ms: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0  # how long a micro-batch waits to fill
+    search: Literal["auto", "exact", "cells"] = "auto"
+    cells_from: Positive = 100_000  # entities of one type in one source from which on auto means cells
+
+    @property
+    def search_at_once(self) -> Search:
+        """For those who have no state to adapt: cells only where they are asked for."""
+        return "cells" if self.search == "cells" else "exact"
 
 
 class MetricsSettings(Section, frozen=True):

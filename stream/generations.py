@@ -28,7 +28,7 @@ from model.checkpoint import ARRAYS, VALUES, load_model
 from stream.aligner import Aligner, settings_of
 from stream.config import Settings
 from stream.errors import ModelError, StateError
-from stream.interface import Decoder
+from stream.interface import Decoder, Search
 
 DERIVED: Final = (
     tables.QUEUE,
@@ -49,10 +49,12 @@ class Recipe(msgspec.Struct, frozen=True):
     model: str  # its id
     threshold: float
     one_to_one: bool
+    search: Search = "exact"
 
     def __str__(self) -> str:
         rule = "one to one" if self.one_to_one else "not one to one"
-        return f"model {self.model}, threshold {self.threshold:.4f}, {rule}"
+        search = "" if self.search == "exact" else f", search in {self.search}"
+        return f"model {self.model}, threshold {self.threshold:.4f}, {rule}{search}"
 
 
 class Promotion(msgspec.Struct, frozen=True):
@@ -94,6 +96,7 @@ class Generations:
         self._lock: IO[str] | None = None
         self._configured = ""  # the id of the settings' model
         self._thresholds: dict[str, float] = {}
+        self._outgrown = False  # once too large for exact search
         self.current: Recipe
 
     def open(self) -> Aligner:
@@ -120,10 +123,16 @@ class Generations:
                 write(self.directory / name / "recipe.json", recipe)
                 write(self.directory / "CURRENT", name)
             self.current = self.recipe(name)
+            self._outgrown = self.current.search == "cells"
             return self.aligner(name)
 
-    def wanted(self) -> Wish:
-        """What should be in force: the promoted model or that of the settings, with the settings' rules."""
+    def wanted(self, searched: int = 0) -> Wish:
+        """What should be in force: the promoted model or that of the settings, with the settings' rules.
+
+        Args:
+            searched: entities of the largest type. Where the search adapts to it, there is no way back from
+                cells: a catalogue that shrinks a little would be built anew again and again.
+        """
         model, asked = self._configured, 0.0
         promotion = read(self.directory / "promotion.json", Promotion)
         if promotion is not None and promotion.configured is None:
@@ -138,7 +147,11 @@ class Generations:
             if model not in self._thresholds:
                 self._thresholds[model] = load_model(self.directory / "models" / model)[1].threshold
             threshold = self._thresholds[model]
-        return Wish(Recipe(model, threshold, self._settings.align.one_to_one), asked)
+        align = self._settings.align
+        self._outgrown |= searched >= align.cells_from
+        adapted: Search = "cells" if self._outgrown else "exact"
+        search = adapted if align.search == "auto" else align.search
+        return Wish(Recipe(model, threshold, align.one_to_one, search), asked)
 
     def recipe(self, name: str) -> Recipe:
         """What a generation is made with."""
@@ -159,6 +172,7 @@ class Generations:
             self._decode,
             one_to_one=recipe.one_to_one,
             threshold=recipe.threshold,
+            search=recipe.search,
         )
 
     def unfinished(self, recipe: Recipe) -> str | None:
@@ -185,7 +199,7 @@ class Generations:
                 store.clear(table)
             store.put(
                 tables.META + b"settings",
-                settings_of(recipe.model, recipe.threshold, recipe.one_to_one).encode(),
+                settings_of(recipe.model, recipe.threshold, recipe.one_to_one, recipe.search).encode(),
             )
             for number, (node, entity) in enumerate(GraphStore(store).scan(), start=1):
                 if not entity.deleted:

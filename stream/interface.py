@@ -49,6 +49,9 @@ class SnapshotRow(list[Change]):
 # Turns one message into the changes that it means, or raises InvalidInput.
 Decoder = Callable[[Message], Sequence[Change]]
 
+# Where candidates are looked for: among all, or among those that share cells (`index/cells.py`).
+Search = Literal["exact", "cells"]
+
 OutputKind = Literal["alignments", "alignment_events", "dead_letters"]
 
 
@@ -79,6 +82,7 @@ class Batch(msgspec.Struct, frozen=True):
     backlog: int  # entities that wait for something; process([]) works on them
     stages: dict[str, float] = {}  # seconds
     evaluations: int = 0  # entities whose neighbourhood and candidates were looked at, again or not
+    searched: int = 0  # vectors of the largest type, among which exact search looks for candidates
 
 
 class Laps:
@@ -123,6 +127,9 @@ class MessageProcessor(Protocol):
 
     def records(self) -> Iterable[tuple[bytes, bytes]]:
         """Key and value of every alignment record in force."""
+
+    def recall(self) -> Mapping[str, float]:
+        """By view the share of the nearest that an exhaustive search finds which are candidates; a sample."""
 
     def close(self) -> None:
         """Flushes and releases the state directory."""

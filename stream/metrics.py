@@ -66,6 +66,12 @@ class Metrics:
             ["version", "model"],
             registry=registry,
         )
+        self.recall = Gauge(
+            "sameas_retrieval_recall",
+            "Share of the nearest that an exhaustive search finds which are candidates, in a sample",
+            ["view"],
+            registry=registry,
+        )
         self.promotion = Gauge(
             "sameas_promotion_backlog_entities",
             "Entities that wait in the generation that is being built",

@@ -27,7 +27,7 @@ from stream.events import (
     Message,
     split_curie,
 )
-from stream.interface import Batch
+from stream.interface import Batch, Search
 from stream.retrieval import VIEWS
 from stream.workspace import BATCH, WORTH_A_SEARCH, LinkPair, Workspace, as_messages, decode_canonical
 
@@ -224,6 +224,7 @@ def align(
     *,
     one_to_one: bool = True,
     threshold: float | None = None,
+    search: Search = "exact",
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[AlignmentRecord]:
     """The alignments of the graph that the events come to, as the worker would leave them in its topic.
@@ -236,7 +237,12 @@ def align(
     decode = msgspec.json.Decoder(AlignmentRecord).decode
     with tempfile.TemporaryDirectory(prefix="sameas-") as state:
         aligner = Aligner(
-            Path(state), checkpoint, decode_canonical, one_to_one=one_to_one, threshold=threshold
+            Path(state),
+            checkpoint,
+            decode_canonical,
+            one_to_one=one_to_one,
+            threshold=threshold,
+            search=search,
         )
         with closing(aligner):
             for batch in drained(aligner, as_messages(events)):

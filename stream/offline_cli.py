@@ -113,6 +113,7 @@ def align(settings: Settings, events: list[Any], model: Path) -> None:
             model,
             one_to_one=settings.align.one_to_one,
             threshold=settings.model.threshold,
+            search=settings.align.search_at_once,
             progress=progress,
         )
     for record in records:

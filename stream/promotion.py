@@ -85,18 +85,18 @@ class Promoter:
         settled: Wish | None = None  # in force, or failed
         while True:
             wanted = await self._wanted()
-            if wanted is not None and wanted != settled:
+            if wanted is not None and wanted != settled and self._ready():
                 if wanted.recipe == self._generations.current:
                     await asyncio.to_thread(self._generations.clean)
                     settled = wanted
-                elif self._ready():
+                else:
                     with contextlib.suppress(_NotWanted):
                         settled = None if await self._promote(wanted) else wanted
             await asyncio.sleep(POLL_SECONDS)
 
     async def _wanted(self) -> Wish | None:
         try:
-            return await asyncio.to_thread(self._generations.wanted)
+            return await asyncio.to_thread(self._generations.wanted, self._work.searched)
         except SameasError as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)

@@ -23,7 +23,7 @@ from stream.aligner import Aligner
 from stream.config import Settings
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events import Message
-from stream.interface import Batch, Counts, Decoder, Output
+from stream.interface import Batch, Counts, Decoder, Output, Search
 from stream.publishing import MAX_MESSAGE_BYTES, TRUNCATED_BYTES
 from stream.reading import read_bounds
 from stream.reread import Range, read_ranges
@@ -47,6 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     threshold: float
     one_to_one: bool
+    search: Search = "exact"
     links: str  # digest of the known links
     sources: str  # digest of the mappings
     ranges: list[Range]
@@ -114,7 +115,7 @@ class Run:
         started = self.plan
         if started is None:
             return plan
-        for name in ("since", "until", "model", "threshold", "one_to_one", "links", "sources"):
+        for name in ("since", "until", "model", "threshold", "one_to_one", "search", "links", "sources"):
             old, new = getattr(started, name), getattr(plan, name)
             if old != new and not (name == "links" and self.progress.finished):
                 told = f"{name}={old}, not {new}"
@@ -159,7 +160,12 @@ def execute(
     """
     run.home.mkdir(parents=True, exist_ok=True)
     aligner = Aligner(
-        run.settings.state.dir, checkpoint, decode, one_to_one=plan.one_to_one, threshold=plan.threshold
+        run.settings.state.dir,
+        checkpoint,
+        decode,
+        one_to_one=plan.one_to_one,
+        threshold=plan.threshold,
+        search=plan.search,
     )
     try:
         if run.plan is None:

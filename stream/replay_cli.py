@@ -115,6 +115,7 @@ def _plan(
         model=model_id,
         threshold=model.threshold if settings.model.threshold is None else settings.model.threshold,
         one_to_one=settings.align.one_to_one,
+        search=settings.align.search_at_once,
         links=digest(links),
         sources=digest(settings.sources),
         ranges=[] if run.plan else find_ranges(settings, since, until),

@@ -21,11 +21,13 @@ from model.sampling import SAMPLE, Sample, draw
 from model.vectors import DIM
 from model.words import GATHERED, gather, overlap
 from stream.batches import batched
+from stream.cells import CELL_INDEXES, NodeCells
 from stream.events import Upsert
 from stream.nodes import NodeTable, as_words, digest
 
 VIEWS: Final = ("name", "values", "neighbourhood", "near_words", "far_words")
-INDEXES: Final = (VectorIndex, VectorIndex, VectorIndex, SparseIndex, SparseIndex)  # one a view
+# Kinds of index for exact search, one a view.
+INDEXES: Final = (VectorIndex, VectorIndex, VectorIndex, SparseIndex, SparseIndex)
 OFF: Final = 1 << 30  # the floor of a view that is not used
 ROWS_CHUNK: Final = 4096  # rows that are made together: about 100 MB
 HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time
@@ -57,10 +59,18 @@ class Found(NamedTuple):
 
 
 class Retrieval:
-    """Owns the node table and the candidate lists; reads the graph store. One thread owns it."""
+    """Owns the node table and the candidate lists; reads the graph store. One thread owns it.
 
-    def __init__(self, graph: GraphStore, encoder: Encoder, options: CandidateOptions) -> None:
+    Args:
+        cells: whether lists hold the nearest of those that share cells, instead of all (`index/cells.py`).
+    """
+
+    def __init__(
+        self, graph: GraphStore, encoder: Encoder, options: CandidateOptions, *, cells: bool = False
+    ) -> None:
         self.table = NodeTable()
+        self._cells = NodeCells() if cells else None
+        self.indexes = CELL_INDEXES if cells else INDEXES
         self.evaluated = 0  # entities, since the start
         self._graph = graph
         self._encoder = encoder
@@ -169,6 +179,27 @@ class Retrieval:
             incident = lists.incident(sides[0], sides[1])
             found.append(Found(pair, _distinct(incident)))
         return found
+
+    @property
+    def searched(self) -> int:
+        """Vectors that the largest search goes through, or would if it were exact."""
+        return max((pairs.size for pairs in self.lists.values()), default=0)
+
+    def recall(self, sample: int) -> dict[str, float]:
+        """For each dense view in use the share of the exact nearest that lists hold.
+
+        Args:
+            sample: entities of either side of every pair of sources that are looked at, drawn by chance.
+        """
+        chance, order = np.random.default_rng(), self.table.rows["node"]
+        counts = np.zeros((len(VIEWS), 2), np.int64)
+        for pairs in self.lists.values():
+            counts += pairs.recall(sample, chance, order)
+        return {
+            view: found / wanted
+            for view, kind, (found, wanted) in zip(VIEWS, INDEXES, counts.tolist(), strict=True)
+            if kind is VectorIndex and wanted
+        }
 
     def context(self, pair: SourcePair, pairs: Pairs) -> tuple[npt.NDArray[np.float32], Mask]:
         """(P, C) what retrieval knows of pairs and what words they share; (P,) if they are candidates."""
@@ -291,14 +322,18 @@ class Retrieval:
         rows["space"][dead] = NOBODY
         if not alive:
             return
-        encoded = self._encoder.encode(
-            [Upsert(e.source, e.id, e.type, e.attributes, e.relations) for e in alive.values()]
-        )
+        upserts = [Upsert(e.source, e.id, e.type, e.attributes, e.relations) for e in alive.values()]
+        encoded = self._encoder.encode(upserts)
         self.table.set_items(slots, encoded.items, encoded.item_keys)
         for field, column in zip(encoded._fields, encoded, strict=True):
             if field != "items":
                 rows[field][slots] = column
-        rows["own"][slots] = digest(np.concatenate([as_words(column) for column in encoded], axis=1))
+        columns: list[npt.NDArray[np.generic]] = [*encoded]
+        if self._cells is not None:
+            cells = self._encoder.cells(upserts)
+            self._cells.set(slots, cells)
+            columns += [*cells]
+        rows["own"][slots] = digest(np.concatenate([as_words(column) for column in columns], axis=1))
         rows["exists"][slots] = True
         rows["space"][slots] = [self._space((entity.type, entity.source)) for entity in alive.values()]
 
@@ -328,7 +363,7 @@ class Retrieval:
         degrees = np.where(unused, 1, rows["degree"][neighbours])
         shared: npt.NDArray[np.int64] = np.where(unused, 1, counts).astype(np.int64)
         rows["neighbourhood"][slots] = neighbourhood(names, shared, degrees)
-        if self._uses("near_words") or self._uses("far_words"):
+        if self._gathers():
             around = np.where(counts <= HUB_COUNT, neighbours, NOBODY)
             own = np.where((around != NOBODY).any(axis=1), slots, NOBODY)
             rows["near_words"][slots] = gather(rows["words"], np.hstack([own[:, None], around]))
@@ -343,12 +378,16 @@ class Retrieval:
         floors = self.options.floors
         return not floors or floors[VIEWS.index(view)] != OFF
 
+    def _gathers(self) -> bool:
+        """Whether anything rests on the near words."""
+        return self._cells is not None or self._uses("near_words") or self._uses("far_words")
+
     def _shown(self, slots: Slots) -> Nodes:
         """Digests of what others see of these entities."""
         rows = self.table.rows
         fields = ("exists", "name", "neighbourhood", "name_hash", "degree")
         columns = [as_words(rows[field][slots]) for field in fields]
-        if self._uses("near_words") or self._uses("far_words"):
+        if self._gathers():
             columns.append(as_words(gather(rows["words"], slots[:, None])))
         if self._uses("far_words"):
             columns.append(as_words(rows["near_words"][slots]))
@@ -406,7 +445,7 @@ class Retrieval:
 
     def _meet(self, pair: SourcePair) -> tuple[list[Change], Touched]:
         """Two sources share a type for the first time; either may have been here before."""
-        self.lists[pair] = CandidatePairs(DIM, self.options, INDEXES)
+        self.lists[pair] = CandidatePairs(DIM, self.options, self.indexes)
         changes = [self._change(space, self._members(space)) for space in self._spaces_of(pair)]
         return changes, self.lists[pair].update(changes[0], changes[1], self.table.rows["node"])
 
@@ -429,7 +468,8 @@ class Retrieval:
     def _change(self, space: int, slots: Slots) -> Change:
         """These entities' vectors as members of a space, zero for those that are not in it."""
         rows = self.table.rows
-        vectors = [rows[view][slots] for view in VIEWS]
+        cells = self._cells
+        vectors = [rows[view][slots] if cells is None else cells.vectors(view, rows, slots) for view in VIEWS]
         outside = rows["space"][slots] != space
         for view, column in zip(VIEWS, vectors, strict=True):
             column[outside if self._uses(view) else ...] = 0

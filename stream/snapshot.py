@@ -13,11 +13,11 @@ from pathlib import Path
 import msgspec
 import xxhash
 
-from index.candidates import CandidateOptions, CandidatePairs
+from index.candidates import CandidateOptions, CandidatePairs, Kinds
 from index.graph import Nodes
 from index.vectors import Slots
 from model.vectors import DIM
-from stream.retrieval import INDEXES, SourcePair
+from stream.retrieval import SourcePair
 
 FORMAT = 2
 _log = logging.getLogger("sameas")
@@ -50,7 +50,11 @@ def save(
 
 
 def load(
-    directory: Path, settings: str, options: CandidateOptions, slots_of: Callable[[Nodes], Slots]
+    directory: Path,
+    settings: str,
+    options: CandidateOptions,
+    kinds: Kinds,
+    slots_of: Callable[[Nodes], Slots],
 ) -> dict[SourcePair, CandidatePairs]:
     """The lists as they were saved; empty when there is no usable snapshot."""
     if not directory.exists():
@@ -62,7 +66,7 @@ def load(
         if _digests(directory) != manifest.digests:
             raise ValueError("a file is not what was written")
         return {
-            pair: CandidatePairs.load(directory / str(number), DIM, options, INDEXES, slots_of)
+            pair: CandidatePairs.load(directory / str(number), DIM, options, kinds, slots_of)
             for number, pair in enumerate(manifest.pairs)
         }
     except (OSError, ValueError, KeyError, msgspec.MsgspecError) as error:

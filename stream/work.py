@@ -47,6 +47,7 @@ class Work:
         self.aligned = 0  # alignment records written
         self.withdrawn = 0
         self.backlog = 0  # entities
+        self.searched = 0  # of the largest type
 
     async def step(self, messages: Sequence[Message], send: Send, *, bulk: bool) -> asyncio.Future[None]:
         """Applies the messages in this order; without any, works on the backlog.
@@ -138,6 +139,13 @@ class Work:
             self._ends = dict(await read_ends())
             self.is_disputed |= any(before.get(number, 0) != end for number, end in self._ends.items())
 
+    async def measure_recall(self) -> bool:
+        """Tells the metrics what search misses; whether there was anything to find."""
+        found: Mapping[str, float] = await self.between(lambda aligner: aligner.recall())
+        for view, share in found.items():
+            self._metrics.recall.labels(view).set(share)
+        return bool(found)
+
     async def next_offset(self, topic: str, partition: int) -> int | None:
         """Where the local state stands, after everything that is being processed."""
         offset: int | None = await self._call(self._aligner.next_offset, topic, partition)
@@ -179,5 +187,5 @@ class Work:
             if output.kind == "alignments":
                 self.withdrawn += output.value is None
                 self.aligned += output.value is not None
-        self.backlog = batch.backlog
+        self.backlog, self.searched = batch.backlog, batch.searched
         self._metrics.count(batch)

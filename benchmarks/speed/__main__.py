@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.speed import engine, record, report, retrieval, stream
+from benchmarks.speed import cells, engine, record, report, retrieval, stream
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.report import Row
 from stream.console import tell
@@ -33,6 +33,7 @@ GROUPS: dict[str, Callable[[Bench], list[Row]]] = {
     "engine": engine.measure,
     "record": record.measure,
     "retrieval": retrieval.measure,
+    "cells": cells.measure,
     "stream": stream.measure,
 }
 
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="events/s of the open loop")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="at each rate")
     parser.add_argument("--bootstrap", help="a broker instead of the embedded one")
+    parser.add_argument(
+        "--search", choices=("exact", "cells"), default="exact", help="how the engine looks for candidates"
+    )
     parser.add_argument("--only", action="append", choices=GROUPS, help="this group, repeatable")
     parser.add_argument("--runs", type=int, default=1, help="of each group; figures are medians")
     parser.add_argument("--json", type=Path, help="all figures with machine, versions and commit")
@@ -79,7 +83,8 @@ def measure(options: argparse.Namespace) -> list[Row]:
             options.picture.write_text(report.svg(bench.parts), encoding="utf-8")
     if options.json:
         settings = {
-            name: getattr(options, name) for name in ("n", "k", "batch", "stored", "rates", "seconds", "runs")
+            name: getattr(options, name)
+            for name in ("n", "k", "batch", "stored", "rates", "seconds", "runs", "search")
         }
         document = {
             **place,

@@ -54,6 +54,9 @@ class BareAligner:
     def records(self) -> Iterable[tuple[bytes, bytes]]:
         return []
 
+    def recall(self) -> Mapping[str, float]:
+        return {}
+
     def close(self) -> None:
         """Nothing is open."""
 

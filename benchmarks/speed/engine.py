@@ -14,7 +14,7 @@ from benchmarks.speed.clocks import Part, Stages, disk, now, resident, stage_cpu
 from benchmarks.speed.report import Row
 from benchmarks.speed.running import rocksdb_memory, step, warm_up
 from stream.aligner import Aligner
-from stream.interface import Batch
+from stream.interface import Batch, Search
 from stream.workspace import decode_canonical
 
 PARTS = 10  # of the feed, each a bar in the picture
@@ -42,11 +42,12 @@ class Engine(msgspec.Struct):
 
 def measure(bench: Bench) -> list[Row]:
     """Throughput, where the time goes, how it grows, what it occupies and how long a start takes."""
-    state, batch = bench.new_state(), bench.options.batch
-    run = in_child(feed, bench.events, bench.entities, bench.model, state, batch)
-    bulk = in_child(feed, bench.events, bench.entities, bench.model, bench.new_state(), batch, bulk=True)
-    killed = in_child(open_state, bench.model, state)
-    orderly = in_child(open_state, bench.model, state)
+    state, batch, search = bench.new_state(), bench.options.batch, bench.options.search
+    events, entities, model = bench.events, bench.entities, bench.model
+    run = in_child(feed, events, entities, model, state, batch, search)
+    bulk = in_child(feed, events, entities, model, bench.new_state(), batch, search, bulk=True)
+    killed = in_child(open_state, model, state, search)
+    orderly = in_child(open_state, model, state, search)
     bench.parts = run.parts
     n, row = run.entities, partial(Row, "engine")
     cpu, wall = (sum(getattr(part, clock) for part in run.parts) for clock in ("cpu", "wall"))
@@ -77,14 +78,23 @@ def measure(bench: Bench) -> list[Row]:
     ]
 
 
-def feed(events: Path, entities: int, model: Path, state: Path, batch: int, *, bulk: bool = False) -> Engine:
+def feed(
+    events: Path,
+    entities: int,
+    model: Path,
+    state: Path,
+    batch: int,
+    search: Search = "exact",
+    *,
+    bulk: bool = False,
+) -> Engine:
     """Feeds a file of events into a new state and works off the backlog. Does not close the state.
 
     Args:
         bulk: as a worker that is behind all the time.
     """
     warm_up(model)
-    aligner = Aligner(state, model, decode_canonical)
+    aligner = Aligner(state, model, decode_canonical, search=search)
     _never_closed.append(aligner)
     resident_before = resident()
     parts: list[Part] = []
@@ -121,11 +131,11 @@ def feed(events: Path, entities: int, model: Path, state: Path, batch: int, *, b
     )
 
 
-def open_state(model: Path, state: Path) -> float:
+def open_state(model: Path, state: Path, search: Search) -> float:
     """Seconds to open a state, then closed in an orderly way."""
     warm_up(model)
     started = time.perf_counter()
-    aligner = Aligner(state, model, decode_canonical)
+    aligner = Aligner(state, model, decode_canonical, search=search)
     seconds = time.perf_counter() - started
     aligner.close()
     return seconds

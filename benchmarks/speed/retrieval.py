@@ -1,6 +1,5 @@
 """Are the candidates those of an exact search, and what does a query cost beside FAISS and beside nothing?"""
 
-import math
 import shutil
 import time
 from collections.abc import Callable
@@ -27,23 +26,9 @@ from stream.workspace import decode_canonical
 SAMPLE = 500  # entities of each side of each type whose candidates are looked at
 QUERIES = 2048  # that are timed
 BATCH = 256
-CELLS_FROM = 10_000  # vectors; with fewer nobody would want cells
-CELL_QUERIES = 200
-CELL_RECALL = 0.98
-MOST_CELLS = 48  # of one vector
-ROUNDING = 1e-6
 
 I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]
-
-
-class Cells(msgspec.Struct):
-    """What it takes to find .98 of the nearest neighbours with cells instead of an exact search."""
-
-    share: float  # of the vectors that are looked at when cells are symmetric: at least one in common
-    registered: int  # cells of every vector, for that
-    probes: int  # FAISS's IVF, in which a vector has one cell and a query looks into several
-    probing: float  # microseconds of CPU a query
 
 
 class Found(msgspec.Struct):
@@ -57,7 +42,6 @@ class Found(msgspec.Struct):
     flat: float
     quantised: float
     product: float
-    cells: dict[str, Cells]  # by view
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -83,27 +67,6 @@ def measure(bench: Bench) -> list[Row]:
         ),
         Row("retrieval", "FAISS flat over ours", found.flat / found.ours, "times"),
         Row("retrieval", "ours over the bare product", found.ours / found.product, "times"),
-        *(row for view, cells in found.cells.items() for row in _cell_rows(view, cells, found)),
-    ]
-
-
-def _cell_rows(view: str, cells: Cells, found: Found) -> list[Row]:
-    count, wanted = number_of_cells(found.vectors), f"{CELL_RECALL:.0%} of the exact neighbours"
-    return [
-        Row(
-            "retrieval",
-            f"{view}: looked at with symmetric cells",
-            cells.share,
-            "share of vectors",
-            note=f"{wanted}, {cells.registered} of {count} cells each",
-        ),
-        Row(
-            "retrieval",
-            f"{view}: FAISS IndexIVFScalarQuantizer over ours",
-            cells.probing / found.ours,
-            "times",
-            note=f"{wanted}, {cells.probes} of {count} cells",
-        ),
     ]
 
 
@@ -136,11 +99,6 @@ def look(model: Path, state: Path, k: int) -> Found:
         looked_at=sum(exact for _, exact in hits),
         vectors=len(base),
         **times(base, queries_of, k, retrieval.options.floors[0]),
-        cells={
-            view: with_cells(rows[view][largest[0]], rows[view][largest[1]], k)
-            for view, kind, floor in zip(VIEWS, INDEXES, retrieval.options.floors, strict=True)
-            if kind is VectorIndex and floor < OFF and len(base) >= CELLS_FROM
-        },
     )
 
 
@@ -202,58 +160,6 @@ def times(base: I8, queries: I8, k: int, floor: int) -> dict[str, float]:
         "quantised": _timed(asked32, lambda part: quantised.search(part, k + SLACK)),
         "product": _timed(asked, lambda part: torch._int_mm(torch.from_numpy(part), matrix)),
     }
-
-
-def number_of_cells(vectors: int) -> int:
-    """About four times the square root, as a power of two."""
-    return 1 << round(math.log2(4 * math.sqrt(vectors)))
-
-
-def with_cells(base: I8, queries: I8, k: int) -> Cells:
-    """What cells (k-means by cosine) would take with vectors of the two sides."""
-    base32, queries32 = _unit(base[base.any(axis=1)]), _unit(queries[queries.any(axis=1)][:CELL_QUERIES])
-    count = number_of_cells(len(base))
-    means = faiss.Kmeans(DIM, count, niter=8, spherical=True, seed=1, max_points_per_centroid=64)
-    means.train(base32)
-    cells = faiss.IndexFlatIP(DIM)
-    cells.add(np.asarray(means.centroids, np.float32))
-    exact = faiss.IndexFlatIP(DIM)
-    exact.add(base32)
-    least = exact.search(queries32, k)[0][:, -1] - ROUNDING  # who is as near as the last will do as well
-
-    most = min(MOST_CELLS, count)
-    near_base, near_queries = (cells.search(side, most)[1] for side in (base32, queries32))
-    alike = queries32 @ base32.T >= least[:, None]
-    for registered in range(2, most + 1):
-        seen = np.zeros(alike.shape, bool)
-        for query, near in enumerate(near_queries[:, :registered]):
-            asked = np.zeros(count, bool)
-            asked[near] = True
-            seen[query] = asked[near_base[:, :registered]].any(axis=1)
-        if np.minimum((alike & seen).sum(axis=1), k).mean() >= CELL_RECALL * k:
-            break
-
-    kind = faiss.ScalarQuantizer.QT_8bit
-    probing = faiss.IndexIVFScalarQuantizer(cells, DIM, count, kind, faiss.METRIC_INNER_PRODUCT)
-    probing.train(base32)
-    probing.add(base32)
-    for probes in sorted({min(round(1.2**step), count) for step in range(100)}):
-        probing.nprobe = probes
-        found = probing.search(queries32, k)[1]
-        if np.take_along_axis(alike, np.maximum(found, 0), axis=1).mean() >= CELL_RECALL:
-            break
-    return Cells(
-        share=float(seen.mean()),
-        registered=registered,
-        probes=probes,
-        probing=_timed(queries32, lambda part: probing.search(part, k)),
-    )
-
-
-def _unit(vectors: I8) -> npt.NDArray[np.float32]:
-    floats: npt.NDArray[np.float32] = vectors.astype(np.float32)
-    faiss.normalize_L2(floats)
-    return floats
 
 
 def _timed(queries: npt.NDArray[np.generic], search: Callable[[npt.NDArray[Any]], object]) -> float:

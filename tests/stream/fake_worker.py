@@ -60,6 +60,9 @@ class FakeAligner:
         outbox = [_from_json(output) for output in self._state["outbox"]]
         return [Batch(self._state["sequence"], outbox, Counts(), 0)] if outbox else []
 
+    def recall(self) -> Mapping[str, float]:
+        return {"name": 1.0}
+
     def process(self, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
         counts, outputs = Counts(received=len(messages)), []
         for message in messages:

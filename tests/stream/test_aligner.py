@@ -20,7 +20,7 @@ from stream import retrieval
 from stream.aligner import Aligner
 from stream.errors import ModelError, StateError
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
-from stream.interface import Batch, LinkChange
+from stream.interface import Batch, LinkChange, Search
 from stream.workspace import decode_canonical
 
 Record = tuple[str, str, float, bytes]
@@ -90,10 +90,16 @@ STEPS = st.lists(
 )
 
 
-def live(checkpoint: Path, state: Path, inputs: Sequence[Message], steps: Iterable[Step]) -> Topic:
+def live(
+    checkpoint: Path,
+    state: Path,
+    inputs: Sequence[Message],
+    steps: Iterable[Step],
+    search: Search = "exact",
+) -> Topic:
     """Processes the messages as the steps say, then the others at once, and drains."""
     topic = Topic()
-    aligner = Aligner(state, checkpoint, decode_canonical)
+    aligner = Aligner(state, checkpoint, decode_canonical, search=search)
     position = 0
     for step in steps:
         batch = aligner.process(inputs[position : position + step.messages], bulk=step.bulk)
@@ -110,7 +116,7 @@ def live(checkpoint: Path, state: Path, inputs: Sequence[Message], steps: Iterab
                 aligner.close()
             else:
                 aligner._store.close()
-            aligner = Aligner(state, checkpoint, decode_canonical)
+            aligner = Aligner(state, checkpoint, decode_canonical, search=search)
             for batch in aligner.pending():  # perhaps for the second time
                 topic.take(batch)
     run(aligner, topic, inputs[position:])
@@ -118,9 +124,11 @@ def live(checkpoint: Path, state: Path, inputs: Sequence[Message], steps: Iterab
     return topic
 
 
-def batch_run(checkpoint: Path, state: Path, events: Iterable[EntityEvent]) -> Topic:
+def batch_run(
+    checkpoint: Path, state: Path, events: Iterable[EntityEvent], search: Search = "exact"
+) -> Topic:
     topic = Topic()
-    aligner = Aligner(state, checkpoint, decode_canonical)
+    aligner = Aligner(state, checkpoint, decode_canonical, search=search)
     run(aligner, topic, messages(events))
     aligner.close()
     return topic
@@ -135,6 +143,23 @@ def test_films_and_people_are_aligned_with_evidence(checkpoint: Path, tmp_path: 
     assert record.evidence.attributes or record.evidence.neighbours
     assert 0 < record.confidence <= 1
     assert {event.event for event in topic.events} == {"aligned"}
+
+
+def test_cells_hide_nothing_that_matters_in_small_catalogues(checkpoint: Path, tmp_path: Path) -> None:
+    exact = batch_run(checkpoint, tmp_path / "exact", catalogues())
+    cells = batch_run(checkpoint, tmp_path / "cells", catalogues(), "cells")
+    assert cells.truth() != exact.truth()  # or cells would not be tried here
+    assert len(cells.pairs() & exact.pairs()) > 0.9 * len(exact.pairs())
+    with pytest.raises(StateError, match="search cells"):
+        Aligner(tmp_path / "cells", checkpoint, decode_canonical)
+    aligner = Aligner(tmp_path / "cells", checkpoint, decode_canonical, search="cells")
+    measured = aligner.recall()
+    assert measured.keys() == {"name", "values", "neighbourhood"}
+    assert all(0 < share <= 1 for share in measured.values()) and measured["name"] < 1
+    aligner.close()
+    aligner = Aligner(tmp_path / "exact", checkpoint, decode_canonical)
+    assert set(aligner.recall().values()) == {1.0}
+    aligner.close()
 
 
 EVENT = st.one_of(
@@ -171,6 +196,7 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return str(request.param)
 
 
+@pytest.mark.parametrize("search", ["exact", "cells"])
 @settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(
     events=st.lists(EVENT, min_size=1, max_size=30),
@@ -182,6 +208,7 @@ def test_any_order_batching_and_crashes_end_like_one_batch_over_the_final_graph(
     bounds: str,
     checkpoint: Path,
     tmp_path_factory: pytest.TempPathFactory,
+    search: Search,
     events: list[EntityEvent],
     people: bool,
     steps: list[Step],
@@ -198,8 +225,9 @@ def test_any_order_batching_and_crashes_end_like_one_batch_over_the_final_graph(
         checkpoint,
         tmp_path_factory.mktemp("final"),
         [event for event in final.values() if isinstance(event, Upsert)],
+        search,
     )
-    topic = live(checkpoint, tmp_path_factory.mktemp("stream"), messages(shuffled), steps)
+    topic = live(checkpoint, tmp_path_factory.mktemp("stream"), messages(shuffled), steps, search)
     assert topic.truth() == expected.truth()
 
 

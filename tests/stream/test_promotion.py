@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from benchmarks.catalogues import catalogues, film
 from model.checkpoint import load_model, save_model
 from stream.aligner import Aligner
 from stream.cli import main
-from stream.config import ModelSettings, Settings, StateSettings
+from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
 from stream.errors import ModelError, StateError
 from stream.events import (
     AlignmentEvent,
@@ -32,7 +33,7 @@ from stream.events import (
 )
 from stream.feed import feed_events
 from stream.generations import Generations, Promotion, read_current, write
-from stream.interface import Batch, Output
+from stream.interface import Batch, Output, Search
 from stream.mapping import make_decoder
 from stream.reread import find_ranges, read_ranges
 from stream.subscribe import current_alignments, decode_event, read_topic
@@ -182,6 +183,26 @@ def test_the_newest_wish_counts(checkpoint: Path, worse: Path, tmp_path: Path) -
     assert not (tmp_path / "state" / "promotion.json").exists()
 
 
+def test_auto_goes_from_exact_to_cells_and_not_back(checkpoint: Path, tmp_path: Path) -> None:
+    def settings(**align: Any) -> Settings:
+        return msgspec.structs.replace(
+            settings_of(tmp_path, checkpoint), align=AlignSettings(cells_from=50, **align)
+        )
+
+    generations = Generations(settings(), decode_canonical)
+    with closing(generations), closing(generations.open()) as first:
+        assert generations.current.search == "exact"
+        searches = [generations.wanted(searched).recipe.search for searched in (0, 49, 50, 3)]
+        assert searches == ["exact", "exact", "cells", "cells"]
+        name, second = built(generations, first)
+        second.close()
+        generations.switch(name)
+    for asked, wanted in (("auto", "cells"), ("exact", "exact"), ("cells", "cells")):
+        generations = Generations(settings(search=asked), decode_canonical)
+        with closing(generations), closing(generations.open()):
+            assert (generations.current.search, generations.wanted().recipe.search) == ("cells", wanted)
+
+
 def test_a_state_is_refused_or_begun_anew(checkpoint: Path, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, checkpoint)
 
@@ -225,10 +246,12 @@ def command(settings: Settings, checkpoint: Path, *words: str) -> Result:
     return outcome
 
 
-def truth(settings: Settings, checkpoint: Path, directory: Path) -> dict[str, AlignmentRecord]:
+def truth(
+    settings: Settings, checkpoint: Path, directory: Path, search: Search = "exact"
+) -> dict[str, AlignmentRecord]:
     """What an undisturbed run with this model alone makes of the topics."""
     decode = make_decoder({}, settings.topics.entities, settings.topics.links)
-    with closing(Aligner(directory, checkpoint, decode)) as aligner:
+    with closing(Aligner(directory, checkpoint, decode, search=search)) as aligner:
         apply(aligner, list(read_ranges(settings, find_ranges(settings, None, None))))
         return dateless(aligner.records())
 
@@ -342,6 +365,35 @@ def test_changed_settings_are_built_beside(
         assert 0 < len(after) < len(before)
         until(lambda: published(settings) == after, DONE_SECONDS, "fewer alignments", second)
         assert second.end() == 0
+
+
+@pytest.mark.slow
+def test_a_catalogue_that_grows_out_of_exact_search_gets_cells(
+    embedded_settings: Settings, checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = embedded_settings
+    ensure_topics(settings)
+    stream = catalogues(30)
+    with worker(settings, checkpoint, tmp_path / "1.log", align__cells_from="25", metrics__port="0") as first:
+        address = first.wait_for(r"http://127\.0\.0\.1:\d+")
+        first.wait_for("is what this state says")
+        feed_events(settings, [entity for entity in stream if entity.type == "film"][:20])
+        expected = truth(settings, checkpoint, tmp_path / "exact")
+        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", first)
+        assert "search in cells" not in first.text
+        feed_events(settings, stream)
+        first.wait_for(r"in force: model \w+, threshold [\d.]+, one to one, search in cells", DONE_SECONDS)
+        feed_events(settings, [Delete(source="left", id=f"f{n}") for n in range(20)])
+        expected = truth(settings, checkpoint, tmp_path / "cells", "cells")
+        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", first)
+        gauge = 'sameas_retrieval_recall{view="name"}'
+        until(lambda: gauge in read(f"{address}/metrics"), DONE_SECONDS, gauge, first)
+        until(lambda: generations_in(settings) == ["generation-2"], DONE_SECONDS, "clean state", first)
+        assert first.end() == 0
+    with worker(settings, checkpoint, tmp_path / "2.log", align__cells_from="25") as again:
+        again.wait_for("is what this state says")
+        assert again.end() == 0
+        assert "building beside" not in again.text
 
 
 @pytest.mark.slow

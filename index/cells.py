@@ -1,0 +1,223 @@
+"""Search among those that share a cell: a filter before the exact product, the same from both sides.
+
+Besides its vector every entity has a few *cells*: numbers that are a function of the entity and the model,
+the rarest of its tokens (`model/cells.py`). Two entities see each other when they share enough of them. That
+is symmetric and rests on nothing else, so lists and bounds are kept as with exact search, and the order in
+which entities came cannot matter. Who is seen is ranked by the exact product.
+
+Cells are tokens and no centroids because names have no clusters (`docs/performance.md`).
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from index.postings import Postings, place_of
+from index.vectors import Hits, Nearest, Order, Sims, Slots, VectorIndex, Vectors, exhaustive, select_near
+
+Cells = npt.NDArray[np.uint32]  # (n, CELLS) distinct, zeros at the end
+Rows = npt.NDArray[np.int32]
+
+CELLS: Final = 10  # of one entity, at most
+MOST_PAIRS: Final = 1 << 20  # of a query and a row that it sees, after which they are looked at
+_PAGE_BITS: Final = 10  # rows that are looked at together: about a quarter of a second-level cache
+
+
+class CellIndex(VectorIndex):
+    """int8 vectors, each with its cells behind it, under non-negative int32 keys. One thread owns it.
+
+    Args:
+        dimensions: of the vectors, without the cells.
+    """
+
+    EXTRA = 4 * CELLS
+    SHARED: ClassVar[int] = 1  # cells that two have in common to see each other
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__(dimensions)
+        self._postings = Postings()  # of each cell: rows
+
+    def put(self, keys: Slots, vectors: Vectors) -> None:
+        """As in `VectorIndex`; the vectors are made by `with_cells`."""
+        before = self.rows(keys)
+        old = np.zeros((len(keys), CELLS), np.uint32)
+        old[before >= 0] = self._cells(before[before >= 0])
+        super().put(keys, vectors)
+        rows = self.rows(keys)
+        new = self._cells(rows)
+        self._postings.remove(*_only_in(old, new, rows))
+        self._postings.add(*_only_in(new, old, rows))
+
+    def remove(self, keys: Slots) -> list[tuple[int, int]]:
+        """As in `VectorIndex`."""
+        rows = self.rows(keys)
+        rows = rows[rows >= 0]
+        self._postings.remove(*_flat(rows, self._cells(rows)))
+        moves = super().remove(keys)
+        first: dict[int, int] = {}  # where what is in a row now was before
+        for source, target in moves:
+            first[target] = first.pop(source, source)
+        now = np.fromiter(first, np.int32, len(first))
+        self._postings.remove(*_flat(np.fromiter(first.values(), np.int32, len(first)), self._cells(now)))
+        self._postings.add(*_flat(now, self._cells(now)))
+        return moves
+
+    @classmethod
+    def products(cls, left: Vectors, right: Vectors) -> Sims:
+        """As in `VectorIndex`; whether the two see each other makes no difference."""
+        return super().products(left[:, : -cls.EXTRA], right[:, : -cls.EXTRA])
+
+    def search(self, queries: Vectors, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
+        """As in `VectorIndex`, among the rows that see the query."""
+        queries = np.ascontiguousarray(queries)
+        n = len(self)
+        keys, sims, *hits = _search(
+            np.ascontiguousarray(queries[:, : -self.EXTRA]),
+            _cells_of(queries),
+            self.SHARED,
+            MOST_PAIRS,
+            k,
+            floor,
+            order,
+            self._postings.table,
+            self._matrix,
+            self._keys[:n],
+            self._bounds[:n],
+        )
+        return Nearest(keys, sims), Hits(*hits)
+
+    def nearest_of_all(self, queries: Vectors, k: int, floor: int, order: Order) -> Nearest:
+        """As in `VectorIndex`: also among the rows that do not see the query."""
+        without = queries[:, : -self.EXTRA], self._matrix[:, : -self.EXTRA]
+        return exhaustive(*without, self._keys, self._bounds, k, floor, order)[0]
+
+    @classmethod
+    def load(cls, path: Path, keys: Slots, bounds: Sims) -> "CellIndex":
+        """As in `VectorIndex`."""
+        index = super().load(path, keys, bounds)
+        assert isinstance(index, cls)
+        rows = np.arange(len(index), dtype=np.int32)
+        index._postings.add(*_flat(rows, index._cells(rows)))
+        return index
+
+    def _cells(self, rows: Rows) -> Cells:
+        return _cells_of(self.vectors(rows))
+
+
+class TwoCellIndex(CellIndex):
+    """One in which two have to share two cells: for cells that many have."""
+
+    SHARED = 2
+
+
+def with_cells(vectors: Vectors, cells: Cells) -> Vectors:
+    """(n, dimensions + EXTRA) vectors and cells (n, up to CELLS), as a `CellIndex` takes them."""
+    padded = np.zeros((len(cells), CELLS), np.uint32)
+    padded[:, : cells.shape[1]] = cells
+    return np.hstack([vectors, padded.view(np.int8)])
+
+
+def _cells_of(vectors: Vectors) -> Cells:
+    """(n, CELLS) of stored rows."""
+    return np.ascontiguousarray(vectors[:, -CellIndex.EXTRA :]).view(np.uint32)
+
+
+def _flat(rows: Rows, cells: Cells) -> tuple[Cells, Cells]:
+    """Cells of rows, and the row of each, as they are posted."""
+    place, column = np.nonzero(cells)
+    return cells[place, column], rows[place].astype(np.uint32)
+
+
+def _only_in(some: Cells, other: Cells, rows: Rows) -> tuple[Cells, Cells]:
+    """The same of the cells that only the first has: when a vector changes, most of its cells stay."""
+    return _flat(rows, np.where((some[:, :, None] == other[:, None]).any(axis=2), np.uint32(0), some))
+
+
+@njit(cache=True, nogil=True)
+def _search(
+    queries: Any,
+    cells: Any,
+    shared: Any,
+    most_pairs: Any,
+    k: Any,
+    floor: Any,
+    order: Any,
+    postings: Any,
+    matrix: Any,
+    keys: Any,
+    bounds: Any,
+) -> tuple[Any, Any, Any, Any, Any]:
+    word, start, held, pool = postings.word, postings.start, postings.held, postings.pool
+    near_keys = np.full((len(queries), k), -1, np.int32)
+    near_sims = np.zeros((len(queries), k), np.int32)
+    hit_query, hit_key, hit_sim = np.empty(1024, np.int64), np.empty(1024, np.int32), np.empty(1024, np.int32)
+    hits = 0
+    times = np.empty(len(keys), np.uint8)  # that a query met each row
+    most = min(most_pairs, len(queries) * len(keys)) + len(keys) + 1
+    met, of, sims, in_order = (
+        np.empty(most, np.int32),
+        np.empty(most, np.int32),
+        np.empty(most, np.int32),
+        np.empty(most, np.int32),
+    )
+    met_bounds, met_keys = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
+    ends = np.empty(len(queries), np.int64)  # of the rows that each query sees
+    last = 0
+    while last < len(queries):
+        first, pairs = last, 0
+        while last < len(queries) and pairs <= most_pairs:
+            times[:] = 0
+            for cell in cells[last]:
+                if cell == 0:
+                    break
+                place = place_of(word, cell)
+                for p in range(start[place], start[place] + held[place]):
+                    row = np.int64(pool[p])
+                    times[row] += np.uint8(1)
+                    met[pairs], of[pairs] = row, last  # overwritten by the next, unless it is seen now
+                    pairs += times[row] == shared
+            ends[last] = pairs
+            last += 1
+        _by_page(met[:pairs], len(keys), in_order)
+        for i in in_order[:pairs]:
+            sims[i] = _product(queries[of[i]], matrix[met[i]])
+        begin = 0
+        for q in range(first, last):
+            here, rows = sims[begin : ends[q]], met[begin : ends[q]]
+            for i in range(len(rows)):
+                met_bounds[i], met_keys[i] = bounds[rows[i]], keys[rows[i]]
+            begin, n = ends[q], len(rows)
+            near = near_keys[q : q + 1], near_sims[q : q + 1]
+            _, reached = select_near(here.reshape(1, n), met_bounds[:n], met_keys[:n], order, floor, *near)
+            while hits + len(reached) > len(hit_query):
+                hit_query = np.concatenate((hit_query, hit_query))
+                hit_key = np.concatenate((hit_key, hit_key))
+                hit_sim = np.concatenate((hit_sim, hit_sim))
+            for i in reached:
+                hit_query[hits], hit_key[hits], hit_sim[hits] = q, met_keys[i], here[i]
+                hits += 1
+    return near_keys, near_sims, hit_query[:hits], hit_key[:hits], hit_sim[:hits]
+
+
+@njit(cache=True, nogil=True)
+def _by_page(rows: Any, size: Any, in_order: Any) -> None:
+    """Places of (P,) rows so that near ones come together: many queries see a row, and memory is slow."""
+    ends = np.zeros((size >> _PAGE_BITS) + 2, np.int64)
+    for row in rows:
+        ends[(row >> _PAGE_BITS) + 1] += 1
+    ends = np.cumsum(ends)
+    for i in range(len(rows)):
+        page = rows[i] >> _PAGE_BITS
+        in_order[ends[page]] = i
+        ends[page] += 1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _product(left: Any, right: Any) -> Any:
+    product = np.int32(0)
+    for d in range(len(left)):
+        product = np.int32(product + np.int32(left[d]) * np.int32(right[d]))  # as in `index/vectors.py`
+    return product

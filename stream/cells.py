@@ -1,0 +1,51 @@
+"""The cells of every node, beside its row in the node table: there only where search uses them."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from index.cells import CellIndex, Cells, TwoCellIndex, with_cells
+from index.sparse import SparseIndex
+from index.vectors import Slots, Vectors, grown
+from model.cells import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_words
+from stream.nodes import Rows
+
+# One a view, as `stream/retrieval.py:INDEXES`. Many share a year, or a rare word around them; few share two.
+CELL_INDEXES: Final = (CellIndex, TwoCellIndex, TwoCellIndex, SparseIndex, SparseIndex)
+_OWN: Final = np.dtype([("name", np.uint32, NAME_CELLS), ("values", np.uint32, VALUE_CELLS)])
+_FIELDS: Final = ("name", "values")
+
+
+class NodeCells:
+    """Cells by slot, as `NodeTable` has rows. One thread owns it."""
+
+    def __init__(self) -> None:
+        self._own = np.zeros(0, _OWN)
+
+    def set(self, slots: Slots, cells: OwnCells) -> None:
+        """What these entities have now."""
+        self._grow(slots)
+        for field in cells._fields:
+            self._own[field][slots] = getattr(cells, field)
+
+    def vectors(self, view: str, rows: Rows, slots: Slots) -> Vectors:
+        """These nodes' vectors in a view with what they are found by, as its index takes them.
+
+        Args:
+            rows: of the node table, which has the vectors, and the words around each node.
+        """
+        vectors: Vectors = rows[view][slots]
+        cells: Cells
+        if view == "neighbourhood":
+            cells = rarest_words(rows["near_words"][slots])
+        elif view in _FIELDS:
+            self._grow(slots)
+            cells = self._own[view][slots]
+        else:
+            return vectors
+        # whoever has no vector is in no index
+        return with_cells(vectors, cells * vectors.any(axis=1, keepdims=True))
+
+    def _grow(self, slots: Slots) -> None:
+        self._own = grown(self._own, int(slots.max(initial=-1)) + 1)

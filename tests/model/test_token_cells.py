@@ -1,0 +1,55 @@
+"""Cells are a function of the entity: of what it says, not of its batch or of how it is spelt."""
+
+import numpy as np
+import pytest
+
+from benchmarks.catalogues import catalogues
+from model.cells import NAME_CELLS, NEAR_CELLS, VALUE_CELLS, rarest_tokens, rarest_words
+from model.encoder import Encoder
+from stream.events import Upsert
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return Encoder.fit(catalogues())
+
+
+def shared(one: np.ndarray, other: np.ndarray) -> int:
+    return len(np.intersect1d(one[one > 0], other[other > 0]))
+
+
+def test_cells_do_not_depend_on_the_batch(encoder: Encoder) -> None:
+    entities = catalogues()
+    together = encoder.cells(entities)
+    assert together.name.shape == (len(entities), NAME_CELLS)
+    assert together.values.shape == (len(entities), VALUE_CELLS)
+    for number in (0, 7, len(entities) - 1):
+        alone = encoder.cells(entities[number : number + 1])
+        np.testing.assert_array_equal(alone.name[0], together.name[number])
+        np.testing.assert_array_equal(alone.values[0], together.values[number])
+    assert encoder.cells([]).name.shape == (0, NAME_CELLS)
+
+
+def test_a_misspelt_name_and_a_near_year_share_cells_and_others_do_not(encoder: Encoder) -> None:
+    def film(title: str, year: int) -> Upsert:
+        return Upsert("left", "x", "film", {"title": title, "year": year}, {})
+
+    name, values = encoder.cells(
+        [film("The Zyxomat Affair", 1971), film("zyxomatt affair, the", 1972), film("Blorgh", 1911)]
+    )
+    assert shared(name[0], name[1]) >= 1 and shared(values[0], values[1]) >= 2
+    assert shared(name[0], name[2]) == 0 and shared(values[0], values[2]) == 0
+    nothing = encoder.cells([Upsert("left", "x", "film", {}, {})])
+    assert not nothing.name.any() and not nothing.values.any()
+
+
+def test_the_rarest_tokens_come_first_each_once_and_ties_by_token() -> None:
+    weights = np.array([9, 1, 9, 5, 7], np.uint8)
+    entity, token = np.array([0, 0, 0, 0, 0, 2]), np.array([3, 2, 0, 1, 2, 4])
+    assert rarest_tokens(3, entity, token, weights, 3).tolist() == [[1, 3, 4], [0, 0, 0], [5, 0, 0]]
+
+
+def test_the_rarest_words_are_taken_of_those_around() -> None:
+    gathered = np.zeros((2, 32), np.uint32)
+    gathered[0, :3] = [5 << 8 | 40, 6 << 8 | 90, 7 << 8 | 60]
+    assert rarest_words(gathered).tolist() == [[6, 7, 5] + [0] * (NEAR_CELLS - 3), [0] * NEAR_CELLS]
