@@ -3,7 +3,6 @@
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from index.cells import CellIndex, Cells, TwoCellIndex, with_cells
 from index.sparse import SparseIndex
