@@ -31,6 +31,7 @@ SECONDS = 15.0
 
 GROUPS: dict[str, Callable[[Bench], list[Row]]] = {
     "engine": engine.measure,
+    "bulk": engine.measure_bulk,
     "record": record.measure,
     "retrieval": retrieval.measure,
     "cells": cells.measure,
