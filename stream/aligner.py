@@ -246,10 +246,7 @@ class Aligner:
         # be: whatever is evaluated sooner is evaluated twice
         outdated = backlog.outdated(BULK_ROWS) if bulk and not messages else []
         if outdated:
-            stale, hubs = self._retrieval.refresh(outdated, {})
-            self._wait_for(stale, fresh=False)
-            for hub in hubs:
-                backlog.expand(hub)
+            self._follow_up(*self._retrieval.refresh(outdated, {}), fresh=False)
         share = BULK_EVALUATIONS if bulk else IDLE_EVALUATIONS
         if messages or outdated:
             share = 0 if bulk else len(messages) // BACKLOG_EVALUATIONS
@@ -268,9 +265,7 @@ class Aligner:
                 some, stale, hubs = self._retrieval.evaluate(chunk, changed, forced.intersection(chunk))
                 found += some
                 backlog.evaluated(chunk)
-                self._wait_for(stale, fresh=bool(messages))
-                for hub in hubs:
-                    backlog.expand(hub)
+                self._follow_up(stale, hubs, fresh=bool(messages))
         if (next_hub := backlog.next_hub()) is not None:
             hub, start = next_hub
             stale, start = self._retrieval.expand(hub, start, HUB_SHARE if messages else IDLE_HUB)
@@ -334,6 +329,12 @@ class Aligner:
         order = self._retrieval.table.rows["node"]
         snapshot.save(self._store.path / SNAPSHOT, self._settings, self._retrieval.lists, order)
         self._unsaved = 0
+
+    def _follow_up(self, stale: Sequence[int], hubs: Iterable[int], *, fresh: bool) -> None:
+        """What a new row makes stale waits, and so do hubs, whose neighbours are looked through later."""
+        self._wait_for(stale, fresh=fresh)
+        for hub in hubs:
+            self._backlog.expand(hub)
 
     def _wait_for(self, nodes: Sequence[int], *, fresh: bool) -> None:
         new = [node for node in nodes if node not in self._backlog.entities]
