@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.lists import CandidateLists, SlotsOf, compare
+from index.lists import CandidateLists, compare
 from index.vectors import (
     NOBODY,
     UNIT,
@@ -221,20 +221,17 @@ class CandidatePairs:
         right = np.unique(np.concatenate([sides[1].index.keys for sides in self._views]))
         return left, right
 
-    def save(self, directory: Path, order: Order) -> None:
-        """Writes vectors and lists into an existing directory."""
+    def save(self, directory: Path, numbers: Slots) -> None:
+        """Writes vectors and lists into an existing directory, with `numbers` (slots,) in place of slots."""
         for view, sides in enumerate(self._views):
             for own, side in enumerate(sides):
-                side.save(directory / f"{view}-{own}", order)
+                side.save(directory / f"{view}-{own}", numbers)
 
     @classmethod
     def load(
-        cls, directory: Path, dimensions: int, options: CandidateOptions, kinds: Kinds, slots_of: SlotsOf
+        cls, directory: Path, dimensions: int, options: CandidateOptions, kinds: Kinds
     ) -> "CandidatePairs":
-        """Reads what `save` wrote.
-
-        Args:
-            slots_of: gives every node a slot.
+        """Reads what `save` wrote; the numbers are slots now.
 
         Raises:
             ValueError, OSError, KeyError: files are missing or do not fit together.
@@ -242,8 +239,8 @@ class CandidatePairs:
         pairs = cls(dimensions, options, kinds)
         pairs._views = [
             (
-                CandidateLists.load(directory / f"{view}-0", kind, slots_of),
-                CandidateLists.load(directory / f"{view}-1", kind, slots_of),
+                CandidateLists.load(directory / f"{view}-0", kind),
+                CandidateLists.load(directory / f"{view}-1", kind),
             )
             for view, kind in enumerate(kinds)
         ]

@@ -12,6 +12,7 @@ removed edge rewrites one small value.
 """
 
 import struct
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -127,6 +128,14 @@ class GraphStore:
         """All stored entities in node order, deleted ones included."""
         for key, value in self._store.scan(tables.ENTITIES):
             yield int.from_bytes(key[1:], "big"), self._decode(value)
+
+    def digests(self) -> tuple[Nodes, Nodes]:
+        """The nodes of all stored entities, deleted ones included, and the 64-bit XXH3s of what is stored."""
+        nodes, digests = array("Q"), array("Q")
+        for key, value in self._store.scan(tables.ENTITIES):
+            nodes.append(int.from_bytes(key[1:], "big"))
+            digests.append(xxhash.xxh3_64_intdigest(value))
+        return np.frombuffer(nodes, np.uint64), np.frombuffer(digests, np.uint64)
 
     def scan_heads(self) -> Iterator[int]:
         """All nodes that have an edge, in node order."""

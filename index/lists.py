@@ -4,7 +4,6 @@ Invariant of a list: it holds every entity of the other side that is not below i
 similarities by node. Lists are a little longer than `k`, so that a removal seldom needs a new search.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +15,6 @@ from index.postings import Numbers, Postings
 from index.vectors import NOBODY, Hits, Mask, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown
 
 Rows = npt.NDArray[np.int32]
-SlotsOf = Callable[[Order], Slots]
 
 _LAST_NODE: Final = np.uint64((1 << 64) - 1)
 
@@ -121,23 +119,23 @@ class CandidateLists:
         `sims`, their similarities, are ahead of the best other member's."""
         return _ranks(self.index.rows(owners), members, sims, k, self._members, self._sims)
 
-    def save(self, path: Path, order: Order) -> None:
-        """Writes everything with nodes in the place of slots, which mean nothing to another process."""
+    def save(self, path: Path, numbers: Slots) -> None:
+        """Writes everything with `numbers` (slots,) in the place of slots."""
         n = len(self.index)
         self.index.save(path.with_suffix(".faiss"))
         members = self._members[:n]
         np.savez(
             path.with_suffix(".npz"),
-            nodes=order[self.index.keys],
-            members=np.where(members == NOBODY, _LAST_NODE, order[members]),
+            keys=numbers[self.index.keys],
+            members=np.where(members == NOBODY, NOBODY, numbers[members]),
             sims=self._sims[:n],
             bound_sim=self._bound_sim[:n],
             bound_node=self._bound_node[:n],
         )
 
     @classmethod
-    def load(cls, path: Path, kind: type[VectorIndex], slots_of: SlotsOf) -> "CandidateLists":
-        """Reads what `save` wrote, with this kind of index.
+    def load(cls, path: Path, kind: type[VectorIndex]) -> "CandidateLists":
+        """Reads what `save` wrote, with this kind of index; the numbers are slots now.
 
         Raises:
             ValueError, KeyError, OSError: that is not to be had.
@@ -145,14 +143,11 @@ class CandidateLists:
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         members = arrays["members"]
-        present = members != _LAST_NODE
-        slots = np.full(members.shape, NOBODY, np.int32)
-        slots[present] = slots_of(members[present])
-        index = kind.load(path.with_suffix(".faiss"), slots_of(arrays["nodes"]), arrays["bound_sim"])
+        index = kind.load(path.with_suffix(".faiss"), arrays["keys"], arrays["bound_sim"])
         lists = cls(index, members.shape[1])
-        lists._members, lists._sims = slots, arrays["sims"]
+        lists._members, lists._sims = members, arrays["sims"]
         lists._bound_sim, lists._bound_node = arrays["bound_sim"], arrays["bound_node"]
-        lists._owners.add(*_flat(slots, index.keys))
+        lists._owners.add(*_flat(members, index.keys))
         return lists
 
 

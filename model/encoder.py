@@ -66,16 +66,20 @@ class Encoder:
 
     def encode(self, entities: Sequence[Upsert]) -> Encoded:
         """The entities' vectors, in the order given. Entities without usable values are all zero."""
-        parts = [self._encode(batch) for batch in _batches(entities)] or [self._encode([])]
+        parts = [self._encode(len(batch), self._items.parse(batch)) for batch in _batches(entities)]
         return parts[0] if len(parts) == 1 else Encoded(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def cells(self, entities: Sequence[Upsert]) -> OwnCells:
-        """By what the entities' vectors are found, in the order given."""
-        parts = [
-            self._items.cells(len(batch), self._items.parse(batch))
-            for batch in (*_batches(entities), ())  # of the shape of none, too
-        ]
-        return OwnCells(*map(np.concatenate, zip(*parts, strict=True)))
+    def encode_with_cells(self, entities: Sequence[Upsert]) -> tuple[Encoded, OwnCells]:
+        """The same, and by what these vectors are found."""
+        encoded, cells = [], []
+        for batch in _batches(entities):
+            items = self._items.parse(batch)
+            encoded.append(self._encode(len(batch), items))
+            cells.append(self._items.cells(len(batch), items))
+        return (
+            Encoded(*map(np.concatenate, zip(*encoded, strict=True))),
+            OwnCells(*map(np.concatenate, zip(*cells, strict=True))),
+        )
 
     def relation_keys(self, source: str, names: Iterable[str]) -> npt.NDArray[np.int16]:
         """Key ids of relations; `~name` is the relation seen from its other end. 1 for unknown ones."""
@@ -96,9 +100,7 @@ class Encoder:
         """Raises KeyError, TypeError or ValueError when the state is not one."""
         return cls(KeyTable.from_state(values["keys"]), np.asarray(arrays["token_weights"], np.uint8))
 
-    def _encode(self, entities: Sequence[Upsert]) -> Encoded:
-        n = len(entities)
-        items = self._items.parse(entities)
+    def _encode(self, n: int, items: Items) -> Encoded:
         vectors, hashes = self._items.encode(items)
         is_text = items.text_row >= 0
         weights = self.keys.weights(items.key)
@@ -124,7 +126,7 @@ def rarity_weights(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.
 
 
 def _batches(entities: Sequence[Upsert]) -> Iterator[Sequence[Upsert]]:
-    for start in range(0, len(entities), BATCH):
+    for start in range(0, max(1, len(entities)), BATCH):  # an empty one of none: it has a shape, too
         yield entities[start : start + BATCH]
 
 

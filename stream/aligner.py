@@ -49,7 +49,7 @@ BULK_ROWS = 8192  # rows that it makes anew
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
 OUTBOX_CHUNK = 500  # pairs of one batch when a generation takes the place of another
-SNAPSHOT = "lists"  # directory in the state
+SNAPSHOT = "snapshot"  # directory in the state
 SNAPSHOT_SHARE = 8  # in quiet it is written anew when one in so many entities was evaluated since
 BACKLOG_EVALUATIONS = 16  # with messages, one waiting entity is evaluated for so many of them
 BACKLOG_SHARE = 16  # with messages, one waiting pair is scored for so many that the messages changed
@@ -135,14 +135,8 @@ class Aligner:
             self._scoring,
             self.model_id,
         )
-        self._retrieval.fill_rows(self._backlog.entities)
-        saved = snapshot.load(
-            self._store.path / SNAPSHOT,
-            self._settings,
-            options,
-            self._retrieval.indexes,
-            self._retrieval.table.slots_of,
-        )
+        saved = snapshot.load(self._store.path / SNAPSHOT, self._settings, options, self._retrieval.indexes)
+        self._retrieval.fill_rows(self._backlog.entities, saved)
         self._retrieval.fill_lists(saved)
         self._unsaved = 0 if saved else len(self._retrieval.table)  # evaluations that the snapshot lacks
 
@@ -312,7 +306,7 @@ class Aligner:
         self._unsaved += len(nodes)
         is_drained = bulk and not messages and not backlog
         if is_drained and self._unsaved * SNAPSHOT_SHARE > len(self._retrieval.table):
-            self._save_lists()
+            self._save_snapshot()
             memory.give_back()
         return batch
 
@@ -324,10 +318,9 @@ class Aligner:
         if batch.outputs:
             self._unpublished.append(batch.sequence)
 
-    def _save_lists(self) -> None:
-        """A start after a crash then searches only for what has changed since."""
-        order = self._retrieval.table.rows["node"]
-        snapshot.save(self._store.path / SNAPSHOT, self._settings, self._retrieval.lists, order)
+    def _save_snapshot(self) -> None:
+        """A start after a crash then encodes and searches only for what has changed since."""
+        snapshot.save(self._store.path / SNAPSHOT, self._settings, self._retrieval.saved())
         self._unsaved = 0
 
     def _follow_up(self, stale: Sequence[int], hubs: Iterable[int], *, fresh: bool) -> None:
@@ -413,7 +406,7 @@ class Aligner:
         try:
             self._commit()
             if self._unsaved:
-                self._save_lists()
+                self._save_snapshot()
         finally:
             try:
                 self._store.close()

@@ -1,5 +1,6 @@
 """The cells of every node, beside its row in the node table: there only where search uses them."""
 
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -27,6 +28,15 @@ class NodeCells:
         self._grow(slots)
         for field in cells._fields:
             self._own[field][slots] = getattr(cells, field)
+
+    def save(self, directory: Path, slots: Slots) -> None:
+        """Writes what these entities have into an existing directory."""
+        self._grow(slots)
+        np.save(directory / "cells.npy", self._own[slots])
+
+    def load(self, directory: Path) -> None:
+        """Reads what `save` wrote: the first slot is the first that was saved."""
+        self._own = np.load(directory / "cells.npy")
 
     def vectors(self, view: str, rows: Rows, slots: Slots) -> Vectors:
         """These nodes' vectors in a view with what they are found by, as its index takes them.

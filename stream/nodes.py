@@ -6,6 +6,7 @@ slots are not, so nothing that leaves this process may depend on them.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -40,6 +41,18 @@ FIELDS: Final[dict[str, tuple[type[np.generic], tuple[int, ...]]]] = {
     "shown": (np.uint64, ()),  # digest of what others see of it
     "content": (np.uint64, ()),  # digest of everything its scores rest on
 }
+# What an entity says of itself, whatever is around it.
+OWN_FIELDS: Final = (
+    "exists",
+    "space",
+    "name",
+    "values",
+    "item_keys",
+    "item_hashes",
+    "name_hash",
+    "words",
+    "own",
+)
 BLANK: Final = {"degree": 1, "space": NOBODY, "sample": NOBODY}  # of a new row, where it is not 0
 Column = npt.NDArray[Any]
 
@@ -82,6 +95,11 @@ class NodeTable:
         """All rows there are now."""
         return Rows(self._columns, len(self))
 
+    def blank(self, slots: Slots) -> None:
+        """These say nothing of themselves: they do not exist."""
+        for field in OWN_FIELDS:
+            self.rows[field][slots] = BLANK.get(field, 0)
+
     def set_items(self, slots: Slots, items: npt.NDArray[np.int8], keys: npt.NDArray[np.int16]) -> None:
         """Vectors (n, OWN, DIM) of values; where the key (n, OWN) is 0 there is none."""
         for place in range(OWN):
@@ -89,6 +107,28 @@ class NodeTable:
             if used.any():
                 self._items_used = max(self._items_used, place + 1)
                 self.items[place, slots[used]] = items[used, place]
+
+    def save(self, directory: Path, slots: Slots) -> None:
+        """Writes what these say of themselves into an existing directory: a file for every field."""
+        for field in ("node", *OWN_FIELDS):
+            np.save(directory / f"{field}.npy", self.rows[field][slots])
+        keys = self.rows["item_keys"][slots]
+        for place in range(self._items_used):
+            np.save(directory / f"items{place}.npy", self.items[place, slots[keys[:, place] != 0]])
+
+    def load(self, directory: Path) -> None:
+        """Reads what `save` wrote into an empty table: the first slot is the first that was saved.
+
+        Raises:
+            ValueError, OSError: that is not to be had.
+        """
+        self.slots(np.load(directory / "node.npy").tolist())
+        for field in OWN_FIELDS:
+            self.rows[field][:] = np.load(directory / f"{field}.npy")
+        used = self.rows["item_keys"] != 0
+        self._items_used = int(used.any(axis=0).sum())
+        for place in range(self._items_used):
+            self.items[place, np.flatnonzero(used[:, place])] = np.load(directory / f"items{place}.npy")
 
     def _make_room(self, rows: int, before: int) -> None:
         self._room = max(2 * self._room, rows)
@@ -112,11 +152,6 @@ class NodeTable:
                 self._columns[field][before : len(known)] = value
             self._columns["node"][slots] = np.fromiter(nodes, np.uint64, len(found))
         return slots
-
-    def slots_of(self, nodes: Nodes) -> Slots:
-        """The same for very many nodes, most of which come often."""
-        distinct, place = np.unique(nodes, return_inverse=True)
-        return self.slots(distinct.tolist())[place]
 
     def known(self, nodes: Iterable[int]) -> Slots:
         """The slots of those of these nodes that have a row."""

@@ -58,6 +58,16 @@ class Found(NamedTuple):
     pairs: Pairs
 
 
+class Saved(NamedTuple):
+    """What another process had in memory, by its slots."""
+
+    spaces: list[tuple[str, str]]
+    table: NodeTable  # what entities say of themselves; the rest of a row follows from that
+    cells: NodeCells | None
+    stored: Nodes  # (slots,) digest of the stored entity that a row was made of
+    lists: dict[SourcePair, CandidatePairs]
+
+
 class Retrieval:
     """Owns the node table and the candidate lists; reads the graph store. One thread owns it.
 
@@ -249,15 +259,27 @@ class Retrieval:
         ]
         return np.stack(columns, axis=1)
 
-    def fill_rows(self, queue: Mapping[int, bytes]) -> None:
+    def saved(self) -> Saved:
+        """What `fill_rows` and `fill_lists` make this again from."""
+        stored = np.zeros(len(self.table), np.uint64)
+        nodes, digests = self._graph.digests()
+        slots, of = self.table.known_of(nodes, np.arange(len(nodes)))
+        stored[slots] = digests[of]
+        return Saved(self._spaces, self.table, self._cells, stored, self.lists)
+
+    def fill_rows(self, queue: Mapping[int, bytes], saved: Saved | None = None) -> None:
         """Fills an empty table from the graph store.
 
         Args:
             queue: the nodes that wait for re-evaluation, each with what was in force; the lists have to be
                 those that the stored scores rest on.
+            saved: what may be used as far as it fits the store.
         """
-        for entities in batched(self._graph.scan(), ROWS_CHUNK):
-            self.read_entities(dict(entities))
+        stored = np.zeros(0, np.uint64)
+        if saved is not None:
+            self._spaces, self.table, self._cells, stored, _ = saved
+            self._number_of = {space: number for number, space in enumerate(self._spaces)}
+        self._read_all(stored)
         # samples of all first: a neighbourhood rests on the degrees of its members
         samples = []
         for nodes in batched(self._graph.scan_heads(), ROWS_CHUNK):
@@ -281,13 +303,13 @@ class Retrieval:
         rows["shown"][every] = self._shown(every)
         rows["content"][every] = self._content(every)
 
-    def fill_lists(self, saved: Mapping[SourcePair, CandidatePairs] | None = None) -> None:
+    def fill_lists(self, saved: Saved | None = None) -> None:
         """Makes all candidate lists from the rows, or brings saved ones up to date with them."""
-        saved = saved or {}
+        found = {} if saved is None else saved.lists
         self.lists = {}
         for pair in self._source_pairs(set(range(len(self._spaces)))):
-            if pair in saved:
-                self.lists[pair] = saved[pair]
+            if pair in found:
+                self.lists[pair] = found[pair]
                 changes = [
                     self._change(space, np.union1d(keys, self._members(space)).astype(np.int32))
                     for space, keys in zip(self._spaces_of(pair), self.lists[pair].keys(), strict=True)
@@ -297,6 +319,19 @@ class Retrieval:
                 self._meet(pair)
 
     # ------------------------------------------------------------------ rows
+
+    def _read_all(self, stored: Nodes) -> None:
+        """Reads the entities whose rows were not made of what is in the store now; `stored` as in `Saved`."""
+        nodes, digests = self._graph.digests()
+        slots, of = self.table.known_of(nodes, np.arange(len(nodes)))
+        same = stored[slots] == digests[of]
+        is_stale = np.ones(len(self.table), bool)
+        is_stale[slots[same]] = False
+        self.table.blank(np.flatnonzero(is_stale).astype(np.int32))
+        rest = np.delete(nodes, of[same])
+        for some in batched(rest.tolist(), ROWS_CHUNK):
+            entities = zip(some, self._graph.entities(some), strict=True)
+            self.read_entities({node: entity for node, entity in entities if entity is not None})
 
     def read_entities(self, changed: Mapping[int, Entity]) -> None:
         """What entities say of themselves, into their rows; `evaluate` follows it up.
@@ -308,31 +343,21 @@ class Retrieval:
         dead = self.table.slots([node for node in changed if node not in alive])
         slots = self.table.slots(alive)
         rows = self.table.rows
-        for field in (
-            "name",
-            "values",
-            "item_keys",
-            "item_hashes",
-            "name_hash",
-            "words",
-            "own",
-        ):
-            rows[field][dead] = 0
-        rows["exists"][dead] = False
-        rows["space"][dead] = NOBODY
+        self.table.blank(dead)
         if not alive:
             return
         upserts = [Upsert(e.source, e.id, e.type, e.attributes, e.relations) for e in alive.values()]
-        encoded = self._encoder.encode(upserts)
+        if self._cells is None:
+            encoded = self._encoder.encode(upserts)
+            columns: list[npt.NDArray[np.generic]] = [*encoded]
+        else:
+            encoded, cells = self._encoder.encode_with_cells(upserts)
+            self._cells.set(slots, cells)
+            columns = [*encoded, *cells]
         self.table.set_items(slots, encoded.items, encoded.item_keys)
         for field, column in zip(encoded._fields, encoded, strict=True):
             if field != "items":
                 rows[field][slots] = column
-        columns: list[npt.NDArray[np.generic]] = [*encoded]
-        if self._cells is not None:
-            cells = self._encoder.cells(upserts)
-            self._cells.set(slots, cells)
-            columns += [*cells]
         rows["own"][slots] = digest(np.concatenate([as_words(column) for column in columns], axis=1))
         rows["exists"][slots] = True
         rows["space"][slots] = [self._space((entity.type, entity.source)) for entity in alive.values()]

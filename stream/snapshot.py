@@ -1,77 +1,101 @@
-"""The candidate lists on disk, so that opening a state need not search for them all again.
+"""Rows and candidate lists on disk, so that opening a state need not encode and search for them all again.
 
-A snapshot is a convenience, never the truth: it is complete or absent (written beside and renamed), its files
-are checked by their digests, and after loading every vector is compared with the one that follows from the
-graph store, so that what has changed since is caught up with. Anything wrong with it means searching anew.
+A snapshot is a convenience, never the truth: it is complete or absent (written beside and renamed), and its
+files are checked by their digests. After loading, a row counts only if it was made of the entity that the
+graph store has, and the vectors of lists are compared with those that follow from the rows, so that what has
+changed since is caught up with. Anything wrong with it means encoding and searching anew.
 """
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import xxhash
 
 from index.candidates import CandidateOptions, CandidatePairs, Kinds
-from index.graph import Nodes
-from index.vectors import Slots
+from index.vectors import NOBODY
 from model.vectors import DIM
-from stream.retrieval import SourcePair
+from stream.cells import NodeCells
+from stream.nodes import NodeTable
+from stream.retrieval import Saved, SourcePair
 
-FORMAT = 2
+FORMAT = 3
+_ROWS = "rows"  # directory beside those of the lists
 _log = logging.getLogger("sameas")
 
 
 class _Manifest(msgspec.Struct):
     format: int
-    settings: str  # of the state that the lists belong to
-    pairs: list[SourcePair]  # in directories 0, 1, ...
+    version: str  # of sameas: rows are what its encoder made
+    settings: str  # of the state that this belongs to
+    spaces: list[tuple[str, str]]
+    pairs: list[SourcePair]  # with lists in directories 0, 1, ...
+    has_cells: bool
     digests: dict[str, str]  # of every file, by its path in the snapshot
 
 
-def save(
-    directory: Path, settings: str, candidates: Mapping[SourcePair, CandidatePairs], order: Nodes
-) -> None:
-    """Replaces the snapshot in `directory`, or says why it could not. `order` is the node of every slot."""
+def save(directory: Path, settings: str, saved: Saved) -> None:
+    """Replaces the snapshot in `directory`, or says why it could not."""
     partial = directory.with_suffix(".partial")
+    kept = saved.table.rows["exists"].copy()  # slots of entities that are gone are given away
+    for pairs in saved.lists.values():
+        kept[np.concatenate(pairs.keys())] = True
+    slots = np.flatnonzero(kept).astype(np.int32)
+    numbers = np.full(len(kept), NOBODY, np.int32)
+    numbers[slots] = np.arange(len(slots))
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        for number, pairs in enumerate(candidates.values()):
+        (partial / _ROWS).mkdir(parents=True)
+        saved.table.save(partial / _ROWS, slots)
+        np.save(partial / _ROWS / "stored.npy", saved.stored[slots])
+        if saved.cells is not None:
+            saved.cells.save(partial / _ROWS, slots)
+        for number, pairs in enumerate(saved.lists.values()):
             (partial / str(number)).mkdir()
-            pairs.save(partial / str(number), order)
-        manifest = _Manifest(FORMAT, settings, list(candidates), _digests(partial))
+            pairs.save(partial / str(number), numbers)
+        manifest = _Manifest(
+            FORMAT,
+            version("sameas"),
+            settings,
+            saved.spaces,
+            list(saved.lists),
+            saved.cells is not None,
+            _digests(partial),
+        )
         (partial / "manifest.json").write_bytes(msgspec.json.encode(manifest))
         shutil.rmtree(directory, ignore_errors=True)
         partial.rename(directory)
     except (OSError, RuntimeError) as error:  # FAISS raises RuntimeError when it cannot write
-        _log.warning("no snapshot of the candidate lists, the next start searches them anew: %s", error)
+        _log.warning("no snapshot, the next start encodes and searches anew: %s", error)
 
 
-def load(
-    directory: Path,
-    settings: str,
-    options: CandidateOptions,
-    kinds: Kinds,
-    slots_of: Callable[[Nodes], Slots],
-) -> dict[SourcePair, CandidatePairs]:
-    """The lists as they were saved; empty when there is no usable snapshot."""
+def load(directory: Path, settings: str, options: CandidateOptions, kinds: Kinds) -> Saved | None:
+    """What was saved; None when there is no usable snapshot."""
     if not directory.exists():
-        return {}
+        return None
     try:
         manifest = msgspec.json.decode((directory / "manifest.json").read_bytes(), type=_Manifest)
-        if (manifest.format, manifest.settings) != (FORMAT, settings):
-            raise ValueError(f"format {manifest.format} for {manifest.settings}")
+        found = manifest.format, manifest.version, manifest.settings
+        if found != (FORMAT, version("sameas"), settings):
+            raise ValueError("format {}, version {}, for {}".format(*found))
         if _digests(directory) != manifest.digests:
             raise ValueError("a file is not what was written")
-        return {
-            pair: CandidatePairs.load(directory / str(number), DIM, options, kinds, slots_of)
+        table = NodeTable()
+        table.load(directory / _ROWS)
+        cells = NodeCells() if manifest.has_cells else None
+        if cells is not None:
+            cells.load(directory / _ROWS)
+        lists = {
+            pair: CandidatePairs.load(directory / str(number), DIM, options, kinds)
             for number, pair in enumerate(manifest.pairs)
         }
+        return Saved(manifest.spaces, table, cells, np.load(directory / _ROWS / "stored.npy"), lists)
     except (OSError, ValueError, KeyError, msgspec.MsgspecError) as error:
-        _log.warning("the snapshot in %s is of no use, searching anew: %s", directory, error)
-        return {}
+        _log.warning("the snapshot in %s is of no use, encoding and searching anew: %s", directory, error)
+        return None
 
 
 def _digests(directory: Path) -> dict[str, str]:

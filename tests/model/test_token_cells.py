@@ -20,26 +20,28 @@ def shared(one: np.ndarray, other: np.ndarray) -> int:
 
 def test_cells_do_not_depend_on_the_batch(encoder: Encoder) -> None:
     entities = catalogues()
-    together = encoder.cells(entities)
+    encoded, together = encoder.encode_with_cells(entities)
+    for one, other in zip(encoded, encoder.encode(entities), strict=True):
+        np.testing.assert_array_equal(one, other)
     assert together.name.shape == (len(entities), NAME_CELLS)
     assert together.values.shape == (len(entities), VALUE_CELLS)
     for number in (0, 7, len(entities) - 1):
-        alone = encoder.cells(entities[number : number + 1])
+        _, alone = encoder.encode_with_cells(entities[number : number + 1])
         np.testing.assert_array_equal(alone.name[0], together.name[number])
         np.testing.assert_array_equal(alone.values[0], together.values[number])
-    assert encoder.cells([]).name.shape == (0, NAME_CELLS)
+    assert encoder.encode_with_cells([])[1].name.shape == (0, NAME_CELLS)
 
 
 def test_a_misspelt_name_and_a_near_year_share_cells_and_others_do_not(encoder: Encoder) -> None:
     def film(title: str, year: int) -> Upsert:
         return Upsert("left", "x", "film", {"title": title, "year": year}, {})
 
-    name, values = encoder.cells(
+    _, (name, values) = encoder.encode_with_cells(
         [film("The Zyxomat Affair", 1971), film("zyxomatt affair, the", 1972), film("Blorgh", 1911)]
     )
     assert shared(name[0], name[1]) >= 1 and shared(values[0], values[1]) >= 2
     assert shared(name[0], name[2]) == 0 and shared(values[0], values[2]) == 0
-    nothing = encoder.cells([Upsert("left", "x", "film", {}, {})])
+    _, nothing = encoder.encode_with_cells([Upsert("left", "x", "film", {}, {})])
     assert not nothing.name.any() and not nothing.values.any()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 from benchmarks.catalogues import catalogues, film
 from index.graph import node_of
 from index.vectors import Int8s, VectorIndex
+from model.encoder import Encoded, Encoder
 from stream import aligner as aligner_module
 from stream import retrieval
 from stream.aligner import Aligner
 from stream.errors import ModelError, StateError
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.interface import Batch, LinkChange, Search
+from stream.nodes import FIELDS
 from stream.workspace import decode_canonical
 
 Record = tuple[str, str, float, bytes]
@@ -447,7 +450,7 @@ def test_a_restart_knows_entities_that_are_only_pointed_at(checkpoint: Path, tmp
 
 
 @pytest.mark.parametrize("damage", ["none", "old", "flipped", "missing"])
-def test_lists_are_caught_up_with_or_searched_anew(checkpoint: Path, tmp_path: Path, damage: str) -> None:
+def test_a_snapshot_is_caught_up_with_or_made_anew(checkpoint: Path, tmp_path: Path, damage: str) -> None:
     events = messages([*catalogues(), film("right", 3), Delete("left", "f5")])
     undisturbed = Topic()
     aligner = Aligner(tmp_path / "one", checkpoint, decode_canonical)
@@ -461,44 +464,85 @@ def test_lists_are_caught_up_with_or_searched_anew(checkpoint: Path, tmp_path: P
     topic.take(aligner.process(events[200:330]))
     topic.take(aligner.process([]))
     if damage == "old":
-        shutil.copytree(state / "lists", tmp_path / "old")
+        shutil.copytree(state / "snapshot", tmp_path / "old")
     aligner.close()
-    lists = state / "lists"
+    saved = state / "snapshot"
     if damage == "old":
-        shutil.rmtree(lists)
-        (tmp_path / "old").rename(lists)
+        shutil.rmtree(saved)
+        (tmp_path / "old").rename(saved)
     elif damage == "flipped":
-        file = next(lists.rglob("0-0.npz"))
+        file = next(saved.rglob("0-0.npz"))
         raw = bytearray(file.read_bytes())
         raw[len(raw) // 2] ^= 1
         file.write_bytes(raw)
     elif damage == "missing":
-        next(lists.rglob("0-1.faiss")).unlink()
+        next(saved.rglob("0-1.faiss")).unlink()
     aligner = Aligner(state, checkpoint, decode_canonical)
     run(aligner, topic, events)
     aligner.close()
     assert topic.records == undisturbed.records
 
 
-def test_lists_are_saved_in_quiet_so_that_a_crash_does_not_cost_a_search(
+def test_a_snapshot_is_saved_in_quiet_so_that_a_crash_does_not_cost_a_search(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aligner = Aligner(tmp_path, checkpoint, decode_canonical)
     aligner.process(messages(catalogues()), bulk=True)
     while aligner.backlog:
         aligner.process([], bulk=True)
-    aligner.process(messages([film("left", 3)], 1000))
+    changed = msgspec.structs.replace(film("left", 3), attributes={"title": "Another"})
+    aligner.process(messages([changed], 1000))
     aligner._store.close()  # killed
     searched: list[int] = []
-    search = VectorIndex.search
+    encoded: list[int] = []
+    search, encode = VectorIndex.search, Encoder.encode
 
     def counted(index: VectorIndex, queries: Int8s, *rest: Any) -> Any:
         searched.append(len(queries))
         return search(index, queries, *rest)
 
+    def counted_encode(encoder: Encoder, entities: Sequence[Upsert]) -> Encoded:
+        encoded.append(len(entities))
+        return encode(encoder, entities)
+
     monkeypatch.setattr(VectorIndex, "search", counted)
+    monkeypatch.setattr(Encoder, "encode", counted_encode)
     Aligner(tmp_path, checkpoint, decode_canonical).close()
-    assert sum(searched) < 20
+    assert 0 < sum(searched) < 20
+    assert sum(encoded) == 1
+
+
+@pytest.mark.parametrize("search", ["exact", "cells"])
+def test_rows_of_a_snapshot_are_what_the_store_says(checkpoint: Path, tmp_path: Path, search: Search) -> None:
+    """Whatever was changed, deleted, brought back or new since it was saved."""
+
+    def opened() -> dict[str, np.ndarray[Any, Any]]:
+        """Every field of every entity, in the order of nodes."""
+        aligner = Aligner(tmp_path, checkpoint, decode_canonical, search=search)
+        table = aligner._retrieval.table
+        order = np.argsort(table.rows["node"])
+        order = order[table.rows["exists"][order]]
+        by_process = ("space", "sample", "content")  # they name slots and numbers of spaces
+        found = {field: table.rows[field][order] for field in FIELDS if field not in by_process}
+        found["types"] = np.array(aligner._retrieval.types(found["node"].tolist()))
+        used = (found["item_keys"].T != 0)[:, :, None]
+        found["items"] = np.where(used, table.items[:, order], 0)
+        aligner._store.close()  # killed
+        return found
+
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical, search=search)
+    aligner.process(messages([*catalogues(), Delete("left", "f7")]))
+    aligner.close()
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical, search=search)
+    changed = msgspec.structs.replace(film("left", 3), attributes={"title": "Another"})
+    aligner.process(messages([changed, Delete("right", "f5"), film("left", 7), film("left", 900)], 1000))
+    aligner._store.close()  # killed
+    with_snapshot = opened()
+    shutil.rmtree(tmp_path / "snapshot")
+    without = opened()
+    assert len(without["node"]) > 100
+    for field, column in without.items():
+        np.testing.assert_array_equal(with_snapshot[field], column, err_msg=field)
 
 
 def test_everything_received_is_accounted_for(checkpoint: Path, tmp_path: Path) -> None:
