@@ -70,7 +70,7 @@ class CellIndex(VectorIndex):
         """As in `VectorIndex`; whether the two see each other makes no difference."""
         return super().products(left[:, : -cls.EXTRA], right[:, : -cls.EXTRA])
 
-    def search(self, queries: Vectors, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
+    def _search(self, queries: Vectors, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
         """As in `VectorIndex`, among the rows that see the query."""
         queries = np.ascontiguousarray(queries)
         n = len(self)

@@ -75,7 +75,7 @@ class SparseIndex(VectorIndex):
         products: Sims = _products(left, right)
         return products
 
-    def search(self, queries: Vectors, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
+    def _search(self, queries: Vectors, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
         """As in `VectorIndex`, but whoever shares no word is not found whatever the floor or bound."""
         rows = self._keys[: len(self)], self._bounds[: len(self)], self._norms[: len(self)]
         keys, sims, *hits = _search(queries, k, floor, order, self._postings.table, *rows)

@@ -21,6 +21,8 @@ import numpy.typing as npt
 import torch
 from numba import njit
 
+from index.threads import spread
+
 Slots = npt.NDArray[np.int32]
 Int8s = npt.NDArray[np.int8]
 Vectors = npt.NDArray[np.integer[Any]]  # as one kind of index takes them
@@ -34,6 +36,7 @@ UNREACHABLE: Final = 1 << 30  # a bound above every similarity
 QUERY_BLOCK: Final = 64  # with ROW_BLOCK: two megabytes of similarities, about a second-level cache
 ROW_BLOCK: Final = 8192
 PAGE: Final = 1024
+SHARE: Final = 64  # queries that are worth a thread of their own
 _GLANCE: Final = 64  # similarities that are looked at together
 
 
@@ -53,7 +56,7 @@ class Hits(NamedTuple):
 
 
 class VectorIndex:
-    """int8 vectors under non-negative int32 keys. One thread owns it."""
+    """int8 vectors under non-negative int32 keys. One thread owns it; others read while it waits for them."""
 
     EXTRA: ClassVar[int] = 0  # bytes of a row after the vector
 
@@ -175,6 +178,21 @@ class VectorIndex:
             nearest: for every query its k most similar rows from `floor` up.
             reached: for every query the rows whose bound it reaches or passes, in no order.
         """
+        parts = spread(lambda some: self._search(queries[some], k, floor, order), len(queries), SHARE)
+        if len(parts) == 1:
+            return parts[0]
+        nearest, reached = zip(*parts, strict=True)
+        firsts = np.cumsum([0] + [len(part.keys) for part in nearest[:-1]])
+        shifted = [
+            part._replace(query=part.query + first) for part, first in zip(reached, firsts, strict=True)
+        ]
+        return (
+            Nearest(*map(np.concatenate, zip(*nearest, strict=True))),
+            Hits(*map(np.concatenate, zip(*shifted, strict=True))),
+        )
+
+    def _search(self, queries: Vectors, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
+        """`search` on one core."""
         return exhaustive(queries, self._matrix, self._keys, self._bounds, k, floor, order)
 
     def nearest_of_all(self, queries: Vectors, k: int, floor: int, order: Order) -> Nearest:
