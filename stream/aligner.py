@@ -3,8 +3,8 @@
      1  decode and validate, or dead-letter                        `Inbox`
      2  drop what is stale                                         `Inbox`
      3  write entity and adjacency to the graph store              `Inbox`
-     4  find what else this change makes stale                     `Inbox`, `Retrieval`
-     5  resample neighbourhoods and embed                          `Retrieval`
+     4  find what else this change makes stale                     `Inbox`, `Embedding`
+     5  resample neighbourhoods and embed                          `Embedding`
      6  update the index                                           `CandidatePairs.update`
      7  retrieve candidates both ways                              `CandidatePairs.update`
      8  confirm with the attention model                           `Scoring`
@@ -34,13 +34,14 @@ from stream import memory, snapshot
 from stream.backlog import Backlog
 from stream.batches import batched
 from stream.deciding import Deciding
+from stream.embedding import VIEWS, Embedding
 from stream.errors import InvalidInput, ModelError, StateError
 from stream.events import Cause, Message
 from stream.inbox import NO_POISON, Inbox
 from stream.interface import Batch, Counts, Decoder, Laps, Search
 from stream.links import LinkStore
 from stream.records import Records
-from stream.retrieval import VIEWS, Found, Retrieval
+from stream.retrieval import Found, Retrieval
 from stream.scoring import Scoring
 
 IDLE_EVALUATIONS, BULK_EVALUATIONS = 32, 4096  # entities that a call without messages evaluates again
@@ -124,7 +125,8 @@ class Aligner:
             self._backlog.doubt(node for node, entity in self._graph.scan() if not entity.deleted)
         encoder = self._model.encoder
         options = candidate_options(self._model)
-        self._retrieval = Retrieval(self._graph, encoder, options, cells=self._search == "cells")
+        self._embedding = Embedding(self._graph, encoder, options.floors, cells=self._search == "cells")
+        self._retrieval = Retrieval(self._embedding, options)
         self._scoring = Scoring(self._retrieval, encoder, self._model.scorer)
         self._records = Records(
             self._store,
@@ -136,9 +138,10 @@ class Aligner:
             self.model_id,
         )
         saved = snapshot.load(self._store.path / SNAPSHOT, self._settings, options, self._retrieval.indexes)
-        self._retrieval.fill_rows(self._backlog.entities, saved)
-        self._retrieval.fill_lists(saved)
-        self._unsaved = 0 if saved else len(self._retrieval.table)  # evaluations that the snapshot lacks
+        rows, lists = (None, None) if saved is None else saved
+        self._embedding.fill(self._backlog.entities, rows)
+        self._retrieval.fill(lists)
+        self._unsaved = 0 if saved else len(self._embedding.table)  # evaluations that the snapshot lacks
 
     def _claim(self, settings: str) -> None:
         """A state directory belongs to the settings it was made with: its scores rest on them."""
@@ -234,13 +237,13 @@ class Aligner:
         self._wait_for([node for node in received.touched if node not in now], fresh=True)
         if bulk:
             deferred = {node: entity for node, entity in received.after.items() if node not in now}
-            self._retrieval.read_entities(deferred)
+            self._embedding.read_entities(deferred)
             backlog.defer(received.changed.keys() - now.keys())
         # in bulk nobody is evaluated before the last message has come, nor before all rows are as they should
         # be: whatever is evaluated sooner is evaluated twice
         outdated = backlog.outdated(BULK_ROWS) if bulk and not messages else []
         if outdated:
-            self._follow_up(*self._retrieval.refresh(outdated, {}), fresh=False)
+            self._follow_up(*self._embedding.refresh(outdated, {}), fresh=False)
         share = BULK_EVALUATIONS if bulk else IDLE_EVALUATIONS
         if messages or outdated:
             share = 0 if bulk else len(messages) // BACKLOG_EVALUATIONS
@@ -262,7 +265,7 @@ class Aligner:
                 self._follow_up(stale, hubs, fresh=bool(messages))
         if (next_hub := backlog.next_hub()) is not None:
             hub, start = next_hub
-            stale, start = self._retrieval.expand(hub, start, HUB_SHARE if messages else IDLE_HUB)
+            stale, start = self._embedding.expand(hub, start, HUB_SHARE if messages else IDLE_HUB)
             self._wait_for(stale, fresh=False)
             if start:
                 backlog.expand(hub, start)
@@ -274,7 +277,7 @@ class Aligner:
         for part in found:
             direct, indirect = self._retrieval.split(part, received.prompt if not bulk else ())
             due.append(direct)
-            backlog.score(indirect, self._retrieval.table)
+            backlog.score(indirect, self._embedding.table)
         # and in quiet, pairs wait for the entities that would only make them stale again
         share = 0 if waiting or outdated else BULK_PAIRS if bulk else IDLE_PAIRS
         if messages:
@@ -305,7 +308,7 @@ class Aligner:
         laps.end("commit")
         self._unsaved += len(nodes)
         is_drained = bulk and not messages and not backlog
-        if is_drained and self._unsaved * SNAPSHOT_SHARE > len(self._retrieval.table):
+        if is_drained and self._unsaved * SNAPSHOT_SHARE > len(self._embedding.table):
             self._save_snapshot()
             memory.give_back()
         return batch
@@ -320,7 +323,8 @@ class Aligner:
 
     def _save_snapshot(self) -> None:
         """A start after a crash then encodes and searches only for what has changed since."""
-        snapshot.save(self._store.path / SNAPSHOT, self._settings, self._retrieval.saved())
+        rows, lists = self._embedding.saved(), self._retrieval.lists
+        snapshot.save(self._store.path / SNAPSHOT, self._settings, rows, lists)
         self._unsaved = 0
 
     def _follow_up(self, stale: Sequence[int], hubs: Iterable[int], *, fresh: bool) -> None:
@@ -331,7 +335,7 @@ class Aligner:
 
     def _wait_for(self, nodes: Sequence[int], *, fresh: bool) -> None:
         new = [node for node in nodes if node not in self._backlog.entities]
-        for node, in_force in zip(new, self._retrieval.in_force(new), strict=True):
+        for node, in_force in zip(new, self._embedding.in_force(new), strict=True):
             self._backlog.evaluate(node, in_force)
         self._backlog.outdate(nodes)
         for node in nodes if fresh else ():

@@ -11,7 +11,7 @@ from index.vectors import Slots, Vectors, grown
 from model.cells import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_words
 from stream.nodes import Rows
 
-# One a view, as `stream/retrieval.py:INDEXES`. Many share a year, or a rare word around them; few share two.
+# One a view, as `stream/embedding.py:INDEXES`. Many share a year, or a rare word around them; few share two.
 CELL_INDEXES: Final = (CellIndex, TwoCellIndex, TwoCellIndex, SparseIndex, SparseIndex)
 _OWN: Final = np.dtype([("name", np.uint32, NAME_CELLS), ("values", np.uint32, VALUE_CELLS)])
 _FIELDS: Final = ("name", "values")

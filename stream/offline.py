@@ -20,6 +20,7 @@ from model.network import NetworkOptions
 from model.training import Progress, Trained, TrainingOptions, score, train
 from stream.aligner import Aligner, candidate_options
 from stream.batches import batched
+from stream.embedding import VIEWS
 from stream.errors import InvalidInput, ModelError
 from stream.events import (
     AlignmentRecord,
@@ -28,7 +29,6 @@ from stream.events import (
     split_curie,
 )
 from stream.interface import Batch, Search
-from stream.retrieval import VIEWS
 from stream.workspace import BATCH, WORTH_A_SEARCH, LinkPair, Workspace, as_messages, decode_canonical
 
 K: Final = 10  # nearest neighbours in each view that are candidates

@@ -161,8 +161,8 @@ class Records:
     def _attention(self, pairs: Sequence[PairId]) -> list[list[Attention]]:
         """What the model looked at; nothing where a person linked entities of two types."""
         types = [
-            self._retrieval.types([pair.left for pair in pairs]),
-            self._retrieval.types([pair.right for pair in pairs]),
+            self._retrieval.embedding.types([pair.left for pair in pairs]),
+            self._retrieval.embedding.types([pair.right for pair in pairs]),
         ]
         found: list[list[Attention]] = [[] for _ in pairs]
         groups: dict[SourcePair, list[int]] = {}

@@ -52,7 +52,7 @@ class Scoring:
 
     def score(self, found: Iterable[Found]) -> list[ScoredPairs]:
         """Scores of these pairs; 0 for those that are no candidates any more."""
-        rows = self._retrieval.table.rows
+        rows = self._retrieval.embedding.table.rows
         scored = []
         for part in found:
             pair, pairs = part
@@ -67,7 +67,7 @@ class Scoring:
                     )
                     chosen = chosen[is_candidate]
                     left, right, numbers = slots_of_pairs(
-                        self._retrieval.table, Pairs(pairs.left[chosen], pairs.right[chosen])
+                        self._retrieval.embedding.table, Pairs(pairs.left[chosen], pairs.right[chosen])
                     )
                     scores[chosen] = scorer.score(left, right, numbers, context[is_candidate])
             self.scored += len(scores)
@@ -86,7 +86,7 @@ class Scoring:
         """
         if not stored:
             return []
-        table = self._retrieval.table
+        table = self._retrieval.embedding.table
         concerned = np.zeros(len(table), bool)
         concerned[table.known(node for node, _ in stored)] = True
         candidates: set[tuple[int, int]] = set()
@@ -116,7 +116,7 @@ class Scoring:
         """
         if pair not in self._retrieval.lists:
             return [[] for _ in left]
-        table = self._retrieval.table
+        table = self._retrieval.embedding.table
         pairs = Pairs(table.slots(left.tolist()), table.slots(right.tolist()))
         context, _ = self._retrieval.context(pair, pairs)
         partners, weights = self._scorer_of(pair.type).attention(*slots_of_pairs(table, pairs), context)
@@ -134,7 +134,7 @@ class Scoring:
 
     def _seen(self, slots: Slots, places: I64) -> Iterator[Seen]:
         """What stands at these places of entities."""
-        rows, is_own = self._retrieval.table.rows, places < OWN
+        rows, is_own = self._retrieval.embedding.table.rows, places < OWN
         own, around = np.where(is_own, places, 0), np.where(is_own, 0, places - OWN)
         keys = np.where(is_own, rows["item_keys"][slots, own], rows["sample_keys"][slots, around])
         neighbours = rows["node"][rows["sample"][slots, around]]

@@ -18,10 +18,10 @@ from index.candidates import CandidateOptions
 from model.checkpoint import save_model
 from model.encoder import Encoder
 from model.training import Progress, TrainingOptions
+from stream.embedding import VIEWS
 from stream.errors import ModelError
 from stream.events import EntityEvent, Upsert, Value
 from stream.offline import DEFAULT_TRAINING, K, TrainedModel, learn, model_of, split_links
-from stream.retrieval import VIEWS
 from stream.workspace import LEAST_FLOORS, Workspace
 
 ALIKE: Final = 0.4  # similarity of names that pass for the same

@@ -8,6 +8,7 @@ changed since is caught up with. Anything wrong with it means encoding and searc
 
 import logging
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from index.candidates import CandidateOptions, CandidatePairs, Kinds
 from index.vectors import NOBODY
 from model.vectors import DIM
 from stream.cells import NodeCells
+from stream.embedding import SavedRows
 from stream.nodes import NodeTable
-from stream.retrieval import Saved, SourcePair
+from stream.retrieval import SourcePair
 
 FORMAT = 3
 _ROWS = "rows"  # directory beside those of the lists
@@ -37,11 +39,14 @@ class _Manifest(msgspec.Struct):
     digests: dict[str, str]  # of every file, by its path in the snapshot
 
 
-def save(directory: Path, settings: str, saved: Saved) -> None:
+Lists = Mapping[SourcePair, CandidatePairs]
+
+
+def save(directory: Path, settings: str, rows: SavedRows, lists: Lists) -> None:
     """Replaces the snapshot in `directory`, or says why it could not."""
     partial = directory.with_suffix(".partial")
-    kept = saved.table.rows["exists"].copy()  # slots of entities that are gone are given away
-    for pairs in saved.lists.values():
+    kept = rows.table.rows["exists"].copy()  # slots of entities that are gone are given away
+    for pairs in lists.values():
         kept[np.concatenate(pairs.keys())] = True
     slots = np.flatnonzero(kept).astype(np.int32)
     numbers = np.full(len(kept), NOBODY, np.int32)
@@ -49,20 +54,20 @@ def save(directory: Path, settings: str, saved: Saved) -> None:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         (partial / _ROWS).mkdir(parents=True)
-        saved.table.save(partial / _ROWS, slots)
-        np.save(partial / _ROWS / "stored.npy", saved.stored[slots])
-        if saved.cells is not None:
-            saved.cells.save(partial / _ROWS, slots)
-        for number, pairs in enumerate(saved.lists.values()):
+        rows.table.save(partial / _ROWS, slots)
+        np.save(partial / _ROWS / "stored.npy", rows.stored[slots])
+        if rows.cells is not None:
+            rows.cells.save(partial / _ROWS, slots)
+        for number, pairs in enumerate(lists.values()):
             (partial / str(number)).mkdir()
             pairs.save(partial / str(number), numbers)
         manifest = _Manifest(
             FORMAT,
             version("sameas"),
             settings,
-            saved.spaces,
-            list(saved.lists),
-            saved.cells is not None,
+            rows.spaces,
+            list(lists),
+            rows.cells is not None,
             _digests(partial),
         )
         (partial / "manifest.json").write_bytes(msgspec.json.encode(manifest))
@@ -72,7 +77,9 @@ def save(directory: Path, settings: str, saved: Saved) -> None:
         _log.warning("no snapshot, the next start encodes and searches anew: %s", error)
 
 
-def load(directory: Path, settings: str, options: CandidateOptions, kinds: Kinds) -> Saved | None:
+def load(
+    directory: Path, settings: str, options: CandidateOptions, kinds: Kinds
+) -> tuple[SavedRows, Lists] | None:
     """What was saved; None when there is no usable snapshot."""
     if not directory.exists():
         return None
@@ -92,7 +99,8 @@ def load(directory: Path, settings: str, options: CandidateOptions, kinds: Kinds
             pair: CandidatePairs.load(directory / str(number), DIM, options, kinds)
             for number, pair in enumerate(manifest.pairs)
         }
-        return Saved(manifest.spaces, table, cells, np.load(directory / _ROWS / "stored.npy"), lists)
+        stored = np.load(directory / _ROWS / "stored.npy")
+        return SavedRows(manifest.spaces, table, cells, stored), lists
     except (OSError, ValueError, KeyError, msgspec.MsgspecError) as error:
         _log.warning("the snapshot in %s is of no use, encoding and searching anew: %s", directory, error)
         return None

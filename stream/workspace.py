@@ -20,11 +20,13 @@ from model.tokens import mix
 from model.training import LabelledPairs
 from model.vectors import DIM, UNIT
 from stream.batches import batched
+from stream.embedding import INDEXES, OFF, VIEWS, Embedding
 from stream.errors import ModelError
 from stream.events import Cause, EntityEvent, Message, Upsert, decode_entity_event
 from stream.inbox import Inbox
 from stream.links import LinkStore
-from stream.retrieval import INDEXES, OFF, VIEWS, Retrieval
+from stream.nodes import NodeTable
+from stream.retrieval import Retrieval
 from stream.scoring import pair_inputs
 
 BATCH: Final = 512
@@ -113,19 +115,20 @@ class Workspace:
             worth: the share of these links that an optional view has to find and no view before it, or else
                 it is not used.
         """
-        self._retrieval = Retrieval(self._graph, encoder, options)
-        self._retrieval.fill_rows({})
+        embedding = Embedding(self._graph, encoder, options.floors)
+        embedding.fill({})
         if floors_from:
             left, right = ([node_of(link[side]) for link in floors_from] for side in (0, 1))
-            floors = _floors(self._retrieval.similarities(left, right))
-            gains = self._gains(left, right, CandidateOptions(options.k, floors))
+            floors = _floors(embedding.similarities(left, right))
+            gains = _gains(embedding.table, left, right, CandidateOptions(options.k, floors))
             floors = tuple(
                 OFF if view in OPTIONAL and gain < worth else floor
                 for view, gain, floor in zip(VIEWS, gains, floors, strict=True)
             )
-            self._retrieval.options = options._replace(floors=floors)
-        self._retrieval.fill_lists()
-        return self._retrieval.options
+            options = options._replace(floors=floors)
+        self._retrieval = Retrieval(embedding, options)
+        self._retrieval.fill()
+        return options
 
     def clearly_alike(self, view: int, floor: float, lead: float, most: int, seed: int) -> list[LinkPair]:
         """Pairs of CURIEs that are each other's nearest in a view.
@@ -135,7 +138,7 @@ class Workspace:
             lead: by how much more than with the next best, on either side.
             most: of one type and two sources; these are drawn by a hash of the left entity and the seed.
         """
-        rows = self._retrieval.table.rows
+        rows = self._retrieval.embedding.table.rows
         found: list[LinkPair] = []
         for sources, lists in self._retrieval.lists.items():
             lefts = rows["node"][lists.keys()[0]]
@@ -155,7 +158,7 @@ class Workspace:
 
     def labelled(self, links: Sequence[LinkPair]) -> LabelledPairs:
         """All candidate pairs of the links' left entities, and which of them are links."""
-        table = self._retrieval.table
+        table = self._retrieval.embedding.table
         gold = {(node_of(left), node_of(right)) for left, right in links}
         lefts = {left for left, _ in gold}
         parts: list[tuple[Pairs, npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]] = []
@@ -179,7 +182,7 @@ class Workspace:
 
     def judged(self, pairs: Sequence[LabelledLink]) -> LabelledPairs:
         """These pairs of one type and two sources, whether retrieval proposes them or not."""
-        table = self._retrieval.table
+        table = self._retrieval.embedding.table
         slots = Pairs(
             table.slots([node_of(pair.left) for pair in pairs]),
             table.slots([node_of(pair.right) for pair in pairs]),
@@ -194,24 +197,25 @@ class Workspace:
         left, right = (side.astype(np.int64) for side in slots)
         return LabelledPairs(inputs, label, left, right, int(label.sum()))
 
-    def _gains(self, left: Sequence[int], right: Sequence[int], options: CandidateOptions) -> list[float]:
-        """For each view the share of links that it finds and no view before it, from the left side."""
-        rows = self._retrieval.table.rows
-        lefts, rights = (self._retrieval.table.slots(side[:GAIN_LINKS]) for side in (left, right))
-        found = np.zeros((len(VIEWS), len(lefts)), bool)
-        spaces = rows["space"][rights]
-        for space in np.unique(spaces):
-            here = np.flatnonzero(spaces == space)
-            members = np.flatnonzero(rows["space"] == space).astype(np.int32)
-            for view, (name, kind) in enumerate(zip(VIEWS, INDEXES, strict=True)):
-                index = kind(DIM)
-                index.put(members, rows[name][members])
-                nearest, _ = index.search(
-                    rows[name][lefts[here]], options.k, options.floors[view], rows["node"]
-                )
-                found[view, here] = (nearest.keys == rights[here, None]).any(axis=1)
-        first = found & ~np.logical_or.accumulate(np.vstack([np.zeros_like(found[:1]), found[:-1]]))
-        return [float(gain) for gain in first.mean(axis=1)]
+
+def _gains(
+    table: NodeTable, left: Sequence[int], right: Sequence[int], options: CandidateOptions
+) -> list[float]:
+    """For each view the share of links that it finds and no view before it, from the left side."""
+    rows = table.rows
+    lefts, rights = (table.slots(side[:GAIN_LINKS]) for side in (left, right))
+    found = np.zeros((len(VIEWS), len(lefts)), bool)
+    spaces = rows["space"][rights]
+    for space in np.unique(spaces):
+        here = np.flatnonzero(spaces == space)
+        members = np.flatnonzero(rows["space"] == space).astype(np.int32)
+        for view, (name, kind) in enumerate(zip(VIEWS, INDEXES, strict=True)):
+            index = kind(DIM)
+            index.put(members, rows[name][members])
+            nearest, _ = index.search(rows[name][lefts[here]], options.k, options.floors[view], rows["node"])
+            found[view, here] = (nearest.keys == rights[here, None]).any(axis=1)
+    first = found & ~np.logical_or.accumulate(np.vstack([np.zeros_like(found[:1]), found[:-1]]))
+    return [float(gain) for gain in first.mean(axis=1)]
 
 
 def _floors(similarities: Sims) -> tuple[int, ...]:

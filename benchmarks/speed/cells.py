@@ -24,7 +24,8 @@ from index.vectors import NOBODY, UNIT, UNREACHABLE, Nearest, Order, Slots, Vect
 from model.checkpoint import load_model
 from model.vectors import DIM
 from stream.aligner import candidate_options
-from stream.retrieval import INDEXES, OFF, VIEWS, Retrieval
+from stream.embedding import INDEXES, OFF, VIEWS, Embedding
+from stream.retrieval import Retrieval
 from stream.workspace import Workspace
 
 NEAREST = 20
@@ -68,15 +69,15 @@ def look(model: Path, n: int) -> dict[str, Seen]:
     both, options = material.world(n), candidate_options(loaded)
     events = material.interleaved(catalogue(both, "left"), catalogue(both, "right"))
     with Workspace(events) as workspace:
-        retrieval = Retrieval(workspace._graph, loaded.encoder, options, cells=True)
-        retrieval.fill_rows({})
-    table = retrieval.table
+        embedding = Embedding(workspace._graph, loaded.encoder, options.floors, cells=True)
+        embedding.fill({})
+    table, retrieval = embedding.table, Retrieval(embedding, options)
     linked = [pair for pair in links(both) if pair[0].startswith(f"left:{PREFIX['film']}")]
     chosen = np.random.default_rng(0).permutation(len(linked))[:QUERIES].tolist()
     left, right = (table.slots([node_of(linked[number][side]) for number in chosen]) for side in (0, 1))
-    films = retrieval._members(retrieval._number_of["film", "right"])
+    films = retrieval._members(embedding.number_of["film", "right"])
     sides = [
-        retrieval._change(retrieval._number_of["film", source], slots).vectors
+        retrieval._change(embedding.number_of["film", source], slots).vectors
         for source, slots in (("left", left), ("right", films))
     ]
     found = {}

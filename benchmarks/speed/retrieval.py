@@ -19,8 +19,8 @@ from index.candidates import SLACK, Pairs
 from index.vectors import VectorIndex, Vectors
 from model.vectors import DIM
 from stream.aligner import Aligner
+from stream.embedding import INDEXES, OFF, VIEWS
 from stream.errors import SameasError
-from stream.retrieval import INDEXES, OFF, VIEWS
 from stream.workspace import decode_canonical
 
 SAMPLE = 500  # entities of each side of each type whose candidates are looked at
@@ -75,7 +75,7 @@ def look(model: Path, state: Path, k: int) -> Found:
     faiss.omp_set_num_threads(1)
     aligner = Aligner(state, model, decode_canonical)
     retrieval, chance = aligner._retrieval, np.random.default_rng(0)
-    rows = retrieval.table.rows
+    rows = retrieval.embedding.table.rows
     hits: list[tuple[int, int]] = []  # found, and to be found
     largest: tuple[I32, I32] | None = None
     for sources, lists in retrieval.lists.items():

@@ -18,7 +18,7 @@ from index.graph import node_of
 from index.vectors import Int8s, VectorIndex
 from model.encoder import Encoded, Encoder
 from stream import aligner as aligner_module
-from stream import retrieval
+from stream import embedding
 from stream.aligner import Aligner
 from stream.errors import ModelError, StateError
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
@@ -191,7 +191,7 @@ EVENT = st.one_of(
 def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Cramped: everything that is done a piece at a time takes many pieces."""
     if request.param == "cramped":
-        monkeypatch.setattr(retrieval, "HUB_DEGREE", 2)
+        monkeypatch.setattr(embedding, "HUB_DEGREE", 2)
         for name in ("EVALUATIONS", "PAIRS", "HUB"):
             monkeypatch.setattr(aligner_module, f"IDLE_{name}", 2)
         for name in ("BULK_EVALUATIONS", "BULK_PAIRS", "EVALUATION_CHUNK", "HUB_SHARE"):
@@ -427,12 +427,12 @@ def test_after_a_kill_rows_are_what_lists_and_scores_rest_on(checkpoint: Path, t
     for batch in (messages(recast, 1000), []):
         aligner.process(batch)
         assert aligner.backlog
-        before = aligner._retrieval.table.rows
+        before = aligner._embedding.table.rows
         aligner._store.close()
         aligner = Aligner(tmp_path, checkpoint, decode_canonical)
-        after = aligner._retrieval.table
+        after = aligner._embedding.table
         slots = after.slots(before["node"].tolist())
-        for field in (*retrieval.AROUND, "degree", "shown"):
+        for field in (*embedding.AROUND, "degree", "shown"):
             assert (after.rows[field][slots] == before[field]).all(), field
 
 
@@ -519,12 +519,12 @@ def test_rows_of_a_snapshot_are_what_the_store_says(checkpoint: Path, tmp_path: 
     def opened() -> dict[str, np.ndarray[Any, Any]]:
         """Every field of every entity, in the order of nodes."""
         aligner = Aligner(tmp_path, checkpoint, decode_canonical, search=search)
-        table = aligner._retrieval.table
+        table = aligner._embedding.table
         order = np.argsort(table.rows["node"])
         order = order[table.rows["exists"][order]]
         by_process = ("space", "sample", "content")  # they name slots and numbers of spaces
         found = {field: table.rows[field][order] for field in FIELDS if field not in by_process}
-        found["types"] = np.array(aligner._retrieval.types(found["node"].tolist()))
+        found["types"] = np.array(aligner._embedding.types(found["node"].tolist()))
         used = (found["item_keys"].T != 0)[:, :, None]
         found["items"] = np.where(used, table.items[:, order], 0)
         aligner._store.close()  # killed
@@ -602,7 +602,7 @@ def test_a_message_that_kills_processing_is_a_dead_letter_and_the_others_go_on(
 def test_a_hub_does_not_stall_the_stream(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrieval, "HUB_DEGREE", 16)
+    monkeypatch.setattr(embedding, "HUB_DEGREE", 16)
     monkeypatch.setattr(aligner_module, "IDLE_HUB", 64)
 
     def films(studio: str) -> list[EntityEvent]:

@@ -1,0 +1,329 @@
+"""Step 5: the rows of the node table, from what entities say of themselves and from who is around them.
+
+Every row is a function of the graph and the model. So a change is followed as in a build system: what rests
+on it is computed again, and where the same comes out it stops.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from index.graph import Entity, GraphStore, Nodes, relation_of
+from index.sparse import SparseIndex
+from index.vectors import NOBODY, Mask, Sims, Slots, VectorIndex
+from model.encoder import Encoder
+from model.neighbourhood import HUB_COUNT, neighbourhood
+from model.sampling import SAMPLE, Sample, draw
+from model.vectors import DIM
+from model.words import GATHERED, gather
+from stream.batches import batched
+from stream.cells import NodeCells
+from stream.events import Upsert
+from stream.nodes import NodeTable, as_words, digest
+
+VIEWS: Final = ("name", "values", "neighbourhood", "near_words", "far_words")
+# Kinds of index for exact search, one a view.
+INDEXES: Final = (VectorIndex, VectorIndex, VectorIndex, SparseIndex, SparseIndex)
+OFF: Final = 1 << 30  # the floor of a view that is not used
+ROWS_CHUNK: Final = 4096  # rows that are made together: about 100 MB
+HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time
+AROUND: Final = ("neighbourhood", "near_words", "far_words")  # what rests on a node's sample
+# What of a waiting node's row may be behind the graph store without its entity having changed.
+IN_FORCE: Final = np.dtype(
+    [
+        ("neighbourhood", np.int8, DIM),
+        ("near_words", np.uint32, GATHERED),
+        ("far_words", np.uint32, GATHERED),
+        ("degree", np.uint8),  # as a power of 2
+    ]
+)
+
+
+class SavedRows(NamedTuple):
+    """What another process knew of what entities say of themselves, by its slots."""
+
+    spaces: list[tuple[str, str]]
+    table: NodeTable
+    cells: NodeCells | None
+    stored: Nodes  # (slots,) digest of the stored entity that a row was made of
+
+
+class Embedding:
+    """Owns the node table; reads the graph store. One thread owns it.
+
+    Args:
+        floors: of the views, one each, `OFF` for those that nobody uses; all are used if there are none.
+        cells: whether nodes have cells, too (`index/cells.py`).
+    """
+
+    def __init__(
+        self, graph: GraphStore, encoder: Encoder, floors: Sequence[int], *, cells: bool = False
+    ) -> None:
+        self.table = NodeTable()
+        self.cells = NodeCells() if cells else None
+        self.spaces: list[tuple[str, str]] = []  # (type, source) by number
+        self.number_of: dict[tuple[str, str], int] = {}
+        self._graph = graph
+        self._encoder = encoder
+        self._floors = floors
+        self._relation_keys = {
+            relation_of(source, name): key for source, name, key in encoder.keys.relations()
+        }
+
+    def read_entities(self, changed: Mapping[int, Entity]) -> None:
+        """What entities say of themselves, into their rows; `refresh` follows it up.
+
+        That may be put off, but not for an entity that ceases to exist or changes its type: lists are found
+        by the type that it had.
+        """
+        alive = {node: entity for node, entity in changed.items() if not entity.deleted}
+        dead = self.table.slots([node for node in changed if node not in alive])
+        slots = self.table.slots(alive)
+        rows = self.table.rows
+        self.table.blank(dead)
+        if not alive:
+            return
+        upserts = [Upsert(e.source, e.id, e.type, e.attributes, e.relations) for e in alive.values()]
+        if self.cells is None:
+            encoded = self._encoder.encode(upserts)
+            columns: list[npt.NDArray[np.generic]] = [*encoded]
+        else:
+            encoded, cells = self._encoder.encode_with_cells(upserts)
+            self.cells.set(slots, cells)
+            columns = [*encoded, *cells]
+        self.table.set_items(slots, encoded.items, encoded.item_keys)
+        for field, column in zip(encoded._fields, encoded, strict=True):
+            if field != "items":
+                rows[field][slots] = column
+        rows["own"][slots] = digest(np.concatenate([as_words(column) for column in columns], axis=1))
+        rows["exists"][slots] = True
+        rows["space"][slots] = [self._space((entity.type, entity.source)) for entity in alive.values()]
+
+    def refresh(self, nodes: Sequence[int], changed: Mapping[int, Entity]) -> tuple[list[int], list[int]]:
+        """Brings the rows of `nodes` up to date; `Retrieval.retrieve` has to follow.
+
+        Between the two more may be refreshed, so that nobody is retrieved twice because its neighbours come
+        later.
+
+        Args:
+            nodes: distinct; all whose entity or adjacency changed, and any whose neighbours did.
+            changed: the new state of those whose entity changed.
+
+        Returns:
+            The nodes outside `nodes` that were sampled with one that looks different now: refresh them in
+            their turn; and the hubs among the latter ones, whose neighbours are too many to look through:
+            `expand` them.
+        """
+        slots = self.table.slots(nodes)
+        self.read_entities(changed)
+        counts = []
+        for first in range(0, len(nodes), ROWS_CHUNK):
+            some = nodes[first : first + ROWS_CHUNK]
+            sample = draw(np.array(some, np.uint64), *self._graph.heads(some))
+            self._set_samples(slots[first : first + ROWS_CHUNK], sample)
+            counts.append(sample.counts)
+        # each step rests on the one before, of all of them
+        chunks = [(slots[place * ROWS_CHUNK :][: len(shared)], shared) for place, shared in enumerate(counts)]
+        for chunk, shared in chunks:
+            self._set_neighbourhoods(chunk, shared)
+        for chunk, shared in chunks:
+            self._set_far_words(chunk, shared)
+        rows = self.table.rows
+        shown = self._shown(slots)
+        different = slots[shown != rows["shown"][slots]]
+        rows["shown"][slots] = shown
+        is_hub = rows["degree"][different] > HUB_DEGREE
+        stale = self._dependents(different[~is_hub], slots)
+        hubs: list[int] = rows["node"][different[is_hub]].tolist()
+        return stale, hubs
+
+    def moved(self, nodes: Sequence[int]) -> Mask:
+        """Which rows are not what they were at the last call, in anything that scores rest on."""
+        slots, rows = self.table.slots(nodes), self.table.rows
+        content = self._content(slots)
+        moved: Mask = content != rows["content"][slots]
+        rows["content"][slots] = content
+        return moved
+
+    def expand(self, hub: int, start: bytes, most: int) -> tuple[list[int], bytes]:
+        """Looks through the next neighbours of a hub for those that were sampled with it.
+
+        Returns:
+            These nodes, and where to go on; b"" at the end.
+        """
+        neighbours, start = self._graph.neighbours(hub, start, most)
+        slots = self.table.known(neighbours)
+        rows = self.table.rows
+        sampled = (rows["sample"][slots] == self.table.slots([hub])[0]).any(axis=1)
+        return self._stale(slots[sampled]), start
+
+    def types(self, nodes: Sequence[int]) -> list[str]:
+        """The types of existing entities."""
+        numbers = self.table.rows["space"][self.table.slots(nodes)].tolist()
+        return [self.spaces[number][0] for number in numbers]
+
+    def in_force(self, nodes: Sequence[int]) -> list[bytes]:
+        """What the lists and scores rest on of nodes that are to be evaluated again; dtype `IN_FORCE`.
+
+        Nothing of those that were never evaluated.
+        """
+        slots = self.table.slots(nodes)
+        rows = self.table.rows
+        is_known = (rows["shown"][slots] != 0).tolist()
+        values = np.empty(len(slots), IN_FORCE)
+        for field in AROUND:
+            values[field] = rows[field][slots]
+        values["degree"] = np.log2(rows["degree"][slots])
+        return [value.tobytes() if known else b"" for value, known in zip(values, is_known, strict=True)]
+
+    def similarities(self, left: Sequence[int], right: Sequence[int]) -> Sims:
+        """(P, views) of pairs of nodes, 0 where one of them has no vector."""
+        slots = self.table.slots(left), self.table.slots(right)
+        rows = self.table.rows
+        columns = [
+            kind.products(*(rows[view][side] for side in slots))
+            for view, kind in zip(VIEWS, INDEXES, strict=True)
+        ]
+        return np.stack(columns, axis=1)
+
+    def saved(self) -> SavedRows:
+        """What `fill` makes this again from."""
+        stored = np.zeros(len(self.table), np.uint64)
+        nodes, digests = self._graph.digests()
+        slots, of = self.table.known_of(nodes, np.arange(len(nodes)))
+        stored[slots] = digests[of]
+        return SavedRows(self.spaces, self.table, self.cells, stored)
+
+    def fill(self, queue: Mapping[int, bytes], saved: SavedRows | None = None) -> None:
+        """Fills an empty table from the graph store.
+
+        Args:
+            queue: the nodes that wait for re-evaluation, each with what was in force; the lists have to be
+                those that the stored scores rest on.
+            saved: what may be used as far as it fits the store.
+        """
+        stored = np.zeros(0, np.uint64)
+        if saved is not None:
+            self.spaces, self.table, self.cells, stored = saved
+            self.number_of = {space: number for number, space in enumerate(self.spaces)}
+        self._read_all(stored)
+        # samples of all first: a neighbourhood rests on the degrees of its members
+        samples = []
+        for nodes in batched(self._graph.scan_heads(), ROWS_CHUNK):
+            sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
+            slots = self.table.slots(nodes)  # may add rows: for entities that are only pointed at
+            self._set_samples(slots, sample)
+            samples.append((slots, sample.counts.astype(np.uint32)))
+        waiting = self.table.slots(queue)
+        nothing = bytes(IN_FORCE.itemsize)
+        in_force = np.frombuffer(b"".join(value or nothing for value in queue.values()), IN_FORCE)
+        rows, every = self.table.rows, np.arange(len(self.table), dtype=np.int32)
+        rows["degree"][waiting] = 1 << in_force["degree"].astype(np.int64)
+        for slots, counts in samples:
+            self._set_neighbourhoods(slots, counts)
+        for field in AROUND:
+            rows[field][waiting] = in_force[field]
+        # what rests on the near words of others comes after these are what is in force
+        for slots, counts in samples:
+            self._set_far_words(slots, counts)
+        rows["far_words"][waiting] = in_force["far_words"]
+        rows["shown"][every] = self._shown(every)
+        rows["content"][every] = self._content(every)
+
+    def _read_all(self, stored: Nodes) -> None:
+        """Reads the entities whose rows were not made of what is in the store; `stored` as in `SavedRows`."""
+        nodes, digests = self._graph.digests()
+        slots, of = self.table.known_of(nodes, np.arange(len(nodes)))
+        same = stored[slots] == digests[of]
+        is_stale = np.ones(len(self.table), bool)
+        is_stale[slots[same]] = False
+        self.table.blank(np.flatnonzero(is_stale).astype(np.int32))
+        rest = np.delete(nodes, of[same])
+        for some in batched(rest.tolist(), ROWS_CHUNK):
+            entities = zip(some, self._graph.entities(some), strict=True)
+            self.read_entities({node: entity for node, entity in entities if entity is not None})
+
+    def _space(self, name: tuple[str, str]) -> int:
+        if name not in self.number_of:
+            self.number_of[name] = len(self.spaces)
+            self.spaces.append(name)
+        return self.number_of[name]
+
+    def _set_samples(self, slots: Slots, sample: Sample) -> None:
+        unused = np.arange(SAMPLE) >= sample.drawn[:, None]
+        neighbours = np.full(unused.shape, NOBODY, np.int32)
+        neighbours[~unused] = self.table.slots(sample.neighbours[~unused].tolist())
+        numbers, inverse = np.unique(sample.relations, return_inverse=True)
+        keys = np.array([self._relation_keys.get(number, 1) for number in numbers.tolist()], np.int16)
+        rows = self.table.rows
+        rows["sample"][slots] = neighbours
+        rows["sample_keys"][slots] = np.where(unused, 0, keys[inverse.reshape(unused.shape)])
+        rows["degree"][slots] = sample.degrees
+
+    def _set_neighbourhoods(self, slots: Slots, counts: npt.NDArray[np.integer]) -> None:
+        """`counts`: (n, SAMPLE) how many neighbours share each sampled one's relation."""
+        rows = self.table.rows
+        neighbours = rows["sample"][slots]
+        unused = neighbours == NOBODY
+        names = np.where(unused[:, :, None], np.int8(0), rows["name"][neighbours])
+        degrees = np.where(unused, 1, rows["degree"][neighbours])
+        shared: npt.NDArray[np.int64] = np.where(unused, 1, counts).astype(np.int64)
+        rows["neighbourhood"][slots] = neighbourhood(names, shared, degrees)
+        if self._gathers():
+            around = np.where(counts <= HUB_COUNT, neighbours, NOBODY)
+            own = np.where((around != NOBODY).any(axis=1), slots, NOBODY)
+            rows["near_words"][slots] = gather(rows["words"], np.hstack([own[:, None], around]))
+
+    def _set_far_words(self, slots: Slots, counts: npt.NDArray[np.integer]) -> None:
+        if self._uses("far_words"):
+            rows = self.table.rows
+            around = np.where(counts <= HUB_COUNT, rows["sample"][slots], NOBODY)
+            rows["far_words"][slots] = gather(rows["near_words"], around)
+
+    def _uses(self, view: str) -> bool:
+        return not self._floors or self._floors[VIEWS.index(view)] != OFF
+
+    def _gathers(self) -> bool:
+        """Whether anything rests on the near words."""
+        return self.cells is not None or self._uses("near_words") or self._uses("far_words")
+
+    def _shown(self, slots: Slots) -> Nodes:
+        """Digests of what others see of these entities."""
+        rows = self.table.rows
+        fields = ("exists", "name", "neighbourhood", "name_hash", "degree")
+        columns = [as_words(rows[field][slots]) for field in fields]
+        if self._gathers():
+            columns.append(as_words(gather(rows["words"], slots[:, None])))
+        if self._uses("far_words"):
+            columns.append(as_words(rows["near_words"][slots]))
+        return digest(np.concatenate(columns, axis=1))
+
+    def _content(self, slots: Slots) -> Nodes:
+        """Digests of all that the scores of these entities rest on, but for the lists."""
+        rows = self.table.rows
+        sample = rows["sample"][slots]
+        seen = [np.where(sample == NOBODY, np.uint64(0), rows[field][sample]) for field in ("node", "shown")]
+        fields = ("own", "exists", "space", "sample_keys", *VIEWS)
+        own = [as_words(rows[field][slots]) for field in fields]
+        return digest(np.concatenate([*own, *seen], axis=1))
+
+    def _dependents(self, changed: Slots, done: Slots) -> list[int]:
+        """The nodes that were sampled with one of `changed`, without `done`."""
+        rows = self.table.rows
+        is_done = np.zeros(len(rows), bool)
+        is_done[done] = True
+        around, of = self.table.known_of(*self._graph.neighbours_of(rows["node"][changed].tolist()))
+        stale = around[~is_done[around] & (rows["sample"][around] == changed[of][:, None]).any(axis=1)]
+        return self._stale(np.unique(stale))
+
+    def _stale(self, slots: Slots) -> list[int]:
+        """The nodes of these slots, whose content is unknown from now on.
+
+        Comparing it with what it was would not do: until they are evaluated their neighbour may change back,
+        and meanwhile some of their pairs may have been scored.
+        """
+        self.table.rows["content"][slots] = 0
+        nodes: list[int] = self.table.rows["node"][slots].tolist()
+        return nodes
