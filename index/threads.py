@@ -13,7 +13,8 @@ import torch
 T = TypeVar("T")
 
 CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-# torch's own threads in each of them would wait for each other
+# torch's own threads in each of them would wait for each other; who asks before the pool keeps its number
+torch.get_num_threads()
 _pool: Final = ThreadPoolExecutor(CORES, "core", torch.set_num_threads, (1,))
 
 

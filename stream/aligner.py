@@ -139,9 +139,9 @@ class Aligner:
         )
         saved = snapshot.load(self._store.path / SNAPSHOT, self._settings, options, self._retrieval.indexes)
         rows, lists = (None, None) if saved is None else saved
-        self._embedding.fill(self._backlog.entities, rows)
+        self._unsaved = self._embedding.fill(self._backlog.entities, rows)  # entities that the snapshot lacks
         self._retrieval.fill(lists)
-        self._unsaved = 0 if saved else len(self._embedding.table)  # evaluations that the snapshot lacks
+        self._is_whole = True  # no batch was left half-way
 
     def _claim(self, settings: str) -> None:
         """A state directory belongs to the settings it was made with: its scores rest on them."""
@@ -228,6 +228,7 @@ class Aligner:
         bulk: bool,
     ) -> Batch:
         laps, backlog = Laps(), self._backlog
+        self._is_whole = False
         received = self._inbox.receive(messages, poison)
         laps.end("receive")
 
@@ -305,6 +306,7 @@ class Aligner:
             self._retrieval.searched,
         )
         self._conclude(batch)
+        self._is_whole = True
         laps.end("commit")
         self._unsaved += len(nodes)
         is_drained = bulk and not messages and not backlog
@@ -406,11 +408,15 @@ class Aligner:
         return self._graph.exist(node_of(name) for name in names)
 
     def close(self) -> None:
-        """Writes what is pending and releases the state directory. Raises StateError if that fails."""
+        """Writes what is pending and releases the state directory. Raises StateError if that fails.
+
+        Of a batch that was broken off nothing is written: it is as if it had never been.
+        """
         try:
-            self._commit()
-            if self._unsaved:
-                self._save_snapshot()
+            if self._is_whole:
+                self._commit()
+                if self._unsaved:
+                    self._save_snapshot()
         finally:
             try:
                 self._store.close()

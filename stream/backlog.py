@@ -6,7 +6,7 @@ before the older; then what that made stale in its turn, the oldest first, so th
 neighbours do to it.
 
 Invariant: an entity with waiting work has a key in the store. For an entity to be evaluated the value is what
-of its row is still in force (`Retrieval.in_force`), which the lists and scores rest on. Which of an entity's
+of its row is still in force (`Embedding.in_force`), which the lists and scores rest on. Which of an entity's
 pairs wait is known in memory only: after a restart all of them do. Keys for pairs go when no pair waits any
 more. Which entities wait that have changed themselves is known in memory only, too; the store knows whether
 there are any, and then all pairs of all entities are scored again after a restart.

@@ -27,6 +27,7 @@ VIEWS: Final = ("name", "values", "neighbourhood", "near_words", "far_words")
 # Kinds of index for exact search, one a view.
 INDEXES: Final = (VectorIndex, VectorIndex, VectorIndex, SparseIndex, SparseIndex)
 OFF: Final = 1 << 30  # the floor of a view that is not used
+CHECKED: Final = 64  # saved rows that are made again to see whether the others can be believed
 ROWS_CHUNK: Final = 4096  # rows that are made together: about 100 MB
 HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time
 AROUND: Final = ("neighbourhood", "near_words", "far_words")  # what rests on a node's sample
@@ -196,19 +197,22 @@ class Embedding:
         stored[slots] = digests[of]
         return SavedRows(self.spaces, self.table, self.cells, stored)
 
-    def fill(self, queue: Mapping[int, bytes], saved: SavedRows | None = None) -> None:
+    def fill(self, queue: Mapping[int, bytes], saved: SavedRows | None = None) -> int:
         """Fills an empty table from the graph store.
 
         Args:
             queue: the nodes that wait for re-evaluation, each with what was in force; the lists have to be
                 those that the stored scores rest on.
             saved: what may be used as far as it fits the store.
+
+        Returns:
+            How many entities had to be encoded.
         """
         stored = np.zeros(0, np.uint64)
         if saved is not None:
             self.spaces, self.table, self.cells, stored = saved
             self.number_of = {space: number for number, space in enumerate(self.spaces)}
-        self._read_all(stored)
+        encoded = self._read_all(stored)
         # samples of all first: a neighbourhood rests on the degrees of its members
         samples = []
         for nodes in batched(self._graph.scan_heads(), ROWS_CHUNK):
@@ -231,12 +235,19 @@ class Embedding:
         rows["far_words"][waiting] = in_force["far_words"]
         rows["shown"][every] = self._shown(every)
         rows["content"][every] = self._content(every)
+        return encoded
 
-    def _read_all(self, stored: Nodes) -> None:
-        """Reads the entities whose rows were not made of what is in the store; `stored` as in `SavedRows`."""
+    def _read_all(self, stored: Nodes) -> int:
+        """Reads the entities whose rows were not made of what is in the store; `stored` as in `SavedRows`.
+
+        Returns:
+            How many these are.
+        """
         nodes, digests = self._graph.digests()
         slots, of = self.table.known_of(nodes, np.arange(len(nodes)))
         same = stored[slots] == digests[of]
+        if not self._encodes_as_before(nodes[of[same]]):
+            same[:] = False
         is_stale = np.ones(len(self.table), bool)
         is_stale[slots[same]] = False
         self.table.blank(np.flatnonzero(is_stale).astype(np.int32))
@@ -244,6 +255,16 @@ class Embedding:
         for some in batched(rest.tolist(), ROWS_CHUNK):
             entities = zip(some, self._graph.entities(some), strict=True)
             self.read_entities({node: entity for node, entity in entities if entity is not None})
+        return len(rest)
+
+    def _encodes_as_before(self, nodes: Nodes) -> bool:
+        """Whether some of these come out as their rows say: the encoder may be that of another version."""
+        some = nodes[:: max(1, len(nodes) // CHECKED)].tolist()
+        slots, rows = self.table.slots(some), self.table.rows
+        before = rows["own"][slots]
+        entities = zip(some, self._graph.entities(some), strict=True)
+        self.read_entities({node: entity for node, entity in entities if entity is not None})
+        return bool((rows["own"][slots] == before).all())
 
     def _space(self, name: tuple[str, str]) -> int:
         if name not in self.number_of:

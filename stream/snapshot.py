@@ -9,7 +9,6 @@ changed since is caught up with. Anything wrong with it means encoding and searc
 import logging
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -31,7 +30,6 @@ _log = logging.getLogger("sameas")
 
 class _Manifest(msgspec.Struct):
     format: int
-    version: str  # of sameas: rows are what its encoder made
     settings: str  # of the state that this belongs to
     spaces: list[tuple[str, str]]
     pairs: list[SourcePair]  # with lists in directories 0, 1, ...
@@ -63,7 +61,6 @@ def save(directory: Path, settings: str, rows: SavedRows, lists: Lists) -> None:
             pairs.save(partial / str(number), numbers)
         manifest = _Manifest(
             FORMAT,
-            version("sameas"),
             settings,
             rows.spaces,
             list(lists),
@@ -85,9 +82,8 @@ def load(
         return None
     try:
         manifest = msgspec.json.decode((directory / "manifest.json").read_bytes(), type=_Manifest)
-        found = manifest.format, manifest.version, manifest.settings
-        if found != (FORMAT, version("sameas"), settings):
-            raise ValueError("format {}, version {}, for {}".format(*found))
+        if (manifest.format, manifest.settings) != (FORMAT, settings):
+            raise ValueError(f"format {manifest.format} for {manifest.settings}")
         if _digests(directory) != manifest.digests:
             raise ValueError("a file is not what was written")
         table = NodeTable()
