@@ -151,7 +151,10 @@ def test_films_and_people_are_aligned_with_evidence(checkpoint: Path, tmp_path: 
     assert {event.event for event in topic.events} == {"aligned"}
 
 
-def test_cells_hide_nothing_that_matters_in_small_catalogues(checkpoint: Path, tmp_path: Path) -> None:
+def test_cells_hide_nothing_that_matters_in_small_catalogues(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aligner_module, "RECALL_SAMPLE", 1000)  # everybody, whoever chance would draw
     exact = batch_run(checkpoint, tmp_path / "exact", catalogues())
     cells = batch_run(checkpoint, tmp_path / "cells", catalogues(), "cells")
     assert cells.truth() != exact.truth()  # or cells would not be tried here
