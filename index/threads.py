@@ -8,14 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-import torch
-
 T = TypeVar("T")
 
 CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-# torch's own threads in each of them would wait for each other; who asks before the pool keeps its number
-torch.get_num_threads()
-_pool: Final = ThreadPoolExecutor(CORES, "core", torch.set_num_threads, (1,))
+_pool: Final = ThreadPoolExecutor(CORES, "core")
 
 
 def spread(work: Callable[[slice], T], count: int, least: int) -> list[T]:
