@@ -236,9 +236,8 @@ def exhaustive(
     """`VectorIndex.search` among (n, dimensions) rows with the keys and bounds at the same places."""
     nearest = Nearest(np.full((len(queries), k), NOBODY, np.int32), np.zeros((len(queries), k), np.int32))
     reached = [_NO_HITS]
-    torch.set_num_threads(
-        1
-    )  # of this thread; `search` uses every core, and torch's would wait for each other
+    # `search` uses every core; torch's own threads in this one would wait for each other
+    torch.set_num_threads(1)
     # one buffer: megabytes taken anew for every block, between what is kept, would leave holes
     products = np.empty(min(len(queries), QUERY_BLOCK) * min(len(rows), ROW_BLOCK), np.int32)
     for first in range(0, len(queries) if len(rows) else 0, QUERY_BLOCK):

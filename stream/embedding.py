@@ -253,8 +253,7 @@ class Embedding:
         self.table.blank(np.flatnonzero(is_stale).astype(np.int32))
         rest = np.delete(nodes, of[same])
         for some in batched(rest.tolist(), ROWS_CHUNK):
-            entities = zip(some, self._graph.entities(some), strict=True)
-            self.read_entities({node: entity for node, entity in entities if entity is not None})
+            self._read(some)
         return len(rest)
 
     def _encodes_as_before(self, nodes: Nodes) -> bool:
@@ -262,9 +261,12 @@ class Embedding:
         some = nodes[:: max(1, len(nodes) // CHECKED)].tolist()
         slots, rows = self.table.slots(some), self.table.rows
         before = rows["own"][slots]
-        entities = zip(some, self._graph.entities(some), strict=True)
-        self.read_entities({node: entity for node, entity in entities if entity is not None})
+        self._read(some)
         return bool((rows["own"][slots] == before).all())
+
+    def _read(self, nodes: Sequence[int]) -> None:
+        entities = zip(nodes, self._graph.entities(nodes), strict=True)
+        self.read_entities({node: entity for node, entity in entities if entity is not None})
 
     def _space(self, name: tuple[str, str]) -> int:
         if name not in self.number_of:
