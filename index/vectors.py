@@ -287,13 +287,15 @@ def _row_products(left: Any, right: Any) -> Any:
 def select_near(
     sims: Any, bounds: Any, keys: Any, order: Any, floor: Any, near_keys: Any, near_sims: Any
 ) -> tuple[Any, Any]:
-    """One pass over (Q, n) similarities: the k nearest of each query, and where a bound is reached.
+    """The k nearest of each query among (Q, n) similarities, and where a bound is reached.
 
     Returns:
         query, row: of the reached bounds.
     """
     k = near_keys.shape[1]
     query, row = np.empty(1024, np.int64), np.empty(1024, np.int64)
+    glances = (sims.shape[1] + _GLANCE - 1) // _GLANCE
+    best, reach, top = np.empty(glances, np.int32), np.empty(glances, np.int32), np.empty(k, np.int32)
     seen = np.empty(_GLANCE + 1, np.int64)
     count = 0
     for q in range(len(sims)):
@@ -302,14 +304,22 @@ def select_near(
         while filled < k and near_key[filled] != NOBODY:
             filled += 1
         least = near_sim[k - 1] if filled == k else np.int32(floor)
-        for start in range(0, sims.shape[1], _GLANCE):
-            end = min(start + _GLANCE, sims.shape[1])
-            # most rows are neither: a loop that the compiler turns into a few wide comparisons
-            some, some_bounds, any_seen = sims[q, start:end], bounds[start:end], 0
+        # most rows are neither: loops that the compiler turns into a few wide comparisons
+        for g in range(glances):
+            some = sims[q, g * _GLANCE : (g + 1) * _GLANCE]
+            some_bounds = bounds[g * _GLANCE : (g + 1) * _GLANCE]
+            most, past = np.int32(-UNREACHABLE), np.int32(-UNREACHABLE)
             for r in range(len(some)):
-                any_seen += some[r] >= min(some_bounds[r], least)
-            if not any_seen:
+                most = max(most, some[r])
+                past = max(past, np.int32(some[r] - some_bounds[r]))
+            best[g], reach[g] = most, past
+        # k rows are at least as near as the k-th best glance: whoever is further away is none of the nearest
+        least = _last_of_best(best, least, top)
+        for g in range(glances):
+            if best[g] < least and reach[g] < 0:
                 continue
+            start = g * _GLANCE
+            some, some_bounds = sims[q, start : start + _GLANCE], bounds[start : start + _GLANCE]
             found = 0
             for r in range(len(some)):  # without a branch that nobody could foresee
                 seen[found] = r
@@ -339,8 +349,22 @@ def select_near(
                     near_sim[place] = near_sim[place - 1]
                 near_key[at], near_sim[at] = key, sim
                 if filled == k:
-                    least = near_sim[k - 1]
+                    least = max(least, near_sim[k - 1])
     return query[:count], row[:count]
+
+
+@njit(cache=True, nogil=True)
+def _last_of_best(numbers: Any, least: Any, top: Any) -> Any:
+    """The k-th largest of numbers, or `least` if fewer are above that; `top` (k,) is written to."""
+    top[:] = least
+    for number in numbers:
+        if number > top[-1]:
+            at = len(top) - 1
+            while at > 0 and number > top[at - 1]:
+                top[at] = top[at - 1]
+                at -= 1
+            top[at] = number
+    return top[-1]
 
 
 _NO_HITS: Final = Hits(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
