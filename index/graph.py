@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -31,6 +31,10 @@ _U63: Final = (1 << 63) - 1
 EDGE: Final = np.dtype([("relation", "<u8"), ("neighbour", "<u8"), ("count", "<u8")])
 _EDGE = struct.Struct("<QQQ")
 _ROW: Final = np.dtype([("owner", "<i8"), ("relation", "<u8"), ("place", "<u8"), ("neighbour", "<u8")])
+# what `_overflow_key` makes of one edge
+_OVERFLOW_KEY: Final = np.dtype(
+    [("table", "V1"), ("node", ">u8"), ("relation", ">u8"), ("place", ">u8"), ("neighbour", ">u8")]
+)
 
 Nodes = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
@@ -50,6 +54,14 @@ class Entity(msgspec.Struct, frozen=True, array_like=True):
     partition: int
     offset: int
     timestamp: float
+
+
+class Heads(NamedTuple):
+    """The heads of some nodes."""
+
+    # dtype `EDGE`, one node's after the other's; `count` is how many edges the relation has in all
+    edges: npt.NDArray[np.void]
+    lengths: npt.NDArray[np.int64]  # how many of the edges are each node's
 
 
 class _Name(msgspec.Struct, frozen=True, array_like=True):
@@ -201,16 +213,16 @@ class GraphStore:
         last = np.full(len(rows), -1)  # ... and the last of its old head
         np.maximum.at(last, group[~is_new], np.flatnonzero(~is_new))
         behind = np.flatnonzero(is_new & (size[group] > HEAD_EDGES) & (np.arange(len(rows)) > last[group]))
-        keys = [_overflow_key_of(node, rows[at]) for at in behind.tolist()]
         is_known = np.zeros(len(rows), bool)
-        is_known[behind] = [value is not None for value in self._store.get_many(keys)]
+        stored = self._store.get_many(_overflow_keys(node, rows[behind]))
+        is_known[behind] = [value is not None for value in stored]
         rows, is_new, group = rows[~is_known], is_new[~is_known], group[~is_known]
 
         size += np.bincount(group[is_new], minlength=len(size))
         first = np.append(True, group[1:] != group[:-1])
         rank = np.arange(len(rows)) - np.flatnonzero(first)[np.cumsum(first) - 1] if len(rows) else group
-        for row in rows[rank >= HEAD_EDGES]:
-            self._store.put(_overflow_key_of(node, row), b"")
+        for key in _overflow_keys(node, rows[rank >= HEAD_EDGES]):
+            self._store.put(key, b"")
         rows, group = rows[rank < HEAD_EDGES], group[rank < HEAD_EDGES]
         packed = np.empty(len(rows), EDGE)
         packed["relation"], packed["neighbour"] = rows["relation"], rows["neighbour"]
@@ -272,21 +284,26 @@ class GraphStore:
         else:
             groups[edge.relation] = (count - 1, head)
 
-    def heads(self, nodes: Sequence[int]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.int64]]:
-        """The first edges of every relation of each node, drawn earliest first within a relation.
-
-        Returns:
-            edges: all nodes' edges one after the other, dtype `EDGE`; `count` is the relation's full count.
-            lengths: (len(nodes),) the number of edges of each node.
-        """
+    def heads(self, nodes: Sequence[int]) -> Heads:
+        """The first edges of every relation of each node, drawn earliest first within a relation."""
         values = self._store.get_many([tables.HEADS + node_key(node) for node in nodes])
         lengths = np.fromiter((len(v) // EDGE.itemsize if v else 0 for v in values), np.int64, len(values))
-        return np.frombuffer(b"".join(v for v in values if v), EDGE), lengths
+        return Heads(np.frombuffer(b"".join(v for v in values if v), EDGE), lengths)
 
-    def neighbours_of(self, nodes: Sequence[int]) -> tuple[Nodes, npt.NDArray[np.int64]]:
-        """All neighbours over every relation of many nodes, and the place in `nodes` of whose each is."""
-        edges, lengths = self.heads(nodes)
-        of = np.repeat(np.arange(len(nodes)), lengths)
+    def neighbours_of(
+        self, nodes: Sequence[int], heads: Heads, chosen: Mask
+    ) -> tuple[Nodes, npt.NDArray[np.int64]]:
+        """All neighbours over every relation of those of `nodes` that are chosen.
+
+        Args:
+            heads: those of `nodes`, as they are in the store.
+            chosen: (len(nodes),)
+
+        Returns:
+            (n,) the neighbours, and (n,) the place in `nodes` of whose each is.
+        """
+        of = np.repeat(np.arange(len(nodes)), heads.lengths)
+        edges, of = heads.edges[chosen[of]], of[chosen[of]]
         more: list[int] = []
         more_of: list[int] = []
         for place in np.unique(of[edges["count"] > HEAD_EDGES]).tolist():
@@ -339,9 +356,13 @@ def _groups_of(rows: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:
     return np.cumsum(np.append(0, begins))
 
 
-def _overflow_key_of(nodes: Nodes, row: np.void) -> bytes:
-    owner, relation, place, neighbour = row.tolist()
-    return _overflow_key(int(nodes[owner]), relation, (place, neighbour))
+def _overflow_keys(nodes: Nodes, rows: npt.NDArray[np.void]) -> list[bytes]:
+    keys = np.empty(len(rows), _OVERFLOW_KEY)
+    keys["table"], keys["node"] = np.void(tables.OVERFLOW), nodes[rows["owner"]]
+    for name in ("relation", "place", "neighbour"):
+        keys[name] = rows[name]
+    packed: list[bytes] = keys.view(f"V{keys.itemsize}").tolist()
+    return packed
 
 
 _Groups = dict[int, tuple[int, list[tuple[int, int]]]]  # relation -> (count, [(edge hash, neighbour)])

@@ -12,6 +12,7 @@ at both of its ends, and the matching of exactly these pairs.
 
 import struct
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -65,6 +66,9 @@ class Edge(NamedTuple):
         return self.weight != (0, 0.0)
 
 
+_UNKNOWN: Final = Edge(0.0, NONE)
+
+
 class Decision(NamedTuple):
     """A pair whose alignment may have changed: what it rests on now, None when it is not aligned."""
 
@@ -80,7 +84,7 @@ class _Side(NamedTuple):
     other: str
 
     def key(self, table: bytes) -> bytes:
-        return table + node_key(self.node) + node_key(xxhash.xxh3_64_intdigest(self.other.encode()))
+        return table + node_key(self.node) + _source_key(self.other)
 
     def opposite(self, partner: int) -> "_Side":
         return _Side(partner, self.other, self.own)
@@ -114,10 +118,8 @@ class Deciding:
         """The pairs that may be aligned or may have been."""
         relevant = []
         for part in scored:
-            known = [
-                a ^ b in self._known for a, b in zip(part.left.tolist(), part.right.tolist(), strict=True)
-            ]
-            chosen = (part.score >= self._threshold) | np.array(known, bool)
+            known = np.fromiter(map(self._known.__contains__, (part.left ^ part.right).tolist()), bool)
+            chosen = (part.score >= self._threshold) | known
             columns = (part.left[chosen], part.right[chosen], part.score[chosen])
             for left, right, score in zip(*(column.tolist() for column in columns), strict=True):
                 relevant.append((PairId(left, right, part.left_source, part.right_source), score))
@@ -173,7 +175,7 @@ class _Market:
 
     def edge(self, pair: PairId) -> Edge:
         """What is known of a pair."""
-        return self.edges(_sides(pair)[0]).get(pair.right, Edge(0.0, NONE))
+        return self.edges(_left(pair)).get(pair.right, _UNKNOWN)
 
     def edges(self, side: _Side) -> dict[int, Edge]:
         """What is known of an entity's pairs, by partner."""
@@ -189,7 +191,7 @@ class _Market:
 
     def is_matched(self, pair: PairId) -> bool:
         """Whether the two are matched with each other."""
-        return pair.right in self.partners(_sides(pair)[0])
+        return pair.right in self.partners(_left(pair))
 
     def revise(self, pair: PairId, edge: Edge) -> None:
         """Sets what is known of a pair and parts the two, to be settled anew."""
@@ -199,7 +201,7 @@ class _Market:
             self._part(pair)
         left, right = _sides(pair)
         for side, partner in ((left, pair.right), (right, pair.left)):
-            if edge == Edge(0.0, NONE):
+            if edge == _UNKNOWN:
                 self.edges(side).pop(partner, None)
             else:
                 self.edges(side)[partner] = edge
@@ -274,11 +276,17 @@ class _Market:
             }
 
 
+def _left(pair: PairId) -> _Side:
+    return _Side(pair.left, pair.left_source, pair.right_source)
+
+
 def _sides(pair: PairId) -> tuple[_Side, _Side]:
-    return (
-        _Side(pair.left, pair.left_source, pair.right_source),
-        _Side(pair.right, pair.right_source, pair.left_source),
-    )
+    return _left(pair), _Side(pair.right, pair.right_source, pair.left_source)
+
+
+@cache
+def _source_key(source: str) -> bytes:
+    return node_key(xxhash.xxh3_64_intdigest(source.encode()))
 
 
 def _put(store: Store, key: bytes, value: bytes) -> None:

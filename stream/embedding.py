@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.graph import Entity, GraphStore, Nodes, relation_of
+from index.graph import Entity, GraphStore, Heads, Nodes, relation_of
 from index.sparse import SparseIndex
 from index.vectors import NOBODY, Mask, Sims, Slots, VectorIndex
 from model.encoder import Encoder
@@ -119,10 +119,11 @@ class Embedding:
         """
         slots = self.table.slots(nodes)
         self.read_entities(changed)
-        counts = []
+        counts, heads = [], []
         for first in range(0, len(nodes), ROWS_CHUNK):
             some = nodes[first : first + ROWS_CHUNK]
-            sample = draw(np.array(some, np.uint64), *self._graph.heads(some))
+            heads.append(self._graph.heads(some))
+            sample = draw(np.array(some, np.uint64), *heads[-1])
             self._set_samples(slots[first : first + ROWS_CHUNK], sample)
             counts.append(sample.counts)
         # each step rests on the one before, of all of them
@@ -133,12 +134,13 @@ class Embedding:
             self._set_far_words(chunk, shared)
         rows = self.table.rows
         shown = self._shown(slots)
-        different = slots[shown != rows["shown"][slots]]
+        is_different = shown != rows["shown"][slots]
         rows["shown"][slots] = shown
-        is_hub = rows["degree"][different] > HUB_DEGREE
-        stale = self._dependents(different[~is_hub], slots)
-        hubs: list[int] = rows["node"][different[is_hub]].tolist()
-        return stale, hubs
+        is_hub = rows["degree"][slots] > HUB_DEGREE
+        all_heads = Heads(*map(np.concatenate, zip(*heads, strict=True)))
+        neighbours = self._graph.neighbours_of(nodes, all_heads, is_different & ~is_hub)
+        hubs: list[int] = rows["node"][slots[is_different & is_hub]].tolist()
+        return self._dependents(slots, *neighbours), hubs
 
     def moved(self, nodes: Sequence[int]) -> Mask:
         """Which rows are not what they were at the last call, in anything that scores rest on."""
@@ -332,14 +334,14 @@ class Embedding:
         own = [as_words(rows[field][slots]) for field in fields]
         return digest(np.concatenate([*own, *seen], axis=1))
 
-    def _dependents(self, changed: Slots, done: Slots) -> list[int]:
-        """The nodes that were sampled with one of `changed`, without `done`."""
+    def _dependents(self, slots: Slots, neighbours: Nodes, of: npt.NDArray[np.int64]) -> list[int]:
+        """Those of `neighbours` outside `slots` that were sampled with whose they are: with `slots[of]`."""
         rows = self.table.rows
-        is_done = np.zeros(len(rows), bool)
-        is_done[done] = True
-        around, of = self.table.known_of(*self._graph.neighbours_of(rows["node"][changed].tolist()))
-        stale = around[~is_done[around] & (rows["sample"][around] == changed[of][:, None]).any(axis=1)]
-        return self._stale(np.unique(stale))
+        is_outside = np.ones(len(rows), bool)
+        is_outside[slots] = False
+        around, of = self.table.known_of(neighbours, of)
+        sampled = (rows["sample"][around] == slots[of][:, None]).any(axis=1)
+        return self._stale(np.unique(around[is_outside[around] & sampled]))
 
     def _stale(self, slots: Slots) -> list[int]:
         """The nodes of these slots, whose content is unknown from now on.

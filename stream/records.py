@@ -69,17 +69,20 @@ class Records:
         stored = self._store.get_many([_key(decision.pair) for decision in decisions])
         aligned = [(decision.pair, decision.edge) for decision in decisions if decision.edge is not None]
         current = dict(zip((pair for pair, _ in aligned), self._build(aligned), strict=True))
-        outputs: list[Output] = []
+        changed: dict[PairId, tuple[AlignmentRecord | None, AlignmentRecord | None]] = {}
         for decision, raw in zip(decisions, stored, strict=True):
             old = None if raw is None else self._decode(raw)
             new = current.get(decision.pair)
+            if _differ(old, new):
+                changed[decision.pair] = (old, new)
+        outputs: list[Output] = []
+        for (pair, (old, new)), mark in zip(changed.items(), self._count(changed), strict=True):
             if new is not None:
-                if old is None:
-                    outputs += self._publish("aligned", decision.pair, new)
-                elif msgspec.structs.replace(new, mapping_date=old.mapping_date) != old:
-                    outputs += self._publish("revised", decision.pair, new)
+                self._store.put(_key(pair), msgspec.json.encode(new))
+                outputs += _announce("aligned" if old is None else "revised", new, mark)
             elif old is not None:
-                outputs += self._withdraw(decision.pair, old)
+                self._store.delete(_key(pair))
+                outputs += self._withdrawal(pair, old, mark)
         return outputs
 
     def supersede(self, former: "Records", mark: str) -> Iterator[list[Output]]:
@@ -91,11 +94,10 @@ class Records:
         for key, group in groupby(merge(*sides), key=itemgetter(0)):
             said = {side: self._decode(value) for _, side, value in group}
             old, new = said.get(0), said.get(1)
-            if old is None and new is not None:
-                yield _announce("aligned", new, mark)
-            elif old is not None and new is not None:
-                if msgspec.structs.replace(new, mapping_date=old.mapping_date) != old:
-                    yield _announce("revised", new, mark)
+            if not _differ(old, new):
+                continue
+            if new is not None:
+                yield _announce("aligned" if old is None else "revised", new, mark)
             elif old is not None:
                 left, right = (int.from_bytes(key[at : at + 8], "big") for at in (1, 9))
                 sources = [split_curie(name)[0] for name in (old.subject_id, old.object_id)]
@@ -111,22 +113,14 @@ class Records:
             record = self._decode(value)
             yield alignment_key(record.subject_id, record.object_id).encode(), value
 
-    def _publish(self, kind: EventKind, pair: PairId, record: AlignmentRecord) -> list[Output]:
-        self._store.put(_key(pair), msgspec.json.encode(record))
-        return _announce(kind, record, self._count(pair))
-
-    def _withdraw(self, pair: PairId, old: AlignmentRecord) -> list[Output]:
-        self._store.delete(_key(pair))
-        return self._withdrawal(pair, old, self._count(pair))
-
-    def _count(self, pair: PairId) -> str:
-        """How many events the pair had before, as a mark: a neighbour that goes, comes back and goes again
+    def _count(self, pairs: Iterable[PairId]) -> list[str]:
+        """How many events each pair had before, as a mark: a neighbour that goes, comes back and goes again
         revises the pair twice in the same way, with the same cause."""
-        key = tables.EVENTS + _key(pair)[1:]
-        raw = self._store.get(key)
-        count = 0 if raw is None else int.from_bytes(raw, "big")
-        self._store.put(key, (count + 1).to_bytes(4, "big"))
-        return f"after {count}" if count else ""
+        keys = [tables.EVENTS + _key(pair)[1:] for pair in pairs]
+        counts = [int.from_bytes(raw or b"", "big") for raw in self._store.get_many(keys)]
+        for key, count in zip(keys, counts, strict=True):
+            self._store.put(key, (count + 1).to_bytes(4, "big"))
+        return [f"after {count}" if count else "" for count in counts]
 
     def _withdrawal(self, pair: PairId, old: AlignmentRecord, mark: str = "") -> list[Output]:
         # what took the pair apart: a change of one of the two, or of the partner that one has now
@@ -209,6 +203,13 @@ class Records:
 
 def _marked(side: int, records: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, int, bytes]]:
     return ((key, side, value) for key, value in records)
+
+
+def _differ(old: AlignmentRecord | None, new: AlignmentRecord | None) -> bool:
+    """Whether two records of a pair say something else; the date they were made on does not count."""
+    if old is None or new is None:
+        return old is not new
+    return msgspec.structs.replace(new, mapping_date=old.mapping_date) != old
 
 
 def _evidence(left: Entity, right: Entity, looks: Iterable[Attention], names: Mapping[int, str]) -> Evidence:
