@@ -127,13 +127,13 @@ class Aligner:
         options = candidate_options(self._model)
         self._embedding = Embedding(self._graph, encoder, options.floors, cells=self._search == "cells")
         self._retrieval = Retrieval(self._embedding, options)
-        self._scoring = Scoring(self._retrieval, encoder, self._model.scorer)
+        self._scoring = Scoring(self._embedding, self._retrieval, encoder, self._model.scorer)
         self._records = Records(
             self._store,
             self._graph,
             self._links,
             self._deciding,
-            self._retrieval,
+            self._embedding,
             self._scoring,
             self.model_id,
         )

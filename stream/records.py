@@ -20,6 +20,7 @@ from index import store as tables
 from index.graph import Entity, GraphStore, node_key
 from index.store import Store
 from stream.deciding import SAME, Deciding, Decision, Edge, PairId
+from stream.embedding import Embedding
 from stream.events import (
     TOOL_VERSION,
     AlignmentEvent,
@@ -34,7 +35,7 @@ from stream.events import (
 )
 from stream.interface import Output
 from stream.links import LinkStore, StoredLink
-from stream.retrieval import Retrieval, SourcePair
+from stream.retrieval import SourcePair
 from stream.scoring import Attention, Scoring
 
 # A record is revised, and sent, by every change that it shows.
@@ -51,7 +52,7 @@ class Records:
         graph: GraphStore,
         links: LinkStore,
         deciding: Deciding,
-        retrieval: Retrieval,
+        embedding: Embedding,
         scoring: Scoring,
         model: str,
     ) -> None:
@@ -59,7 +60,7 @@ class Records:
         self._graph = graph
         self._links = links
         self._deciding = deciding
-        self._retrieval = retrieval
+        self._embedding = embedding
         self._scoring = scoring
         self._model = model
         self._decode = msgspec.json.Decoder(AlignmentRecord).decode
@@ -155,8 +156,8 @@ class Records:
     def _attention(self, pairs: Sequence[PairId]) -> list[list[Attention]]:
         """What the model looked at; nothing where a person linked entities of two types."""
         types = [
-            self._retrieval.embedding.types([pair.left for pair in pairs]),
-            self._retrieval.embedding.types([pair.right for pair in pairs]),
+            self._embedding.types([pair.left for pair in pairs]),
+            self._embedding.types([pair.right for pair in pairs]),
         ]
         found: list[list[Attention]] = [[] for _ in pairs]
         groups: dict[SourcePair, list[int]] = {}

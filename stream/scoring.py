@@ -16,6 +16,7 @@ from model.kernel import I64, EntitySlots
 from model.pairs import SLOTS, PairInputs, Side, with_degree
 from model.vectors import DIM
 from stream.deciding import ScoredPairs
+from stream.embedding import Embedding
 from stream.nodes import NodeTable
 from stream.retrieval import Found, Retrieval, SourcePair
 
@@ -43,16 +44,21 @@ class Scoring:
     """The attention model over what retrieval found."""
 
     def __init__(
-        self, retrieval: Retrieval, encoder: Encoder, scorer_of: Callable[[str], DenseScorer]
+        self,
+        embedding: Embedding,
+        retrieval: Retrieval,
+        encoder: Encoder,
+        scorer_of: Callable[[str], DenseScorer],
     ) -> None:
         self.scored = 0  # pairs, since the start
+        self._embedding = embedding
         self._retrieval = retrieval
         self._encoder = encoder
         self._scorer_of = scorer_of  # by type
 
     def score(self, found: Iterable[Found]) -> list[ScoredPairs]:
         """Scores of these pairs; 0 for those that are no candidates any more."""
-        rows = self._retrieval.embedding.table.rows
+        rows = self._embedding.table.rows
         scored = []
         for part in found:
             pair, pairs = part
@@ -67,7 +73,7 @@ class Scoring:
                     )
                     chosen = chosen[is_candidate]
                     left, right, numbers = slots_of_pairs(
-                        self._retrieval.embedding.table, Pairs(pairs.left[chosen], pairs.right[chosen])
+                        self._embedding.table, Pairs(pairs.left[chosen], pairs.right[chosen])
                     )
                     scores[chosen] = scorer.score(left, right, numbers, context[is_candidate])
             self.scored += len(scores)
@@ -86,7 +92,7 @@ class Scoring:
         """
         if not stored:
             return []
-        table = self._retrieval.embedding.table
+        table = self._embedding.table
         concerned = np.zeros(len(table), bool)
         concerned[table.known(node for node, _ in stored)] = True
         candidates: set[tuple[int, int]] = set()
@@ -116,7 +122,7 @@ class Scoring:
         """
         if pair not in self._retrieval.lists:
             return [[] for _ in left]
-        table = self._retrieval.embedding.table
+        table = self._embedding.table
         pairs = Pairs(table.slots(left.tolist()), table.slots(right.tolist()))
         context, _ = self._retrieval.context(pair, pairs)
         partners, weights = self._scorer_of(pair.type).attention(*slots_of_pairs(table, pairs), context)
@@ -134,7 +140,7 @@ class Scoring:
 
     def _seen(self, slots: Slots, places: I64) -> Iterator[Seen]:
         """What stands at these places of entities."""
-        rows, is_own = self._retrieval.embedding.table.rows, places < OWN
+        rows, is_own = self._embedding.table.rows, places < OWN
         own, around = np.where(is_own, places, 0), np.where(is_own, 0, places - OWN)
         keys = np.where(is_own, rows["item_keys"][slots, own], rows["sample_keys"][slots, around])
         neighbours = rows["node"][rows["sample"][slots, around]]

@@ -115,7 +115,7 @@ class Workspace:
             worth: the share of these links that an optional view has to find and no view before it, or else
                 it is not used.
         """
-        embedding = Embedding(self._graph, encoder, options.floors)
+        self._embedding = embedding = Embedding(self._graph, encoder, options.floors)
         embedding.fill({})
         if floors_from:
             left, right = ([node_of(link[side]) for link in floors_from] for side in (0, 1))
@@ -138,7 +138,7 @@ class Workspace:
             lead: by how much more than with the next best, on either side.
             most: of one type and two sources; these are drawn by a hash of the left entity and the seed.
         """
-        rows = self._retrieval.embedding.table.rows
+        rows = self._embedding.table.rows
         found: list[LinkPair] = []
         for sources, lists in self._retrieval.lists.items():
             lefts = rows["node"][lists.keys()[0]]
@@ -158,7 +158,7 @@ class Workspace:
 
     def labelled(self, links: Sequence[LinkPair]) -> LabelledPairs:
         """All candidate pairs of the links' left entities, and which of them are links."""
-        table = self._retrieval.embedding.table
+        table = self._embedding.table
         gold = {(node_of(left), node_of(right)) for left, right in links}
         lefts = {left for left, _ in gold}
         parts: list[tuple[Pairs, npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]] = []
@@ -182,7 +182,7 @@ class Workspace:
 
     def judged(self, pairs: Sequence[LabelledLink]) -> LabelledPairs:
         """These pairs of one type and two sources, whether retrieval proposes them or not."""
-        table = self._retrieval.embedding.table
+        table = self._embedding.table
         slots = Pairs(
             table.slots([node_of(pair.left) for pair in pairs]),
             table.slots([node_of(pair.right) for pair in pairs]),
