@@ -4,9 +4,9 @@ Invariant: one row per key, rows dense, and what is stored is what was last put.
 
 FAISS keeps the vectors, a byte a dimension (`QT_8bit_direct`: their bytes as they are), and writes and reads
 them. The search itself is an exact integer product per block of these bytes, several times faster than
-FAISS's own scan (`docs/performance.md`), and one pass over it that answers both questions at once: what is
-nearest to the queries, and to whom do the queries matter. For the latter every row carries a *bound*, the
-similarity from which on a newcomer matters to it.
+FAISS's own scan (`docs/performance.md`), and a selection from the products that answers both questions at
+once: what is nearest to the queries, and to whom do the queries matter. For the latter every row carries a
+*bound*, the similarity from which on a newcomer matters to it.
 
 Dot products are whole numbers, so a similarity never depends on what else is in its batch; ties are real
 ties, decided by the caller's `order`.
