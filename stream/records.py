@@ -123,7 +123,7 @@ class Records:
             self._store.put(key, (count + 1).to_bytes(4, "big"))
         return [f"after {count}" if count else "" for count in counts]
 
-    def _withdrawal(self, pair: PairId, old: AlignmentRecord, mark: str = "") -> list[Output]:
+    def _withdrawal(self, pair: PairId, old: AlignmentRecord, mark: str) -> list[Output]:
         # what took the pair apart: a change of one of the two, or of the partner that one has now
         rivals = [
             *self._deciding.partners(pair.left, pair.left_source, pair.right_source),
@@ -237,12 +237,12 @@ def _newest(entities: Iterable[Entity], link: StoredLink | None) -> Cause:
     return max(causes)[1]
 
 
-def _announce(kind: EventKind, record: AlignmentRecord, mark: str = "") -> list[Output]:
+def _announce(kind: EventKind, record: AlignmentRecord, mark: str) -> list[Output]:
     key = alignment_key(record.subject_id, record.object_id).encode()
     return [Output("alignments", key, msgspec.json.encode(record)), _event(kind, key, record, mark)]
 
 
-def _event(kind: EventKind, key: bytes, record: AlignmentRecord, mark: str = "") -> Output:
+def _event(kind: EventKind, key: bytes, record: AlignmentRecord, mark: str) -> Output:
     """The event of a record; its id is made of what caused it, so a redelivery produces the same.
 
     What caused it may be no input but a new generation, which is named by `mark`; and what was caused may

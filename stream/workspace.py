@@ -115,18 +115,18 @@ class Workspace:
             worth: the share of these links that an optional view has to find and no view before it, or else
                 it is not used.
         """
-        self._embedding = embedding = Embedding(self._graph, encoder, options.floors)
-        embedding.fill({})
+        self._embedding = Embedding(self._graph, encoder, options.floors)
+        self._embedding.fill({})
         if floors_from:
             left, right = ([node_of(link[side]) for link in floors_from] for side in (0, 1))
-            floors = _floors(embedding.similarities(left, right))
-            gains = _gains(embedding.table, left, right, CandidateOptions(options.k, floors))
+            floors = _floors(self._embedding.similarities(left, right))
+            gains = _gains(self._embedding.table, left, right, CandidateOptions(options.k, floors))
             floors = tuple(
                 OFF if view in OPTIONAL and gain < worth else floor
                 for view, gain, floor in zip(VIEWS, gains, floors, strict=True)
             )
             options = options._replace(floors=floors)
-        self._retrieval = Retrieval(embedding, options)
+        self._retrieval = Retrieval(self._embedding, options)
         self._retrieval.fill()
         return options
 

@@ -168,5 +168,5 @@ def test_the_consumer_follows_the_truth(embedded_kafka: str, tmp_path: Path) -> 
 
 
 def test_headers_are_documented() -> None:
-    for name, _ in _event("aligned", b"", RECORD).headers:
+    for name, _ in _event("aligned", b"", RECORD, "").headers:
         assert f"`{name}`" in TEXT["consuming.md"]
