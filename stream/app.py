@@ -48,6 +48,7 @@ BACKLOG_SECONDS = 0.005  # between two looks at whether something waits
 QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
 RECALL_SECONDS = 60.0  # between two looks at what search misses, each some ten milliseconds of work
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
+SWITCH_SECONDS = 0.0005  # for which the aligner's thread may keep Python from the others
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
 LEAVE_SECONDS = 3.0  # what Faust gets to commit offsets and to leave the group: both only spare others time
 
@@ -68,6 +69,7 @@ def run_worker(settings: Settings, open_aligner: OpenAligner) -> None:
 
 
 async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
+    sys.setswitchinterval(SWITCH_SECONDS)
     stop, deadline = asyncio.Event(), Deadline()
     stop_on_signals(stop, deadline)
     loop = asyncio.get_running_loop()

@@ -29,6 +29,7 @@ from stream.config import Settings
 from stream.console import tell
 from stream.errors import StateError
 from stream.publishing import BATCH_BYTES, MAX_MESSAGE_BYTES
+from stream.reading import FETCH_WAIT_MS
 from stream.security import faust_credentials
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
@@ -36,7 +37,6 @@ Done = Callable[[], Mapping[TP, int]]
 
 IDLE_SECONDS = 0.05
 FETCH_SECONDS = 1.0  # between two looks at whether to stop
-FETCH_WAIT_MS = 20  # how long the broker may wait for more before it answers
 
 
 class _PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]

@@ -17,7 +17,7 @@ from stream.security import client_options
 BOUNDS_SECONDS = 10.0
 POLL_MS = 500
 LOOKUP_MS = 10_000  # for the offset at a date
-FETCH_WAIT_MS = 20  # the embedded broker answers a fetch only at its end, even when there are records
+FETCH_WAIT_MS = 10  # the embedded broker may answer a fetch only at its end, even when there are records
 
 Bounds = dict[TopicPartition, tuple[int, int]]  # the first offset, and the one after the last
 
