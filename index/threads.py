@@ -5,13 +5,18 @@ Parts rest on nothing but their own share, so what comes out is the same on any 
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeVar
 
 T = TypeVar("T")
 
 CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _pool: Final = ThreadPoolExecutor(CORES, "core")
+
+
+def start(work: Callable[[], T]) -> "Future[T]":
+    """Begins `work`, which changes nothing that others read, beside what the caller does next."""
+    return _pool.submit(work)
 
 
 def spread(work: Callable[[slice], T], count: int, least: int) -> list[T]:

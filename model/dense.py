@@ -11,13 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from index.threads import spread
 from model.kernel import I64, EntitySlots, score_pairs, slots_of, weights_of
 from model.network import AlignmentNetwork
 from model.pairs import SLOTS, PairInputs, check
 from model.trees import NO_TREES, Trees
 
-SHARE: Final = 128  # pairs that are worth a thread of their own
 _ROUND: Final = 1e6
 _UNEXPLAINED: Final = (np.zeros((0, SLOTS), np.int64), np.zeros((0, SLOTS)))
 
@@ -49,15 +47,9 @@ class DenseScorer:
             pairs: (P,) and (P,), which entities of `left` and of `right`.
             context: (P, C) what retrieval knows of the pairs.
         """
-        learned = self._weights, self._trees, *_UNEXPLAINED
-
-        def score(some: slice) -> npt.NDArray[np.float32]:
-            logits: npt.NDArray[np.float32] = score_pairs(
-                left, right, pairs[0][some], pairs[1][some], context[some], *learned
-            )
-            return logits
-
-        return self.probabilities(np.concatenate(spread(score, len(context), SHARE)))
+        return self.probabilities(
+            score_pairs(left, right, *pairs, context, self._weights, self._trees, *_UNEXPLAINED)
+        )
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Calibrates logits (P,)."""

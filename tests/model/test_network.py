@@ -55,8 +55,8 @@ def test_a_score_has_the_same_bits_in_any_batch(
     rows = np.random.default_rng(seed).permutation(len(everything))[:size]
     assert scorer.logits(inputs.take(rows)).tobytes() == everything[rows].tobytes()
     sides = slots_of(inputs.left), slots_of(inputs.right)
-    on_several_cores = scorer.score(*sides, (rows, rows), inputs.context[rows])
-    assert on_several_cores.tobytes() == scorer.probabilities(everything[rows]).tobytes()
+    scores = scorer.score(*sides, (rows, rows), inputs.context[rows])
+    assert scores.tobytes() == scorer.probabilities(everything[rows]).tobytes()
     partner, weight = attention(scorer, inputs)
     some = attention(scorer, inputs.take(rows))
     assert (some[0] == partner[rows]).all()

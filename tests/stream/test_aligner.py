@@ -19,7 +19,7 @@ from index.vectors import Int8s, VectorIndex
 from model.cells import OwnCells
 from model.encoder import Encoded, Encoder
 from stream import aligner as aligner_module
-from stream import embedding
+from stream import embedding, scoring
 from stream.aligner import Aligner
 from stream.embedding import CHECKED
 from stream.errors import ModelError, StateError
@@ -198,6 +198,7 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Cramped: everything that is done a piece at a time takes many pieces."""
     if request.param == "cramped":
         monkeypatch.setattr(embedding, "HUB_DEGREE", 2)
+        monkeypatch.setattr(scoring, "SCORE_CHUNK", 2)
         for name in ("EVALUATIONS", "PAIRS", "HUB"):
             monkeypatch.setattr(aligner_module, f"IDLE_{name}", 2)
         for name in ("BULK_EVALUATIONS", "BULK_PAIRS", "EVALUATION_CHUNK", "HUB_SHARE"):
