@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from index.lists import CandidateLists, compare
 from index.vectors import (
@@ -29,6 +30,7 @@ from index.vectors import (
 )
 
 SLACK: Final = 4
+CONTEXT: Final = 5  # numbers that a view knows of a pair
 Kinds = Sequence[type[VectorIndex]]
 
 
@@ -63,18 +65,20 @@ class _Before:
         self._parts: list[tuple[Slots, Slots, Sims]] = []
 
     def remember(self, keys: Slots) -> None:
-        """To be called before the lists of these distinct entities change."""
+        """To be called before the lists of these entities change."""
         if not len(keys):
             return
         if self._seen is None:
             self._seen = np.zeros(self._slots, bool)
-        keys = keys[~self._seen[keys]]
+        keys = _unseen(keys, self._seen)
         if len(keys):
-            self._seen[keys] = True
             self._parts.append((keys, *self._lists.lists(keys)))
 
-    def compare(self, k: int) -> tuple[Slots, Slots, Slots]:
+    def compare(self, buckets: npt.NDArray[np.int64]) -> tuple[Slots, Slots, Slots]:
         """What differs now.
+
+        Args:
+            buckets: (k,) of the ranks.
 
         Returns:
             owners, members: pairs that entered or left the first k, or whose rank moved to another bucket.
@@ -83,7 +87,7 @@ class _Before:
         if not self._parts:
             return _NO_SLOTS, _NO_SLOTS, _NO_SLOTS
         keys, old, old_sims = map(np.concatenate, zip(*self._parts, strict=True))
-        places, members, led = compare(old, old_sims, *self._lists.lists(keys), rank_bucket(np.arange(k)))
+        places, members, led = compare(old, old_sims, *self._lists.lists(keys), buckets)
         return keys[places], members, keys[led]
 
 
@@ -105,6 +109,9 @@ class CandidatePairs:
 
     def __init__(self, dimensions: int, options: CandidateOptions, kinds: Kinds) -> None:
         self.options = options
+        buckets = rank_bucket(np.arange(options.k))
+        self._buckets = buckets
+        self._shares = (np.append(buckets, buckets[-1] + 1) / (buckets[-1] + 1)).astype(np.float32)
         length = options.k + SLACK
         self._views = [
             (CandidateLists(kind(dimensions), length), CandidateLists(kind(dimensions), length))
@@ -135,9 +142,9 @@ class CandidatePairs:
         moved: list[Slots] = []
         vectors: list[Vectors] = []
         for side, change in zip(sides, changes, strict=True):
-            here, now = _moved(side, change.keys, change.vectors[view])
-            moved.append(here)
-            vectors.append(now)
+            is_moved = side.index.differ(change.keys, change.vectors[view])
+            moved.append(change.keys[is_moved])
+            vectors.append(change.vectors[view][is_moved])
         if not any(map(len, moved)):  # often: a neighbour's change leaves most views as they are
             return _NOTHING
         before = tuple(_Before(side, len(order)) for side in sides)
@@ -153,9 +160,10 @@ class CandidatePairs:
             sides[other].drop(owners, listed)
             before[own].remember(moved[own])
             alive = vectors[own].any(axis=1)
-            sides[own].remove(moved[own][~alive])
-            moved[own] = moved[own][alive]
-            sides[own].put(moved[own], vectors[own][alive])
+            if not alive.all():
+                sides[own].remove(moved[own][~alive])
+                moved[own], vectors[own] = moved[own][alive], vectors[own][alive]
+            sides[own].put(moved[own], vectors[own])
         # lists of the moved, and lists that became too short, are searched anew; and in the same product the
         # moved meet the other lists that they reach
         searched: list[Slots] = []
@@ -175,14 +183,13 @@ class CandidatePairs:
                 continue
             nearest, reached = answer
             sides[own].replace(searched[own], nearest, floor, order)
-            hits = select(reached, (reached.query < len(moved[own])) & ~fresh[reached.key])
-            hits = hits._replace(query=searched[own][hits.query].astype(np.int64))
-            hits = select(hits, sides[other].entered(hits, order))
-            before[other].remember(_distinct(np.sort(hits.key)))
-            sides[other].insert(hits, order)
+            newcomers = (reached.query < len(moved[own])) & ~fresh[reached.key]
+            owners, keys = reached.key[newcomers], searched[own][reached.query[newcomers]]
+            before[other].remember(owners)
+            sides[other].insert(owners, keys, reached.sim[newcomers], order)
 
-        left = before[0].compare(k)
-        right = before[1].compare(k)
+        left = before[0].compare(self._buckets)
+        right = before[1].compare(self._buckets)
         return (
             np.concatenate([left[0], right[1]]),
             np.concatenate([left[1], right[0]]),
@@ -266,28 +273,24 @@ class CandidatePairs:
         """The retrieval context of pairs and whether they are candidates at all.
 
         Returns:
-            context: (P, 5 * views): similarity, rank bucket of right in left's list and of left in right's
-                (0 first, 1 absent), and how far the pair is ahead of the best other in either list.
+            context: (P, CONTEXT * views): similarity, rank bucket of right in left's list and of left in
+                right's (0 first, 1 absent), and how far the pair is ahead of the best other in either list.
             candidates: (P,) whether either lists the other among its first k in some view.
         """
-        k = self.options.k
-        buckets = np.append(rank_bucket(np.arange(k)), rank_bucket(np.array([k - 1])) + 1)
-        shares = (buckets / buckets[-1]).astype(np.float32)
-        columns: list[npt.NDArray[np.floating[Any]]] = []
+        context = np.zeros((len(pairs.left), CONTEXT * len(self._views)), np.float32)
         is_candidate = np.zeros(len(pairs.left), bool)
-        for sides in self._views:
-            if not any(len(side.index) for side in sides):  # a view that nobody uses: all absent
-                columns += [np.full(len(pairs.left), value, np.float32) for value in (0, 1, 1, 0, 0)]
+        for view, sides in enumerate(self._views):
+            columns = context[:, CONTEXT * view : CONTEXT * (view + 1)]
+            if not all(len(side.index) for side in sides):  # all absent
+                columns[:, 1:3] = 1
                 continue
-            sims = _similarities(sides, pairs)
-            ranks, gaps = [], []
+            rows = [side.index.rows(keys) for side, keys in zip(sides, pairs, strict=True)]
+            sims = sides[0].index.similarities(rows[0], sides[1].index, rows[1])
+            columns[:, 0] = sims / UNIT
             for own, other in ((0, 1), (1, 0)):
-                rank, gap = sides[own].ranks(pairs[own], pairs[other], sims, k)
-                is_candidate |= rank < k
-                ranks.append(shares[rank])
-                gaps.append(gap)
-            columns += [sims / UNIT, *ranks, *(gap / UNIT for gap in gaps)]
-        return np.stack(columns, axis=1).astype(np.float32), is_candidate
+                ranks_and_gaps = columns[:, 1 + own :: 2]
+                sides[own].rank(rows[own], pairs[other], sims, self._shares, ranks_and_gaps, is_candidate)
+        return context, is_candidate
 
 
 def rank_bucket(rank: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -295,34 +298,23 @@ def rank_bucket(rank: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.ceil(np.log2(rank + 1)).astype(np.int64)
 
 
-def select(hits: Hits, which: Mask) -> Hits:
-    """The hits for which the mask is set."""
-    return Hits(hits.query[which], hits.key[which], hits.sim[which])
-
-
-def _moved(side: CandidateLists, keys: Slots, vectors: Vectors) -> tuple[Slots, Vectors]:
-    """Those of the entities whose vectors are not what they were; a missing one is like a zero vector."""
-    rows = side.index.rows(keys)
-    here = rows >= 0
-    same: Mask = np.logical_not(vectors.any(axis=1))
-    same[here] = (side.index.vectors(rows[here]) == vectors[here]).all(axis=1)
-    return keys[~same], vectors[~same]
-
-
-def _similarities(sides: tuple[CandidateLists, CandidateLists], pairs: Pairs) -> Sims:
-    """(P,) similarities, 0 where one of the two has no vector."""
-    rows = [side.index.rows(keys) for side, keys in zip(sides, pairs, strict=True)]
-    here = (rows[0] >= 0) & (rows[1] >= 0)
-    sims = np.zeros(len(here), np.int32)
-    vectors = [side.index.vectors(row[here]) for side, row in zip(sides, rows, strict=True)]
-    sims[here] = sides[0].index.products(*vectors)
-    return sims
-
-
 def _distinct(ordered: Slots) -> Slots:
     """Each once, of keys of which equal ones stand together."""
     first: Mask = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
     return ordered[first]
+
+
+@njit(cache=True, nogil=True)
+def _unseen(keys: Any, seen: Any) -> Any:
+    """Those that are seen for the first time, each once; from now on they are seen."""
+    first = np.empty(len(keys), np.int32)
+    count = 0
+    for key in keys:
+        if not seen[key]:
+            seen[key] = True
+            first[count] = key
+            count += 1
+    return first[:count]
 
 
 _NO_SLOTS: Final = np.zeros(0, np.int32)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from index.postings import Numbers, Postings
-from index.vectors import NOBODY, Hits, Mask, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown
+from index.postings import Postings
+from index.vectors import NOBODY, UNIT, Mask, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown
 
 Rows = npt.NDArray[np.int32]
 
@@ -43,13 +43,9 @@ class CandidateLists:
         size = len(self.index)
         self._members, self._sims = grown(self._members, size), grown(self._sims, size)
         self._bound_sim, self._bound_node = grown(self._bound_sim, size), grown(self._bound_node, size)
-        for array, empty in (
-            (self._members, NOBODY),
-            (self._sims, 0),
-            (self._bound_sim, 0),
-            (self._bound_node, 0),
-        ):
-            array[before:size] = empty
+        self._members[before:size] = NOBODY
+        for array in (self._sims, self._bound_sim, self._bound_node):
+            array[before:size] = 0
 
     def remove(self, keys: Slots) -> None:
         """Removes those of the entities that are here, and their lists."""
@@ -79,6 +75,8 @@ class CandidateLists:
 
     def short(self, owners: Slots, k: int, floor: int) -> Slots:
         """Those with fewer than k members although the other side may have more for them."""
+        if not len(owners):
+            return owners
         rows = self.index.rows(owners)
         incomplete = (self._bound_sim[rows] > floor) | (self._bound_node[rows] != _LAST_NODE)
         is_short: Mask = (rows >= 0) & incomplete & (self._members[rows, k - 1] == NOBODY)
@@ -88,36 +86,42 @@ class CandidateLists:
         """Sets lists that were searched anew: a full one is bounded by its last member, others by `floor`."""
         rows = self.index.rows(owners)
         self._owners.remove(*_flat(self._members[rows], owners))
-        self._members[rows], self._sims[rows] = nearest
+        _replace(rows, *nearest, floor, order, self._members, self._sims, self._bound_sim, self._bound_node)
         self._owners.add(*_flat(nearest.keys, owners))
-        last = nearest.keys[:, -1]
-        full = last != NOBODY
-        self._bound_sim[rows] = np.where(full, nearest.sims[:, -1], floor)
-        self._bound_node[rows] = np.where(full, order[last], _LAST_NODE)
         self.index.bound(rows, self._bound_sim[rows])
 
-    def entered(self, hits: Hits, order: Order) -> Mask:
-        """Which of the hits (`key` owns the list, `query` is the newcomer's slot) the lists take in."""
-        rows = self.index.rows(hits.key)
-        level = hits.sim == self._bound_sim[rows]
-        enters: Mask = (hits.sim > self._bound_sim[rows]) | (
-            level & (order[hits.query] <= self._bound_node[rows])
-        )
-        return enters
+    def insert(self, owners: Slots, newcomers: Slots, sims: Sims, order: Order) -> None:
+        """Puts each newcomer into its owner's list if that takes it in; who has to leave raises the bound.
 
-    def insert(self, hits: Hits, order: Order) -> None:
-        """Puts newcomers into lists that take them in; what no longer fits raises a list's bound."""
-        rows = self.index.rows(hits.key)
-        bounds = self._bound_sim, self._bound_node
-        taken, gone = _insert(rows, hits.query, hits.sim, order, self._members, self._sims, *bounds)
-        self._owners.add(*_listed(taken, hits.key))
-        self._owners.remove(*_listed(gone, hits.key))
+        Args:
+            sims: of owner and newcomer.
+        """
+        rows = self.index.rows(owners)
+        lists = self._members, self._sims, self._bound_sim, self._bound_node
+        taken, gone = _insert(rows, newcomers, sims, order, *lists)
+        self._owners.add(*_flat(taken, owners))
+        self._owners.remove(*_flat(gone, owners))
         self.index.bound(rows, self._bound_sim[rows])
 
-    def ranks(self, owners: Slots, members: Slots, sims: Sims, k: int) -> tuple[Rows, Sims]:
-        """Of P pairs: the member's rank in the owner's list, k if it is not among the first k; and how far
-        `sims`, their similarities, are ahead of the best other member's."""
-        return _ranks(self.index.rows(owners), members, sims, k, self._members, self._sims)
+    def rank(
+        self,
+        rows: Rows,
+        members: Slots,
+        sims: Sims,
+        shares: npt.NDArray[np.float32],
+        ranks_and_gaps: npt.NDArray[np.float32],
+        is_listed: Mask,
+    ) -> None:
+        """What lists know of P pairs.
+
+        Args:
+            rows: (P,) the owners' in the index, -1 for none.
+            sims: (P,) of owner and member.
+            shares: (k + 1,) what a rank among the first k is told as, and that of all others.
+            ranks_and_gaps: (P, 2) becomes that of the member, and how far `sims` is ahead of the best other.
+            is_listed: (P,) becomes true where the member is among the first k.
+        """
+        _rank(rows, members, sims, shares, self._members, self._sims, ranks_and_gaps, is_listed)
 
     def save(self, path: Path, numbers: Slots) -> None:
         """Writes everything with `numbers` (slots,) in the place of slots."""
@@ -151,16 +155,17 @@ class CandidateLists:
         return lists
 
 
-def _flat(members: Slots, owners: Slots) -> tuple[Numbers, Numbers]:
-    """The members (n, length) of lists and their owners (n,), as they are posted."""
-    row, place = np.nonzero(members != NOBODY)
-    return members[row, place].view(np.uint32), owners[row].view(np.uint32)
-
-
-def _listed(members: Slots, owners: Slots) -> tuple[Numbers, Numbers]:
-    """The same for single members, of which some are NOBODY."""
-    some = members != NOBODY
-    return members[some].view(np.uint32), owners[some].view(np.uint32)
+@njit(cache=True, nogil=True)
+def _flat(members: Any, owners: Any) -> tuple[Any, Any]:
+    """The members (n, length) of lists and their owners (n,), as they are posted; NOBODY is not."""
+    words, values = np.empty(members.size, np.uint32), np.empty(members.size, np.uint32)
+    count = 0
+    for i in range(len(members)):
+        for member in members[i]:
+            if member != NOBODY:
+                words[count], values[count] = member, owners[i]
+                count += 1
+    return words[:count], values[:count]
 
 
 @njit(cache=True, nogil=True)
@@ -196,6 +201,27 @@ def _drop(rows: Any, dropped: Any, members: Any, sims: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
+def _replace(
+    rows: Any,
+    keys: Any,
+    near_sims: Any,
+    floor: Any,
+    order: Any,
+    members: Any,
+    sims: Any,
+    bound_sim: Any,
+    bound_node: Any,
+) -> None:
+    last = members.shape[1] - 1
+    for i in range(len(rows)):
+        row = rows[i]
+        members[row], sims[row] = keys[i], near_sims[i]
+        bound_sim[row], bound_node[row] = floor, _LAST_NODE
+        if keys[i, last] != NOBODY:
+            bound_sim[row], bound_node[row] = near_sims[i, last], order[keys[i, last]]
+
+
+@njit(cache=True, nogil=True)
 def _insert(
     rows: Any,
     newcomers: Any,
@@ -206,14 +232,14 @@ def _insert(
     bound_sim: Any,
     bound_node: Any,
 ) -> tuple[Any, Any]:
-    """Returns whom each newcomer's list took in for it and let go: itself, and nobody or the last one."""
+    """Returns (n, 1) whom each list took in and let go: the newcomer or nobody, the last one or nobody."""
     length = members.shape[1]
-    taken, gone = np.full(len(rows), NOBODY, np.int32), np.full(len(rows), NOBODY, np.int32)
+    taken, gone = np.full((len(rows), 1), NOBODY, np.int32), np.full((len(rows), 1), NOBODY, np.int32)
     for i in range(len(rows)):
         row, newcomer, sim = rows[i], newcomers[i], new_sims[i]
         node = order[newcomer]
         if sim < bound_sim[row] or (sim == bound_sim[row] and node > bound_node[row]):
-            continue  # the bound rose meanwhile
+            continue
         filled = length
         while filled > 0 and members[row, filled - 1] == NOBODY:
             filled -= 1
@@ -224,7 +250,7 @@ def _insert(
             at -= 1
         full = filled == length
         if at < length:
-            taken[i], gone[i] = newcomer, members[row, length - 1]
+            taken[i, 0], gone[i, 0] = newcomer, members[row, length - 1]
             for place in range(min(filled, length - 1), at, -1):
                 members[row, place], sims[row, place] = members[row, place - 1], sims[row, place - 1]
             members[row, at], sims[row, at] = newcomer, sim
@@ -234,19 +260,27 @@ def _insert(
 
 
 @njit(cache=True, nogil=True)
-def _ranks(rows: Any, others: Any, pair_sims: Any, k: int, members: Any, sims: Any) -> tuple[Any, Any]:
-    ranks = np.full(len(rows), k, np.int32)
-    gaps = pair_sims.copy()
+def _rank(
+    rows: Any,
+    others: Any,
+    pair_sims: Any,
+    shares: Any,
+    members: Any,
+    sims: Any,
+    ranks_and_gaps: Any,
+    listed: Any,
+) -> None:
+    k = len(shares) - 1
     for i in range(len(rows)):
-        row = rows[i]
-        if row < 0:
-            continue
-        for place in range(k):
-            if members[row, place] == others[i]:
-                ranks[i] = place
-                break
-        gaps[i] -= sims[row, 1] if ranks[i] == 0 else sims[row, 0]
-    return ranks, gaps
+        row, rank, ahead = rows[i], k, pair_sims[i]
+        if row >= 0:
+            for place in range(k):
+                if members[row, place] == others[i]:
+                    rank = place
+                    listed[i] = True
+                    break
+            ahead -= sims[row, 1] if rank == 0 else sims[row, 0]
+        ranks_and_gaps[i, 0], ranks_and_gaps[i, 1] = shares[rank], np.float32(ahead / UNIT)
 
 
 @njit(cache=True, nogil=True)

@@ -92,9 +92,9 @@ class VectorIndex:
             page_of = np.full(int(numbers.max()) * 5 // 4 + 1, NOBODY, np.int32)
             page_of[: len(self._page_of)] = self._page_of
             self._page_of = page_of
-        missing = np.unique(numbers[self._page_of[numbers] == NOBODY])
+        missing = numbers[self._page_of[numbers] == NOBODY]
         if len(missing):
-            first = len(self._pages)
+            missing, first = np.unique(missing), len(self._pages)
             more = np.full((len(missing), PAGE), NOBODY, np.int32)
             self._pages = np.concatenate([self._pages, more])
             self._page_of[missing] = np.arange(first, len(self._pages))
@@ -160,6 +160,19 @@ class VectorIndex:
     def vectors(self, rows: npt.NDArray[np.int32]) -> Vectors:
         """(len(rows), dimensions + EXTRA) the stored vectors."""
         return self._matrix[rows]
+
+    def differ(self, keys: Slots, vectors: Vectors) -> Mask:
+        """(n,) which of the vectors are not what is stored, which is zero for a missing key."""
+        differ: Mask = _differ(self.rows(keys), self._matrix, np.ascontiguousarray(vectors).view(np.int8))
+        return differ
+
+    def similarities(
+        self, rows: npt.NDArray[np.int32], other: "VectorIndex", other_rows: npt.NDArray[np.int32]
+    ) -> Sims:
+        """(P,) of rows of this index and of another, of which none is empty; 0 where a row is -1."""
+        sims = self.products(self.vectors(rows), other.vectors(other_rows))
+        sims[(rows < 0) | (other_rows < 0)] = 0
+        return sims
 
     @classmethod
     def products(cls, left: Vectors, right: Vectors) -> Sims:
@@ -268,6 +281,17 @@ def _find(keys: Any, page_of: Any, pages: Any) -> Any:
         if number < len(page_of) and page_of[number] != NOBODY:
             rows[i] = pages[page_of[number], keys[i] % PAGE]
     return rows
+
+
+@njit(cache=True, nogil=True)
+def _differ(rows: Any, stored: Any, vectors: Any) -> Any:
+    differ = np.zeros(len(rows), np.bool_)
+    for i in range(len(rows)):
+        for d in range(vectors.shape[1]):
+            if vectors[i, d] != (stored[rows[i], d] if rows[i] >= 0 else 0):
+                differ[i] = True
+                break
+    return differ
 
 
 @njit(cache=True, nogil=True)
