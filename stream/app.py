@@ -126,7 +126,6 @@ class Worker:
         self._next: dict[TP, int] = {}  # after the last message whose outcome is published
         self._ends: dict[TP, int] | None = None  # where to reconcile with what others published
         self._unconfirmed: asyncio.Queue[tuple[list[Message], asyncio.Future[None]]] = asyncio.Queue()
-        self._queue: Any = None  # Faust's, of the messages that wait
         self._last_messages = 0.0  # when they were done (time.monotonic)
         self._role = "starting"
         self._promoter: Promoter | None = None
@@ -135,6 +134,7 @@ class Worker:
         self._confirming = asyncio.create_task(self._guarded(self._confirm()))
         self._send = Publisher(lambda: self.app.producer, settings.topics, partitions).send
         self.app = self._build_app()
+        self._queue = self.app.transport.records
 
     def is_ready(self) -> bool:
         """Has been assigned everything and knows where to read, or stands by for the worker that has."""
@@ -217,8 +217,8 @@ class Worker:
             *self._inputs, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )
 
-        async def align_entities(stream: Any) -> None:
-            await self._guarded(self._consume(stream))
+        async def align_entities(stream: Any) -> None:  # nothing comes this way
+            await self._guarded(self._consume())
 
         app.agent(inputs, name="align", concurrency=1, supervisor_strategy=mode.CrashingSupervisor)(
             align_entities
@@ -226,18 +226,17 @@ class Worker:
         app.on_partitions_assigned.connect(self._on_assigned)
         return app
 
-    async def _consume(self, stream: Any) -> None:
-        """Takes what waits; Faust's `noack_take` costs more than the rest of a message's way."""
-        self._queue = queue = stream.channel.queue
-        align = self._settings.align
+    async def _consume(self) -> None:
+        """Takes what waits; Faust's streams cost more than the rest of a message's way."""
+        queue, align = self._queue, self._settings.align
         while True:
-            messages = [_message((await queue.get()).message)]
+            messages = [_message(await queue.get())]
             bulk = self._is_behind()
             most = align.batch_size * (BULK_BATCHES if bulk else 1)
             if align.linger_ms and not bulk:
                 await asyncio.sleep(align.linger_ms / 1000)
             while len(messages) < most and not queue.empty():
-                messages.append(_message(queue.get_nowait().message))
+                messages.append(_message(queue.get_nowait()))
             confirmed = await self._work.step(messages, self._send, bulk=bulk)
             self._last_messages = time.monotonic()
             self._unconfirmed.put_nowait((messages, confirmed))
@@ -309,7 +308,7 @@ class Worker:
         While messages wait, a share of the backlog is served with each of their batches.
         """
         while True:
-            is_free = not self._work.lock.locked() and (self._queue is None or self._queue.empty())
+            is_free = not self._work.lock.locked() and self._queue.empty()
             if self._role == "active" and self._work.backlog > 0 and is_free:
                 quiet = time.monotonic() - self._last_messages > QUIET_SECONDS
                 self._unconfirmed.put_nowait(([], await self._work.step([], self._send, bulk=quiet)))
@@ -408,5 +407,8 @@ class Worker:
 
 def _message(record: Any) -> Message:
     return Message(
-        Cause(record.topic, record.partition, record.offset), record.key, record.value, record.timestamp
+        Cause(record.topic, record.partition, record.offset),
+        record.key,
+        record.value,
+        record.timestamp / 1000,
     )

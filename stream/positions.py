@@ -9,13 +9,14 @@ What must never happen is that a message is delivered before one that precedes i
 earlier one as applied. So nothing is fetched between an assignment and its seek, and what a fetch brings that
 was under way during a seek is thrown away and read again.
 
-Faust's own delivery makes two tasks a message and keeps every offset until it is acknowledged. Here a fetch
-is delivered as a whole, and what is done is one number a partition. While the worker's queue is full, nothing
-more is fetched.
+Faust's own delivery makes an event of every message, in some ten calls, and keeps every offset until it is
+acknowledged, while the aligner's thread waits for Python's lock. Here a fetch goes into the worker's queue as
+a whole, and what is done is one number a partition. While that queue is full, nothing more is fetched.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 Done = Callable[[], Mapping[TP, int]]
 
 IDLE_SECONDS = 0.05
+FULL_SECONDS = 0.005  # between two looks at whether there is room for a fetch
 FETCH_SECONDS = 1.0  # between two looks at whether to stop
 
 
@@ -50,7 +52,7 @@ class _PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]
 class _PositionedConsumer(Consumer):  # type: ignore[misc]
     _positioned = False  # since the last assignment
     _seeks = 0
-    _interrupted = False  # a fetch was delivered in part only
+    _interrupted = False  # what a fetch brought was not delivered
 
     def _new_consumer_thread(self) -> Any:
         return _PromptThread(self, loop=self.loop, beacon=self.beacon)
@@ -91,30 +93,22 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
         return {}
 
     async def _drain_messages(self, fetcher: Any) -> None:
+        queue = self.transport.records
         try:
             while not (self.should_stop or fetcher.should_stop):
-                records, _ = await self._wait_next_records(timeout=FETCH_SECONDS)
-                if not records:
+                if queue.full():
+                    await asyncio.sleep(FULL_SECONDS)
                     continue
-                seeks, delivering = self._seeks, asyncio.ensure_future(self._deliver(records))
-                try:
-                    await self.wait_first(delivering, self.suspend_flow.wait())
-                finally:  # a seek that came meanwhile has made good what was left out
-                    whole = delivering.done() and not delivering.cancelled()
-                    self._interrupted |= not whole and seeks == self._seeks
+                records, _ = await self._wait_next_records(timeout=FETCH_SECONDS)
+                seeks, self._interrupted = self._seeks, bool(records)
+                await self.app.flow_control.acquire()  # when it opens the queue is emptied
+                self._interrupted = False
+                if seeks == self._seeks:  # or all of it comes again
+                    for record in chain.from_iterable(records.values()):
+                        queue.force_put_nowait(record)
         except (asyncio.CancelledError, *self.consumer_stopped_errors):
             if not self.transport.app.should_stop:
                 raise
-
-    async def _deliver(self, records: Any) -> None:
-        for tp, record in self.scheduler.iterate(records):
-            await self.callback(self._to_message(tp, record))
-
-    def on_buffer_full(self, tp: TP) -> None:
-        """Nothing is fetched before all of a fetch is delivered, so no partition need be paused."""
-
-    def on_buffer_drop(self, tp: TP) -> None:
-        """See `on_buffer_full`."""
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return iter(self.transport.done())
@@ -128,12 +122,17 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
 
 
 class PositionedTransport(Transport):  # type: ignore[misc]
-    """Asks `positions` for the next offset to read of every assigned partition, `done` for what to commit."""
+    """Asks `positions` for the next offset to read of every assigned partition, `done` for what to commit.
+
+    Args:
+        waiting: so many messages are read ahead, and the rest of a fetch.
+    """
 
     Consumer = _PositionedConsumer
 
-    def __init__(self, app: faust.App, positions: Positions, done: Done) -> None:
+    def __init__(self, app: faust.App, waiting: int, positions: Positions, done: Done) -> None:
         super().__init__(app.conf.broker_consumer, app, loop=app.loop)
+        self.records: Any = app.FlowControlQueue(waiting, clear_on_resume=True)  # aiokafka's, that wait
         self.positions: Any = positions
         self.done: Any = done
 
@@ -142,7 +141,7 @@ def build_app(settings: Settings, waiting: int, positions: Positions, done: Done
     """A Faust app that reads this way, and whose producer takes batches.
 
     Args:
-        waiting: so many messages are read ahead.
+        waiting: so many messages are read ahead, and the rest of a fetch.
     """
     kafka = settings.kafka
     app = _App(
@@ -154,7 +153,6 @@ def build_app(settings: Settings, waiting: int, positions: Positions, done: Done
         broker_request_timeout=max(30.0, kafka.session_timeout_seconds),
         broker_client_id="sameas",
         consumer_auto_offset_reset="earliest",
-        stream_buffer_maxsize=waiting,
         stream_wait_empty=False,  # positions come from the state, so nothing has to be waited for
         producer_max_request_size=MAX_MESSAGE_BYTES,
         producer_max_batch_size=BATCH_BYTES,
@@ -164,7 +162,7 @@ def build_app(settings: Settings, waiting: int, positions: Positions, done: Done
         web_enabled=False,
         autodiscover=False,
     )
-    app.transport = PositionedTransport(app, positions, done)
+    app.transport = PositionedTransport(app, waiting, positions, done)
     return app
 
 

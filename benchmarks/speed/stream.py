@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -51,6 +52,7 @@ class Load(msgspec.Struct):
     p50: float | None
     p99: float | None
     late: float  # 99 of 100 events were sent no later than so much after they were due
+    stored: float  # ... and were in the broker
     behind: float  # seconds from the last due event until all were applied
     drained: float  # ... and nothing waited
 
@@ -104,7 +106,10 @@ def _delay_rows(rate: float, load: Load | None, last: float) -> list[Row]:
         return [row(p50, None, at_most=least, note=why), row(p99, None, at_most=most)]
     kept = "kept up" if load.behind <= KEPT_UP_SECONDS else f"did NOT keep up, {load.behind:.1f} s behind"
     answers = f"{load.answered:,} of {load.sent:,} events led to alignments"
-    sending = f"sent up to {load.late:.1f} ms late (p99), {load.drained:.1f} s to drain"
+    sending = (
+        f"sent up to {load.late:.1f} ms late (p99), in the broker after {load.stored:.0f}; "
+        f"{load.drained:.1f} s to drain"
+    )
     return [
         row(p50, load.p50, at_most=least, note=f"{kept}; {answers}"),
         row(p99, load.p99, at_most=most, note=sending),
@@ -227,11 +232,16 @@ def under_load(
         before: messages that the worker has received already.
     """
     topic, wanted = settings.topics.entities, before + len(events)
+    stored: list[float] = []
+
+    def send(event: Upsert) -> Any:
+        future = producer.send(topic, key=event_key(event), value=encode(event))
+        return future.add_callback(lambda _: stored.append(time.monotonic()))  # in order: one partition
+
     ear = Ear(settings, settings.topics.alignment_events)
     producer.partitions_for(topic)
-    send = partial(producer.send, topic)
     gc.freeze()  # or a full collection, .2 s, comes in the middle
-    sent = paced([partial(send, key=event_key(event), value=encode(event)) for event in events], rate)
+    sent = paced([partial(send, event) for event in events], rate)
     _wait_until(lambda: worker.status().received >= wanted)
     behind = time.monotonic() - sent.due[-1]
     worker.wait_until_done(wanted)
@@ -244,8 +254,11 @@ def under_load(
         [(cause.offset, at) for cause, at in caused if cause.topic == topic],
     )
     p50, p99 = (percentile(waits, share) if waits else None for share in (0.5, 0.99))
-    late = percentile([(at - due) * 1000 for at, due in zip(sent.at, sent.due, strict=True)], 0.99)
-    return Load(rate, len(events), len(waits), p50, p99, late, behind, drained)
+    late, kept = (
+        percentile([(at - due) * 1000 for at, due in zip(times, sent.due, strict=True)], 0.99)
+        for times in (sent.at, stored)
+    )
+    return Load(rate, len(events), len(waits), p50, p99, late, kept, behind, drained)
 
 
 def _wait_until(done: Callable[[], bool]) -> None:
