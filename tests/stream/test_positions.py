@@ -1,0 +1,93 @@
+"""What a fetch brings goes into the worker's queue in order, as far as there is room, or it comes again."""
+
+import asyncio
+from collections.abc import Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mode.utils.queues import FlowControlEvent, ThrowableQueue
+
+from stream import positions
+
+ROOM = 3
+
+
+class Reading:
+    """The loop over these fetches, with Faust's own queue and flow control."""
+
+    def __init__(self, *fetches: list[int]) -> None:
+        self.fetches = list(fetches)
+        self.flow = FlowControlEvent(initially_suspended=False)
+        self.records: Any = ThrowableQueue(ROOM, flow_control=self.flow, clear_on_resume=True)
+        self.consumer: Any = SimpleNamespace(
+            should_stop=False,
+            consumer_stopped_errors=(),
+            transport=SimpleNamespace(records=self.records, app=SimpleNamespace(should_stop=True)),
+            app=SimpleNamespace(flow_control=self.flow),
+            _wait_next_records=self._next,
+            _seeks=0,
+            _interrupted=False,
+        )
+        self._fetcher = SimpleNamespace(should_stop=False)
+        drain: Coroutine[Any, Any, None] = positions._PositionedConsumer._drain_messages(
+            self.consumer, self._fetcher
+        )
+        self.loop = asyncio.ensure_future(drain)
+
+    async def _next(self, timeout: float) -> tuple[dict[str, list[int]], None]:
+        await asyncio.sleep(0)
+        if not self.fetches:
+            self._fetcher.should_stop = True
+            return {}, None
+        return {"a partition": self.fetches.pop(0)}, None
+
+    def taken(self) -> list[int]:
+        return [self.records.get_nowait() for _ in range(self.records.qsize())]
+
+
+async def turns() -> None:
+    """Of the event loop, far more than anything here takes."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+def test_nothing_is_fetched_while_the_queue_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions, "FULL_SECONDS", 0)
+
+    async def run() -> None:
+        reading = Reading([1, 2], [3, 4], [5])
+        await turns()
+        assert reading.fetches == [[5]]
+        assert reading.taken() == [1, 2, 3, 4]
+        await reading.loop
+        assert reading.taken() == [5]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("seeks", [0, 1])
+def test_what_waits_for_a_rebalance_is_delivered_unless_it_comes_again(seeks: int) -> None:
+    async def run() -> None:
+        reading = Reading([1, 2])
+        reading.flow.suspend()
+        await turns()
+        assert reading.records.empty()
+        reading.consumer._seeks += seeks
+        reading.flow.resume()
+        await reading.loop
+        assert reading.taken() == ([] if seeks else [1, 2])
+
+    asyncio.run(run())
+
+
+def test_what_was_fetched_when_the_loop_ended_is_read_again() -> None:
+    async def run() -> None:
+        reading = Reading([1, 2])
+        reading.flow.suspend()
+        await turns()
+        reading.loop.cancel()
+        await asyncio.wait([reading.loop])
+        assert reading.consumer._interrupted
+
+    asyncio.run(run())
