@@ -22,12 +22,11 @@ from stream.aligner import Aligner
 from stream.broker import end_with_parent
 from stream.config import AlignSettings, KafkaSettings, ModelSettings, Settings, StateSettings, TopicSettings
 from stream.errors import SameasError
-from stream.events import Cause, Message
 from stream.generations import read_current
 from stream.interface import Output
 from stream.mapping import make_decoder
 from stream.observe import WorkerProcess, free_port
-from stream.reading import read_bounds
+from stream.reading import as_message, read_bounds
 from stream.security import client_options
 from stream.subscribe import read_topic
 from stream.topics import ensure_topics
@@ -226,7 +225,9 @@ class Rig:
             aligner = self.open_aligner(Path(scratch) / "state")
             try:
                 log = [
-                    _message(record) for topic in self._inputs for record in read_topic(self.settings, topic)
+                    as_message(record)
+                    for topic in self._inputs
+                    for record in read_topic(self.settings, topic)
                 ]
                 for start in range(0, len(log), 256):
                     take(aligner.process(log[start : start + 256]).outputs)
@@ -278,8 +279,3 @@ def _fold(records: Records, key: bytes | None, value: bytes | None) -> None:
 
 def _origin(headers: dict[str, bytes]) -> Letter:
     return headers["topic"].decode(), int(headers["partition"]), int(headers["offset"])
-
-
-def _message(record: Any) -> Message:
-    cause = Cause(record.topic, record.partition, record.offset)
-    return Message(cause, record.key, record.value, record.timestamp / 1000)

@@ -1,10 +1,10 @@
 """The worker: Faust around the aligner.
 
 Faust reads the topics and keeps the group; what is done with a micro-batch stands in `stream/work.py`, and
-where reading begins in `stream/positions.py`. Four of Faust's habits would lose messages or hang and are
-worked around here: it acknowledges what it cannot decode (so it gets raw bytes), it acknowledges when `take`
-fails (so its queue is read here, and offsets are committed when the outputs are in the broker), it goes on
-when an agent is dead (so a crashing supervisor), and it does not end while a broker is away (so a deadline).
+where reading begins in `stream/positions.py`. Three of Faust's habits would lose messages or hang and are
+worked around here: its streams acknowledge what they could not decode or process (so they are passed by, and
+offsets are committed when the outputs are in the broker), it goes on when an agent is dead (so a crashing
+supervisor), and it does not end while a broker is away (so a deadline).
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from stream.access import check_group
 from stream.config import Settings
 from stream.console import tell
 from stream.errors import BrokerError
-from stream.events import Cause, Message
+from stream.events import Message
 from stream.interface import MessageProcessor
 from stream.metrics import Metrics, serve
 from stream.positions import build_app, check_position
 from stream.publishing import Publisher
-from stream.reading import read_bounds
+from stream.reading import as_message, read_bounds
 from stream.reconcile import Published
 from stream.shutdown import Deadline, stop_on_signals
 from stream.topics import ensure_topics, input_specs
@@ -213,16 +213,13 @@ class Worker:
             self._start_positions,
             lambda: self._next,
         )
-        inputs = app.topic(
-            *self._inputs, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
-        )
 
         async def align_entities(stream: Any) -> None:  # nothing comes this way
             await self._guarded(self._consume())
 
-        app.agent(inputs, name="align", concurrency=1, supervisor_strategy=mode.CrashingSupervisor)(
-            align_entities
-        )
+        app.agent(
+            app.topic(*self._inputs), name="align", concurrency=1, supervisor_strategy=mode.CrashingSupervisor
+        )(align_entities)
         app.on_partitions_assigned.connect(self._on_assigned)
         return app
 
@@ -230,13 +227,13 @@ class Worker:
         """Takes what waits; Faust's streams cost more than the rest of a message's way."""
         queue, align = self._queue, self._settings.align
         while True:
-            messages = [_message(await queue.get())]
+            messages = [as_message(await queue.get())]
             bulk = self._is_behind()
             most = align.batch_size * (BULK_BATCHES if bulk else 1)
             if align.linger_ms and not bulk:
                 await asyncio.sleep(align.linger_ms / 1000)
             while len(messages) < most and not queue.empty():
-                messages.append(_message(queue.get_nowait()))
+                messages.append(as_message(queue.get_nowait()))
             confirmed = await self._work.step(messages, self._send, bulk=bulk)
             self._last_messages = time.monotonic()
             self._unconfirmed.put_nowait((messages, confirmed))
@@ -403,12 +400,3 @@ class Worker:
             if not self._failure.done():
                 self._failure.set_exception(error)
             raise
-
-
-def _message(record: Any) -> Message:
-    return Message(
-        Cause(record.topic, record.partition, record.offset),
-        record.key,
-        record.value,
-        record.timestamp / 1000,
-    )

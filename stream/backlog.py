@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from index import store as tables
-from index.candidates import Pairs
+from index.candidates import Pairs, sorted_distinct
 from index.graph import node_key
 from index.store import Store
 from stream.nodes import NodeTable
-from stream.retrieval import Found, SourcePair, sorted_distinct
+from stream.retrieval import Found, SourcePair
 
 # Arrays of waiting pairs before it is looked for pairs that stand twice: while messages come, and in quiet.
 MAX_ARRAYS, FEW_ARRAYS = 128, 16

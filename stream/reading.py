@@ -12,6 +12,7 @@ from kafka.errors import KafkaError, TopicAuthorizationFailedError
 from stream.broker import unreachable
 from stream.config import Settings
 from stream.errors import BrokerError
+from stream.events import Cause, Message
 from stream.security import client_options
 
 BOUNDS_SECONDS = 10.0
@@ -20,6 +21,12 @@ LOOKUP_MS = 10_000  # for the offset at a date
 FETCH_WAIT_MS = 10  # the embedded broker may answer a fetch only at its end, even when there are records
 
 Bounds = dict[TopicPartition, tuple[int, int]]  # the first offset, and the one after the last
+
+
+def as_message(record: Any) -> Message:
+    """A record of kafka-python's or aiokafka's consumer."""
+    cause = Cause(record.topic, record.partition, record.offset)
+    return Message(cause, record.key, record.value, record.timestamp / 1000)
 
 
 @contextmanager

@@ -9,15 +9,14 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 from kafka import TopicPartition
 
 from stream.config import Settings
 from stream.errors import ConfigError
-from stream.events import Cause, Message
-from stream.reading import POLL_MS, bounds, offsets_at, open_consumer, parse_date
+from stream.events import Message
+from stream.reading import POLL_MS, as_message, bounds, offsets_at, open_consumer, parse_date
 from stream.topics import existing_partitions, input_specs
 
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
@@ -101,7 +100,7 @@ def read_ranges(settings: Settings, ranges: Sequence[Range]) -> Iterator[Message
                 consumer.resume(*awaited)
                 consumer.pause(*(tp for tp in ends if tp not in awaited))
                 for tp, records in consumer.poll(timeout_ms=POLL_MS).items():
-                    fetched[tp].extend(_message(record) for record in records if record.offset < ends[tp])
+                    fetched[tp].extend(as_message(record) for record in records if record.offset < ends[tp])
                 for tp in list(awaited):
                     if fetched[tp]:
                         heapq.heappush(heads, (fetched[tp][0].timestamp, tp))
@@ -115,8 +114,3 @@ def read_ranges(settings: Settings, ranges: Sequence[Range]) -> Iterator[Message
                 heapq.heappush(heads, (fetched[tp][0].timestamp, tp))
             elif consumer.position(tp) < ends[tp]:
                 awaited.add(tp)
-
-
-def _message(record: Any) -> Message:
-    cause = Cause(record.topic, record.partition, record.offset)
-    return Message(cause, record.key, record.value, record.timestamp / 1000)

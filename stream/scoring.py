@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from index.candidates import Pairs
+from index.candidates import Pairs, sorted_distinct
 from index.graph import GraphStore, Nodes
 from index.threads import start
 from index.vectors import NOBODY, Slots
@@ -177,8 +177,7 @@ def pair_inputs(table: NodeTable, pairs: Pairs, context: npt.NDArray[np.float32]
 
 def _numbered(slots: Slots) -> tuple[Slots, I64]:
     """The distinct slots in order, and the place of each given one among them."""
-    distinct = np.sort(slots, kind="stable")
-    distinct = distinct[np.append(True, distinct[1:] != distinct[:-1])] if len(distinct) else distinct
+    distinct = sorted_distinct([slots])
     return distinct, np.searchsorted(distinct, slots)
 
 

@@ -232,11 +232,11 @@ def under_load(
         before: messages that the worker has received already.
     """
     topic, wanted = settings.topics.entities, before + len(events)
-    stored: list[float] = []
+    arrivals: list[float] = []
 
     def send(event: Upsert) -> Any:
         future = producer.send(topic, key=event_key(event), value=encode(event))
-        return future.add_callback(lambda _: stored.append(time.monotonic()))  # in order: one partition
+        return future.add_callback(lambda _: arrivals.append(time.monotonic()))  # in order: one partition
 
     ear = Ear(settings, settings.topics.alignment_events)
     producer.partitions_for(topic)
@@ -254,11 +254,11 @@ def under_load(
         [(cause.offset, at) for cause, at in caused if cause.topic == topic],
     )
     p50, p99 = (percentile(waits, share) if waits else None for share in (0.5, 0.99))
-    late, kept = (
+    late, stored = (
         percentile([(at - due) * 1000 for at, due in zip(times, sent.due, strict=True)], 0.99)
-        for times in (sent.at, stored)
+        for times in (sent.at, arrivals)
     )
-    return Load(rate, len(events), len(waits), p50, p99, late, kept, behind, drained)
+    return Load(rate, len(events), len(waits), p50, p99, late, stored, behind, drained)
 
 
 def _wait_until(done: Callable[[], bool]) -> None:
