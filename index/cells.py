@@ -16,14 +16,25 @@ import numpy.typing as npt
 from numba import njit
 
 from index.postings import Postings, place_of
-from index.vectors import Hits, Nearest, Order, Sims, Slots, VectorIndex, Vectors, exhaustive, select_near
+from index.prefetch import AHEAD, prefetch
+from index.vectors import (
+    Hits,
+    Nearest,
+    Order,
+    Sims,
+    Slots,
+    VectorIndex,
+    Vectors,
+    add_hits,
+    exhaustive,
+    no_hits,
+    select_near,
+)
 
 Cells = npt.NDArray[np.uint32]  # (n, CELLS) distinct, zeros at the end
 Rows = npt.NDArray[np.int32]
 
 CELLS: Final = 10  # of one entity, at most
-MOST_PAIRS: Final = 1 << 20  # of a query and a row that it sees, after which they are looked at
-_PAGE_BITS: Final = 10  # rows that are looked at together: about a quarter of a second-level cache
 
 
 class CellIndex(VectorIndex):
@@ -78,7 +89,6 @@ class CellIndex(VectorIndex):
             np.ascontiguousarray(queries[:, : -self.EXTRA]),
             _cells_of(queries),
             self.SHARED,
-            MOST_PAIRS,
             k,
             floor,
             order,
@@ -141,7 +151,6 @@ def _search(
     queries: Any,
     cells: Any,
     shared: Any,
-    most_pairs: Any,
     k: Any,
     floor: Any,
     order: Any,
@@ -153,71 +162,43 @@ def _search(
     word, start, held, pool = postings.word, postings.start, postings.held, postings.pool
     near_keys = np.full((len(queries), k), -1, np.int32)
     near_sims = np.zeros((len(queries), k), np.int32)
-    hit_query, hit_key, hit_sim = np.empty(1024, np.int64), np.empty(1024, np.int32), np.empty(1024, np.int32)
-    hits = 0
+    hits, hit = no_hits(), 0
+    vectors, width = matrix.reshape(-1), matrix.shape[1]
     times = np.empty(len(keys), np.uint8)  # that a query met each row
-    most = min(most_pairs, len(queries) * len(keys)) + len(keys) + 1
-    met, of, sims, in_order = (
-        np.empty(most, np.int32),
-        np.empty(most, np.int32),
-        np.empty(most, np.int32),
-        np.empty(most, np.int32),
-    )
-    met_bounds, met_keys = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
-    ends = np.empty(len(queries), np.int64)  # of the rows that each query sees
-    last = 0
-    while last < len(queries):
-        first, pairs = last, 0
-        while last < len(queries) and pairs <= most_pairs:
-            times[:] = 0
-            for cell in cells[last]:
-                if cell == 0:
-                    break
-                place = place_of(word, cell)
-                for p in range(start[place], start[place] + held[place]):
-                    row = np.int64(pool[p])
-                    times[row] += np.uint8(1)
-                    met[pairs], of[pairs] = row, last  # overwritten by the next, unless it is seen now
-                    pairs += times[row] == shared
-            ends[last] = pairs
-            last += 1
-        _by_page(met[:pairs], len(keys), in_order)
-        for i in in_order[:pairs]:
-            sims[i] = _product(queries[of[i]], matrix[met[i]])
-        begin = 0
-        for q in range(first, last):
-            here, rows = sims[begin : ends[q]], met[begin : ends[q]]
-            for i in range(len(rows)):
-                met_bounds[i], met_keys[i] = bounds[rows[i]], keys[rows[i]]
-            begin, n = ends[q], len(rows)
-            near = near_keys[q : q + 1], near_sims[q : q + 1]
-            _, reached = select_near(here.reshape(1, n), met_bounds[:n], met_keys[:n], order, floor, *near)
-            while hits + len(reached) > len(hit_query):
-                hit_query = np.concatenate((hit_query, hit_query))
-                hit_key = np.concatenate((hit_key, hit_key))
-                hit_sim = np.concatenate((hit_sim, hit_sim))
-            for i in reached:
-                hit_query[hits], hit_key[hits], hit_sim[hits] = q, met_keys[i], here[i]
-                hits += 1
-    return near_keys, near_sims, hit_query[:hits], hit_key[:hits], hit_sim[:hits]
-
-
-@njit(cache=True, nogil=True)
-def _by_page(rows: Any, size: Any, in_order: Any) -> None:
-    """Places of (P,) rows so that near ones come together: many queries see a row, and memory is slow."""
-    ends = np.zeros((size >> _PAGE_BITS) + 2, np.int64)
-    for row in rows:
-        ends[(row >> _PAGE_BITS) + 1] += 1
-    ends = np.cumsum(ends)
-    for i in range(len(rows)):
-        page = rows[i] >> _PAGE_BITS
-        in_order[ends[page]] = i
-        ends[page] += 1
+    met = np.empty(len(keys) + 1, np.int32)  # the rows that it sees
+    sims, met_bounds, met_keys = np.empty_like(met), np.empty_like(met), np.empty_like(met)
+    for q in range(len(queries)):
+        n = 0
+        times[:] = 0
+        for cell in cells[q]:
+            if cell == 0:
+                break
+            place = place_of(word, cell)
+            for p in range(start[place], start[place] + held[place]):
+                row = np.int64(pool[p])
+                times[row] += np.uint8(1)
+                met[n] = row  # overwritten by the next, unless it is seen now
+                n += times[row] == shared
+        query = queries[q]
+        for i in range(n):
+            if i + AHEAD < n:
+                prefetch(vectors, np.int64(met[i + AHEAD]) * width, len(query))
+            row = np.int64(met[i])
+            sims[i] = _product(query, vectors, row * width)
+            met_bounds[i], met_keys[i] = bounds[row], keys[row]
+        near = near_keys[q : q + 1], near_sims[q : q + 1]
+        of_query = sims[:n].reshape(1, n)
+        _, reached = select_near(of_query, met_bounds[:n], met_keys[:n], order, floor, *near)
+        hits = add_hits(hits, hit, q, reached, met_keys, sims)
+        hit += len(reached)
+    return near_keys, near_sims, hits[0][:hit], hits[1][:hit], hits[2][:hit]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _product(left: Any, right: Any) -> Any:
-    product = np.int32(0)
-    for d in range(len(left)):
-        product = np.int32(product + np.int32(left[d]) * np.int32(right[d]))  # as in `index/vectors.py`
+def _product(query: Any, vectors: Any, at: Any) -> Any:
+    """Of a query and the vector that begins at `at`."""
+    product, first = np.int32(0), np.uint64(at)  # signed, it might count from the end
+    for d in range(len(query)):
+        part = np.int32(query[d]) * np.int32(vectors[first + np.uint64(d)])
+        product = np.int32(product + part)  # as in `index/vectors.py`
     return product

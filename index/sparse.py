@@ -17,7 +17,20 @@ import numpy.typing as npt
 from numba import njit
 
 from index.postings import Postings, place_of
-from index.vectors import UNIT, Hits, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown, select_near
+from index.vectors import (
+    UNIT,
+    Hits,
+    Nearest,
+    Order,
+    Sims,
+    Slots,
+    VectorIndex,
+    Vectors,
+    add_hits,
+    grown,
+    no_hits,
+    select_near,
+)
 
 Words = npt.NDArray[np.uint32]  # (n, words of a vector)
 Rows = npt.NDArray[np.int32]
@@ -131,8 +144,7 @@ def _search(
     products = np.zeros(len(keys), np.int32)
     met = np.empty(len(keys), np.int32)  # rows that share a word with the query
     sims, met_bounds, met_keys = np.empty_like(met), np.empty_like(met), np.empty_like(met)
-    hit_query, hit_key, hit_sim = np.empty(1024, np.int64), np.empty(1024, np.int32), np.empty(1024, np.int32)
-    hits = 0
+    hits, hit = no_hits(), 0
     for q in range(len(queries)):
         meets, norm = 0, np.int64(0)
         for j in range(queries.shape[1]):
@@ -155,14 +167,9 @@ def _search(
         near = near_keys[q : q + 1], near_sims[q : q + 1]
         of_query = sims[:meets].reshape(1, meets)
         _, reached = select_near(of_query, met_bounds[:meets], met_keys[:meets], order, floor, *near)
-        while hits + len(reached) > len(hit_query):
-            hit_query = np.concatenate((hit_query, hit_query))
-            hit_key = np.concatenate((hit_key, hit_key))
-            hit_sim = np.concatenate((hit_sim, hit_sim))
-        for i in reached:
-            hit_query[hits], hit_key[hits], hit_sim[hits] = q, met_keys[i], sims[i]
-            hits += 1
-    return near_keys, near_sims, hit_query[:hits], hit_key[:hits], hit_sim[:hits]
+        hits = add_hits(hits, hit, q, reached, met_keys, sims)
+        hit += len(reached)
+    return near_keys, near_sims, hits[0][:hit], hits[1][:hit], hits[2][:hit]
 
 
 @njit(cache=True, nogil=True)

@@ -378,6 +378,25 @@ def select_near(
 
 
 @njit(cache=True, nogil=True)
+def no_hits() -> Any:
+    """Room for the columns of `Hits`, of which none is used."""
+    return np.empty(1024, np.int64), np.empty(1024, np.int32), np.empty(1024, np.int32)
+
+
+@njit(cache=True, nogil=True)
+def add_hits(hits: Any, used: Any, query: Any, places: Any, keys: Any, sims: Any) -> Any:
+    """The columns of `Hits`, `used` of them, and after these a query's among (n,) keys and similarities."""
+    queries, hit_keys, hit_sims = hits
+    while used + len(places) > len(queries):
+        queries = np.concatenate((queries, queries))
+        hit_keys, hit_sims = np.concatenate((hit_keys, hit_keys)), np.concatenate((hit_sims, hit_sims))
+    for place in places:
+        queries[used], hit_keys[used], hit_sims[used] = query, keys[place], sims[place]
+        used += 1
+    return queries, hit_keys, hit_sims
+
+
+@njit(cache=True, nogil=True)
 def _last_of_best(numbers: Any, least: Any, top: Any) -> Any:
     """The k-th largest of numbers, or `least` if fewer are above that; `top` (k,) is written to."""
     top[:] = least

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index import cells
 from index.candidates import CandidateOptions, CandidatePairs, Change, Pairs
 from index.cells import CellIndex, TwoCellIndex, with_cells
-from index.vectors import NOBODY
+from index.prefetch import AHEAD
+from index.vectors import NOBODY, VectorIndex
 
 DIMENSIONS = 5
 ORDER = np.random.default_rng(1).permutation(41).astype(np.uint64)
@@ -75,18 +74,28 @@ def test_search_answers_like_brute_force_among_those_that_share_cells(
         assert mine == {key for key in seen if sims[key] >= bounds[key]}
 
 
-def test_pieces_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_than_are_asked_for_ahead() -> None:
     chance = np.random.default_rng(2)
-    vectors = chance.integers(-3, 4, (41, DIMENSIONS)).astype(np.int8)
-    own = np.sort(chance.permuted(np.tile(np.arange(9), (41, 1)), axis=1)[:, :3] + 1).astype(np.uint32)
-    index = TwoCellIndex(DIMENSIONS)
-    index.put(np.arange(41, dtype=np.int32), with_cells(vectors, own))
-    queries = with_cells(vectors, own)
-    whole = index.search(queries, 5, -100, ORDER)
-    monkeypatch.setattr(cells, "MOST_PAIRS", 10)
-    pieces = index.search(queries, 5, -100, ORDER)
-    for one, other in zip((*whole[0], *whole[1]), (*pieces[0], *pieces[1]), strict=True):
-        np.testing.assert_array_equal(one, other)
+    n = 3 * AHEAD
+    vectors = chance.integers(-3, 4, (n, DIMENSIONS)).astype(np.int8)
+    shared = np.tile(np.array([1, 2], np.uint32), (n, 1))
+    order = chance.permutation(n).astype(np.uint64)
+    seen, exact = TwoCellIndex(DIMENSIONS), VectorIndex(DIMENSIONS)
+    seen.put(np.arange(n, dtype=np.int32), with_cells(vectors, shared))
+    exact.put(np.arange(n, dtype=np.int32), vectors)
+    for index in (seen, exact):
+        index.bound(np.arange(n, dtype=np.int32), np.full(n, 5, np.int32))
+    (nearest, reached), (exact_nearest, exact_reached) = (
+        index.search(queries, 5, -100, order)
+        for index, queries in ((seen, with_cells(vectors, shared)), (exact, vectors))
+    )
+    np.testing.assert_array_equal(nearest.keys, exact_nearest.keys)
+    np.testing.assert_array_equal(nearest.sims, exact_nearest.sims)
+    assert len(reached.key) > 1024  # more than there is room for at first
+    hits, exact_hits = (
+        sorted(zip(*map(np.ndarray.tolist, h), strict=True)) for h in (reached, exact_reached)
+    )
+    assert hits == exact_hits
 
 
 def test_save_and_load(tmp_path: Path) -> None:
