@@ -45,7 +45,7 @@ class ItemEncoder:
     def __init__(self, keys: KeyTable, weights: npt.NDArray[np.uint8]) -> None:
         self._keys = keys
         self._weights = weights
-        self._projection: Projection | None = None
+        self._projection = Projection(weights)
 
     def parse(self, entities: Sequence[Upsert]) -> Items:
         """Values become texts or measures, by their key's kind where they fit it, by their own otherwise."""
@@ -133,7 +133,6 @@ class ItemEncoder:
 
     def encode(self, items: Items) -> tuple[I8, npt.NDArray[np.int64]]:
         """Vectors (m, DIM) and hashes (m,) whose lowest RARITY_BITS tell the value's rarity."""
-        self._projection = self._projection or Projection(self._weights)
         sums = np.zeros((len(items.entity), DIM), np.float32)
         is_text = np.flatnonzero(items.text_row >= 0)
         for bags in _text_bags(items.texts) if len(is_text) else ():

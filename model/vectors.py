@@ -32,7 +32,7 @@ class Projection:
     def __init__(self, weights: npt.NDArray[np.uint8]) -> None:
         if weights.shape != (BUCKETS,) or weights.dtype != np.uint8:
             raise ValueError(f"weights: expected ({BUCKETS},) uint8, not {weights.shape} {weights.dtype}")
-        self._rows = np.multiply(_signs(), weights[:, None] * np.float32(WEIGHT_STEP))
+        self._weights = weights * np.float32(WEIGHT_STEP)
 
     def add(self, bags: Bags, rows: npt.NDArray[np.int64], sums: npt.NDArray[np.float32]) -> None:
         """Adds the sum of the tokens of each of m bags to a row of `sums` (n, DIM).
@@ -41,19 +41,19 @@ class Projection:
             bags: buckets (T,), below 0 for none, and where each bag starts (m,).
             rows: (m,) of `sums`.
         """
-        _add(*bags, rows, self._rows, sums)
+        _add(*bags, rows, _signs(), self._weights, sums)
 
 
 @njit(cache=True, nogil=True)
-def _add(buckets: Any, starts: Any, rows: Any, table: Any, sums: Any) -> None:
+def _add(buckets: Any, starts: Any, rows: Any, signs: Any, weights: Any, sums: Any) -> None:
     for m in range(len(starts)):
         end = starts[m + 1] if m + 1 < len(starts) else len(buckets)
         out = sums[rows[m]]
         for bucket in buckets[starts[m] : end]:
             if bucket >= 0:
-                some = table[bucket]
+                some, weight = signs[bucket], weights[bucket]
                 for d in range(DIM):
-                    out[d] += some[d]
+                    out[d] += weight * some[d]
 
 
 def to_int8(sums: npt.NDArray[np.generic]) -> I8:

@@ -101,6 +101,9 @@ class Backlog:
                 self.unsure.discard(node)
                 if node not in self._flagged:
                     self._store.delete(tables.WAITING + node_key(node))
+        if not self.entities:  # emptied one by one they would stay as large as they were
+            for waiting in (self.entities, self._fresh, self._outdated, self.deferred):
+                waiting.clear()
 
     def outdated(self, most: int) -> list[int]:
         """Takes out waiting entities whose rows are to be made anew, before lists and scores."""

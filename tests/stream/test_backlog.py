@@ -1,0 +1,25 @@
+"""Work that waits."""
+
+import sys
+from pathlib import Path
+
+from index.store import Store
+from stream.backlog import Backlog
+
+
+def test_when_nothing_waits_any_more_the_memory_is_given_back(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        backlog = Backlog(store)
+        waiting = (backlog.entities, backlog._fresh, backlog._outdated, backlog.deferred)
+        for node in range(10_000):
+            backlog.evaluate(node, b"in force")
+            backlog.refresh(node)
+        backlog.outdate(range(10_000))
+        backlog.defer(range(10_000))
+        large = [sys.getsizeof(numbers) for numbers in waiting]
+        backlog.evaluated(range(9_999))
+        assert len(backlog) == 1
+        backlog.evaluated([9_999])
+        assert len(backlog) == 0
+        for numbers, size in zip(waiting, large, strict=True):
+            assert sys.getsizeof(numbers) < size / 100
