@@ -25,10 +25,9 @@ from index.vectors import (
     Slots,
     VectorIndex,
     Vectors,
-    add_hits,
     exhaustive,
     no_hits,
-    select_near,
+    select_met,
 )
 
 Cells = npt.NDArray[np.uint32]  # (n, CELLS) distinct, zeros at the end
@@ -162,7 +161,7 @@ def _search(
     word, start, held, pool = postings.word, postings.start, postings.held, postings.pool
     near_keys = np.full((len(queries), k), -1, np.int32)
     near_sims = np.zeros((len(queries), k), np.int32)
-    hits, hit = no_hits(), 0
+    hits, used = no_hits(), 0
     vectors, width = matrix.reshape(-1), matrix.shape[1]
     times = np.empty(len(keys), np.uint8)  # that a query met each row
     met = np.empty(len(keys) + 1, np.int32)  # the rows that it sees
@@ -186,12 +185,9 @@ def _search(
             row = np.int64(met[i])
             sims[i] = _product(query, vectors, row * width)
             met_bounds[i], met_keys[i] = bounds[row], keys[row]
-        near = near_keys[q : q + 1], near_sims[q : q + 1]
-        of_query = sims[:n].reshape(1, n)
-        _, reached = select_near(of_query, met_bounds[:n], met_keys[:n], order, floor, *near)
-        hits = add_hits(hits, hit, q, reached, met_keys, sims)
-        hit += len(reached)
-    return near_keys, near_sims, hits[0][:hit], hits[1][:hit], hits[2][:hit]
+        of_query = met_keys[:n], sims[:n], met_bounds[:n]
+        hits, used = select_met(q, *of_query, order, floor, near_keys, near_sims, hits, used)
+    return near_keys, near_sims, hits[0][:used], hits[1][:used], hits[2][:used]
 
 
 @njit(cache=True, nogil=True, inline="always")

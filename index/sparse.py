@@ -26,10 +26,9 @@ from index.vectors import (
     Slots,
     VectorIndex,
     Vectors,
-    add_hits,
     grown,
     no_hits,
-    select_near,
+    select_met,
 )
 
 Words = npt.NDArray[np.uint32]  # (n, words of a vector)
@@ -144,7 +143,7 @@ def _search(
     products = np.zeros(len(keys), np.int32)
     met = np.empty(len(keys), np.int32)  # rows that share a word with the query
     sims, met_bounds, met_keys = np.empty_like(met), np.empty_like(met), np.empty_like(met)
-    hits, hit = no_hits(), 0
+    hits, used = no_hits(), 0
     for q in range(len(queries)):
         meets, norm = 0, np.int64(0)
         for j in range(queries.shape[1]):
@@ -164,12 +163,9 @@ def _search(
             sims[i] = _similarity(products[row], norm, norms[row])
             met_bounds[i], met_keys[i] = bounds[row], keys[row]
             products[row] = 0
-        near = near_keys[q : q + 1], near_sims[q : q + 1]
-        of_query = sims[:meets].reshape(1, meets)
-        _, reached = select_near(of_query, met_bounds[:meets], met_keys[:meets], order, floor, *near)
-        hits = add_hits(hits, hit, q, reached, met_keys, sims)
-        hit += len(reached)
-    return near_keys, near_sims, hits[0][:hit], hits[1][:hit], hits[2][:hit]
+        of_query = met_keys[:meets], sims[:meets], met_bounds[:meets]
+        hits, used = select_met(q, *of_query, order, floor, near_keys, near_sims, hits, used)
+    return near_keys, near_sims, hits[0][:used], hits[1][:used], hits[2][:used]
 
 
 @njit(cache=True, nogil=True)

@@ -384,8 +384,25 @@ def no_hits() -> Any:
 
 
 @njit(cache=True, nogil=True)
-def add_hits(hits: Any, used: Any, query: Any, places: Any, keys: Any, sims: Any) -> Any:
-    """The columns of `Hits`, `used` of them, and after these a query's among (n,) keys and similarities."""
+def select_met(
+    query: Any,
+    keys: Any,
+    sims: Any,
+    bounds: Any,
+    order: Any,
+    floor: Any,
+    near_keys: Any,
+    near_sims: Any,
+    hits: Any,
+    used: Any,
+) -> Any:
+    """`select_near` for one query among the (n,) rows that it meets.
+
+    Returns:
+        The columns of `Hits`, with what it reaches after the `used` first, and how many are used now.
+    """
+    near = near_keys[query : query + 1], near_sims[query : query + 1]
+    _, places = select_near(sims.reshape(1, len(sims)), bounds, keys, order, floor, *near)
     queries, hit_keys, hit_sims = hits
     while used + len(places) > len(queries):
         queries = np.concatenate((queries, queries))
@@ -393,7 +410,7 @@ def add_hits(hits: Any, used: Any, query: Any, places: Any, keys: Any, sims: Any
     for place in places:
         queries[used], hit_keys[used], hit_sims[used] = query, keys[place], sims[place]
         used += 1
-    return queries, hit_keys, hit_sims
+    return (queries, hit_keys, hit_sims), used
 
 
 @njit(cache=True, nogil=True)

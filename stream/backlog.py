@@ -154,7 +154,7 @@ class Backlog:
         arrays.append(left.astype(np.int64) << 32 | right)
         if len(arrays) > MAX_ARRAYS:
             arrays[:] = [sorted_distinct(arrays)]
-        for node in table.rows["node"][np.unique(left)].tolist():
+        for node in table.rows["node"][sorted_distinct([left])].tolist():
             if node not in self._flagged:
                 self._flagged[node] = None
                 self._store.put(tables.WAITING + node_key(node), b"")
