@@ -37,6 +37,13 @@ class Bench:
         self._places += 1
         return self.directory / f"state-{self._places}"
 
+    def small(self, entities: int) -> Path:
+        """The events of small catalogues, of about so many entities together."""
+        path = self.directory / "small.jsonl"
+        if not path.exists():
+            in_child(material.write, path, entities // 2)
+        return path
+
     def stored(self) -> Path:
         """A closed state with `--stored` films on the left. To be copied, not written to."""
         if self._stored is None:

@@ -23,7 +23,7 @@ def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(theirs, function, args, kwargs), daemon=True)
+    process = context.Process(target=_answer, args=(theirs, function, args, kwargs))
     process.start()
     theirs.close()
     try:
@@ -31,7 +31,9 @@ def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     except EOFError:
         process.join()
         raise SameasError(f"{function.__name__} ended with status {process.exitcode}") from None
-    process.join()
+    finally:
+        process.kill()
+        process.join()
     if isinstance(answer, BaseException):
         raise answer
     result: T = answer

@@ -1,7 +1,10 @@
 """The aligner alone: messages in, outputs out, until nothing waits; then what is left is opened again."""
 
+import shutil
+import statistics
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +17,13 @@ from benchmarks.speed.clocks import Part, Stages, disk, now, resident, stage_cpu
 from benchmarks.speed.report import Row
 from benchmarks.speed.running import BULK, rocksdb_memory, step, warm_up
 from stream.aligner import Aligner
+from stream.events import Message
 from stream.interface import Batch, Search
 from stream.workspace import decode_canonical
 
 PARTS = 10  # of the feed, each a bar in the picture
 GROWTH_FROM = 50_000  # entities; the issue compares the speed there with the speed at a million
+SMALL_SECONDS = 30.0  # of a long run between two small ones, since the machine's speed drifts meanwhile
 
 _never_closed: list[Aligner] = []  # what it leaves on the disk is then what a kill leaves
 
@@ -38,11 +43,17 @@ class Engine(msgspec.Struct):
     caches: int  # of RocksDB, filled
     disk: int
     decode: float  # seconds of CPU to decode all messages and do nothing with them
+    small: list[float]  # entities/s of the small runs meanwhile
 
     @property
     def cpu(self) -> float:
         """Seconds, of the whole process."""
         return sum(part.cpu for part in self.parts)
+
+    @property
+    def throughput(self) -> float:
+        """Entities/s."""
+        return self.entities / sum(part.wall for part in self.parts)
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -63,13 +74,20 @@ def measure(bench: Bench) -> list[Row]:
 
 def measure_bulk(bench: Bench) -> list[Row]:
     """As a worker that is behind does it, or `align`: throughput, and how long a start takes."""
-    _, rows = _run(bench, "bulk", BULK, bulk=True)
+    run, rows = _run(bench, "bulk", BULK, bulk=True)
+    if run.small:
+        growth, few = run.throughput / statistics.mean(run.small), f"of the entities/s of {GROWTH_FROM:,}"
+        meanwhile = f"these made {', '.join(f'{rate:,.0f}' for rate in run.small)} in turns with this run"
+        rows.append(Row("bulk", "growth", growth, few, at_least=0.7, note=meanwhile))
     return rows
 
 
 def _run(bench: Bench, group: str, batch: int, *, bulk: bool) -> tuple[Engine, list[Row]]:
     state, search = bench.new_state(), bench.options.search
-    run = in_child(feed, bench.events, bench.entities, bench.model, state, batch, search, bulk=bulk)
+    small = bench.small(GROWTH_FROM) if bulk and bench.entities >= 10 * GROWTH_FROM else None
+    run = in_child(
+        feed, bench.events, bench.entities, bench.model, state, batch, search, bulk=bulk, small=small
+    )
     killed = in_child(open_state, bench.model, state, search)
     orderly = in_child(open_state, bench.model, state, search)
     n, row = run.entities, partial(Row, group)
@@ -79,7 +97,7 @@ def _run(bench: Bench, group: str, batch: int, *, bulk: bool) -> tuple[Engine, l
         f"less {run.caches / 2**20:,.0f} MiB in RocksDB's caches"
     )
     rows = [
-        row("throughput", n / sum(part.wall for part in run.parts), "entities/s", at_least=3000, note=how),
+        row("throughput", run.throughput, "entities/s", at_least=3000, note=how),
         row("CPU", run.cpu / n * 1e6, "us an entity", at_most=350),
         row("pairs scored", run.scored / n, "an entity"),
         row("evaluations", run.evaluations / n, "an entity"),
@@ -101,11 +119,14 @@ def feed(
     search: Search = "exact",
     *,
     bulk: bool = False,
+    small: Path | None = None,
 ) -> Engine:
     """Feeds a file of events into a new state and works off the backlog. Does not close the state.
 
     Args:
         bulk: as a worker that is behind all the time.
+        small: `GROWTH_FROM` events. Every now and then this run waits for one of these in a process of its
+            own: how fast the machine is then is known.
     """
     warm_up(model)
     aligner = Aligner(state, model, decode_canonical, search=search)
@@ -113,18 +134,26 @@ def feed(
     resident_before = resident()
     parts: list[Part] = []
     done = 0
+    small_runs: list[float] = []
     times: list[tuple[int, float]] = [(0, 0.0)]  # entities done at wall seconds
+
+    def advance(messages: list[Message], *, bulk: bool) -> None:
+        meter.add(step(aligner, messages, bulk=bulk))
+        if small is not None and meter.wall > SMALL_SECONDS * (len(small_runs) + 1):
+            with meter.stopped():
+                small_runs.append(_small_run(small, model, state.with_name("small"), batch, bulk=bulk))
+
     with stage_cpu() as cpu:
         meter = _Meter(cpu)
         for messages in material.batches(events, batch):
-            meter.add(step(aligner, messages, bulk=bulk))
+            advance(messages, bulk=bulk)
             done += len(messages)
             times.append((done, meter.wall))
             if done >= entities * (len(parts) + 1) / PARTS:
                 parts.append(meter.part(f"{done:,}", done - sum(part.entities for part in parts)))
         backlog = aligner.backlog
         while aligner.backlog:
-            meter.add(step(aligner, [], bulk=True))  # as a worker does that gets no messages
+            advance([], bulk=True)  # as a worker does that gets no messages
         parts.append(meter.part("backlog", 0))
     first = min(GROWTH_FROM, entities // 10)
     return Engine(
@@ -142,7 +171,15 @@ def feed(
         caches=rocksdb_memory(aligner),
         disk=disk(state),
         decode=_decoding(events),
+        small=small_runs,
     )
+
+
+def _small_run(events: Path, model: Path, state: Path, batch: int, *, bulk: bool) -> float:
+    """Entities/s."""
+    run = in_child(feed, events, GROWTH_FROM, model, state, batch, bulk=bulk)
+    shutil.rmtree(state)
+    return run.throughput
 
 
 def open_state(model: Path, state: Path, search: Search) -> float:
@@ -168,6 +205,14 @@ class _Meter:
     def wall(self) -> float:
         """Seconds since the start."""
         return (now() - self._begun).wall
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What happens meanwhile takes no time on the wall."""
+        before = now().wall
+        yield
+        waited = now().wall - before
+        self._begun, self._last = self._begun.later(waited), self._last.later(waited)
 
     def add(self, batch: Batch) -> None:
         for stage, seconds in batch.stages.items():
