@@ -22,6 +22,7 @@ from index import store as tables
 from index.candidates import Pairs, sorted_distinct
 from index.graph import node_key
 from index.store import Store
+from index.vectors import grown
 from stream.nodes import NodeTable
 from stream.retrieval import Found, SourcePair
 
@@ -52,6 +53,7 @@ class Backlog:
         # left slot << 32 | right slot, in arrays of which the last is the newest; a pair may stand in several
         self._pairs: dict[SourcePair, list[npt.NDArray[np.int64]]] = {}
         self._flagged: dict[int, None] = {}  # nodes with a key for their pairs
+        self._is_flagged = np.zeros(0, bool)  # the same by slot
 
     @property
     def is_doubtful(self) -> bool:
@@ -154,10 +156,12 @@ class Backlog:
         arrays.append(left.astype(np.int64) << 32 | right)
         if len(arrays) > MAX_ARRAYS:
             arrays[:] = [sorted_distinct(arrays)]
-        for node in table.rows["node"][sorted_distinct([left])].tolist():
-            if node not in self._flagged:
-                self._flagged[node] = None
-                self._store.put(tables.WAITING + node_key(node), b"")
+        self._is_flagged = grown(self._is_flagged, len(table))
+        new = sorted_distinct([left[~self._is_flagged[left]]])  # in bulk few of very many
+        self._is_flagged[new] = True
+        for node in table.rows["node"][new].tolist():
+            self._flagged[node] = None
+            self._store.put(tables.WAITING + node_key(node), b"")
 
     def scored(self, most: int, *, bulk: bool) -> Iterator[Found]:
         """Takes out about `most` pairs, to be scored now; in bulk none twice."""
@@ -178,3 +182,4 @@ class Backlog:
                 if node not in self.unsure:
                     self._store.delete(tables.WAITING + node_key(node))
             self._flagged = {}
+            self._is_flagged[:] = False
