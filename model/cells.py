@@ -58,5 +58,6 @@ def rarest_words(gathered: Any) -> Any:
             by_weight[i] = (word & _WEIGHT) << np.uint32(24) | word >> _WORD_BITS
         by_weight.sort()
         for i in range(min(NEAR_CELLS, len(by_weight))):
-            cells[b, i] = by_weight[len(by_weight) - 1 - i] & np.uint32(0xFFFFFF)
+            word = by_weight[len(by_weight) - 1 - i]
+            cells[b, i] = (word & np.uint32(0xFFFFFF)) + np.uint32(word != 0)  # a word may be 0, a cell not
     return cells

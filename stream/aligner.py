@@ -202,6 +202,9 @@ class Aligner:
             _log.warning("a batch of %d failed, trying its messages alone: %r", len(messages), error)
             self._store.rollback()
             self._load()
+            for batch in list(self.pending()):  # to be deleted with the batch that was rolled back
+                if batch.sequence not in self._unpublished:
+                    self._store.delete(tables.OUTBOX + node_key(batch.sequence))
             poison = InvalidInput("failed", f"{type(error).__name__}: {error}")
         if len(messages) == 1:
             return self._process(messages, {messages[0].cause: poison}, bulk=bulk)
@@ -364,6 +367,10 @@ class Aligner:
     def next_offset(self, topic: str, partition: int) -> int | None:
         """The offset after the last applied one, None if nothing of this partition was applied."""
         return self._inbox.next_offset(topic, partition)
+
+    def offsets(self) -> Mapping[tuple[str, int], int]:
+        """By topic and partition the offset after the last applied one."""
+        return self._inbox.offsets()
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Key and value of every alignment record in force, as last put into an outbox."""

@@ -149,7 +149,6 @@ class Worker:
             self._work,
             self._settings,
             self._metrics,
-            {topic: self._partitions[topic] for topic in self._inputs},
             lambda: self._role == "active",
             lambda: self._send,
         )

@@ -130,8 +130,8 @@ class Inbox:
                 return False
         new = _entity(event, message)
         if old is not None and _same_state(old, new):
-            if old.version == new.version:
-                return True
+            if old.version == new.version or (old.deleted and new.version is None):
+                return True  # a delete's tombstone has no version, and takes none away
             # nothing happened to the entity: its cause, and so its alignments, stay as they are
             new = msgspec.structs.replace(old, version=new.version)
         elif old is None and new.deleted and new.version is None:
@@ -148,7 +148,7 @@ class Inbox:
         for node, entity in received.after.items():
             self._graph.put(node, entity)
             before = received.before[node]
-            if before is not None and before.type != entity.type:  # a deleted one has none
+            if before is not None and (before.deleted, before.type) != (entity.deleted, entity.type):
                 received.gone[node] = None
             old, new = _edges(received.before[node]), _edges(entity)
             for relation, target in sorted(old ^ new):
@@ -174,6 +174,14 @@ class Inbox:
         own = {node: _edges(entity) for node, entity in stored.items()}
         return {edge: (edge.relation, edge.tail) in own[_head(edge)] for edge in received.joined}
 
+    def offsets(self) -> dict[tuple[str, int], int]:
+        """By topic and partition the offset after the last applied one."""
+        found = {}
+        for key, value in self._store.scan(tables.OFFSETS):
+            topic, _, partition = key[1:].decode().rpartition("\0")
+            found[topic, int(partition)] = int.from_bytes(value, "big")
+        return found
+
     def next_offset(self, topic: str, partition: int) -> int | None:
         """The offset after the last applied one, None if nothing of this partition was applied."""
         value = self._store.get(_offset_key(topic, partition))
@@ -191,12 +199,12 @@ def _entity(event: EntityEvent, message: Message) -> Entity:
 
 
 def _same_state(old: Entity, new: Entity) -> bool:
-    return (old.type, old.attributes, old.relations, old.deleted) == (
-        new.type,
-        new.attributes,
-        new.relations,
-        new.deleted,
+    """Compared as they are written: in Python 1, 1.0 and true are equal."""
+    old_state, new_state = (
+        msgspec.json.encode((e.type, e.attributes, e.relations, e.deleted), order="deterministic")
+        for e in (old, new)
     )
+    return old_state == new_state
 
 
 def _edges(entity: Entity | None) -> set[tuple[str, str]]:

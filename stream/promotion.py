@@ -44,7 +44,6 @@ class Promoter:
     """Makes what is wanted what is in force, again and again.
 
     Args:
-        partitions: of every input topic.
         ready: whether the worker has its partitions; a standby leaves everything as it is.
         send: the producer's, asked for when there is something to send.
     """
@@ -55,7 +54,6 @@ class Promoter:
         work: Work,
         settings: Settings,
         metrics: Metrics,
-        partitions: Mapping[str, int],
         ready: Callable[[], bool],
         send: Callable[[], Send],
     ) -> None:
@@ -63,7 +61,6 @@ class Promoter:
         self._work = work
         self._settings = settings
         self._metrics = metrics
-        self._places = [(topic, number) for topic, count in partitions.items() for number in range(count)]
         self._ready = ready
         self._send = send
         self._shown = 0.0
@@ -163,8 +160,7 @@ class Promoter:
 
         def take_over(former: Aligner) -> Aligner:
             nonlocal changed
-            offsets = {place: former.next_offset(*place) or 0 for place in self._places}
-            messages = read_ranges(self._settings, _behind(aligner, offsets))
+            messages = read_ranges(self._settings, _behind(aligner, former.offsets()))
             while self._apply(aligner, messages)[0]:
                 pass
             changed = aligner.supersede(former, name)
@@ -189,9 +185,10 @@ class Promoter:
         aligner.published(batch.sequence)  # nothing leaves a generation that is not in force
         return len(chunk), batch.backlog
 
-    async def _offsets(self) -> dict[tuple[str, int], int]:
+    async def _offsets(self) -> Places:
         """What the aligner in force has applied."""
-        return {place: await self._work.next_offset(*place) or 0 for place in self._places}
+        offsets: Places = await self._work.between(lambda aligner: aligner.offsets())
+        return offsets
 
     async def _politely(self, wanted: Wish, step: Awaitable[_T]) -> _T:
         """Rests as long as the step took while there is something to serve. Raises _NotWanted."""
@@ -227,5 +224,9 @@ def _drain(aligner: Aligner) -> tuple[int, int]:
 
 def _behind(aligner: Aligner, offsets: Places) -> list[Range]:
     """What it has yet to apply to be where another one is."""
-    applied = {place: aligner.next_offset(*place) or 0 for place in offsets}
-    return [Range(*place, applied[place], end) for place, end in offsets.items() if applied[place] < end]
+    applied = aligner.offsets()
+    return [
+        Range(*place, applied.get(place, 0), end)
+        for place, end in offsets.items()
+        if applied.get(place, 0) < end
+    ]

@@ -105,7 +105,7 @@ def _shortened(output: Output, topic: str) -> Output:
     """A dead letter has to get through, whatever is in it: a refused one would come back for ever."""
     key, value = output.key, output.value
     size = max(len(key or b""), len(value or b""))
-    if output.kind != "dead_letters" or value is None or size <= TRUNCATED_BYTES:
+    if output.kind != "dead_letters" or size <= TRUNCATED_BYTES:
         raise BrokerError(
             f"topic {topic}: record {key!r:.200} of {len(value or b''):,} bytes is "
             "larger than the broker allows; raise the topic's max.message.bytes"
@@ -113,6 +113,6 @@ def _shortened(output: Output, topic: str) -> Output:
     return msgspec.structs.replace(
         output,
         key=None if key is None else key[:TRUNCATED_BYTES],
-        value=value[:TRUNCATED_BYTES],
-        headers=[*output.headers, ("truncated_from_bytes", str(len(value)).encode())],
+        value=None if value is None else value[:TRUNCATED_BYTES],
+        headers=[*output.headers, ("truncated_from_bytes", str(len(value or b"")).encode())],
     )

@@ -29,6 +29,8 @@ from stream.events import (
     Cause,
     Evidence,
     NeighbourEvidence,
+    Scalar,
+    Value,
     alignment_key,
     curie,
     split_curie,
@@ -40,6 +42,7 @@ from stream.scoring import Attention, Scoring
 
 # A record is revised, and sent, by every change that it shows.
 CONFIDENCE_DIGITS = 4
+SHOWN_CHARS, SHOWN_VALUES = 1000, 20  # of a text, and of a list, in evidence
 EventKind = Literal["aligned", "revised", "withdrawn"]
 
 
@@ -224,9 +227,20 @@ def _evidence(left: Entity, right: Entity, looks: Iterable[Attention], names: Ma
             value, other_value = left.attributes.get(one.name), right.attributes.get(other.name)
             if value is not None and other_value is not None:
                 evidence.attributes.append(
-                    AttributeEvidence(one.name, value, other.name, other_value, weight)
+                    AttributeEvidence(one.name, _shown(value), other.name, _shown(other_value), weight)
                 )
     return evidence
+
+
+def _shown(value: Value) -> Value:
+    """A value as evidence shows it: two large entities together must not make a record too large to send."""
+    if isinstance(value, list):
+        return [_shown_text(part) for part in value[:SHOWN_VALUES]]
+    return _shown_text(value)
+
+
+def _shown_text(value: Scalar) -> Scalar:
+    return f"{value[:SHOWN_CHARS]}..." if isinstance(value, str) and len(value) > SHOWN_CHARS else value
 
 
 def _newest(entities: Iterable[Entity], link: StoredLink | None) -> Cause:

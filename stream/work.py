@@ -117,9 +117,11 @@ class Work:
         async with self.lock:
             await self.settle()
             await asyncio.to_thread(published.read)
-            self._ends, self.is_disputed = dict(published.ends), False
+            self._ends = dict(published.ends)
             outputs = await self._call(lambda: published.differences(self._aligner.records()))
-            self._placed(await send(outputs))
+            placed = await send(outputs)
+            self.is_disputed = False
+            self._placed(placed)
         withdrawn = sum(output.value is None for output in outputs)
         return len(outputs) - withdrawn, withdrawn
 
@@ -166,7 +168,9 @@ class Work:
     async def _confirm(self, batch: Batch, send: Send, messages: Sequence[Message]) -> None:
         started = time.monotonic()
         self._placed(await send(batch.outputs))
-        await self._call(self._aligner.published, batch.sequence, self._ends and dict(self._ends))
+        # a dispute has to outlive a crash: the ends in the state stay those before it
+        ends = None if self.is_disputed or self._ends is None else dict(self._ends)
+        await self._call(self._aligner.published, batch.sequence, ends)
         self._metrics.timed("publish", started)
         self._account(batch)
         if messages:

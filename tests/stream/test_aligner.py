@@ -613,6 +613,56 @@ def test_everything_received_is_accounted_for(checkpoint: Path, tmp_path: Path) 
     aligner.close()
 
 
+@pytest.mark.parametrize("bulk", [False, True])
+def test_a_deleted_entity_of_a_type_without_a_name_is_withdrawn_at_once(
+    checkpoint: Path, tmp_path: Path, bulk: bool
+) -> None:
+    topic, aligner = Topic(), Aligner(tmp_path, checkpoint, decode_canonical, threshold=0.02)
+    films = [film(source, n) for source in ("left", "right") for n in range(60, 90)]
+    gone = [Delete("right", f"f{n}") for n in range(60, 90)]
+    run(aligner, topic, messages(msgspec.structs.replace(one, type="") for one in films))
+    assert topic.pairs()
+    topic.take(aligner.process(messages(gone, 60), bulk=bulk))
+    assert not topic.pairs()
+    aligner.close()
+
+
+@pytest.mark.parametrize(("value", "other"), [(1, True), (0, False), (1, 1.0), ([1], [True])])
+def test_a_value_of_another_type_is_another_value(
+    checkpoint: Path, tmp_path: Path, value: Any, other: Any
+) -> None:
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    for number, year in enumerate([value, other, value]):
+        aligner.process(messages([Upsert("left", "f1", "film", {"title": "a", "year": year})], number))
+        entity = aligner._graph.entities([node_of("left:f1")])[0]
+        assert entity is not None and repr(entity.attributes["year"]) == repr(year)
+    aligner.close()
+
+
+def test_the_tombstone_of_a_delete_takes_its_version_from_nobody(checkpoint: Path, tmp_path: Path) -> None:
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    late = Upsert("left", "f1", "film", {"title": "a"}, version=3)
+    events = [Delete("left", "f1", version=17), Delete("left", "f1"), late]
+    assert aligner.process(messages(events)).counts.stale == 1
+    assert aligner.exist(["left:f1"]) == [False]
+    aligner.close()
+
+
+def test_two_large_entities_make_no_large_record(checkpoint: Path, tmp_path: Path) -> None:
+    topic, aligner = Topic(), Aligner(tmp_path, checkpoint, decode_or_link)
+    large: dict[str, Any] = {"year": 1999, "tags": ["tag " * 1000] * 50}
+    films = [
+        Upsert(source, number, "film", {"title": "the same long title " * 10_000, **large})
+        for source, number in (("left", "f70"), ("right", "f71"))
+    ]
+    batch = aligner.process([*messages(films), verdict(Link("left:f70", "right:f71"), 0)])
+    topic.take(batch)
+    assert batch.counts.applied == 3
+    assert topic.records[b"left:f70|right:f71"].evidence.attributes
+    assert all(len(output.value or b"") < 200_000 for output in batch.outputs)
+    aligner.close()
+
+
 def test_a_message_that_kills_processing_is_a_dead_letter_and_the_others_go_on(
     checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -635,8 +685,12 @@ def test_a_message_that_kills_processing_is_a_dead_letter_and_the_others_go_on(
     aligner = Aligner(tmp_path / "two", checkpoint, decode)
     batch = aligner.process(inputs[:200])
     topic.take(batch)
+    former = aligner.process([Message(Cause("other", 0, 0), None, b"{", 0.0)])
+    assert former.outputs
+    aligner.published(former.sequence)
     batch = aligner.process(inputs[200:220])
     topic.take(batch)
+    assert all(waiting.sequence > former.sequence for waiting in aligner.pending())  # nothing comes again
     assert (batch.counts.received, batch.counts.applied, batch.counts.dead_lettered) == (20, 19, 1)
     assert topic.dead == [inputs[210].value]
     letter = next(output for output in batch.outputs if output.kind == "dead_letters")

@@ -35,7 +35,8 @@ from stream.feed import feed_events
 from stream.generations import Generations, Promotion, read_current, write
 from stream.interface import Batch, Output, Search
 from stream.mapping import make_decoder
-from stream.reread import find_ranges, read_ranges
+from stream.promotion import _behind
+from stream.reread import Range, find_ranges, read_ranges
 from stream.subscribe import current_alignments, decode_event, read_topic
 from stream.topics import ensure_topics
 from stream.workspace import decode_canonical
@@ -102,6 +103,18 @@ def test_a_generation_is_what_a_fresh_run_makes(checkpoint: Path, worse: Path, t
             apply(second, late)
             assert dateless(second.records()) == dateless(fresh.records())
             assert dateless(first.records()) != dateless(fresh.records())
+
+
+def test_a_partition_that_came_later_is_caught_up_with(checkpoint: Path, tmp_path: Path) -> None:
+    """A topic may get partitions while a worker runs, and a copy of its state may be older than they are."""
+    one = Aligner(tmp_path / "one", checkpoint, decode_canonical)
+    one.process(messages(STREAM[:10]))
+    one.copy_to(tmp_path / "other")
+    late = [Message(Cause("t", 1, n), None, m.value, 0.0) for n, m in enumerate(messages(STREAM[10:13]))]
+    one.process([*messages(STREAM[:12]), *late])
+    other = Aligner(tmp_path / "other", checkpoint, decode_canonical)
+    with closing(one), closing(other):
+        assert set(_behind(other, one.offsets())) == {Range("t", 0, 10, 12), Range("t", 1, 0, 3)}
 
 
 def test_what_differs_is_published_and_nothing_else(checkpoint: Path, worse: Path, tmp_path: Path) -> None:

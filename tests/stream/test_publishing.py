@@ -79,6 +79,12 @@ def test_a_topic_that_takes_only_small_batches(apache_settings: Settings) -> Non
         publish(apache_settings, [events[0], Output("alignment_events", b"large", b"v" * 20_000)])
 
 
+def test_a_dead_letter_without_a_value_gets_through_shortened(settings: Settings) -> None:
+    publish(settings, [Output("dead_letters", b"k" * (MAX_MESSAGE_BYTES + 1), None)])
+    (letter,) = read_topic(settings, settings.topics.dead_letters)
+    assert letter.key == b"k" * TRUNCATED_BYTES and letter.value is None
+
+
 def test_a_dead_letter_gets_through_shortened(settings: Settings) -> None:
     letter = Output("dead_letters", b"k", b"v" * (MAX_MESSAGE_BYTES + 1), [("reason", b"malformed")])
     publish(settings, [letter, Output("dead_letters", b"next", b"v")])
