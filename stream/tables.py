@@ -16,7 +16,7 @@ from typing import IO, TextIO
 import msgspec
 
 from stream.errors import ConfigError, InvalidInput
-from stream.events import MAX_EVENT_BYTES
+from stream.events import MAX_EVENT_BYTES, UNDECODABLE
 from stream.files import COMPRESSED, Meter, format_of, open_bytes, require
 from stream.logical import plain_decimal, plain_duration
 from stream.rdf import RDF, read_rdf
@@ -198,7 +198,7 @@ def decode_object(text: bytes) -> dict[str, object]:
         raise InvalidInput("too-large", f"{len(text)} bytes; {MAX_EVENT_BYTES} are allowed")
     try:
         return _object_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise InvalidInput("malformed", str(error)) from error
 
 

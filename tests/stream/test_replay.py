@@ -17,7 +17,7 @@ from workers import DONE_SECONDS, Process, cli_environment, own_settings, produc
 from benchmarks.catalogues import catalogues
 from model.checkpoint import load_model
 from stream.cli import main
-from stream.config import Settings
+from stream.config import Settings, StateSettings
 from stream.errors import ConfigError, StateError
 from stream.events import AlignmentRecord, Cause, Delete, Evidence, Link, alignment_key
 from stream.feed import feed_events
@@ -314,6 +314,20 @@ def invoke(settings: Settings, checkpoint: Path, *words: str) -> Result:
     """`sameas replay` in this process."""
     environment = cli_environment(settings, model__dir=str(checkpoint))
     return CliRunner().invoke(main, ["replay", *words], env=environment)
+
+
+@pytest.mark.parametrize("corrupt", [b"garbage", b'{"x":"\xff"}', b'{"x":' + b"[" * 5000])
+def test_corrupt_files_of_a_run_are_told(corrupt: bytes, tmp_path: Path) -> None:
+    run = Run(Settings(state=StateSettings(dir=tmp_path / "state")), "a")
+    run.home.mkdir(parents=True)
+    for name, read in (
+        ("run.json", lambda: run.plan),
+        ("progress.json", lambda: run.progress),
+        ("timeline.jsonl", lambda: run.timeline),
+    ):
+        (run.home / name).write_bytes(corrupt)
+        with pytest.raises(StateError, match=rf"{name}: .*`sameas replay remove` forgets"):
+            read()
 
 
 def test_nothing_in_the_range(embedded_settings: Settings, checkpoint: Path) -> None:
