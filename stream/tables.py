@@ -122,7 +122,7 @@ def _read_delimited(path: Path, raw: IO[bytes], required: Sequence[str]) -> Iter
             continue
         if len(cells) != len(header):
             yield line, InvalidInput("malformed", f"{len(cells)} cells under {len(header)} columns")
-        elif not all(map(_is_unicode, cells)):
+        elif not all(map(is_unicode, cells)):
             yield line, InvalidInput("malformed", "not UTF-8")
         else:
             yield line, dict(zip(header, cells, strict=True))
@@ -208,7 +208,8 @@ def _without_nul(file: TextIO) -> Iterator[str]:
         yield line.replace("\0", "\ufffd")
 
 
-def _is_unicode(cell: str) -> bool:
+def is_unicode(cell: str) -> bool:
+    """Not so are undecodable bytes in the surrogates that stand for them."""
     if cell.isascii():
         return True
     try:
