@@ -105,7 +105,10 @@ def _read_delimited(path: Path, raw: IO[bytes], required: Sequence[str]) -> Iter
     # Undecodable bytes become surrogates, so that one bad cell costs a row and not the file.
     file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(_without_nul(file), delimiter=DELIMITERS[format_of(path)])
-    header = [name.strip() for name in next(reader, [])]
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise ConfigError(f"{path}: the header cannot be read: {error}; is a quote left open?") from error
     if problem := missing_columns(required, dict.fromkeys(header)):
         raise ConfigError(f"{path}: {problem}")
     while True:
@@ -161,7 +164,8 @@ def _read_parquet(path: Path, required: Sequence[str], meter: Meter | None) -> I
                     yield line, {name: _plain(value) for name, value in row.items()}
                 if meter is not None:
                     meter.done += size * batch.num_rows // rows
-    except (OSError, arrow.ArrowException) as error:
+    except (OSError, arrow.ArrowException, OverflowError, UnicodeDecodeError, KeyError) as error:
+        # the last three: dates beyond the year 9999, text that is not UTF-8, unknown time zones
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ConfigError(f"{path} cannot be read: {reason}") from error
 
