@@ -11,7 +11,7 @@ from stream.broker import admin_client
 from stream.columns import SourceMapping
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
-from stream.events import EntityEvent
+from stream.events import UNDECODABLE, EntityEvent
 from stream.feed import encode, event_key
 from stream.files import Meter, check_exists
 from stream.mapping import read_canonical, read_events
@@ -141,7 +141,7 @@ class FeedProgress(msgspec.Struct, frozen=True):
             return self
         try:
             found = msgspec.json.decode(path.read_bytes(), type=FeedProgress)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNDECODABLE) as error:
             raise ConfigError(f"--resume {path}: cannot be read: {error}; delete it to begin anew") from error
         for name, value in self.fed.items():
             if found.fed.get(name) != value:
@@ -174,7 +174,7 @@ def present_entities(settings: Settings) -> dict[bytes, None]:
 def _is_delete(value: bytes) -> bool:
     try:
         return _op.decode(value).op == "delete"
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return False  # a dead letter once; deleting its key does no harm
 
 

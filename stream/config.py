@@ -89,8 +89,8 @@ class TopicSettings(Section, frozen=True):
     alignments: TopicName = "sameas.alignments"
     alignment_events: TopicName = "sameas.alignment-events"
     dead_letters: TopicName = "sameas.dead-letters"
-    partitions: Positive = 1
-    replication_factor: Positive = 1
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
+    replication_factor: Annotated[int, msgspec.Meta(ge=1, le=32_767)] = 1  # 16 bits in Kafka's protocol
 
 
 class StateSettings(Section, frozen=True):
@@ -221,7 +221,7 @@ def _from_file(path: Path | None, environ: Mapping[str, str]) -> Iterator[_Item]
             return
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
@@ -296,6 +296,8 @@ def _decode_own_type(into: type[Any], value: Any) -> Any:
     if into in (Secret, Path):
         if not isinstance(value, str) or not value:
             raise ValueError(f"expected text, got {type(value).__name__}")
+        if into is Path and "\0" in value:
+            raise ValueError("no path holds a NUL character")
         return into(value)
     raise NotImplementedError(into)
 

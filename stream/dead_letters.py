@@ -6,6 +6,7 @@ once. A letter too large for a message was shortened, and cannot be retried.
 """
 
 import base64
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -108,13 +109,18 @@ def _letter(record: Any) -> DeadLetter:
         reason=headers.get("reason", "unknown"),
         stage=headers.get("stage", "unknown"),
         message=headers.get("message", ""),
-        # what somebody else put there has no such headers; then it stands for itself
+        # what somebody else put there has no such headers or others in their place; then it stands for itself
         topic=headers.get("topic", record.topic),
-        partition=int(headers.get("partition", record.partition)),
-        offset=int(headers.get("offset", record.offset)),
+        partition=_number(headers.get("partition"), record.partition),
+        offset=_number(headers.get("offset"), record.offset),
         when=datetime.fromtimestamp(record.timestamp / 1000, UTC).isoformat(timespec="milliseconds"),
         truncated=TRUNCATED in headers,
     )
+
+
+def _number(header: str | None, otherwise: int) -> int:
+    # at most 18 digits: what is larger is no offset, and not every reader of JSON could take it
+    return int(header) if header is not None and re.fullmatch(r"[0-9]{1,18}", header) else otherwise
 
 
 def _text(data: bytes | None) -> str | dict[str, str] | None:

@@ -15,6 +15,8 @@ from stream.errors import InvalidInput
 TOOL_VERSION: Final = "0.1.0"
 MAX_EVENT_BYTES = 1_000_000  # Kafka's default message.max.bytes leaves a little for the batch header
 MAX_ID_CHARS = 1_024
+# Raised by msgspec for bytes that are no such record: also for invalid UTF-8, and for deep nesting.
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 SOURCE_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
 Scalar = str | bool | int | float
@@ -176,7 +178,7 @@ def decode_entity_event(key: bytes | None, value: bytes | None) -> EntityEvent:
         raise InvalidInput("too-large", f"{len(value)} bytes; {MAX_EVENT_BYTES} are allowed")
     try:
         event = _entity_decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise InvalidInput("malformed", str(error)) from error
     check_entity_event(event)
     return event
@@ -219,7 +221,7 @@ def decode_link(key: bytes | None, value: bytes | None) -> tuple[str, str, Link 
     else:
         try:
             verdict = _link_decoder.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise InvalidInput("malformed", str(error)) from error
         left, right = verdict.left, verdict.right
     if split_curie(left)[0] == split_curie(right)[0]:

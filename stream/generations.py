@@ -28,6 +28,7 @@ from model.checkpoint import ARRAYS, VALUES, load_model
 from stream.aligner import Aligner, settings_of
 from stream.config import Settings
 from stream.errors import ModelError, StateError
+from stream.events import UNDECODABLE
 from stream.interface import Decoder, Search
 
 DERIVED: Final = (
@@ -287,7 +288,7 @@ def read(path: Path, kind: type[_T]) -> _T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNDECODABLE) as error:
         raise StateError(
             f"state directory {path.parent}: {path.name}: {error}; "
             "delete the directory to rebuild it from the topics"

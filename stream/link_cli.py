@@ -9,6 +9,7 @@ from stream.config import Configuration
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Link, alignment_key, decode_link, split_curie
 from stream.options import configured
+from stream.tables import is_unicode
 
 
 @click.command()
@@ -30,8 +31,12 @@ def link(
         raise ConfigError("--different and --retract: a verdict is given or taken back")
     try:
         left, right = sorted((left, right), key=lambda name: split_curie(name)[0])
+        author = author or _user()
+        for text in (left, right, author):
+            if not is_unicode(text):
+                raise ConfigError(f"{text!r} is not UTF-8")
         key = alignment_key(left, right).encode()
-        verdict = Link(left, right, "different" if different else "same", author or _user())
+        verdict = Link(left, right, "different" if different else "same", author)
         value = None if retract else msgspec.json.encode(verdict)
         decode_link(key, value)
     except InvalidInput as error:

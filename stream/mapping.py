@@ -36,7 +36,7 @@ def read_sources(path: Path) -> dict[str, SourceMapping]:
         tables = msgspec.convert(document.get("sources", {}), dict[str, dict[str, object]])
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, msgspec.ValidationError) as error:
         raise ConfigError(f"{path}: {error}") from error
     sources = {}
     for name, table in tables.items():

@@ -21,7 +21,7 @@ from model.training import Progress, Trained, TrainingOptions, score, train
 from stream.aligner import Aligner, candidate_options
 from stream.batches import batched
 from stream.embedding import VIEWS
-from stream.errors import InvalidInput, ModelError
+from stream.errors import ConfigError, InvalidInput, ModelError
 from stream.events import (
     AlignmentRecord,
     EntityEvent,
@@ -54,7 +54,7 @@ def read_links(path: Path) -> list[LinkPair]:
         InvalidInput: the file cannot be read, lacks a column or holds something that is no CURIE.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput("bad-links", f"{path}: {error}") from error
@@ -67,6 +67,20 @@ def read_links(path: Path) -> list[LinkPair]:
             raise InvalidInput("bad-links", f"{path}, line {number}: {left} and {right} are of one source")
         links.append((left, right))
     return links
+
+
+def check_writable(directory: Path) -> None:
+    """Makes the directory that a model is to be saved in: refused now rather than after the training.
+
+    Raises:
+        ConfigError: it is no directory, or nothing can be written in it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--model {directory}: cannot be written: {error.strerror}") from error
 
 
 def train_model(

@@ -58,7 +58,7 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
     "--valid", type=click.Path(path_type=Path), help="Links for early stopping and the threshold [a fifth]"
 )
 @click.option("-k", type=click.IntRange(1, 100), default=None, help="Candidates in each view [10]")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 def train(
     settings: Settings,
     events: list[Any],
@@ -72,12 +72,13 @@ def train(
     """Learn a model from catalogue FILES (canonical .jsonl, or those of the mapping) and known links."""
     from model.training import Progress, TrainingOptions
     from stream.console import tell
-    from stream.offline import K, read_links, train_model
+    from stream.offline import K, check_writable, read_links, train_model
     from stream.progress import progress
     from stream.selftraining import train_without_links
 
     if (links is None) != no_links or (no_links and valid):
         raise click.UsageError("give either --links FILE (and --valid FILE, if there is one), or --no-links")
+    check_writable(model)
     with progress() as show:
         show("retrieving candidates")
 

@@ -18,7 +18,7 @@ from stream.errors import ConfigError, InvalidInput
 from stream.files import format_of
 from stream.rdf import RDF
 from stream.rows import NUMBER
-from stream.tables import cell, read_rows
+from stream.tables import cell, is_unicode, read_rows
 
 SAMPLE_ROWS = 50_000
 RECOGNISED = 500  # values of a column whose kinds are looked at
@@ -81,6 +81,8 @@ def propose(path: Path, source: str) -> Proposal:
     """
     rows, unwrapped = _sample(path)
     columns = _columns(rows)
+    if not all(map(is_unicode, columns)):
+        raise ConfigError(f"{path}: the names of its columns are not UTF-8; is it text, and in UTF-8?")
     if triples := next((t for t in TRIPLES if set(t) == set(columns)), None):
         head, relation, tail = triples
         lines = [

@@ -96,10 +96,10 @@ def offsets_at(consumer: Any, found: Bounds, moment: datetime) -> dict[TopicPart
     """Where each partition goes on from a moment; its end when nothing is as new.
 
     The embedded broker goes by when a message arrived, names an offset that may be too early, and says that
-    there is nothing by a time of -1.
+    there is nothing by a time of -1. kafka-python refuses what was before 1970.
     """
     answers = consumer.offsets_for_times(
-        dict.fromkeys(found, int(moment.timestamp() * 1000)), timeout_ms=LOOKUP_MS
+        dict.fromkeys(found, max(0, int(moment.timestamp() * 1000))), timeout_ms=LOOKUP_MS
     )
     offsets = {}
     for tp, (first, end) in found.items():

@@ -15,7 +15,7 @@ import xxhash
 from kafka import TopicPartition
 
 from stream.config import Settings
-from stream.events import AlignmentRecord
+from stream.events import UNDECODABLE, AlignmentRecord
 from stream.interface import Output
 from stream.reading import POLL_MS, bounds, open_consumer
 
@@ -70,6 +70,6 @@ def _digest(value: bytes) -> bytes:
     """Of all but the date, which is that of the writing. What is no record differs from every record."""
     try:
         dateless = msgspec.structs.replace(_decode(value), mapping_date="")
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return b""
     return xxhash.xxh3_128_digest(msgspec.json.encode(dateless))

@@ -22,7 +22,7 @@ from index.store import StoreError, lock
 from stream.aligner import Aligner
 from stream.config import Settings
 from stream.errors import BrokerError, ConfigError, StateError
-from stream.events import Message
+from stream.events import UNDECODABLE, Message
 from stream.interface import Batch, Counts, Decoder, Output, Search
 from stream.publishing import MAX_MESSAGE_BYTES, TRUNCATED_BYTES
 from stream.reading import read_bounds
@@ -345,5 +345,5 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNDECODABLE) as error:
         raise StateError(f"{path}: {error}; `sameas replay remove` forgets the run") from error

@@ -9,6 +9,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 from kafka import TopicPartition
@@ -19,6 +20,7 @@ from stream.events import Message
 from stream.reading import POLL_MS, as_message, bounds, offsets_at, open_consumer, parse_date
 from stream.topics import existing_partitions, input_specs
 
+MAX_DURATION: Final = timedelta(days=365_000)  # what lies that far back is still a date
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
 
 
@@ -49,13 +51,19 @@ def parse_duration(option: str, text: str) -> timedelta:
     """ISO 8601 in days, hours, minutes and seconds: PT6H, P1DT30M.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is none, or too long.
     """
     found = _DURATION.fullmatch(text)
     if found is None or not any(found.groups()):
         raise ConfigError(f"{option} {text}: no duration; write it as PT6H, P7D or P1DT30M")
-    days, hours, minutes, seconds = (int(group or 0) for group in found.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    try:
+        days, hours, minutes, seconds = (int(group or 0) for group in found.groups())
+        duration = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except (OverflowError, ValueError):  # also of thousands of digits
+        duration = timedelta.max
+    if duration > MAX_DURATION:
+        raise ConfigError(f"{option} {text}: too long; at most P{MAX_DURATION.days}D")
+    return duration
 
 
 def find_ranges(settings: Settings, since: datetime | None, until: datetime | None) -> list[Range]:

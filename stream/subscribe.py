@@ -13,7 +13,7 @@ from stream.broker import admin_client
 from stream.config import Settings
 from stream.console import HEADER, row, withdrawn_row
 from stream.errors import BrokerError, ConfigError, InvalidInput
-from stream.events import AlignmentEvent, AlignmentRecord, split_curie
+from stream.events import UNDECODABLE, AlignmentEvent, AlignmentRecord, split_curie
 from stream.export import FORMATS
 from stream.reading import POLL_MS, bounds, offsets_at, open_consumer, parse_date
 
@@ -201,7 +201,7 @@ def decode_event(record: Any) -> AlignmentEvent:
 def _decode(decoder: "msgspec.json.Decoder[_T]", record: Any) -> _T:
     try:
         return decoder.decode(record.value or b"")
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise InvalidInput(
             "malformed", f"{record.topic}, partition {record.partition}, offset {record.offset}: {error}"
         ) from error

@@ -16,7 +16,7 @@ from typing import IO, TextIO
 import msgspec
 
 from stream.errors import ConfigError, InvalidInput
-from stream.events import MAX_EVENT_BYTES
+from stream.events import MAX_EVENT_BYTES, UNDECODABLE
 from stream.files import COMPRESSED, Meter, format_of, open_bytes, require
 from stream.logical import plain_decimal, plain_duration
 from stream.rdf import RDF, read_rdf
@@ -105,7 +105,10 @@ def _read_delimited(path: Path, raw: IO[bytes], required: Sequence[str]) -> Iter
     # Undecodable bytes become surrogates, so that one bad cell costs a row and not the file.
     file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(_without_nul(file), delimiter=DELIMITERS[format_of(path)])
-    header = [name.strip() for name in next(reader, [])]
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise ConfigError(f"{path}: the header cannot be read: {error}; is a quote left open?") from error
     if problem := missing_columns(required, dict.fromkeys(header)):
         raise ConfigError(f"{path}: {problem}")
     while True:
@@ -122,7 +125,7 @@ def _read_delimited(path: Path, raw: IO[bytes], required: Sequence[str]) -> Iter
             continue
         if len(cells) != len(header):
             yield line, InvalidInput("malformed", f"{len(cells)} cells under {len(header)} columns")
-        elif not all(map(_is_unicode, cells)):
+        elif not all(map(is_unicode, cells)):
             yield line, InvalidInput("malformed", "not UTF-8")
         else:
             yield line, dict(zip(header, cells, strict=True))
@@ -161,7 +164,8 @@ def _read_parquet(path: Path, required: Sequence[str], meter: Meter | None) -> I
                     yield line, {name: _plain(value) for name, value in row.items()}
                 if meter is not None:
                     meter.done += size * batch.num_rows // rows
-    except (OSError, arrow.ArrowException) as error:
+    except (OSError, arrow.ArrowException, OverflowError, UnicodeDecodeError, KeyError) as error:
+        # the last three: dates beyond the year 9999, text that is not UTF-8, unknown time zones
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ConfigError(f"{path} cannot be read: {reason}") from error
 
@@ -198,7 +202,7 @@ def decode_object(text: bytes) -> dict[str, object]:
         raise InvalidInput("too-large", f"{len(text)} bytes; {MAX_EVENT_BYTES} are allowed")
     try:
         return _object_decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise InvalidInput("malformed", str(error)) from error
 
 
@@ -208,7 +212,8 @@ def _without_nul(file: TextIO) -> Iterator[str]:
         yield line.replace("\0", "\ufffd")
 
 
-def _is_unicode(cell: str) -> bool:
+def is_unicode(cell: str) -> bool:
+    """Not so are undecodable bytes in the surrogates that stand for them."""
     if cell.isascii():
         return True
     try:

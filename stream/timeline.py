@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 
 from stream.aligner import Aligner
-from stream.events import AlignmentRecord, split_curie
+from stream.errors import StateError
+from stream.events import UNDECODABLE, AlignmentRecord, split_curie
 from stream.workspace import LinkPair
 
 POINTS: Final = 20  # in a run; each is a drain of the backlog
@@ -45,11 +46,15 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeline:
-    """The points of a run, in a JSON Lines file that is always whole."""
+    """The points of a run, in a JSON Lines file that is always whole. Raises StateError if it is not."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.points = msgspec.json.Decoder(Point).decode_lines(path.read_bytes()) if path.exists() else []
+        try:
+            text = path.read_bytes() if path.exists() else b""
+            self.points = msgspec.json.Decoder(Point).decode_lines(text)
+        except (OSError, *UNDECODABLE) as error:
+            raise StateError(f"{path}: {error}; `sameas replay remove` forgets the run") from error
 
     def add(self, point: Point) -> None:
         self.points.append(point)

@@ -72,6 +72,15 @@ def test_letters_are_listed_once_each_text_as_text_and_bytes_as_base64(embedded_
     assert listed(embedded_settings, "--topic", embedded_settings.topics.links) == []
 
 
+def test_headers_that_are_not_ours_harm_nothing(embedded_settings: Settings) -> None:
+    ensure_topics(embedded_settings)
+    odd = [{"partition": "x"}, {"partition": "3", "offset": "9" * 5000}, {"partition": "-1", "offset": ""}]
+    put_letters(embedded_settings, [(b"k", b"v", headers) for headers in odd])
+    letters = listed(embedded_settings)
+    assert [(letter["partition"], letter["offset"]) for letter in letters] == [(0, 0), (3, 1), (0, 2)]
+    assert sameas(embedded_settings, "retry").exit_code == 0
+
+
 def test_a_retry_is_planned_and_then_sends_the_original_bytes(embedded_settings: Settings) -> None:
     ensure_topics(embedded_settings)
     topics = embedded_settings.topics

@@ -189,8 +189,9 @@ def test_progress_of_another_feed_is_not_taken(embedded_settings: Settings, tmp_
     canonical(tmp_path, range(4))
     with pytest.raises(ConfigError, match="belongs to another feed: files has changed; delete it"):
         FeedProgress.begin(settings, [file], None).resumed(progress)
-    progress.write_text("{")
-    with pytest.raises(ConfigError, match=r"cannot be read.*delete it"):
-        begun.resumed(progress)
+    for corrupt in (b"{", b'{"events":"\xff"}', b'{"x":' + b"[" * 5000):
+        progress.write_bytes(corrupt)
+        with pytest.raises(ConfigError, match=r"cannot be read.*delete it"):
+            begun.resumed(progress)
     with pytest.raises(ConfigError, match="cannot be written"):
         begun.resumed(tmp_path / "gone" / "progress")

@@ -105,6 +105,32 @@ def test_parquet_values_are_what_json_would_hold(tmp_path: Path) -> None:
         list(read_rows(path))
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        arrow.array([10**7], arrow.int32()).cast(arrow.date32()),
+        arrow.array([2**62], arrow.timestamp("us")),
+        arrow.array([1], arrow.timestamp("us", tz="Nowhere/Else")),
+        arrow.Array.from_buffers(
+            arrow.string(), 1, [None, arrow.py_buffer(bytes(4) + b"\1\0\0\0"), arrow.py_buffer(b"\xff")]
+        ),
+    ],
+    ids=["date", "timestamp", "time zone", "text"],
+)
+def test_parquet_values_that_python_has_not(tmp_path: Path, column: arrow.Array) -> None:
+    parquet.write_table(arrow.table({"id": column}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=r"a\.parquet cannot be read: "):
+        list(read_rows(tmp_path / "a.parquet"))
+
+
+def test_a_quote_left_open_in_the_header(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'"id,t\n' + b"x,y\n" * 400_000)
+    with pytest.raises(
+        ConfigError, match=r"a\.csv: the header cannot be read: field larger .* quote left open"
+    ):
+        list(read_rows(tmp_path / "a.csv"))
+
+
 def test_n_triples_are_grouped_by_subject(tmp_path: Path) -> None:
     path = compressed(tmp_path / "a.nt.gz", NT)
     (line, refusal), (_, first), (_, second) = read_rows(path, ["anything"], iri="http://x/")

@@ -14,7 +14,7 @@ from model.training import TrainingOptions
 from stream.cli import main
 from stream.errors import ModelError
 from stream.events import Upsert
-from stream.offline import align, evaluate_model
+from stream.offline import align, evaluate_model, read_links
 from stream.selftraining import NOISED, noised, train_without_links
 
 LINKS = [(f"left:f{n}", f"right:f{n}") for n in range(60, FILMS)]
@@ -123,6 +123,8 @@ def test_evaluate_as_json_has_the_types(folder: Path) -> None:
     [
         (["train"], "--no-links"),
         (["train", "--links", "links.csv", "--no-links"], "--no-links"),
+        (["train", "--no-links", "--seed", "-1"], "--seed"),
+        (["train", "--no-links", "--seed", str(2**32)], "--seed"),
         (["evaluate", "--links", "links.csv", "--plot", "curves.png"], "an .html file is written"),
     ],
 )
@@ -130,3 +132,18 @@ def test_mistakes_are_told(folder: Path, arguments: list[str], problem: str) -> 
     refused = run(folder, *arguments)
     assert refused.exit_code == 2
     assert problem in refused.output
+
+
+@pytest.mark.parametrize("model", ["links.csv", "links.csv/model", "/proc/none/model"])
+def test_an_unwritable_model_is_refused_before_training(
+    folder: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.selftraining.train_without_links", pytest.fail)
+    refused = run(folder, "train", "--no-links", "--model", str(folder / model))
+    assert refused.exit_code == 1
+    assert re.search(f"error: --model .*{model}: cannot be written: ", refused.stderr)
+
+
+def test_links_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "links.csv").write_text("left,right\na:1,b:1\n", encoding="utf-8-sig")
+    assert read_links(tmp_path / "links.csv") == [("a:1", "b:1")]

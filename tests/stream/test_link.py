@@ -38,6 +38,8 @@ def test_a_verdict_and_its_end_have_one_key(settings: Settings) -> None:
         (["tt1", "b:1"], "'tt1' is not of the form source:id"),
         (["a:1", "a:2"], "are of one source"),
         (["a:1", "b:2", "--different", "--retract"], "given or taken back"),
+        (["a:1", "b:\udcff"], r"'b:\udcff' is not UTF-8"),
+        (["a:1", "b:2", "--author", "\udcff"], r"'\udcff' is not UTF-8"),
     ],
 )
 def test_what_is_no_verdict(arguments: list[str], message: str) -> None:

@@ -269,9 +269,10 @@ def test_wrong_mappings_say_where(tmp_path: Path, text: str, message: str) -> No
 def test_mapping_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.toml cannot be read"):
         read_sources(tmp_path / "gone.toml")
-    (tmp_path / "bad.toml").write_text("[sources")
-    with pytest.raises(ConfigError, match=r"bad\.toml"):
-        read_sources(tmp_path / "bad.toml")
+    for text in ("[sources", f"x = {'[' * 1000}{']' * 1000}"):
+        (tmp_path / "bad.toml").write_text(text)
+        with pytest.raises(ConfigError, match=r"bad\.toml"):
+            read_sources(tmp_path / "bad.toml")
 
 
 # --- files

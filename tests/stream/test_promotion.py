@@ -231,9 +231,10 @@ def test_a_state_is_refused_or_begun_anew(checkpoint: Path, tmp_path: Path) -> N
         opened()
     opened()
     recipe = tmp_path / "state" / "generation-1" / "recipe.json"
-    recipe.write_text("{")
-    with pytest.raises(StateError, match=r"recipe\.json: .*delete the directory to rebuild"):
-        opened()
+    for corrupt in (b"{", b'{"model":"\xff"}', b'{"x":' + b"[" * 5000):
+        recipe.write_bytes(corrupt)
+        with pytest.raises(StateError, match=r"recipe\.json: .*delete the directory to rebuild"):
+            opened()
     (tmp_path / "state" / "rocksdb").mkdir()
     with pytest.raises(StateError, match="written by an earlier version"):
         opened()

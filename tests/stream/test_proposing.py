@@ -127,6 +127,14 @@ def test_what_needs_no_mapping(tmp_path: Path) -> None:
         propose(path, "s")
 
 
+@pytest.mark.parametrize("data", ["id,t\n1,2\n".encode("utf-16"), b"\xd0\x00\x8f,\xfe\n1,2\n"])
+def test_what_is_no_utf_8(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "films.csv"
+    path.write_bytes(data)
+    result = CliRunner().invoke(main, ["map", str(path)])
+    assert result.exit_code == 1 and "films.csv: the names of its columns are not UTF-8" in result.stderr
+
+
 def test_the_command_prints_toml_and_reasons_apart(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["map", str(films(tmp_path)), "--source", "my films"])
     assert result.exit_code == 0

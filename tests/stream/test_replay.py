@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from workers import DONE_SECONDS, Process, cli_environment, own_settings, produc
 from benchmarks.catalogues import catalogues
 from model.checkpoint import load_model
 from stream.cli import main
-from stream.config import Settings
+from stream.config import Settings, StateSettings
 from stream.errors import ConfigError, StateError
 from stream.events import AlignmentRecord, Cause, Delete, Evidence, Link, alignment_key
 from stream.feed import feed_events
@@ -273,6 +274,10 @@ def test_durations_and_dates() -> None:
     for wrong in ("", "P", "PT", "6h", "PT6", "P6H", "-PT6H"):
         with pytest.raises(ConfigError, match=r"write it as PT6H"):
             parse_duration("--by-duration", wrong)
+    for wrong in ("P5000000D", "P9999999999D", "PT9999999999999999999H", f"P{'9' * 5000}D"):
+        with pytest.raises(ConfigError, match=rf"--by-duration {wrong[:9]}.*: too long"):
+            parse_duration("--by-duration", wrong)
+    assert datetime.now(UTC) - parse_duration("", "P365000D")
     with pytest.raises(ConfigError, match="--from-datetime yesterday: no date"):
         parse_datetime("--from-datetime", "yesterday")
 
@@ -316,11 +321,31 @@ def invoke(settings: Settings, checkpoint: Path, *words: str) -> Result:
     return CliRunner().invoke(main, ["replay", *words], env=environment)
 
 
+@pytest.mark.parametrize("corrupt", [b"garbage", b'{"x":"\xff"}', b'{"x":' + b"[" * 5000])
+def test_corrupt_files_of_a_run_are_told(corrupt: bytes, tmp_path: Path) -> None:
+    run = Run(Settings(state=StateSettings(dir=tmp_path / "state")), "a")
+    run.home.mkdir(parents=True)
+    for name, read in (
+        ("run.json", lambda: run.plan),
+        ("progress.json", lambda: run.progress),
+        ("timeline.jsonl", lambda: run.timeline),
+    ):
+        (run.home / name).write_bytes(corrupt)
+        with pytest.raises(StateError, match=rf"{name}: .*`sameas replay remove` forgets"):
+            read()
+
+
 def test_nothing_in_the_range(embedded_settings: Settings, checkpoint: Path) -> None:
     feed(embedded_settings, films=2)
     outcome = invoke(embedded_settings, checkpoint, "--run", "x", "--from-datetime", "2199-01-01")
     assert outcome.exit_code == 1
     assert "there are no messages from 2199-01-01 to the end" in outcome.stderr
+    outcome = invoke(embedded_settings, checkpoint, "--run", "x", "--to-datetime", "1969-07-20")
+    assert outcome.exit_code == 1
+    assert "there are no messages from the beginning to 1969-07-20" in outcome.stderr
+    for words in (["--from-datetime", "0001-01-01"], ["--by-duration", "P365000D"]):
+        outcome = invoke(embedded_settings, checkpoint, "--run", "x", *words)
+        assert outcome.exit_code == 0 and f"from {words[1]} to the end, 202 offsets" in outcome.stderr
     outcome = invoke(embedded_settings, checkpoint, "--run", "x", "--by-duration", "PT1H")
     assert outcome.exit_code == 0 and "from PT1H to the end, 202 offsets" in outcome.stderr
 

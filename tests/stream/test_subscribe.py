@@ -16,13 +16,15 @@ from click.testing import CliRunner
 from kafka import KafkaProducer
 from workers import ROOT, produce, sameas
 
+from stream.catalogue import present_entities
 from stream.cli import main
 from stream.columns import SourceMapping
 from stream.config import Settings
-from stream.errors import BrokerError, ConfigError
+from stream.errors import BrokerError, ConfigError, InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
 from stream.export import n_triples, sssom
-from stream.subscribe import Filter, current_alignments, follow, parse_start, read_topic
+from stream.reconcile import Published
+from stream.subscribe import Filter, current_alignments, decode_record, follow, parse_start, read_topic
 from stream.topics import ensure_topics
 
 EVERYTHING: dict[str, Any] = {"until_end": True, "start": "beginning", "wanted": Filter(), "as_json": True}
@@ -74,6 +76,24 @@ def test_current_alignments_are_folded_by_key(settings: Settings) -> None:
     assert subjects(follow(settings, log=False, **EVERYTHING)) == ["imdb:2", "imdb:1"]
     confident = {**EVERYTHING, "wanted": Filter(min_confidence=0.9)}
     assert subjects(follow(settings, log=False, **confident)) == ["imdb:1"]
+
+
+def test_garbage_in_a_topic_ends_nothing(embedded_settings: Settings) -> None:
+    settings, garbage = (
+        embedded_settings,
+        [(b"1", b"x"), (b"2", b'{"x":"\xff"}'), (b"3", b'{"x":' + b"[" * 5000)],
+    )
+    ensure_topics(settings)
+    for topic in (settings.topics.alignments, settings.topics.entities):
+        produce(settings, topic, garbage)
+    published = Published(settings, 1)
+    published.read()
+    outputs = published.differences([(b"2", msgspec.json.encode(record(2)))])
+    assert [output.key for output in outputs] == [b"2", b"1", b"3"]
+    assert present_entities(settings).keys() == {b"1", b"2", b"3"}
+    for found in read_topic(settings, settings.topics.alignments):
+        with pytest.raises(InvalidInput, match=rf"partition 0, offset {found.offset}: "):
+            decode_record(found)
 
 
 def test_the_log_from_anywhere_and_filtered(settings: Settings) -> None:
