@@ -15,6 +15,8 @@ from stream.events import Scalar, Value
 
 EARTH_RADIUS_KM = 6371.0
 MAX_LIST_ITEMS = 32  # further elements of a list are not looked at
+# Of a text; the patterns below take time that grows with the square of a run of spaces.
+DATED_CHARS, COORDINATE_CHARS = 1024, 128
 
 Measure = float | tuple[float, float, float]
 
@@ -95,7 +97,7 @@ def measure(kind: Kind, value: Scalar) -> float | None:
 
 def find_dates(text: str) -> list[float]:
     """The dates inside a text, in days."""
-    found = [_days_of(match) for pattern in _DATE_RES for match in pattern.finditer(text)]
+    found = [_days_of(match) for pattern in _DATE_RES for match in pattern.finditer(text[:DATED_CHARS])]
     return [days for days in found if days is not None]
 
 
@@ -103,6 +105,8 @@ def position(value: Value) -> tuple[float, float, float] | None:
     """A coordinate as x, y, z in kilometres; None when the value is none."""
     if isinstance(value, str):
         text = value.strip()
+        if len(text) > COORDINATE_CHARS:
+            return None
         if match := _COORDINATE_RE.fullmatch(text):
             return on_sphere(float(match[1]), float(match[2]))
         if match := _POINT_RE.fullmatch(text):

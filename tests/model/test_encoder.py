@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.encoder import OWN, Encoded, Encoder
-from model.values import Kind, measure, recognise
+from model.values import Kind, find_dates, measure, position, recognise
 from model.vectors import NORM, UNIT
 from stream.events import Upsert, Value
 
@@ -251,3 +251,10 @@ def test_rare_values_say_so(encoder: Encoder) -> None:
     encoded = encoder.encode([entity(1, genre="drama"), entity(2, genre="never seen before")])
     common, rare = (int(h) >> 4 & 15 for h in encoded.item_hashes[:, 0])
     assert rare > common
+
+
+def test_long_texts_take_no_time_that_grows_with_their_square() -> None:
+    """Each of these would keep Python's lock for an hour."""
+    gap = " " * 900_000
+    assert not find_dates(f"jan 1{gap}x") and not find_dates(f"1 jan{gap}x")
+    assert position(f"1.0{gap}x") is None and position(f"point(1{gap}x") is None
