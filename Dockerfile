@@ -19,7 +19,9 @@ RUN pip install --no-cache-dir '.[files]'
 ENV PYTHONUNBUFFERED=1 \
     SAMEAS_STATE__DIR=/state \
     SAMEAS_MODEL__DIR=/checkpoint \
-    SAMEAS_METRICS__PORT=9464
+    SAMEAS_METRICS__PORT=9464 \
+    NUMBA_CACHE_DIR=/tmp/numba
+# Compiled loops are cached there: neither the packages nor the home of a read-only container can be written to.
 USER 10001
 WORKDIR /home/sameas
 VOLUME /state
