@@ -330,4 +330,4 @@ def _check(settings: Settings) -> None:
     names = [topics.entities, topics.links, topics.alignments, topics.alignment_events, topics.dead_letters]
     if len(set(names)) < len(names):
         raise ConfigError("topics: two of sameas's own topics have the same name")
-    make_decoder(settings.sources, topics.entities, topics.links)  # every topic means one thing
+    make_decoder(settings.sources, names[0], names[1], names[2:])  # every topic means one thing

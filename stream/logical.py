@@ -19,6 +19,7 @@ from typing import TypeGuard
 import msgspec
 
 EXACT_DIGITS = 15  # a double keeps so many
+MOST_BASE64, MOST_SCALE = 512, 999  # of a decimal; one with a scale of millions would take gigabytes as text
 UNAVAILABLE = "__debezium_unavailable_value"  # a large value that an update did not touch
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PER_SECOND = {"millis": 1_000, "micros": 1_000_000, "nanos": 1_000_000_000}
@@ -79,7 +80,7 @@ def _fields(schema: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
 
 def decimal(value: object, scale: int) -> object:
     """From base64 of the unscaled number, two's complement, big endian."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > MOST_BASE64 or abs(scale) > MOST_SCALE:
         return value
     try:
         unscaled = int.from_bytes(base64.b64decode(value, validate=True), "big", signed=True)

@@ -4,7 +4,7 @@
 """
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -117,8 +117,16 @@ def read_canonical(path: Path, source: str | None = None, meter: Meter | None = 
                     yield line, error
 
 
-def make_decoder(sources: Mapping[str, SourceMapping], entities_topic: str, links_topic: str) -> Decoder:
+def make_decoder(
+    sources: Mapping[str, SourceMapping],
+    entities_topic: str,
+    links_topic: str,
+    written: Collection[str] = (),
+) -> Decoder:
     """What each topic's messages mean: canonical events, links, or the rows of a source.
+
+    Args:
+        written: the topics that sameas writes to. Read again, one bad message would become bad ones for ever.
 
     Raises:
         ConfigError: two sources, or a source and a topic of sameas, share a topic.
@@ -128,6 +136,8 @@ def make_decoder(sources: Mapping[str, SourceMapping], entities_topic: str, link
     def add(name: str, topic: str | None, decoder: Decoder) -> None:
         if topic in decoders:
             raise ConfigError(f"sources.{name}.topic: {topic} is already read as something else")
+        if topic in written:
+            raise ConfigError(f"sources.{name}.topic: sameas itself writes to {topic}")
         if topic is not None:
             decoders[topic] = decoder
 

@@ -73,6 +73,7 @@ def test_defaults_and_the_file_in_the_working_directory(file: Path, monkeypatch:
         ("[topics]\nlinks = 'a b'", "topics.links"),
         ("[topics]\nlinks = 'x'\nentities = 'x'", "the same name"),
         ("[sources.shop]\nid = 'id'\ncolour = 1", r"sources\.shop: .*unknown field `colour`"),
+        ("[sources.x]\ntopic = 'sameas.dead-letters'", "sameas itself writes to sameas.dead-letters"),
         ("[topics]\npartitions = 3000000000", "topics.partitions: expected `int` <= 100000"),
         ("[topics]\nreplication_factor = 99999", "topics.replication_factor: expected `int` <= 32767"),
         ('[state]\ndir = "a\\u0000b"', "state.dir: no path holds a NUL"),

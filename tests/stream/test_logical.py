@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stream.columns import SourceMapping
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, Message, Upsert
-from stream.logical import by_schema, converter
+from stream.logical import _variable_decimal, by_schema, converter
 from stream.mapping import make_decoder
 
 TYPED: dict[str, tuple[dict[str, Any], object, str, object]] = {
@@ -116,6 +116,10 @@ def test_what_does_not_fit_stays() -> None:
     assert converter("timestamp-micros")(True) is True
     assert converter("timestamp-nanos")(2**63 - 1) == "2262-04-11T23:47:16Z"
     assert converter("decimal(2)")("not base64!") == "not base64!"
+    huge = base64.b64encode(b"\1" * 9000).decode()
+    assert converter("decimal(2)")(huge) == huge
+    for scale in (-100_000_000, 300_000_000):  # hours, and gigabytes
+        assert _variable_decimal({"scale": scale, "value": "AQ=="}) == "AQ=="
     assert converter("json")("{") == "{"
     huge = base64.b64encode((10**20 + 1).to_bytes(9, "big")).decode()
     assert converter("decimal(2)")(huge) == "1000000000000000000.01"
