@@ -16,10 +16,9 @@ import msgspec
 
 from stream.config import Settings
 from stream.feed import Record, produce
+from stream.interface import TRUNCATED
 from stream.subscribe import read_topic
 from stream.topics import input_specs
-
-TRUNCATED = "truncated_from_bytes"
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

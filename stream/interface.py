@@ -5,7 +5,7 @@ Apart from the aligner itself, so that those who only pass things on need not im
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -52,6 +52,7 @@ Decoder = Callable[[Message], Sequence[Change]]
 # Where candidates are looked for: among all, or among those that share cells (`index/cells.py`).
 Search = Literal["exact", "cells"]
 
+TRUNCATED: Final = "truncated_from_bytes"  # header of a dead letter of which a part was left out
 OutputKind = Literal["alignments", "alignment_events", "dead_letters"]
 
 

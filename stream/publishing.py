@@ -15,7 +15,7 @@ from faust.types.transports import ProducerT
 
 from stream.config import TopicSettings
 from stream.errors import BrokerError
-from stream.interface import Output
+from stream.interface import TRUNCATED, Output
 
 MAX_MESSAGE_BYTES = 4_000_000  # what the producers let through; the broker's own limit decides
 TRUNCATED_BYTES = 100_000  # what is kept of a dead letter that does not fit into a message with its headers
@@ -94,25 +94,32 @@ async def _send_in_order(
         except MessageSizeTooLargeError:
             most = max(1, (end - start) // 2)
             if end - start == 1:
-                outputs[start] = _shortened(outputs[start], topic)
+                outputs[start] = _smaller(outputs[start], topic)
             continue
         placed.append(Placed(topic, partition, first, end - start))
         start = end
     return placed
 
 
-def _shortened(output: Output, topic: str) -> Output:
+def _smaller(output: Output, topic: str) -> Output:
     """A dead letter has to get through, whatever is in it: a refused one would come back for ever."""
-    key, value = output.key, output.value
-    size = max(len(key or b""), len(value or b""))
-    if output.kind != "dead_letters" or size <= TRUNCATED_BYTES:
+    smaller = shortened(output)
+    if smaller is output:
         raise BrokerError(
-            f"topic {topic}: record {key!r:.200} of {len(value or b''):,} bytes is "
+            f"topic {topic}: record {output.key!r:.200} of {len(output.value or b''):,} bytes is "
             "larger than the broker allows; raise the topic's max.message.bytes"
         )
+    return smaller
+
+
+def shortened(output: Output) -> Output:
+    """A dead letter, of which no more is kept than surely gets through; any other output as it is."""
+    key, value = output.key, output.value
+    if output.kind != "dead_letters" or max(len(key or b""), len(value or b"")) <= TRUNCATED_BYTES:
+        return output
     return msgspec.structs.replace(
         output,
         key=None if key is None else key[:TRUNCATED_BYTES],
         value=None if value is None else value[:TRUNCATED_BYTES],
-        headers=[*output.headers, ("truncated_from_bytes", str(len(value or b"")).encode())],
+        headers=[*output.headers, (TRUNCATED, str(len(value or b"")).encode())],
     )

@@ -24,7 +24,7 @@ from stream.config import Settings
 from stream.errors import BrokerError, ConfigError, StateError
 from stream.events import UNDECODABLE, Message
 from stream.interface import Batch, Counts, Decoder, Output, Search
-from stream.publishing import MAX_MESSAGE_BYTES, TRUNCATED_BYTES
+from stream.publishing import MAX_MESSAGE_BYTES, shortened
 from stream.reading import read_bounds
 from stream.reread import Range, read_ranges
 from stream.security import client_options
@@ -308,12 +308,8 @@ class _Publisher:
         self._aligner.published(batch.sequence)
 
     def _send(self, output: Output) -> Any:
-        topic, key, value = getattr(self._topics, output.kind), output.key, output.value
-        headers = list(output.headers)
-        if output.kind == "dead_letters" and value is not None and len(value) > TRUNCATED_BYTES:
-            headers.append(("truncated_from_bytes", str(len(value)).encode()))
-            key, value = None if key is None else key[:TRUNCATED_BYTES], value[:TRUNCATED_BYTES]
-        return self._producer.send(topic, key=key, value=value, headers=headers)
+        topic, output = getattr(self._topics, output.kind), shortened(output)
+        return self._producer.send(topic, key=output.key, value=output.value, headers=output.headers)
 
 
 def remove_run(run: Run) -> list[str]:

@@ -373,11 +373,12 @@ def test_an_interrupt_says_how_to_go_on(
 def test_letters_of_a_run_are_its_own(embedded_settings: Settings, checkpoint: Path) -> None:
     settings = embedded_settings
     feed(settings, films=2)
-    produce(settings, settings.topics.entities, [(b"k", b"{" + b"x" * 200_000)])
+    produce(settings, settings.topics.entities, [(b"k", b"{" + b"x" * 200_000), (b"k" * 200_000, None)])
     name = unused(settings, "letters")
     replayed(settings, name, checkpoint, never)
-    [letter] = read_topic(settings, Run(settings, name).settings.topics.dead_letters)
+    letter, tombstone = read_topic(settings, Run(settings, name).settings.topics.dead_letters)
     assert len(letter.value) == 100_000
+    assert len(tombstone.key) == 100_000 and tombstone.value is None
     assert dict(letter.headers)["truncated_from_bytes"] == b"200001"
     assert list(read_topic(settings, settings.topics.dead_letters)) == []
 
