@@ -177,9 +177,8 @@ class Backlog:
             if not arrays:
                 del self._pairs[sources]
             yield Found(sources, Pairs((taken >> 32).astype(np.int32), (taken & 0xFFFFFFFF).astype(np.int32)))
-        if not self._pairs:
+        if self._flagged and not self._pairs:
             for node in self._flagged:
                 if node not in self.unsure:
                     self._store.delete(tables.WAITING + node_key(node))
-            self._flagged = {}
-            self._is_flagged[:] = False
+            self._flagged, self._is_flagged = {}, np.zeros(0, bool)

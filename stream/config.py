@@ -327,7 +327,8 @@ def _check(settings: Settings) -> None:
         if path is not None and not path.is_file():
             raise ConfigError(f"kafka.{name}: there is no file {path}")
     topics = settings.topics
-    names = [topics.entities, topics.links, topics.alignments, topics.alignment_events, topics.dead_letters]
+    written = [topics.alignments, topics.alignment_events, topics.dead_letters]
+    names = [topics.entities, topics.links, *written]
     if len(set(names)) < len(names):
         raise ConfigError("topics: two of sameas's own topics have the same name")
-    make_decoder(settings.sources, names[0], names[1], names[2:])  # every topic means one thing
+    make_decoder(settings.sources, topics.entities, topics.links, written)  # every topic means one thing

@@ -23,6 +23,7 @@ def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
+    # no daemon: it may have such a child of its own
     process = context.Process(target=_answer, args=(theirs, function, args, kwargs))
     process.start()
     theirs.close()

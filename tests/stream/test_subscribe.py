@@ -79,10 +79,8 @@ def test_current_alignments_are_folded_by_key(settings: Settings) -> None:
 
 
 def test_garbage_in_a_topic_ends_nothing(embedded_settings: Settings) -> None:
-    settings, garbage = (
-        embedded_settings,
-        [(b"1", b"x"), (b"2", b'{"x":"\xff"}'), (b"3", b'{"x":' + b"[" * 5000)],
-    )
+    settings = embedded_settings
+    garbage = [(b"1", b"x"), (b"2", b'{"x":"\xff"}'), (b"3", b'{"x":' + b"[" * 5000)]
     ensure_topics(settings)
     for topic in (settings.topics.alignments, settings.topics.entities):
         produce(settings, topic, garbage)
