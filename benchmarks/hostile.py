@@ -154,7 +154,7 @@ def _knot(chance: random.Random) -> tuple[Bytes, Bytes]:
     targets = [f"k{number}", f"k{(number + 1) % 20}", f"k{(number - 1) % 20}"] * chance.choice([1, 30])
     targets += [f"k{n}" for n in range(chance.choice([0, 0, 0, 20]))]
     event = Upsert(
-        source, f"k{number}", "film", {"title": f"knot {number}"}, {"in": targets, "~in": targets[:2]}
+        source, f"k{number}", "film", {"title": f"knot {number}"}, {"in": targets, "by": targets[:2]}
     )
     return None, msgspec.json.encode(event)
 

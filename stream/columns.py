@@ -22,11 +22,13 @@ other cells hold; `kind` overrides that.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
+from stream.errors import InvalidInput
+from stream.events import check_relation
 from stream.logical import converter
 
 IRI = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"{}|\\^`]*')
@@ -56,6 +58,7 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         template = Template(self.id or self.column)
+        _check_names(self.relations)
         if self.separator == "":
             raise ValueError("separator: one character or more")
         if self.column not in template.columns:
@@ -127,6 +130,7 @@ class Table(Rows, frozen=True):
             Template(self.id)
         elif self.attributes or self.relations or self.type_column or self.version or self.optional:
             raise ValueError("id: say which column holds a row's id (or map nothing, for canonical events)")
+        _check_names(self.relations)
         _check_one_form_per_type(self.relations, {})
         self._check_columns(self.all_columns())
 
@@ -170,6 +174,7 @@ class Join(Rows, frozen=True):
                 raise ValueError(f"{name}: {str(error).removeprefix('id: ')}") from None
         if (self.relation is None) == (self.relation_column is None):
             raise ValueError("relation: name it, or the column that does as `relation_column`")
+        _check_names([self.relation or ""])
         if self.topic is None and not self.files:
             raise ValueError("topic: say where the rows come from, or from which `file`")
         self._check_columns(self.required_columns())
@@ -244,6 +249,15 @@ class SourceMapping(Table, frozen=True):
         """Every file that is read for this source."""
         rows: list[Rows] = [self, *self.tables.values(), *self.all_joins()]
         return [file for part in rows for file in part.files]
+
+
+def _check_names(relations: Iterable[str]) -> None:
+    """Raises ValueError when a relation cannot be called so."""
+    for name in relations:
+        try:
+            check_relation(name)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
 
 
 def _check_one_form_per_type(relations: Mapping[str, Relation], seen: dict[str, object]) -> None:

@@ -160,6 +160,12 @@ def check_identity(source: str, local_id: str) -> None:
         raise InvalidInput("bad-id", f"id {local_id[:80]!r}: 1 to {MAX_ID_CHARS} characters are allowed")
 
 
+def check_relation(name: str) -> None:
+    """Raises InvalidInput for a name that begins with '~': the graph calls a relation so at its tail."""
+    if name.startswith("~"):
+        raise InvalidInput("bad-relation", f"relation {name[:80]!r}: a name must not begin with '~'")
+
+
 def alignment_key(subject_id: str, object_id: str) -> str:
     """`subject|object`; a bar inside an id is written %7C, so that two pairs never share a key."""
     return f"{subject_id.replace('|', '%7C')}|{object_id.replace('|', '%7C')}"
@@ -169,7 +175,7 @@ def decode_entity_event(key: bytes | None, value: bytes | None) -> EntityEvent:
     """A canonical entity event; no value is a tombstone, which the key names.
 
     Raises:
-        InvalidInput: with reason `too-large`, `malformed`, `bad-id` or `not-finite`.
+        InvalidInput: with reason `too-large`, `malformed`, or as `check_entity_event`.
     """
     if value is None:
         source, local_id = split_curie(_text(key))
@@ -185,10 +191,10 @@ def decode_entity_event(key: bytes | None, value: bytes | None) -> EntityEvent:
 
 
 def check_entity_event(event: EntityEvent) -> None:
-    """What the types cannot say: identity, finite numbers, 64-bit versions.
+    """What the types cannot say: identity, finite numbers, 64-bit versions, names of relations.
 
     Raises:
-        InvalidInput: with reason `bad-id`, `bad-version` or `not-finite`.
+        InvalidInput: with reason `bad-id`, `bad-version`, `not-finite` or `bad-relation`.
     """
     check_identity(event.source, event.id)
     if event.version is not None and not -(2**63) <= event.version < 2**63:
@@ -202,6 +208,7 @@ def check_entity_event(event: EntityEvent) -> None:
             if isinstance(item, int) and not -(2**63) <= item < 2**64:
                 raise InvalidInput("not-finite", f"attributes.{name}: the number does not fit into 64 bits")
     for name, targets in event.relations.items():
+        check_relation(name)
         for target in targets:
             if not 0 < len(target) <= MAX_ID_CHARS:
                 raise InvalidInput("bad-id", f"relations.{name}: an id has 1 to {MAX_ID_CHARS} characters")

@@ -6,7 +6,16 @@ from collections.abc import Collection, Mapping
 
 from stream.columns import Attribute, Join, Relation, Table, Template
 from stream.errors import InvalidInput
-from stream.events import MAX_EVENT_BYTES, MAX_ID_CHARS, Delete, Scalar, Upsert, Value, check_entity_event
+from stream.events import (
+    MAX_EVENT_BYTES,
+    MAX_ID_CHARS,
+    Delete,
+    Scalar,
+    Upsert,
+    Value,
+    check_entity_event,
+    check_relation,
+)
 from stream.interface import Edge
 from stream.logical import EXACT_DIGITS, UNAVAILABLE, Convert, converter
 from stream.tables import Row, cell, missing_columns
@@ -118,7 +127,7 @@ class JoinMapper:
         """The relation that a row is; None when its head or its tail is blank.
 
         Raises:
-            InvalidInput: with reason `missing-column`, `bad-id` or `bad-value`.
+            InvalidInput: with reason `missing-column`, `bad-id`, `bad-value` or `bad-relation`.
         """
         if problem := missing_columns(self.required, row):
             raise InvalidInput("missing-column", problem)
@@ -128,6 +137,7 @@ class JoinMapper:
         name = _text(cell(row, column), column) if column else self._join.relation
         if not name or not all(ends):
             return None
+        check_relation(name)
         if max(map(len, ends)) > MAX_ID_CHARS:
             raise InvalidInput("bad-id", f"an id has 1 to {MAX_ID_CHARS} characters")
         return Edge(self.source, ends[0], name, ends[1])

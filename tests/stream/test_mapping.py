@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.columns import Template
+from stream.columns import Join, Template
 from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
@@ -251,6 +251,13 @@ def test_optional_columns_may_be_missing() -> None:
         ('id = "id"\njoins.j = {head = "a", tail = "b", relation = "r"}', "topic: say where"),
         ('id = "id"\njoins.j = {topic = "j", head = "{a", tail = "b", relation = "r"}', "head: '{a' is not"),
         ('joins.j = {topic = "j", head = "a", tail = "b", relation = "r"}', "joins: belong to rows"),
+        ('id = "id"\nrelations = {"~r" = {column = "a"}}', "'~r': a name must not begin with '~'"),
+        (
+            'id = "id"\nrelations = {r = {column = "a", type = "t", relations = {"~q" = {column = "a"}}}}',
+            "'~q': a name must not begin",
+        ),
+        ('tables.t = {topic = "t", id = "i", relations = {"~r" = {column = "a"}}}', "'~r': a name must"),
+        ('id = "id"\njoins.j = {topic = "j", head = "a", tail = "b", relation = "~r"}', "'~r': a name must"),
         (
             'id = "id"\n'
             'relations.r = {column = "a", id = "{b}/{a}", type = "t"}\n'
@@ -519,6 +526,17 @@ def test_links() -> None:
     link = {"left": "a:1", "right": "b:2", "verdict": "different"}
     assert decode(link, topic="sameas.links") == [LinkChange("a:1", "b:2", Link("a:1", "b:2", "different"))]
     assert decode(None, b"a:1|b:2", "sameas.links") == [LinkChange("a:1", "b:2", None)]
+
+
+def test_the_graphs_name_for_a_relations_tail_is_nobody_elses() -> None:
+    join = Join(topic="j", head="a", relation_column="r", tail="b")
+    decode = make_decoder({"s": SourceMapping(id="id", joins={"j": join})}, "e", "l")
+    event = {"op": "upsert", "source": "s", "id": "1", "type": "film", "relations": {"~x": ["2"]}}
+    for topic, value in (("e", event), ("j", {"a": "1", "r": "~x", "b": "2"})):
+        with pytest.raises(InvalidInput, match="'~x': a name must not begin with '~'") as caught:
+            decode(message(value, topic=topic))
+        assert caught.value.reason == "bad-relation"
+    assert decode(message(event | {"relations": {"x~": ["2"]}}, topic="e"))
 
 
 def test_topics_have_one_meaning() -> None:
