@@ -18,6 +18,8 @@ MAX_ID_CHARS = 1_024
 # Raised by msgspec for bytes that are no such record: also for invalid UTF-8, and for deep nesting.
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 SOURCE_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_BAR_RE = re.compile(r"%((?:25)*7C)")
+_ESCAPED_RE = re.compile(r"%25((?:25)*7C)")
 
 Scalar = str | bool | int | float
 Value = Scalar | list[Scalar]
@@ -167,8 +169,18 @@ def check_relation(name: str) -> None:
 
 
 def alignment_key(subject_id: str, object_id: str) -> str:
-    """`subject|object`; a bar inside an id is written %7C, so that two pairs never share a key."""
-    return f"{subject_id.replace('|', '%7C')}|{object_id.replace('|', '%7C')}"
+    """`subject|object`, each as `escape_bar` writes it, so that two pairs never share a key."""
+    return f"{escape_bar(subject_id)}|{escape_bar(object_id)}"
+
+
+def escape_bar(name: str) -> str:
+    """A bar as %7C, and what looks like an escaped bar with one more 25: %7C as %257C, that as %25257C."""
+    return _BAR_RE.sub(r"%25\1", name).replace("|", "%7C")
+
+
+def unescape_bar(text: str) -> str:
+    """The name that `escape_bar` made this text of."""
+    return _ESCAPED_RE.sub(r"%\1", text.replace("%7C", "|"))
 
 
 def decode_entity_event(key: bytes | None, value: bytes | None) -> EntityEvent:
@@ -224,7 +236,7 @@ def decode_link(key: bytes | None, value: bytes | None) -> tuple[str, str, Link 
         left, bar, right = _text(key).partition("|")
         if not bar:
             raise InvalidInput("malformed", "a link's tombstone has the key left|right")
-        left, right, verdict = left.replace("%7C", "|"), right.replace("%7C", "|"), None
+        left, right, verdict = unescape_bar(left), unescape_bar(right), None
     else:
         try:
             verdict = _link_decoder.decode(value)

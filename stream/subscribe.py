@@ -13,7 +13,7 @@ from stream.broker import admin_client
 from stream.config import Settings
 from stream.console import HEADER, row, withdrawn_row
 from stream.errors import BrokerError, ConfigError, InvalidInput
-from stream.events import UNDECODABLE, AlignmentEvent, AlignmentRecord, split_curie
+from stream.events import UNDECODABLE, AlignmentEvent, AlignmentRecord, split_curie, unescape_bar
 from stream.export import FORMATS
 from stream.reading import POLL_MS, bounds, offsets_at, open_consumer, parse_date
 
@@ -140,7 +140,7 @@ class _View:
             elif passed:
                 yield self._gone(alignment.subject_id, alignment.object_id)
             return
-        pair = [name.replace("%7C", "|") for name in key.decode(errors="replace").split("|")]
+        pair = [unescape_bar(name) for name in key.decode(errors="replace").split("|")]
         passed = self._shown.pop(key, len(pair) == 2 and self._wanted.wants_pair(*pair))
         if passed and len(pair) == 2:
             yield self._gone(*pair)

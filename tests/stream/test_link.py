@@ -2,10 +2,12 @@
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream.cli import main
 from stream.config import Settings
-from stream.events import Link, decode_link
+from stream.events import Link, alignment_key, decode_link, escape_bar, unescape_bar
 from stream.subscribe import read_topic
 
 
@@ -29,6 +31,25 @@ def test_a_verdict_and_its_end_have_one_key(settings: Settings) -> None:
         (*pair, Link(*pair, "same", "ann")),
         (*pair, Link(*pair, "different", "bob")),
         (*pair, None),
+    ]
+
+
+NAMES = st.lists(st.sampled_from(["|", "%", "7C", "25", "257C", "%7C", "x"])).map("".join)
+
+
+@given(NAMES, NAMES)
+def test_two_pairs_never_share_a_key(left: str, right: str) -> None:
+    key = alignment_key(f"a:{left}x", f"b:{right}x")
+    assert decode_link(key.encode(), None) == (f"a:{left}x", f"b:{right}x", None)
+    assert unescape_bar(escape_bar(left)) == left and "|" not in escape_bar(left)
+
+
+def test_keys_of_ids_with_bars() -> None:
+    assert [*map(escape_bar, ["a|b", "a%7Cb", "a%257Cb", "a%20%7c"])] == [
+        "a%7Cb",
+        "a%257Cb",
+        "a%25257Cb",
+        "a%20%7c",
     ]
 
 
