@@ -183,6 +183,18 @@ def test_from_a_date_on(settings: Settings) -> None:
     assert since("2026-02-01") == []
 
 
+def test_a_withdrawn_pair_has_the_names_that_were_aligned(embedded_settings: Settings) -> None:
+    ensure_topics(embedded_settings)
+    ids = ("imdb:a%7Cb|c", "wiki:%257C")
+    one = msgspec.structs.replace(record(1), subject_id=ids[0], object_id=ids[1])
+    options = {**EVERYTHING, "until_end": False, "wanted": Filter(entities=frozenset(ids[:1]))}
+    put(embedded_settings, one)
+    lines = follow(embedded_settings, log=False, **options)
+    next(lines)
+    produce(embedded_settings, embedded_settings.topics.alignments, [(alignment_key(*ids).encode(), None)])
+    assert json.loads(next(lines)) == {"subject_id": ids[0], "object_id": ids[1], "withdrawn": True}
+
+
 def test_a_pair_that_falls_below_the_filter_is_withdrawn(embedded_settings: Settings) -> None:
     settings = embedded_settings
     ensure_topics(settings)
