@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from model.values import MAX_TEXT_CHARS
+
 BUCKETS = 1 << 17
 GRID_BUCKETS = 1 << 15
 TEXT_BUCKETS = BUCKETS - GRID_BUCKETS
@@ -54,7 +56,7 @@ def normalise(text: str) -> bytes:
 
     A bracketed part stays, between the bytes 2 and 3: it distinguishes, but it is not the name.
     """
-    text = text[: 4 * MAX_TEXT_BYTES].replace("\x02", " ").replace("\x03", " ")
+    text = text[:MAX_TEXT_CHARS].replace("\x02", " ").replace("\x03", " ")
     brackets = "(" in text
     if brackets:
         text = _BRACKETS_RE.sub("\x02\\1\x03", text)

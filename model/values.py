@@ -15,8 +15,8 @@ from stream.events import Scalar, Value
 
 EARTH_RADIUS_KM = 6371.0
 MAX_LIST_ITEMS = 32  # further elements of a list are not looked at
-# Of a text; the patterns below take time that grows with the square of a run of spaces.
-DATED_CHARS, COORDINATE_CHARS = 1024, 128
+MAX_TEXT_CHARS = 1024  # of one text: what follows is not looked at
+MAX_MEASURE_CHARS = 64  # longer texts are no numbers, dates, durations, prices or codes
 
 Measure = float | tuple[float, float, float]
 
@@ -41,19 +41,20 @@ _CURRENCY = r"(?:[$€£¥]|USD|EUR|GBP|JPY|CHF)"
 _MONTHS = {"janfebmaraprmayjunjulaugsepoctnovdec"[3 * k : 3 * k + 3]: k + 1 for k in range(12)}
 _MONTH = r"(?P<month>[A-Za-z]{3,9})\.?"
 
+# All take time linear in the text, whatever it is: no two neighbours may share out a run of blanks.
 _NUMBER_RE = re.compile(_NUMBER)
 _PRICE_RE = re.compile(rf"{_CURRENCY}\s*(?P<a>{_NUMBER})|(?P<b>{_NUMBER})\s*{_CURRENCY}")
 _CLOCK_RE = re.compile(r"(?:(\d{1,3}):)?(\d{1,3}):([0-5]\d)(\.\d+)?")
 _UNITS_RE = re.compile(
-    r"(?i)P?T?(?=\d)(?:(\d+)\s*h(?:ours?|rs?)?)?\s*(?:(\d+)\s*m(?:in(?:ute)?s?\.?)?)?\s*(?:(\d+)\s*s(?:ec(?:ond)?s?\.?)?)?"
+    r"(?i)P?T?(?=\d)(?:(\d+)\s*h(?:ours?|rs?)?\s*)?(?:(\d+)\s*m(?:in(?:ute)?s?\.?)?\s*)?(?:(\d+)\s*s(?:ec(?:ond)?s?\.?)?)?"
 )
 _DATE_RES = (
     re.compile(r"(?P<year>\d{4})[-/.](?P<m>\d{1,2})[-/.](?P<day>\d{1,2})(?:[T ]\d\d:\d\d.*)?"),
     re.compile(r"(?P<day>\d{1,2})[-/.](?P<m>\d{1,2})[-/.](?P<year>\d{4})"),
-    re.compile(rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th)?[-\s]\s*{_MONTH}\s*[-\s,]\s*(?P<year>\d{{4}}|\d\d)"),
-    re.compile(rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s*,?\s+(?P<year>\d{{4}})"),
+    re.compile(rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th)?[-\s]\s*{_MONTH}(?:\s*[-,]|\s)\s*(?P<year>\d{{4}}|\d\d)"),
+    re.compile(rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:\s*,)?\s+(?P<year>\d{{4}})"),
 )
-_COORDINATE_RE = re.compile(r"([+-]?\d{1,2}\.\d+)\s*[,; ]\s*([+-]?\d{1,3}\.\d+)")
+_COORDINATE_RE = re.compile(r"([+-]?\d{1,2}\.\d+)(?:\s*[,;]|[^\S ]* )\s*([+-]?\d{1,3}\.\d+)")
 _POINT_RE = re.compile(r"(?i)point\s*\(\s*(?P<lon>[+-]?[\d.]+)\s+(?P<lat>[+-]?[\d.]+)\s*\)")
 _CODE_RE = re.compile(r"(?=[^\s]*\d)[A-Za-z0-9][A-Za-z0-9_./:\-]{1,31}")
 _WORD_RE = re.compile(r"[a-z]+")
@@ -69,7 +70,8 @@ def recognise(value: Value) -> Kind:
         return Kind.TEXT
     if isinstance(value, int | float):
         return Kind.NUMBER if measure(Kind.NUMBER, value) is not None else Kind.TEXT
-    return _recognise_text(value.strip())
+    text = value.strip()
+    return _recognise_text(text) if len(text) <= MAX_MEASURE_CHARS else Kind.TEXT
 
 
 def recognise_key(name: str) -> Kind | None:
@@ -92,12 +94,12 @@ def measure(kind: Kind, value: Scalar) -> float | None:
         except OverflowError:
             return None
         return number if math.isfinite(number) else None
-    return _measure_text(kind, value.strip()) if len(value) <= 64 else None
+    return _measure_text(kind, value.strip()) if len(value) <= MAX_MEASURE_CHARS else None
 
 
 def find_dates(text: str) -> list[float]:
     """The dates inside a text, in days."""
-    found = [_days_of(match) for pattern in _DATE_RES for match in pattern.finditer(text[:DATED_CHARS])]
+    found = [_days_of(match) for pattern in _DATE_RES for match in pattern.finditer(text)]
     return [days for days in found if days is not None]
 
 
@@ -105,7 +107,7 @@ def position(value: Value) -> tuple[float, float, float] | None:
     """A coordinate as x, y, z in kilometres; None when the value is none."""
     if isinstance(value, str):
         text = value.strip()
-        if len(text) > COORDINATE_CHARS:
+        if len(text) > MAX_TEXT_CHARS:
             return None
         if match := _COORDINATE_RE.fullmatch(text):
             return on_sphere(float(match[1]), float(match[2]))
@@ -131,7 +133,7 @@ def on_sphere(latitude: float, longitude: float) -> tuple[float, float, float] |
 
 @lru_cache(maxsize=4096)
 def _recognise_text(text: str) -> Kind:
-    if not any(map(str.isdigit, text[:64])) or len(text) > 64:
+    if not any(map(str.isdigit, text)):
         return Kind.TEXT
     if _NUMBER_RE.fullmatch(text):
         leading_zero = len(text) > 1 and text[0] == "0" and text.isdigit()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from model.values import Kind, find_dates, measure
+from model.values import MAX_TEXT_CHARS, Kind, find_dates, measure
 
 WORDS: Final = 24  # of an entity: the rarest ones
 GATHERED: Final = 32  # of an entity and those around it: the rarest ones
@@ -36,7 +36,8 @@ class Found(NamedTuple):
 
 
 def embedded(text: str) -> Iterator[tuple[Kind, float]]:
-    """Dates and durations inside a text."""
+    """Dates and durations inside the part of a text that is looked at."""
+    text = text[:MAX_TEXT_CHARS]
     if not any(map(str.isdigit, text)):
         return
     for days in find_dates(text):
