@@ -293,6 +293,16 @@ class CandidatePairs:
                 sides[own].rank(rows[own], pairs[other], sims, self._shares, ranks_and_gaps, is_candidate)
         return context, is_candidate
 
+    def ranks(self, pairs: Pairs) -> npt.NDArray[np.int64]:
+        """(P, views, 2) which of left's nearest right is, and which of right's left, from 1; 0 is none."""
+        ranks = np.zeros((len(pairs.left), len(self._views), 2), np.int64)
+        for view, sides in enumerate(self._views):
+            for own, other in ((0, 1), (1, 0)):
+                members = sides[own].lists(pairs[own])[0][:, : self.options.k]
+                is_other = members == pairs[other][:, None]
+                ranks[:, view, own] = np.where(is_other.any(axis=1), is_other.argmax(axis=1) + 1, 0)
+        return ranks
+
 
 def rank_bucket(rank: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """First, second, third and fourth, fifth to eighth, ... as 0, 1, 2, 3, ...; `rank` counts from 0."""

@@ -83,31 +83,33 @@ class Store:
 
     Args:
         path: the state directory; created if missing.
+        read_only: without a lock, beside the process that may have it: what that one has written until now.
 
     Raises:
         StoreError: locked by another process, not writable, another schema version, or corrupt.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        self.read_only = read_only
         self._pending: dict[bytes, bytes | None] = {}
         self._pending_of: dict[bytes, dict[bytes, None]] = {}  # the same keys by their table, for scans
         self._failed = False  # a write did
-        self._lock = lock(path)
+        self._lock = None if read_only else lock(path)
         try:
             options = _options()
+            if read_only:
+                options.set_max_open_files(-1)  # all are open from now on, whatever becomes of their names
+            access = AccessType.read_only() if read_only else AccessType.read_write()
             # Unless the column family is named, a reopened store gets a small cache and no bloom filter.
-            self._db = Rdict(str(path / "rocksdb"), options, {"default": options}, AccessType.read_write())
+            self._db = Rdict(str(path / "rocksdb"), options, {"default": options}, access)
             self._check_schema()
         except StoreError:
-            self._lock.close()
+            self._unlock()
             raise
         except Exception as error:  # rocksdict raises bare Exception
-            self._lock.close()
-            raise StoreError(
-                f"state directory {path} cannot be opened: {error}; "
-                "repair the disk, or delete the directory to rebuild it from the topics"
-            ) from error
+            self._unlock()
+            raise StoreError(f"state directory {path} cannot be opened: {error}; {self._advice()}") from error
         self._synced = WriteOptions()
         self._synced.sync = True
 
@@ -180,10 +182,12 @@ class Store:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> StoreError:
-        return StoreError(
-            f"state directory {self.path}: cannot read: {error}; "
-            "repair the disk, or delete the directory to rebuild it from the topics"
-        )
+        return StoreError(f"state directory {self.path}: cannot read: {error}; {self._advice()}")
+
+    def _advice(self) -> str:
+        if self.read_only:
+            return "try again, for a worker may just have written there; it has to be writable for this user"
+        return "repair the disk, or delete the directory to rebuild it from the topics"
 
     def _unwritable(self, error: Exception) -> StoreError:
         """RocksDB merges files as it writes, so a damaged one may show here first."""
@@ -246,6 +250,10 @@ class Store:
             if not self._failed:  # else it was told already
                 raise self._unwritable(error) from error
         finally:
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
             self._lock.close()
 
     def __enter__(self) -> "Store":

@@ -37,6 +37,7 @@ from stream.deciding import Deciding
 from stream.embedding import VIEWS, Embedding
 from stream.errors import InvalidInput, ModelError, StateError
 from stream.events import Cause, Message
+from stream.explaining import Explaining, Explanation
 from stream.inbox import NO_POISON, Inbox
 from stream.interface import Batch, Counts, Decoder, Laps, Search
 from stream.links import LinkStore
@@ -74,6 +75,7 @@ class Aligner:
         one_to_one: each entity at most once per pair of sources.
         threshold: the least confidence of an alignment, 0 to 1; None takes the model's.
         search: "cells" looks for candidates among those that share cells, "exact" among all.
+        read_only: nothing is processed, nothing is written; another process may have the state.
 
     Raises:
         StateError: in use by another process, corrupt, or written by another schema or model.
@@ -89,10 +91,11 @@ class Aligner:
         one_to_one: bool = True,
         threshold: float | None = None,
         search: Search = "exact",
+        read_only: bool = False,
     ) -> None:
         self.model_id, model = load_model(checkpoint)
         try:
-            self._store = Store(state)
+            self._store = Store(state, read_only=read_only)
         except StoreError as error:
             raise StateError(str(error)) from error
         try:
@@ -410,6 +413,26 @@ class Aligner:
         """By view the share of the nearest that an exhaustive search finds which are candidates; a sample."""
         return self._retrieval.recall(RECALL_SAMPLE)
 
+    def explain(self, name: str, other: str | None = None) -> list[Explanation]:
+        """Why an entity is aligned with another one, or is not; without `other`, for all its candidates.
+
+        Args:
+            name, other: CURIEs of two sources.
+
+        Raises:
+            InvalidInput: there is no such entity, or both are of one source.
+        """
+        explaining = Explaining(
+            self._graph,
+            self._links,
+            self._backlog,
+            self._retrieval,
+            self._scoring,
+            self._deciding,
+            self._records,
+        )
+        return explaining.pairs_of(name) if other is None else [explaining.pair(name, other)]
+
     def exist(self, names: Iterable[str]) -> list[bool]:
         """Whether there are entities with these CURIEs now."""
         return self._graph.exist(node_of(name) for name in names)
@@ -420,7 +443,7 @@ class Aligner:
         Of a batch that was broken off nothing is written: it is as if it had never been.
         """
         try:
-            if self._is_whole:
+            if self._is_whole and not self._store.read_only:
                 self._commit()
                 if self._unsaved:
                     self._save_snapshot()

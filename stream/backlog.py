@@ -81,6 +81,10 @@ class Backlog:
         """Pairs that wait for their score; those that stand twice count twice."""
         return sum(len(array) for arrays in self._pairs.values() for array in arrays)
 
+    def waits(self, node: int) -> bool:
+        """Whether this entity or some of its pairs wait."""
+        return node in self.entities or node in self.unsure or node in self._flagged
+
     def next_entities(self, most: int, without: Container[int]) -> list[int]:
         """Entities to evaluate now."""
         older = (node for node in self.entities if node not in self._fresh)

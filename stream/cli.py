@@ -17,6 +17,7 @@ import msgspec
 
 from stream.config import Configuration, describe
 from stream.errors import SameasError
+from stream.explain_cli import explain
 from stream.feed_cli import feed, propose_mapping
 from stream.letters_cli import dead_letters
 from stream.link_cli import link
@@ -117,6 +118,7 @@ main.add_command(propose_mapping)
 
 
 main.add_command(subscribe)
+main.add_command(explain)
 main.add_command(link)
 main.add_command(dead_letters)
 main.add_command(model)

@@ -105,7 +105,7 @@ class Deciding:
 
     def __init__(self, store: Store, threshold: float, *, one_to_one: bool) -> None:
         self._store = store
-        self._threshold = threshold
+        self.threshold = threshold
         self._one_to_one = one_to_one
         # Which pairs the store may hold, by left ^ right: most pairs score low and were never there.
         self._known = {
@@ -119,7 +119,7 @@ class Deciding:
         relevant = []
         for part in scored:
             known = np.fromiter(map(self._known.__contains__, (part.left ^ part.right).tolist()), bool)
-            chosen = (part.score >= self._threshold) | known
+            chosen = (part.score >= self.threshold) | known
             columns = (part.left[chosen], part.right[chosen], part.score[chosen])
             for left, right, score in zip(*(column.tolist() for column in columns), strict=True):
                 relevant.append((PairId(left, right, part.left_source, part.right_source), score))
@@ -136,7 +136,7 @@ class Deciding:
         market = _Market(self._store, given)
         market.reported.update((pair, None) for pair in given if market.is_matched(pair))
         for pair, score in scores:
-            accepted = score if score >= self._threshold else 0.0
+            accepted = score if score >= self.threshold else 0.0
             market.revise(pair, market.edge(pair)._replace(score=accepted))
         for pair, verdict in verdicts:
             market.revise(pair, market.edge(pair)._replace(verdict=verdict))
@@ -155,6 +155,11 @@ class Deciding:
             for _, value in self._store.scan(tables.SCORED + node_key(node))
             for partner, _, _ in _EDGE.iter_unpack(value)
         ]
+
+    def standing(self, pair: PairId) -> tuple[Edge, bool]:
+        """What is known of a pair, and whether it is aligned."""
+        market = _Market(self._store, [pair])
+        return market.edge(pair), market.is_matched(pair)
 
     def partners(self, node: int, own: str, other: str) -> list[int]:
         """With whom the entity is aligned in the other source."""

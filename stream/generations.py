@@ -164,7 +164,19 @@ class Generations:
             )
         return recipe
 
-    def aligner(self, name: str) -> Aligner:
+    def look(self) -> Aligner:
+        """The generation in force, to be read only: a worker may have the directory and go on.
+
+        Raises:
+            StateError: there is none, or it cannot be used.
+            ModelError: its model cannot be used.
+        """
+        name = read_current(self.directory)
+        if name is None:
+            raise StateError(f"state directory {self.directory}: nothing in it; run a worker with it first")
+        return self.aligner(name, read_only=True)
+
+    def aligner(self, name: str, *, read_only: bool = False) -> Aligner:
         """Opens a generation."""
         recipe = self.recipe(name)
         return Aligner(
@@ -174,6 +186,7 @@ class Generations:
             one_to_one=recipe.one_to_one,
             threshold=recipe.threshold,
             search=recipe.search,
+            read_only=read_only,
         )
 
     def unfinished(self, recipe: Recipe) -> str | None:

@@ -139,10 +139,21 @@ class Records:
         return [Output("alignments", key, None), _event("withdrawn", key, last, mark)]
 
     def _build(self, aligned: Sequence[tuple[PairId, Edge]]) -> list[AlignmentRecord]:
-        pairs = [pair for pair, _ in aligned]
+        nodes = dict.fromkeys(node for pair, _ in aligned for node in pair[:2])
+        entities = {
+            node: entity
+            for node, entity in zip(nodes, self._graph.entities(nodes), strict=True)
+            if entity is not None
+        }
+        evidence = self.evidence([pair for pair, _ in aligned], entities)
+        return [
+            self._record(pair, edge, entities[pair.left], entities[pair.right], found)
+            for (pair, edge), found in zip(aligned, evidence, strict=True)
+        ]
+
+    def evidence(self, pairs: Sequence[PairId], entities: Mapping[int, Entity]) -> list[Evidence]:
+        """What the model looked at in pairs of existing entities, aligned or not."""
         attention = self._attention(pairs)
-        nodes = dict.fromkeys(node for pair in pairs for node in pair[:2])
-        entities = dict(zip(nodes, self._graph.entities(nodes), strict=True))
         near = dict.fromkeys(
             seen.neighbour
             for looks in attention
@@ -152,8 +163,8 @@ class Records:
         )
         names = dict(zip(near, self._graph.names(near), strict=True))
         return [
-            self._record(pair, edge, entities, looks, names)
-            for (pair, edge), looks in zip(aligned, attention, strict=True)
+            _evidence(entities[pair.left], entities[pair.right], looks, names)
+            for pair, looks in zip(pairs, attention, strict=True)
         ]
 
     def _attention(self, pairs: Sequence[PairId]) -> list[list[Attention]]:
@@ -174,16 +185,8 @@ class Records:
         return found
 
     def _record(
-        self,
-        pair: PairId,
-        edge: Edge,
-        entities: dict[int, Entity | None],
-        looks: Sequence[Attention],
-        names: Mapping[int, str],
+        self, pair: PairId, edge: Edge, left: Entity, right: Entity, evidence: Evidence
     ) -> AlignmentRecord:
-        left, right = entities[pair.left], entities[pair.right]
-        if left is None or right is None:
-            raise AssertionError(f"aligned pair {pair} without its entities")
         link = self._links.get(pair) if edge.verdict == SAME else None
         key = alignment_key(curie(left.source, left.id), curie(right.source, right.id))
         return AlignmentRecord(
@@ -201,7 +204,7 @@ class Records:
             revision=left.offset + right.offset + 2 + (0 if link is None else link.cause.offset + 1),
             model=self._model,
             cause=_newest([left, right], link),
-            evidence=_evidence(left, right, looks, names),
+            evidence=evidence,
         )
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from index.candidates import CandidateOptions, CandidatePairs, Change, Pairs, Touched, sorted_distinct
 from index.graph import Entity
-from index.vectors import NOBODY, Mask, Slots, VectorIndex
+from index.vectors import NOBODY, UNIT, Mask, Slots, VectorIndex
 from model.vectors import DIM
 from model.words import overlap
 from stream.cells import CELL_INDEXES
@@ -117,6 +117,20 @@ class Retrieval:
             view: found / wanted
             for view, kind, (found, wanted) in zip(VIEWS, INDEXES, counts.tolist(), strict=True)
             if kind is VectorIndex and wanted
+        }
+
+    def ranks(self, pair: SourcePair, left: int, right: int) -> dict[str, tuple[float, int, int]]:
+        """By view in use the similarity of two nodes, and each one's rank among the other's nearest; 0: none.
+
+        The first rank is that of `right` among the nearest of `left`.
+        """
+        slots = self.embedding.table.slots([left, right])
+        ranks = self.lists[pair].ranks(Pairs(slots[:1], slots[1:]))[0].tolist()
+        sims = self.embedding.similarities([left], [right])[0] / UNIT
+        return {
+            view: (sim, *rank)
+            for view, floor, sim, rank in zip(VIEWS, self.options.floors, sims.tolist(), ranks, strict=True)
+            if floor != OFF
         }
 
     def context(self, pair: SourcePair, pairs: Pairs) -> tuple[npt.NDArray[np.float32], Mask]:

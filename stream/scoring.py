@@ -11,7 +11,7 @@ from numba import njit
 from index.candidates import Pairs, sorted_distinct
 from index.graph import GraphStore, Nodes
 from index.threads import start
-from index.vectors import NOBODY, Slots
+from index.vectors import NOBODY, Mask, Slots
 from model.dense import DenseScorer
 from model.encoder import OWN, Encoder
 from model.kernel import I64, EntitySlots
@@ -119,6 +119,13 @@ class Scoring:
             ends = np.array([left], np.uint64), np.array([right], np.uint64)
             dropped.append(ScoredPairs(left_source, right_source, *ends, np.zeros(1)))
         return dropped
+
+    def judge(self, pair: SourcePair, left: Nodes, right: Nodes) -> tuple[npt.NDArray[np.float64], Mask]:
+        """(P,) scores of pairs whether or not they are candidates, and (P,) whether they are."""
+        table = self._embedding.table
+        pairs = Pairs(table.slots(left.tolist()), table.slots(right.tolist()))
+        context, is_candidate = self._retrieval.context(pair, pairs)
+        return self._scorer_of(pair.type).score(*slots_of_pairs(table, pairs), context), is_candidate
 
     def explain(self, pair: SourcePair, left: Nodes, right: Nodes) -> list[list[Attention]]:
         """What the model looked at in each of P pairs, most attention first.

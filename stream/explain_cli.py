@@ -1,0 +1,80 @@
+"""`sameas explain`: why a pair is aligned or not, on the command line."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from stream.config import Configuration
+from stream.options import configured
+
+if TYPE_CHECKING:
+    from stream.explaining import Explanation
+
+
+@click.command()
+@configured
+@click.argument("entity", metavar="CURIE")
+@click.argument("other", metavar="[CURIE]", required=False)
+@click.option("--state", type=click.Path(path_type=Path), help="State directory: state.dir")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines also on a terminal")
+def explain(
+    configuration: Configuration, entity: str, other: str | None, state: Path | None, as_json: bool
+) -> None:
+    """Say why two entities are aligned, or why not; with one entity, of all that come into question.
+
+    It reads the state directory, also while a worker has it, and needs what a worker needs to start.
+    """
+    from stream.generations import Generations
+    from stream.mapping import make_decoder
+
+    settings = configuration.settings
+    if state is not None:
+        settings = msgspec.structs.replace(settings, state=msgspec.structs.replace(settings.state, dir=state))
+    decode = make_decoder(settings.sources, settings.topics.entities, settings.topics.links)
+    aligner = Generations(settings, decode).look()
+    try:
+        explanations = aligner.explain(entity, other)
+    finally:
+        aligner.close()
+    for explanation in explanations:
+        if as_json or not sys.stdout.isatty():
+            print(msgspec.json.encode(explanation).decode())
+        else:
+            print("\n".join(_lines(explanation)))
+
+
+def _lines(told: "Explanation") -> Iterator[str]:
+    score = "no score" if told.score is None else f"score {told.score:.3f}, threshold {told.threshold:.3f}"
+    yield f"{told.subject_id} ~ {told.object_id}: {_outcome(told)} ({score})"
+    if told.waits:
+        yield "  one of the two is to be evaluated again"
+    for name, view in told.views.items():
+        ranks = f"{_rank(view.object_rank)} of subject's, {_rank(view.subject_rank)} of object's"
+        yield f"  {name:<14}  similarity {view.similarity:.3f}, nearest: {ranks}"
+    for seen in told.evidence.attributes:
+        subject = f"{seen.subject_attribute}: {seen.subject_value}"
+        yield f"  {seen.weight:.2f}  {subject} ~ {seen.object_attribute}: {seen.object_value}"
+    for near in told.evidence.neighbours:
+        subject = f"{near.subject_relation}: {near.subject_neighbour}"
+        yield f"  {near.weight:.2f}  {subject} ~ {near.object_relation}: {near.object_neighbour}"
+
+
+def _outcome(told: "Explanation") -> str:
+    said = {
+        "aligned": "aligned",
+        "declared-different": "not aligned, a person says so",
+        "better-partner": f"not aligned, aligned instead with {' and '.join(told.instead)}",
+        "types-differ": f"not aligned, one is a {told.subject_category}, one a {told.object_category}",
+        "not-a-candidate": "not aligned, neither is among the other's nearest",
+        "below-threshold": "not aligned, the score is too low",
+        "waiting": "not aligned yet",
+    }[told.outcome]
+    return f"{said}, a person says so" if told.verdict == "same" else said
+
+
+def _rank(rank: int) -> str:
+    return f"number {rank}" if rank else "not"

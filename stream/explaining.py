@@ -1,0 +1,169 @@
+"""Why a pair is aligned, or is not: what each step of the aligner makes of it, as things stand."""
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+
+from index.graph import Entity, GraphStore, node_of
+from stream.backlog import Backlog
+from stream.deciding import DIFFERENT, NONE, SAME, Deciding, PairId
+from stream.errors import InvalidInput
+from stream.events import Evidence, curie, split_curie
+from stream.links import LinkStore
+from stream.records import Records
+from stream.retrieval import Retrieval, SourcePair
+from stream.scoring import Scoring
+
+Outcome = Literal[
+    "aligned",
+    "declared-different",  # by a person
+    "better-partner",  # one of the two has it; only where alignment is one to one
+    "types-differ",
+    "not-a-candidate",  # neither is among the other's nearest
+    "below-threshold",
+    "waiting",  # what would align them is not done yet
+]
+_VERDICTS: Final = {SAME: "same", NONE: None, DIFFERENT: "different"}
+
+
+class View(msgspec.Struct, frozen=True):
+    """What retrieval knows of a pair in one view."""
+
+    similarity: float  # 0 to 1
+    subject_rank: int  # of the subject among the object's nearest, from 1; 0 when it is not among them
+    object_rank: int  # of the object among the subject's
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """A pair as the state has it."""
+
+    subject_id: str
+    subject_category: str  # its type
+    object_id: str
+    object_category: str
+    outcome: Outcome
+    score: float | None  # the model's, also of pairs that are no candidates; None between types
+    threshold: float
+    verdict: str | None  # a person's: "same" or "different"
+    waits: bool  # one of the two is to be evaluated again, so that all of this may change
+    instead: list[str]  # whom the two are aligned with, of these sources, but each other
+    views: dict[str, View]
+    evidence: Evidence
+
+
+class Explaining:
+    """Looks at the parts of an aligner; changes none of them."""
+
+    def __init__(
+        self,
+        graph: GraphStore,
+        links: LinkStore,
+        backlog: Backlog,
+        retrieval: Retrieval,
+        scoring: Scoring,
+        deciding: Deciding,
+        records: Records,
+    ) -> None:
+        self._graph = graph
+        self._links = links
+        self._backlog = backlog
+        self._retrieval = retrieval
+        self._scoring = scoring
+        self._deciding = deciding
+        self._records = records
+
+    def pair(self, name: str, other: str) -> Explanation:
+        """Of two entities.
+
+        Raises:
+            InvalidInput: one does not exist, or both are of one source.
+        """
+        one, two = sorted((name, other), key=lambda name: split_curie(name)[0])
+        left, right = self._entity(one), self._entity(two)
+        if left.source == right.source:
+            raise InvalidInput(
+                "one-source", f"{one} and {two} are of one source; only entities of two are aligned"
+            )
+        return self._explain(PairId(node_of(one), node_of(two), left.source, right.source), left, right)
+
+    def pairs_of(self, name: str) -> list[Explanation]:
+        """Of an entity and everybody who is a candidate, aligned with it or judged by a person; best first.
+
+        Raises:
+            InvalidInput: it does not exist.
+        """
+        entity, node = self._entity(name), node_of(name)
+        rows = self._retrieval.embedding.table.rows["node"]
+        others = [partner for _, partner in self._deciding.known_pairs([node])]
+        for _, pairs in self._retrieval.candidates([node]):
+            others += [*rows[pairs.left].tolist(), *rows[pairs.right].tolist()]
+        others += [end for pair in self._links.around([node]) for end in pair[:2]]
+        distinct = [other for other in dict.fromkeys(others) if other != node]
+        found = []
+        for other, partner in zip(distinct, self._graph.entities(distinct), strict=True):
+            if partner is not None and not partner.deleted:
+                ends = sorted([(entity.source, node, entity), (partner.source, other, partner)])
+                (left_source, left, _), (right_source, right, _) = ends
+                pair = PairId(left, right, left_source, right_source)
+                found.append(self._explain(pair, ends[0][2], ends[1][2]))
+        return sorted(found, key=lambda each: (each.outcome != "aligned", -(each.score or 0), each.object_id))
+
+    def _entity(self, name: str) -> Entity:
+        split_curie(name)
+        [entity] = self._graph.entities([node_of(name)])
+        if entity is None or entity.deleted:
+            what = "never arrived" if entity is None else "was deleted"
+            raise InvalidInput("unknown-entity", f"there is no {name}: it {what}")
+        return entity
+
+    def _explain(self, pair: PairId, left: Entity, right: Entity) -> Explanation:
+        edge, is_aligned = self._deciding.standing(pair)
+        score, views, is_candidate = None, {}, False
+        group = SourcePair(left.type, pair.left_source, pair.right_source)
+        if left.type == right.type and group in self._retrieval.lists:
+            ends = np.array([pair.left], np.uint64), np.array([pair.right], np.uint64)
+            scores, candidates = self._scoring.judge(group, *ends)
+            score, is_candidate = float(scores[0]), bool(candidates[0])
+            ranks = self._retrieval.ranks(group, pair.left, pair.right)
+            views = {
+                name: View(round(similarity, 4), subject_rank=rank_of_left, object_rank=rank_of_right)
+                for name, (similarity, rank_of_right, rank_of_left) in ranks.items()
+            }
+        outcome: Outcome = "waiting"
+        if is_aligned:
+            outcome = "aligned"
+        elif edge.verdict == DIFFERENT:
+            outcome = "declared-different"
+        elif edge.acceptable:
+            outcome = "better-partner"
+        elif left.type != right.type:
+            outcome = "types-differ"
+        elif not is_candidate:
+            outcome = "not-a-candidate"
+        elif score is not None and score < self._deciding.threshold:
+            outcome = "below-threshold"
+        return Explanation(
+            subject_id=curie(left.source, left.id),
+            subject_category=left.type,
+            object_id=curie(right.source, right.id),
+            object_category=right.type,
+            outcome=outcome,
+            score=score,
+            threshold=self._deciding.threshold,
+            verdict=_VERDICTS[edge.verdict],
+            waits=any(self._backlog.waits(node) for node in pair[:2]),
+            instead=self._names(
+                [
+                    *self._deciding.partners(pair.left, pair.left_source, pair.right_source),
+                    *self._deciding.partners(pair.right, pair.right_source, pair.left_source),
+                ],
+                without=pair,
+            ),
+            views=views,
+            evidence=self._records.evidence([pair], {pair.left: left, pair.right: right})[0],
+        )
+
+    def _names(self, nodes: Sequence[int], without: PairId) -> list[str]:
+        return self._graph.names([node for node in nodes if node not in without[:2]])
