@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import faust
 import mode
@@ -48,10 +48,12 @@ BACKLOG_SECONDS = 0.005  # between two looks at whether something waits
 QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
 RECALL_SECONDS = 60.0  # between two looks at what search misses, each some ten milliseconds of work
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
+WATCH_SECONDS = 5.0  # between two looks, while nothing is published, at whether somebody else has published
 SWITCH_SECONDS = 0.0005  # for which the aligner's thread may keep Python from the others
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
 LEAVE_SECONDS = 3.0  # what Faust gets to commit offsets and to leave the group: both only spare others time
 
+_T = TypeVar("_T")
 OpenAligner = Callable[[], tuple[MessageProcessor, "Generations | None"]]
 
 
@@ -163,6 +165,7 @@ class Worker:
             asyncio.create_task(self._guarded(self._report_progress())),
             asyncio.create_task(self._guarded(self._drain_backlog())),
             asyncio.create_task(self._guarded(self._reconcile())),
+            asyncio.create_task(self._guarded(self._watch())),
             asyncio.create_task(self._guarded(self._measure_recall())),
         ]
         if self._promoter is not None:
@@ -250,8 +253,8 @@ class Worker:
         """Called before fetching begins, at the start and after every rebalance."""
         self._check_whole(assigned)
         await self._work.publish_pending(self._send)
-        await self._work.own(self._alignment_ends)
-        found = await self._bounds(assigned)
+        await self._work.own(lambda: self._awaited(self._alignment_ends))
+        found = await self._awaited(lambda: read_bounds(self._settings, assigned))
         positions, behind = {}, 0
         self._ends = {tp: found[TopicPartition(*tp)][1] for tp in assigned}
         for tp in assigned:
@@ -265,16 +268,17 @@ class Worker:
         tell(f"ready: {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")
         return positions
 
-    async def _alignment_ends(self) -> Mapping[int, int]:
+    def _alignment_ends(self) -> Mapping[int, int]:
         topic = self._settings.topics.alignments
-        found = await self._bounds({TP(topic, number) for number in range(self._partitions[topic])})
+        partitions = [(topic, number) for number in range(self._partitions[topic])]
+        found = read_bounds(self._settings, partitions)
         return {tp.partition: end for tp, (_, end) in found.items()}
 
-    async def _bounds(self, partitions: set[TP]) -> Mapping[TopicPartition, tuple[int, int]]:
-        """First and next offsets. A broker that restarts is awaited: it was there when the worker started."""
+    async def _awaited(self, read: Callable[[], _T]) -> _T:
+        """What `read` gets from the broker. One that restarts is awaited: it was there at the start."""
         while True:
             try:
-                return await asyncio.to_thread(read_bounds, self._settings, partitions)
+                return await asyncio.to_thread(read)
             except (BrokerError, KafkaError) as error:
                 tell(f"waiting for the broker: {error}")
                 await asyncio.sleep(RETRY_SECONDS)
@@ -343,6 +347,16 @@ class Worker:
                     )
                 else:
                     tell(f"{topic} is what this state says")
+
+    async def _watch(self) -> None:
+        """Whoever publishes beside an idle worker is noticed, too."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if self._role == "active" and not self._work.is_disputed:
+                try:
+                    await self._work.watch(lambda: asyncio.to_thread(self._alignment_ends))
+                except (BrokerError, KafkaError):  # whoever needs it to go on says so
+                    continue
 
     async def _measure_recall(self) -> None:
         """Now and then, while nobody waits for anything else."""

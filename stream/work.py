@@ -141,6 +141,24 @@ class Work:
             self._ends = dict(await read_ends())
             self.is_disputed |= any(before.get(number, 0) != end for number, end in self._ends.items())
 
+    async def watch(self, read_ends: Callable[[], Awaitable[Mapping[int, int]]]) -> None:
+        """Notices who else writes to the alignment topic while nothing is published here.
+
+        Args:
+            read_ends: tells where its partitions end.
+        """
+        before = self._quiet_ends()
+        if before is None:
+            return
+        ends = await read_ends()
+        if before == self._quiet_ends():
+            self.is_disputed |= any(before.get(number, 0) != end for number, end in ends.items())
+
+    def _quiet_ends(self) -> dict[int, int] | None:
+        """Where the alignment topic should end; None while something is on its way there."""
+        is_quiet = self._confirmed.done() and not self.lock.locked()
+        return dict(self._ends) if is_quiet and self._ends is not None else None
+
     async def measure_recall(self) -> bool:
         """Tells the metrics what search misses; whether there was anything to find."""
         found: Mapping[str, float] = await self.between(lambda aligner: aligner.recall())

@@ -150,6 +150,19 @@ def test_what_somebody_else_publishes_beside_a_worker_is_withdrawn(settings: Set
         assert only.text.count("what this state says") == 2
 
 
+def test_what_somebody_else_publishes_beside_an_idle_worker_is_withdrawn(settings: Settings) -> None:
+    ensure_topics(settings)
+    with worker(settings, "only") as only:
+        feed_events(settings, upserts(range(10)))
+        wait_until_aligned(settings, numbers(range(10)), only)
+        only.wait_for("is what this state says")
+        [some, other, *_] = read_topic(settings, settings.topics.alignments)
+        produce(settings, settings.topics.alignments, [(b"left:98|right:98", some.value), (other.key, None)])
+        only.wait_for("was not what this state says: 1 records written, 1 withdrawn")
+        assert aligned(settings) == numbers(range(10))
+        assert only.end() == 0
+
+
 def test_a_part_of_the_partitions_is_refused(settings: Settings) -> None:
     topics = msgspec.structs.replace(settings.topics, partitions=2)
     settings = msgspec.structs.replace(settings, topics=topics)
