@@ -85,8 +85,8 @@ def fuzz(count: int, seed: int, checkpoint: Path, state: Path, relations: int = 
     offsets = {"entities": 0, "links": 0}
 
     def take(batch: Batch) -> None:
-        for field in Counts.__struct_fields__:
-            setattr(totals, field, getattr(totals, field) + getattr(batch.counts, field))
+        nonlocal totals
+        totals += batch.counts
         letters = [output for output in batch.outputs if output.kind == "dead_letters"]
         reasons.update(dict(letter.headers)["reason"].decode() for letter in letters)
         aligner.published(batch.sequence)

@@ -77,7 +77,6 @@ class Rig:
         ensure_topics(self.settings)
         (directory / "empty.toml").touch()
         self._logs = 0
-        self._states: set[str] = set()
 
     def feed(self, inputs: Iterable[Input]) -> int:
         """Produces the records in order; their number."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from model import tokens
 from model.cells import OwnCells
 from model.items import ItemEncoder, Items
-from model.keys import Direction, KeyTable, Kinds
+from model.keys import KeyTable
 from model.vectors import DIM, I8, to_int8
 from model.words import Packed
 from stream.events import Upsert
@@ -45,14 +45,10 @@ class Encoder:
         self._items = ItemEncoder(keys, weights)
 
     @classmethod
-    def fit(cls, entities: Iterable[Upsert], kinds: Kinds | None = None) -> "Encoder":
-        """Learns from entities of all sources.
-
-        Args:
-            kinds: what the mapping says of (source, attribute); everything else is recognised.
-        """
+    def fit(cls, entities: Iterable[Upsert]) -> "Encoder":
+        """Learns from entities of all sources."""
         entities = list(entities)
-        keys = KeyTable.recognise(entities, kinds or {})
+        keys = KeyTable.recognise(entities)
         counter = ItemEncoder(keys, np.full(tokens.BUCKETS, 16, np.uint8))
         counts = np.zeros(tokens.BUCKETS, np.int64)
         total = 0
@@ -80,10 +76,6 @@ class Encoder:
             Encoded(*map(np.concatenate, zip(*encoded, strict=True))),
             OwnCells(*map(np.concatenate, zip(*cells, strict=True))),
         )
-
-    def relation_keys(self, source: str, names: Iterable[str]) -> npt.NDArray[np.int16]:
-        """Key ids of relations; `~name` is the relation seen from its other end. 1 for unknown ones."""
-        return np.array([self.keys.relation(source, name) for name in names], np.int16)
 
     def key_name(self, key: int) -> tuple[str, str] | None:
         """(source, name) of a key id, None for empty and unknown. Reverse relations read `~name`."""
@@ -174,6 +166,3 @@ def _position_in_group(groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     lengths = np.diff(np.append(starts, len(groups)))
     return np.arange(len(groups)) - np.repeat(starts, lengths)
-
-
-__all__ = ["OWN", "Direction", "Encoded", "Encoder"]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from model.values import Kind, recognise, recognise_key
 from stream.events import Upsert
 
-EMPTY, UNKNOWN, FIRST = 0, 1, 2
+UNKNOWN, FIRST = 1, 2  # 0 stands where there is no key
 MAX_KEYS = 16_384
 MAX_WEIGHT = 16
 UNKNOWN_WEIGHT = 8
@@ -23,7 +23,6 @@ IDENTIFYING_LENGTH = 24  # letters; longer texts weigh less in the name view
 
 Direction = Literal["attribute", "out", "in"]
 Key = tuple[str, Direction, str]
-Kinds = Mapping[tuple[str, str], Kind]
 
 
 class KeyTable:
@@ -52,7 +51,7 @@ class KeyTable:
         return len(self._weights)
 
     @classmethod
-    def recognise(cls, entities: Iterable[Upsert], given: Kinds) -> "KeyTable":
+    def recognise(cls, entities: Iterable[Upsert]) -> "KeyTable":
         """All keys of these entities, each with the kind that most of its values have."""
         frequency: Counter[Key] = Counter()
         votes: dict[Key, Counter[Kind]] = {}
@@ -66,9 +65,7 @@ class KeyTable:
             for name, targets in entity.relations.items():
                 frequency[entity.source, "out", name] += len(targets)
                 frequency[entity.source, "in", name] += len(targets)
-        kinds = {
-            key: given.get((key[0], key[2])) or _majority(key[2], ballot) for key, ballot in votes.items()
-        }
+        kinds = {key: _majority(key[2], ballot) for key, ballot in votes.items()}
         keys = sorted(frequency, key=lambda key: (-frequency[key], key))[:MAX_KEYS]
         return cls(keys, kinds, np.full(len(keys) + FIRST, UNKNOWN_WEIGHT, np.int64))
 

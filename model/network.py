@@ -57,7 +57,7 @@ from torch import nn
 
 from model.encoder import OWN
 from model.keys import UNKNOWN
-from model.pairs import RARITY_FEATURES, PairInputs, Side, Similarities, similarities
+from model.pairs import RARITY_FEATURES, Similarities
 
 MAX_LOGIT = 30.0
 AGREEMENT = 4  # own, neighbourhood, equal, matched
@@ -258,15 +258,3 @@ def pair_graph(pairs: Similarities) -> PairGraph:
 
 def _bipartite(source: torch.Tensor, target: torch.Tensor, sources: int, targets: int) -> dgl.DGLGraph:
     return dgl.create_block((source, target), num_src_nodes=sources, num_dst_nodes=targets)
-
-
-__all__ = [
-    "AlignmentNetwork",
-    "NetworkOptions",
-    "PairGraph",
-    "PairInputs",
-    "Side",
-    "Similarities",
-    "pair_graph",
-    "similarities",
-]

@@ -215,12 +215,7 @@ class Aligner:
         return Batch(
             batches[-1].sequence,
             [output for batch in batches for output in batch.outputs],
-            Counts(
-                len(messages),
-                sum(batch.counts.applied for batch in batches),
-                sum(batch.counts.stale for batch in batches),
-                sum(batch.counts.dead_lettered for batch in batches),
-            ),
+            sum((batch.counts for batch in batches), Counts()),
             batches[-1].backlog,
             evaluations=sum(batch.evaluations for batch in batches),
             searched=batches[-1].searched,

@@ -73,6 +73,14 @@ class Counts(msgspec.Struct):
     stale: int = 0
     dead_lettered: int = 0
 
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.received + other.received,
+            self.applied + other.applied,
+            self.stale + other.stale,
+            self.dead_lettered + other.dead_lettered,
+        )
+
 
 class Batch(msgspec.Struct, frozen=True):
     """What one call of `process` did. Its outputs are also in the store until `published`."""

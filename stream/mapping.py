@@ -19,7 +19,7 @@ from stream.interface import Change, Decoder, JoinChange, LinkChange, SnapshotRo
 from stream.rows import JoinMapper, RowMapper
 from stream.tables import JSON_LINES, Row, check_suffix, read_rows
 
-__all__ = ["SourceMapping", "make_decoder", "map_row", "read_canonical", "read_events", "read_sources"]
+__all__ = ["SourceMapping", "make_decoder", "read_canonical", "read_events", "read_sources"]
 
 Numbered = tuple[int, EntityEvent | InvalidInput]
 RelationsByHead = dict[str, dict[str, dict[str, None]]]
@@ -45,15 +45,6 @@ def read_sources(path: Path) -> dict[str, SourceMapping]:
         except msgspec.ValidationError as error:
             raise ConfigError(f"{path}: [sources.{name}]: {error}") from error
     return sources
-
-
-def map_row(source: str, mapping: SourceMapping, row: Row) -> list[EntityEvent]:
-    """The events that one row means. `RowMapper` does the same faster for many rows.
-
-    Raises:
-        InvalidInput: the row cannot be used; see `RowMapper.upserts`.
-    """
-    return [*RowMapper(source, mapping).upserts(row)]
 
 
 def read_events(

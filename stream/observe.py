@@ -184,7 +184,6 @@ class Listener:
         )
         self._consumer.assign([self._partition])
         self._consumer.seek(self._partition, 0)
-        self._end: int | None = None
         self._stop = threading.Event()
         self._caught_up = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="listener", daemon=True)

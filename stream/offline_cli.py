@@ -96,7 +96,8 @@ def train(
                 events, read_links(links), model, valid=known, k=k, options=options, progress=epoch
             )
     tell(
-        f"model {trained.id} in {model}: {trained.training_links:,} links, {trained.report['seconds']:.0f} s"
+        f"model {trained.id} in {model}: {trained.training_links:,} links, "
+        f"{trained.valid_links:,} more to choose the threshold, {trained.report['seconds']:.0f} s"
     )
     print(json.dumps({"model": trained.id, "links": trained.training_links, **trained.report}))
 

@@ -211,9 +211,7 @@ def _work(
 
     def account(batch: Batch) -> None:
         nonlocal since
-        for name in msgspec.structs.fields(Counts):
-            total = getattr(progress.counts, name.name) + getattr(batch.counts, name.name)
-            setattr(progress.counts, name.name, total)
+        progress.counts += batch.counts
         progress.seconds, since = progress.seconds + time.monotonic() - since, time.monotonic()
         run.save("progress.json", progress)
         show(position(), progress, batch.backlog)

@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-import msgspec
-
 from stream.config import TopicSettings
 from stream.events import Message
 from stream.interface import Batch, Counts, MessageProcessor, Output
@@ -202,9 +200,7 @@ class Work:
                 self._ends[batch.partition] = batch.first + batch.records
 
     def _account(self, batch: Batch) -> None:
-        for name in msgspec.structs.fields(Counts):
-            total = getattr(self.totals, name.name) + getattr(batch.counts, name.name)
-            setattr(self.totals, name.name, total)
+        self.totals += batch.counts
         for output in batch.outputs:
             if output.kind == "alignments":
                 self.withdrawn += output.value is None

@@ -213,14 +213,8 @@ def test_latitude_and_longitude_become_one_item(encoder: Encoder) -> None:
     assert (encoded.item_keys != 0).sum(axis=1).tolist() == [1, 1, 2]
 
 
-def test_the_mapping_may_say_the_kind() -> None:
-    entities = [entity(n, isbn=str(10_000 + n)) for n in range(50)]
-    assert Encoder.fit(entities).keys.attribute("a", "isbn")[1] is Kind.NUMBER
-    assert Encoder.fit(entities, {("a", "isbn"): Kind.CODE}).keys.attribute("a", "isbn")[1] is Kind.CODE
-
-
 def test_keys_of_relations_and_unknown_ones(encoder: Encoder) -> None:
-    out, back, unknown = encoder.relation_keys("a", ["knows", "~knows", "hates"]).tolist()
+    out, back, unknown = (encoder.keys.relation("a", name) for name in ("knows", "~knows", "hates"))
     assert len({out, back, unknown}) == 3 and unknown == 1
     assert encoder.key_name(back) == ("a", "~knows") and encoder.key_name(1) is None
     assert encoder.encode([entity(1, source="z", name="x")]).item_keys[0, 0] == 1

@@ -14,7 +14,8 @@ from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.interface import LinkChange
-from stream.mapping import SourceMapping, make_decoder, map_row, read_canonical, read_events, read_sources
+from stream.mapping import SourceMapping, make_decoder, read_canonical, read_events, read_sources
+from stream.rows import Row, RowMapper
 
 FILMS = """
 [sources.imdb]
@@ -50,6 +51,10 @@ type = "country"
 def mapping(text: str) -> SourceMapping:
     """The one source of a TOML text."""
     return next(iter(msgspec.toml.decode(text, type=dict[str, dict[str, SourceMapping]])["sources"].values()))
+
+
+def map_row(source: str, mapping: SourceMapping, row: Row) -> list[EntityEvent]:
+    return [*RowMapper(source, mapping).upserts(row)]
 
 
 def upserts(events: Sequence[EntityEvent]) -> dict[str, Upsert]:

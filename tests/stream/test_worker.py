@@ -32,7 +32,7 @@ def wait_until_aligned(settings: Settings, expected: set[str], process: Process)
     until(lambda: aligned(settings) == expected, DONE_SECONDS, "expected alignments", process)
 
 
-def wait_until_applied(settings: Settings, count: int, process: Process) -> None:
+def wait_until_applied(count: int, process: Process) -> None:
     """The fake's state says what was applied; what it published before does not tell runs apart."""
 
     def applied() -> int:
@@ -88,7 +88,7 @@ def test_local_state_decides_where_reading_begins(embedded_settings: Settings) -
         assert first.end() == 0
     with worker(embedded_settings, "second") as second:
         assert second.wait_for(READY).endswith("30 messages behind")
-        wait_until_applied(embedded_settings, 30, second)
+        wait_until_applied(30, second)
         assert second.end() == 0
         assert "received 30 = applied 30" in second.text
     first.state.write_text(first.state.read_text().replace('/0": 30', '/0": 31'))
@@ -202,7 +202,7 @@ def test_sigterm_under_full_load(settings: Settings) -> None:
     ensure_topics(settings)
     feed_events(settings, upserts(range(10_000)))
     with worker(settings) as running:
-        wait_until_applied(settings, 1, running)
+        wait_until_applied(1, running)
         assert running.end(seconds=10.0) == 0
         received, applied = map(int, re.findall(r"received (\d+) = applied (\d+)", running.text)[0])
     applied_in_state = sum(json.loads(running.state.read_text())["next"].values())
