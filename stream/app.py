@@ -25,12 +25,11 @@ from stream.access import check_group
 from stream.config import Settings
 from stream.console import tell
 from stream.errors import BrokerError
-from stream.events import Message
 from stream.interface import MessageProcessor
 from stream.metrics import Metrics, serve
-from stream.positions import build_app, check_position
+from stream.positions import build_app, check_position, sort_out
 from stream.publishing import Publisher
-from stream.reading import as_message, read_bounds
+from stream.reading import read_bounds
 from stream.reconcile import Published
 from stream.shutdown import Deadline, stop_on_signals
 from stream.topics import ensure_topics, input_specs
@@ -125,9 +124,11 @@ class Worker:
         self._metrics = metrics
         self._partitions = partitions
         self._inputs = [spec.name for spec in input_specs(settings)]
-        self._next: dict[TP, int] = {}  # after the last message whose outcome is published
+        self._next: dict[TP, int] = {}  # the outcomes of all messages before it are published
         self._ends: dict[TP, int] | None = None  # where to reconcile with what others published
-        self._unconfirmed: asyncio.Queue[tuple[list[Message], asyncio.Future[None]]] = asyncio.Queue()
+        self._unconfirmed: asyncio.Queue[tuple[Mapping[TP, int], asyncio.Future[None] | None]] = (
+            asyncio.Queue()
+        )
         self._last_messages = 0.0  # when they were done (time.monotonic)
         self._role = "starting"
         self._promoter: Promoter | None = None
@@ -229,24 +230,27 @@ class Worker:
         """Takes what waits; Faust's streams cost more than the rest of a message's way."""
         queue, align = self._queue, self._settings.align
         while True:
-            messages = [as_message(await queue.get())]
+            taken = [await queue.get()]
             bulk = self._is_behind()
             most = align.batch_size * (BULK_BATCHES if bulk else 1)
             if align.linger_ms and not bulk:
                 await asyncio.sleep(align.linger_ms / 1000)
-            while len(messages) < most and not queue.empty():
-                messages.append(as_message(queue.get_nowait()))
-            confirmed = await self._work.step(messages, self._send, bulk=bulk)
-            self._last_messages = time.monotonic()
-            self._unconfirmed.put_nowait((messages, confirmed))
+            while len(taken) < most and not queue.empty():
+                taken.append(queue.get_nowait())
+            messages, following = sort_out(taken)
+            confirmed = None
+            if messages:
+                confirmed = await self._work.step(messages, self._send, bulk=bulk)
+                self._last_messages = time.monotonic()
+            self._unconfirmed.put_nowait((following, confirmed))
 
     async def _confirm(self) -> None:
         """Batches, in order, are done when the broker has what they led to."""
         while True:
-            messages, confirmed = await self._unconfirmed.get()
-            await confirmed
-            for cause in (message.cause for message in messages):
-                self._next[TP(cause.topic, cause.partition)] = cause.offset + 1
+            following, confirmed = await self._unconfirmed.get()
+            if confirmed is not None:
+                await confirmed
+            self._next |= following
             self._unconfirmed.task_done()
 
     async def _start_positions(self, assigned: set[TP]) -> Mapping[TP, int]:
@@ -311,7 +315,7 @@ class Worker:
             is_free = not self._work.lock.locked() and self._queue.empty()
             if self._role == "active" and self._work.backlog > 0 and is_free:
                 quiet = time.monotonic() - self._last_messages > QUIET_SECONDS
-                self._unconfirmed.put_nowait(([], await self._work.step([], self._send, bulk=quiet)))
+                self._unconfirmed.put_nowait(({}, await self._work.step([], self._send, bulk=quiet)))
             else:
                 await asyncio.sleep(BACKLOG_SECONDS)
 

@@ -12,13 +12,17 @@ was under way during a seek is thrown away and read again.
 Faust's own delivery makes an event of every message, in some ten calls, and keeps every offset until it is
 acknowledged, while the aligner's thread waits for Python's lock. Here a fetch goes into the worker's queue as
 a whole, and what is done is one number a partition. While that queue is full, nothing more is fetched.
+
+Not every offset has a message to deliver: transactions take some for themselves, and what aborted ones wrote
+does not count. So where a fetch ended goes into the queue, too; otherwise a partition that ends with such an
+offset would never be done.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 from aiokafka.errors import IllegalStateError
@@ -29,8 +33,9 @@ from faust.types import TP
 from stream.config import Settings
 from stream.console import tell
 from stream.errors import StateError
+from stream.events import Message
 from stream.publishing import BATCH_BYTES, MAX_MESSAGE_BYTES
-from stream.reading import FETCH_WAIT_MS
+from stream.reading import FETCH_WAIT_MS, as_message
 from stream.security import faust_credentials
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
@@ -41,12 +46,50 @@ FULL_SECONDS = 0.005  # between two looks at whether there is room for a fetch
 FETCH_SECONDS = 1.0  # between two looks at whether to stop
 
 
-class _PromptThread(AIOKafkaConsumerThread):  # type: ignore[misc]
+class Reached(NamedTuple):
+    """Stands in the queue after all messages before these offsets."""
+
+    offsets: Mapping[TP, int]
+
+
+def sort_out(taken: Iterable[Any]) -> tuple[list[Message], dict[TP, int]]:
+    """The messages among what stood in the queue, and the next offsets once they are done."""
+    messages: list[Message] = []
+    following: dict[TP, int] = {}
+    for item in taken:
+        if isinstance(item, Reached):
+            following |= item.offsets
+        else:
+            messages.append(as_message(item))
+            following[TP(item.topic, item.partition)] = item.offset + 1
+    return messages, following
+
+
+class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
-        """Faust fixes 1.5 s, by which a broker that answers a fetch only at its end delays every message."""
+        """Faust fixes 1.5 s, by which a broker that answers a fetch only at its end delays every message, and
+        reads what aborted transactions wrote."""
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._isolation_level = "read_committed"
         return consumer
+
+    def highwater(self, tp: TP) -> int | None:
+        """Without what transactions that are still open hold back."""
+        end: int | None = self._ensure_consumer().last_stable_offset(tp)
+        return end
+
+    async def reached(self) -> Mapping[TP, int]:
+        """Where the next fetch begins."""
+        offsets: Mapping[TP, int] = await self.call_thread(self._reached)
+        return offsets
+
+    async def _reached(self) -> Mapping[TP, int]:
+        consumer = self._ensure_consumer()
+        try:
+            return {TP(*tp): await consumer.position(tp) for tp in consumer.assignment()}
+        except IllegalStateError:  # a partition went away meanwhile
+            return {}
 
 
 class _PositionedConsumer(Consumer):  # type: ignore[misc]
@@ -55,7 +98,7 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
     _interrupted = False  # what a fetch brought was not delivered
 
     def _new_consumer_thread(self) -> Any:
-        return _PromptThread(self, loop=self.loop, beacon=self.beacon)
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self._positioned = False
@@ -103,9 +146,14 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
                 seeks, self._interrupted = self._seeks, bool(records)
                 await self.app.flow_control.acquire()  # when it opens the queue is emptied
                 self._interrupted = False
-                if seeks == self._seeks:  # or all of it comes again
-                    for record in chain.from_iterable(records.values()):
-                        queue.force_put_nowait(record)
+                if seeks != self._seeks:  # all of it comes again
+                    continue
+                for record in chain.from_iterable(records.values()):
+                    queue.force_put_nowait(record)
+                reached = await self._thread.reached() if self._positioned else {}
+                await self.app.flow_control.acquire()
+                if reached and seeks == self._seeks:
+                    queue.force_put_nowait(Reached(reached))
         except (asyncio.CancelledError, *self.consumer_stopped_errors):
             if not self.transport.app.should_stop:
                 raise

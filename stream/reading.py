@@ -1,5 +1,6 @@
 """Plain consumers: without a group, with explicit positions, and with ends that can be trusted."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ def open_consumer(settings: Settings) -> Iterator[Any]:
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,
             fetch_max_wait_ms=FETCH_WAIT_MS,
+            isolation_level="read_committed",
         )
     except (KafkaError, ValueError) as error:
         raise unreachable(settings.kafka, error) from error
@@ -66,8 +68,9 @@ def read_bounds(settings: Settings, partitions: Iterable[tuple[str, int]]) -> Bo
 def bounds(consumer: Any, partitions: list[TopicPartition]) -> Bounds:
     """Where each partition begins and ends; assigns the partitions and leaves positions undefined.
 
-    Asked for its end, the embedded broker names the first offset of the last batch plus one. The high
-    watermark that comes with a fetch is right everywhere, so the last record is fetched.
+    Asked for its end, the embedded broker names the first offset of the last batch plus one, so that batch is
+    fetched. The high watermark that comes with it is no end: while a transaction is open, what follows its
+    beginning cannot be read.
 
     Raises:
         BrokerError: the broker does not answer.
@@ -79,11 +82,11 @@ def bounds(consumer: Any, partitions: list[TopicPartition]) -> Bounds:
         consumer.seek(tp, max(firsts[tp], ends[tp] - 1))
     deadline = time.monotonic() + BOUNDS_SECONDS
     while unknown:
-        consumer.poll(timeout_ms=POLL_MS)
+        consumer.poll(timeout_ms=POLL_MS, max_records=sys.maxsize)
         unknown = {tp for tp in unknown if consumer.highwater(tp) is None}
         if time.monotonic() > deadline:
             raise BrokerError(f"no answer to a fetch of {', '.join(sorted({tp.topic for tp in unknown}))}")
-    return {tp: (firsts[tp], max(ends[tp], consumer.highwater(tp) or 0)) for tp in partitions}
+    return {tp: (firsts[tp], max(ends[tp], consumer.position(tp))) for tp in partitions}
 
 
 def parse_date(text: str) -> datetime:

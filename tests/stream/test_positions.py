@@ -1,16 +1,18 @@
 """What a fetch brings goes into the worker's queue in order, as far as there is room, or it comes again."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.types import TP
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from stream import positions
 
 ROOM = 3
+REACHED = positions.Reached({TP("topic", 0): 7})
 
 
 class Reading:
@@ -28,6 +30,8 @@ class Reading:
             _wait_next_records=self._next,
             _seeks=0,
             _interrupted=False,
+            _positioned=False,
+            _thread=SimpleNamespace(reached=self._reached),
         )
         self._fetcher = SimpleNamespace(should_stop=False)
         drain: Coroutine[Any, Any, None] = positions._PositionedConsumer._drain_messages(
@@ -41,6 +45,10 @@ class Reading:
             self._fetcher.should_stop = True
             return {}, None
         return {"a partition": self.fetches.pop(0)}, None
+
+    async def _reached(self) -> Mapping[TP, int]:
+        await asyncio.sleep(0)
+        return REACHED.offsets
 
     def taken(self) -> list[int]:
         return [self.records.get_nowait() for _ in range(self.records.qsize())]
@@ -77,6 +85,22 @@ def test_what_waits_for_a_rebalance_is_delivered_unless_it_comes_again(seeks: in
         reading.flow.resume()
         await reading.loop
         assert reading.taken() == ([] if seeks else [1, 2])
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("seeks", [0, 1])
+def test_where_a_fetch_ended_follows_its_messages_unless_they_come_again(seeks: int) -> None:
+    async def run() -> None:
+        reading = Reading([1])
+        reading.consumer._positioned = True
+        reading.flow.suspend()
+        await turns()
+        assert reading.records.empty()
+        reading.consumer._seeks += seeks
+        reading.flow.resume()
+        await reading.loop
+        assert reading.taken() == [*([] if seeks else [1, REACHED]), REACHED]
 
     asyncio.run(run())
 

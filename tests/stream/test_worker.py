@@ -5,15 +5,25 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import msgspec
-from kafka import TopicPartition
-from workers import Process, aligned, dead_letters, deletes, own_settings, produce, until, upserts, worker
+from workers import (
+    Process,
+    aligned,
+    committed,
+    dead_letters,
+    deletes,
+    fetch,
+    numbers,
+    own_settings,
+    produce,
+    until,
+    upserts,
+    worker,
+)
 
-from stream.broker import admin_client, start_broker
+from stream.broker import start_broker
 from stream.config import Settings
 from stream.feed import feed_events
 from stream.subscribe import read_topic
@@ -22,10 +32,6 @@ from stream.topics import ensure_topics
 READY = r"sameas: ready: .*messages behind"
 STANDBY = r"sameas: ready: standing by"
 DONE_SECONDS = 30.0
-
-
-def numbers(*several: range) -> set[str]:
-    return {str(number) for one in several for number in one}
 
 
 def wait_until_aligned(settings: Settings, expected: set[str], process: Process) -> None:
@@ -40,13 +46,6 @@ def wait_until_applied(count: int, process: Process) -> None:
         return sum(json.loads(state.read_text())["next"].values()) if state.exists() else 0
 
     until(lambda: applied() >= count, DONE_SECONDS, f"{count} applied messages", process)
-
-
-def committed(settings: Settings) -> int | None:
-    """The group's offset in the entity topic."""
-    with admin_client(settings.kafka) as admin:
-        offsets = admin.list_group_offsets(settings.kafka.group_id)[settings.kafka.group_id]
-    return int(offsets[TopicPartition(settings.topics.entities, 0)].offset)
 
 
 def test_every_message_is_accounted_for(settings: Settings) -> None:
@@ -219,17 +218,17 @@ def test_health_metrics_and_backlog(embedded_settings: Settings) -> None:
     feed_events(embedded_settings, upserts(range(20)))
     with worker(embedded_settings, metrics__port="0") as running:
         address = running.wait_for(r"http://127\.0\.0\.1:\d+")
-        assert read(f"{address}/livez") == "alive\n"
-        until(lambda: read(f"{address}/readyz") == "ready\n", DONE_SECONDS, "readiness", running)
+        assert fetch(f"{address}/livez") == "alive\n"
+        until(lambda: fetch(f"{address}/readyz") == "ready\n", DONE_SECONDS, "readiness", running)
         until(
-            lambda: 'sameas_events_total{outcome="applied"} 20.0' in read(f"{address}/metrics"),
+            lambda: 'sameas_events_total{outcome="applied"} 20.0' in fetch(f"{address}/metrics"),
             DONE_SECONDS,
             "metrics",
             running,
         )
         # the fake leaves two entities per batch for later, and works on one whenever there is no message
         until(
-            lambda: "sameas_backlog_entities 0.0" in read(f"{address}/metrics"),
+            lambda: "sameas_backlog_entities 0.0" in fetch(f"{address}/metrics"),
             DONE_SECONDS,
             "backlog 0",
             running,
@@ -247,14 +246,6 @@ def test_what_waited_before_a_restart_is_done_without_new_messages(embedded_sett
     with worker(embedded_settings) as second:
         until(lambda: json.loads(second.state.read_text())["backlog"] == 0, DONE_SECONDS, "backlog 0", second)
         assert second.end() == 0
-
-
-def read(url: str) -> str:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return str(answer.read().decode())
-    except urllib.error.HTTPError as error:
-        return str(error.read().decode())
 
 
 def test_sigterm_before_it_is_ready(embedded_settings: Settings) -> None:

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 
+from stream.broker import admin_client
 from stream.config import KafkaSettings, Settings, StateSettings, TopicSettings
 from stream.events import Delete, EntityEvent, Upsert
 from stream.subscribe import current_alignments, read_topic
@@ -171,3 +174,24 @@ def aligned(settings: Settings) -> set[str]:
 
 def dead_letters(settings: Settings) -> list[Any]:
     return list(read_topic(settings, settings.topics.dead_letters))
+
+
+def numbers(*several: range) -> set[str]:
+    return {str(number) for one in several for number in one}
+
+
+def committed(settings: Settings) -> int | None:
+    """The group's offset in the entity topic."""
+    with admin_client(settings.kafka) as admin:
+        offsets = admin.list_group_offsets(settings.kafka.group_id)[settings.kafka.group_id]
+    found = offsets.get(TopicPartition(settings.topics.entities, 0))
+    return None if found is None else int(found.offset)
+
+
+def fetch(url: str) -> str:
+    """What a server answers, also when it refuses."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        return str(error.read().decode())
