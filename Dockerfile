@@ -16,8 +16,9 @@ COPY model model
 COPY stream stream
 RUN pip install --no-cache-dir '.[files]'
 
+# Replays are kept beside the worker's state: both lie in the volume, as nothing else may be writable.
 ENV PYTHONUNBUFFERED=1 \
-    SAMEAS_STATE__DIR=/state \
+    SAMEAS_STATE__DIR=/state/worker \
     SAMEAS_MODEL__DIR=/checkpoint \
     SAMEAS_METRICS__PORT=9464 \
     NUMBA_CACHE_DIR=/tmp/numba

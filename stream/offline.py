@@ -69,8 +69,11 @@ def read_links(path: Path) -> list[LinkPair]:
     return links
 
 
-def check_writable(directory: Path) -> None:
-    """Makes the directory that a model is to be saved in: refused now rather than after the training.
+def check_writable(option: str, directory: Path) -> None:
+    """Makes the directory that something is to be saved in: refused now rather than after the work.
+
+    Args:
+        option: which named it.
 
     Raises:
         ConfigError: it is no directory, or nothing can be written in it.
@@ -80,7 +83,7 @@ def check_writable(directory: Path) -> None:
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        raise ConfigError(f"--model {directory}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{option} {directory}: cannot be written: {error.strerror}") from error
 
 
 def train_model(

@@ -78,7 +78,7 @@ def train(
 
     if (links is None) != no_links or (no_links and valid):
         raise click.UsageError("give either --links FILE (and --valid FILE, if there is one), or --no-links")
-    check_writable(model)
+    check_writable("--model", model)
     with progress() as show:
         show("retrieving candidates")
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -128,10 +129,22 @@ class Run:
         return started
 
     def save(self, name: str, content: msgspec.Struct) -> None:
-        """Writes one of the run's files, whole or not at all."""
+        """Writes one of the run's files, whole or not at all. Raises StateError."""
         partial = self.home / f"{name}.partial"
-        partial.write_bytes(msgspec.json.encode(content))
-        partial.replace(self.home / name)
+        with self.refusals():
+            partial.write_bytes(msgspec.json.encode(content))
+            partial.replace(self.home / name)
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """What the file system refuses within becomes a StateError."""
+        try:
+            yield
+        except OSError as error:
+            raise StateError(
+                f"run {self.name}: {error.filename or self.home}: {error.strerror}; runs are kept beside "
+                "state.dir, where they need room and the right to write"
+            ) from error
 
 
 def execute(
@@ -155,10 +168,11 @@ def execute(
         The aligner, drained, open, and to be closed; None when `stopped` ended it early.
 
     Raises:
-        StateError: another process executes this run, or the state cannot be used.
+        StateError: another process executes this run, or its directory cannot be used.
         BrokerError: reading or writing failed; the same command goes on later.
     """
-    run.home.mkdir(parents=True, exist_ok=True)
+    with run.refusals():
+        run.home.mkdir(parents=True, exist_ok=True)
     aligner = Aligner(
         run.settings.state.dir,
         checkpoint,
@@ -314,18 +328,21 @@ def remove_run(run: Run) -> list[str]:
     """Deletes a run's topics and its directory; their names.
 
     Raises:
-        StateError: the run is active.
+        StateError: the run is active, or its directory cannot be deleted.
         BrokerError: the topics cannot be deleted.
     """
-    if run.settings.state.dir.exists():
+    with run.refusals():
+        has_state = run.settings.state.dir.exists()
+    if has_state:
         try:
             lock(run.settings.state.dir).close()
         except StoreError as error:
             raise StateError(str(error)) from error
     gone = delete_topics(run.settings, output_specs(run.settings))
-    if run.home.exists():
-        shutil.rmtree(run.home)
-        gone.append(str(run.home))
+    with run.refusals():
+        if run.home.exists():
+            shutil.rmtree(run.home)
+            gone.append(str(run.home))
     return gone
 
 

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from stream.config import Configuration
-from stream.errors import ConfigError
+from stream.errors import ConfigError, StateError
 from stream.options import configured
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def replay(configuration: Configuration, **options: Any) -> None:
     if click.get_current_context().invoked_subcommand is not None:
         return
     from stream.console import tell
-    from stream.errors import StateError
-    from stream.offline import read_links
+    from stream.offline import check_writable, read_links
     from stream.replay import Run
 
     if not options["name"]:
@@ -72,10 +71,7 @@ def replay(configuration: Configuration, **options: Any) -> None:
         from stream.replay_report import has_alignments
 
         has_alignments(settings)  # refused now rather than at the end
-        try:
-            options["report"].mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StateError(f"--report {options['report']}: {error.strerror}") from error
+        check_writable("--report", options["report"])
     _execute(run, plan, links, settings, options["report"])
 
 
@@ -199,7 +195,10 @@ def _execute(
                 ("report.json", json.dumps(figures, indent=1)),
                 ("report.html", render(figures)),
             ):
-                (report / name).write_text(text, encoding="utf-8")
+                try:
+                    (report / name).write_text(text, encoding="utf-8")
+                except OSError as error:
+                    raise StateError(f"{report / name} cannot be written: {error.strerror}") from error
             tell(f"report in {report}")
 
 

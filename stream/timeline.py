@@ -46,7 +46,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeline:
-    """The points of a run, in a JSON Lines file that is always whole. Raises StateError if it is not."""
+    """The points of a run, in a JSON Lines file that is always whole. Raises StateError if it cannot be."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -59,8 +59,11 @@ class Timeline:
     def add(self, point: Point) -> None:
         self.points.append(point)
         partial = self._path.with_suffix(".partial")
-        partial.write_bytes(b"".join(msgspec.json.encode(known) + b"\n" for known in self.points))
-        partial.replace(self._path)
+        try:
+            partial.write_bytes(b"".join(msgspec.json.encode(known) + b"\n" for known in self.points))
+            partial.replace(self._path)
+        except OSError as error:
+            raise StateError(f"{self._path} cannot be written: {error.strerror}") from error
 
 
 def measure(aligner: Aligner, links: Sequence[LinkPair], position: int, time: float) -> Point:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from stream.config import load
+from stream.replay import Run
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,7 +59,18 @@ def test_the_settings_that_the_image_sets_exist(compose: dict[str, Any]) -> None
     assert len(environment) == 4
     settings = load(environ=environment).settings
     assert settings.kafka.servers == ["kafka:19092"]
-    assert settings.metrics.port == 9464 and settings.state.dir == Path("/state")
+    assert settings.metrics.port == 9464
+
+
+def test_what_is_written_in_a_container_is_in_the_volume(compose: dict[str, Any]) -> None:
+    """A replay is kept beside the worker's state, and nothing else than the volume can be written."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    settings = load(environ=dict(re.findall(r"(SAMEAS_\w+)=(\S+)", dockerfile))).settings
+    worker = compose["services"]["worker"]
+    assert worker["read_only"] and "state:/state" in worker["volumes"]
+    assert re.search(r"^VOLUME /state$", dockerfile, flags=re.M)
+    assert Path("/state") in settings.state.dir.parents
+    assert Path("/state") in Run(settings, "x").home.parents
 
 
 def test_ci_can_be_run() -> None:

@@ -335,6 +335,32 @@ def test_corrupt_files_of_a_run_are_told(corrupt: bytes, tmp_path: Path) -> None
             read()
 
 
+def test_what_cannot_be_written_is_told_in_one_line(
+    embedded_settings: Settings, checkpoint: Path, tmp_path: Path
+) -> None:
+    feed(embedded_settings, films=2)
+    words = ["--run", unused(embedded_settings, "run"), "--execute"]
+    nowhere = tmp_path / "replay"  # root may write everywhere, but not through a link to nothing
+    nowhere.symlink_to(tmp_path / "gone")
+    outcome = invoke(embedded_settings, checkpoint, *words, "--report", str(nowhere / "report"))
+    assert outcome.exit_code == 1
+    assert f"error: --report {nowhere}/report: cannot be written: " in outcome.stderr
+    outcome = invoke(embedded_settings, checkpoint, *words)
+    assert outcome.exit_code == 1 and isinstance(outcome.exception, SystemExit)
+    assert f": {nowhere}: File exists; runs are kept beside state.dir" in outcome.stderr
+
+
+def test_a_disk_that_refuses_a_runs_files_is_told(tmp_path: Path) -> None:
+    run = Run(Settings(state=StateSettings(dir=tmp_path / "state")), "a")
+    (run.home / "progress.json.partial").mkdir(parents=True)
+    with pytest.raises(StateError, match=r"run a: .*progress\.json\.partial: Is a directory; runs are kept"):
+        run.save("progress.json", run.progress)
+    timeline = run.timeline
+    (run.home / "timeline.partial").mkdir()
+    with pytest.raises(StateError, match=r"timeline\.jsonl cannot be written: Is a directory"):
+        timeline.add(Point(position=1, time=0.0, aligned=0, links=0, correct=0, wrong=0))
+
+
 def test_nothing_in_the_range(embedded_settings: Settings, checkpoint: Path) -> None:
     feed(embedded_settings, films=2)
     outcome = invoke(embedded_settings, checkpoint, "--run", "x", "--from-datetime", "2199-01-01")
