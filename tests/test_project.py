@@ -56,10 +56,16 @@ def test_the_worker_waits_for_topics_and_is_an_ordinary_user(compose: dict[str, 
 def test_the_settings_that_the_image_sets_exist(compose: dict[str, Any]) -> None:
     in_image = re.findall(r"(SAMEAS_\w+)=(\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
     environment = dict(in_image) | compose["services"]["worker"]["environment"]
-    assert len(environment) == 4
+    assert len(environment) == 5
     settings = load(environ=environment).settings
     assert settings.kafka.servers == ["kafka:19092"]
     assert settings.metrics.port == 9464
+
+
+def test_the_workers_metrics_are_published_on_loopback_alone(compose: dict[str, Any]) -> None:
+    worker = compose["services"]["worker"]
+    assert load(environ=worker["environment"]).settings.metrics.host == "0.0.0.0"
+    assert worker["ports"] == ["127.0.0.1:9464:9464"]
 
 
 def test_what_is_written_in_a_container_is_in_the_volume(compose: dict[str, Any]) -> None:
