@@ -14,9 +14,9 @@ from stream.broker import admin_client
 from stream.config import Settings
 from stream.errors import BrokerError
 
-Operation = Literal["READ", "WRITE"]
+Operation = Literal["READ", "WRITE", "DELETE"]
 
-_VERBS: dict[Operation, str] = {"READ": "read it", "WRITE": "write to it"}
+_VERBS: dict[Operation, str] = {"READ": "read it", "WRITE": "write to it", "DELETE": "delete it"}
 
 
 def check_topic(admin: KafkaAdminClient, topic: Mapping[str, Any], needed: Sequence[Operation]) -> None:

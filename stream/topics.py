@@ -146,6 +146,7 @@ def delete_topics(settings: Settings, specs: list[TopicSpec]) -> list[str]:
     Raises:
         BrokerError: no broker, or no permission.
     """
+    specs = [msgspec.structs.replace(spec, access=("DELETE",)) for spec in specs]
     with admin_client(settings.kafka) as admin:
         try:
             names = [name for name, count in _partitions(admin, specs).items() if count is not None]

@@ -204,6 +204,24 @@ def test_a_replay_with_the_least_rights(
     assert "received 20 = applied 20" in process.text and (tmp_path / "report" / "report.html").exists()
 
 
+def test_a_replay_is_removed_with_the_least_rights(
+    open_settings: Settings, apache_kafka: Kafka, alice: Rights, tmp_path: Path
+) -> None:
+    replay = Run(open_settings, open_settings.kafka.group_id)
+    names = ensure_topics(replay.settings, output_specs(replay.settings))
+    words = ["replay", "remove", replay.name]
+    environment = secure(apache_kafka) | {"SAMEAS_STATE__DIR": str(open_settings.state.dir)}
+    alice.allow(replay.settings, {"alignments": ["DELETE"], "alignment_events": ["DELETE"]})
+    line = refused(run(words, open_settings, tmp_path, environment))
+    letters = replay.settings.topics.dead_letters
+    assert f"topic {letters}: user alice may not delete it; " in line
+    assert f"--operation Delete --topic {letters}" in line
+    alice.allow(replay.settings, {"dead_letters": ["DELETE"]})
+    with run(words, open_settings, tmp_path, environment) as process:
+        assert process.wait(30) == 0, process.text
+    assert [f"deleted {name}" in process.text for name in names] == [True] * 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "rights", "missing"),
     [
