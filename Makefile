@@ -11,6 +11,7 @@
 #              [SEARCH=cells] [RUNS=1] [JSON=FILE] [PICTURE=FILE.svg]   how fast, beside the goals?
 #   make peers DATA=DIR [PEER=NAME] [K=10] [CACHE=DIR] [LIMIT=900] [JSON=FILE]   other tools on the same records
 #   make soak [SECONDS=1800] [N=2000] [JSON=FILE]   does memory stay, and the speed, over a long run?
+#   make install [PYTHON=python3.11]    the virtual environment that the others set up by themselves
 #   make sssom                          the sssom package beside the project, which tests validate exports with
 #   make clean                          removes the virtual environment and caches
 #

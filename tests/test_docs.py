@@ -19,6 +19,7 @@ import msgspec
 import pytest
 from kafka import KafkaProducer
 
+from index import store
 from stream.cli import main
 from stream.config import describe, load
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
@@ -165,6 +166,17 @@ def test_the_consumer_follows_the_truth(embedded_kafka: str, tmp_path: Path) -> 
             time.sleep(0.1)
         run.kill()
     assert log.read_text() == "the same: a:1|b:2 0.75\nnot the same any more: a:1|b:2\n"
+
+
+def test_the_table_of_stored_keys_is_that_of_the_store() -> None:
+    rows = re.findall(r"^\| `(\w)` \| ([A-Z_]+) \| (.*?) \|", TEXT["design.md"], flags=re.M)
+    tables = {name: value for name, value in vars(store).items() if name.isupper() and type(value) is bytes}
+    assert {name: letter.encode() for letter, name, _ in rows} == tables
+    (meta,) = (keys for _, name, keys in rows if name == "META")
+    code = "".join(
+        path.read_text() for folder in ("stream", "index") for path in (ROOT / folder).glob("*.py")
+    )
+    assert set(re.findall(r"`(\w+)`", meta)) == set(re.findall(r'\bMETA \+ b"(\w+)"', code))
 
 
 def test_headers_are_documented() -> None:

@@ -42,6 +42,13 @@ def test_missing_topics_are_created_once(settings: Settings) -> None:
     assert found[topics.alignment_events]["retention.ms"]["value"] == "-1"
 
 
+def test_a_limit_that_somebody_gave_a_log_is_theirs_to_give(apache_settings: Settings) -> None:
+    """docs/operating.md says how."""
+    topic = apache_settings.topics.alignment_events
+    create(apache_settings, topic, **{"cleanup.policy": "delete", "retention.ms": "2592000000"})
+    assert ensure_topics(apache_settings)[topic] == 1
+
+
 def test_wrong_number_of_partitions(settings: Settings) -> None:
     create(settings, settings.topics.entities, 2, **{"cleanup.policy": "compact"})
     with pytest.raises(BrokerError, match=r"entities.* has 2 partition.*topics\.partitions is 1"):
