@@ -23,7 +23,7 @@ from stream.letters_cli import dead_letters
 from stream.link_cli import link
 from stream.model_cli import model
 from stream.offline_cli import align, evaluate, train
-from stream.options import configured
+from stream.options import configured, connected
 from stream.replay_cli import replay
 from stream.subscribe_cli import subscribe
 
@@ -73,7 +73,7 @@ def broker(port: int) -> None:
 
 
 @main.command()
-@configured
+@connected
 def topics(configuration: Configuration) -> None:
     """Create sameas's topics where they are missing, and check the others (partitions, cleanup policy)."""
     from stream.console import tell
@@ -86,7 +86,7 @@ def topics(configuration: Configuration) -> None:
 
 
 @main.command()
-@configured
+@connected
 @click.option("--state", type=click.Path(path_type=Path), help="State directory: state.dir")
 @click.option("--model", type=click.Path(path_type=Path), help="Model directory: model.dir")
 @click.option("-v", "--verbose", is_flag=True, help="Also show what Faust and the Kafka client log")

@@ -11,14 +11,14 @@ import msgspec
 from stream.config import Configuration, Settings
 from stream.errors import InvalidInput, SameasError
 from stream.events import EntityEvent
-from stream.options import configured
+from stream.options import connected
 
 SHOWN_EVENTS = 10  # by --dry-run
 SHOWN_REFUSALS = 100  # one by one; further ones are counted
 
 
 @click.command()
-@configured
+@connected
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--source", metavar="NAME", help="Read with the mapping [sources.NAME]; its own files if none is named"

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from stream.config import Configuration
-from stream.options import configured
+from stream.options import connected
 
 
 @click.group("dead-letters")
@@ -23,7 +23,7 @@ def selected(function: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--topic", "topics", multiple=True, help="Where the message came from; repeatable"),
         click.option("--reason", "reasons", multiple=True, help="Only those refused for this; repeatable"),
-        configured,
+        connected,
     ):
         function = option(function)
     return function

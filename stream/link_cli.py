@@ -8,12 +8,12 @@ import msgspec
 from stream.config import Configuration
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Link, alignment_key, decode_link, split_curie
-from stream.options import configured
+from stream.options import connected
 from stream.tables import is_unicode
 
 
 @click.command()
-@configured
+@connected
 @click.argument("left", metavar="CURIE")
 @click.argument("right", metavar="CURIE")
 @click.option("--different", is_flag=True, help="The two are not the same")

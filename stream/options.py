@@ -19,10 +19,17 @@ def configured(function: Callable[..., None]) -> Callable[..., None]:
     @click.option(
         "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; repeatable"
     )
-    @click.option("--bootstrap", metavar="HOST:PORT", help="Kafka's address: kafka.bootstrap_servers")
     @functools.wraps(function)
-    def command(path: Path | None, overrides: tuple[str, ...], bootstrap: str | None, **rest: Any) -> None:
+    def command(
+        path: Path | None, overrides: tuple[str, ...], bootstrap: str | None = None, **rest: Any
+    ) -> None:
         all_overrides = [*overrides, *([f"kafka.bootstrap_servers={bootstrap}"] if bootstrap else [])]
         function(configuration=load(path, overrides=all_overrides), **rest)
 
     return command
+
+
+def connected(function: Callable[..., None]) -> Callable[..., None]:
+    """As `configured`, for commands that use a broker: with its address."""
+    option = click.option("--bootstrap", metavar="HOST:PORT", help="Kafka's address: kafka.bootstrap_servers")
+    return configured(option(function))

@@ -13,7 +13,7 @@ import msgspec
 
 from stream.config import Configuration
 from stream.errors import ConfigError, StateError
-from stream.options import configured
+from stream.options import connected
 
 if TYPE_CHECKING:
     from stream.replay import Plan, Progress, Run
@@ -23,7 +23,7 @@ SHOWN = 10  # changes of each kind that `diff` prints
 
 
 @click.group(invoke_without_command=True)
-@configured
+@connected
 @click.option("--run", "name", metavar="NAME", help="The run; its topics are sameas.replay.NAME.*")
 @click.option("--from-beginning", is_flag=True, help="All that the topics hold [default]")
 @click.option("--from-datetime", metavar="DATE", help="Messages from this date on, 2026-05-31T18:30:00 (UTC)")
@@ -207,7 +207,7 @@ def _duration(seconds: float) -> str:
 
 
 @replay.command()
-@configured
+@connected
 @click.argument("before")
 @click.argument("after")
 @click.option("--links", type=click.Path(path_type=Path), help="CSV of known links: left,right")
@@ -247,7 +247,7 @@ def diff(configuration: Configuration, before: str, after: str, links: Path | No
 
 
 @replay.command()
-@configured
+@connected
 @click.argument("name")
 def remove(configuration: Configuration, name: str) -> None:
     """Forget a run: delete its state and its topics."""

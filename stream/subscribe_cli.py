@@ -9,11 +9,11 @@ import click
 from stream.config import Configuration
 from stream.errors import ConfigError, InvalidInput
 from stream.events import split_curie
-from stream.options import configured
+from stream.options import connected
 
 
 @click.command()
-@configured
+@connected
 @click.option("--events", is_flag=True, help="The log of alignment events instead of the current alignments")
 @click.option("-e", "--exit", "until_end", is_flag=True, help="Exit at the end instead of waiting for more")
 @click.option(

@@ -21,6 +21,26 @@ def test_every_command_has_help() -> None:
         assert "Usage:" in result.output
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["train", "align", "evaluate", "config show", "model promote", "model status", "map", "schema", "demo"],
+)
+def test_a_command_without_a_broker_takes_no_address_of_one(words: str) -> None:
+    result = CliRunner().invoke(main, [*words.split(), "--bootstrap", "127.0.0.1:1"])
+    assert result.exit_code == 2 and "No such option" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("topics", "run", "feed", "subscribe", "link", "dead-letters list", "dead-letters retry"),
+        *("replay", "replay diff", "replay remove"),
+    ],
+)
+def test_a_command_with_a_broker_takes_its_address(words: str) -> None:
+    assert "--bootstrap HOST:PORT" in CliRunner().invoke(main, [*words.split(), "--help"]).output
+
+
 def test_help_imports_nothing_heavy() -> None:
     heavy = ["torch", "dgl", "faust", "kafka", "faiss"]
     code = f"import sys, stream.cli; print([name for name in {heavy} if name in sys.modules])"

@@ -137,12 +137,8 @@ def test_a_secret_from_a_file(tmp_path: Path) -> None:
 
 
 def test_config_show_names_origins(file: Path) -> None:
-    output = (
-        CliRunner()
-        .invoke(main, ["config", "show", "--config", str(file), "--bootstrap", "c:3", "--json"])
-        .output
-    )
-    shown = json.loads(output)
+    options = ["--config", str(file), "--set", "kafka.bootstrap_servers=c:3", "--json"]
+    shown = json.loads(CliRunner().invoke(main, ["config", "show", *options]).output)
     assert shown["kafka.group_id"] == {"value": "file", "from": f"file {file}"}
     assert shown["kafka.bootstrap_servers"] == {"value": "c:3", "from": "flag --set kafka.bootstrap_servers"}
     assert shown["align.linger_ms"] == {"value": 0, "from": "default"}
