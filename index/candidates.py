@@ -203,6 +203,11 @@ class CandidatePairs:
         """The most entities that one side has in a view."""
         return max(len(side.index) for sides in self._views for side in sides)
 
+    @property
+    def vectors(self) -> int:
+        """How many both sides have in all views."""
+        return sum(len(side.index) for sides in self._views for side in sides)
+
     def recall(self, sample: int, chance: np.random.Generator, order: Order) -> npt.NDArray[np.int64]:
         """(views, 2) of the k nearest by exhaustive search how many are in the lists, and how many there are.
 

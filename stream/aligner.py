@@ -18,7 +18,7 @@ tests and benchmarks run the same code.
 """
 
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -212,13 +212,18 @@ class Aligner:
         if len(messages) == 1:
             return self._process(messages, {messages[0].cause: poison}, bulk=bulk)
         batches = [self.process([message], bulk=bulk) for message in messages]
+        topics: defaultdict[str, Counts] = defaultdict(Counts)
+        for batch in batches:
+            for topic, counts in batch.topics.items():
+                topics[topic] += counts
         return Batch(
             batches[-1].sequence,
             [output for batch in batches for output in batch.outputs],
-            sum((batch.counts for batch in batches), Counts()),
             batches[-1].backlog,
+            topics,
             evaluations=sum(batch.evaluations for batch in batches),
             searched=batches[-1].searched,
+            vectors=batches[-1].vectors,
         )
 
     def _process(
@@ -300,11 +305,12 @@ class Aligner:
         batch = Batch(
             self._sequence,
             outputs,
-            received.counts,
             len(backlog),
+            received.topics,
             laps.seconds,
             len(nodes),
             self._retrieval.searched,
+            self._retrieval.vectors,
         )
         self._conclude(batch)
         self._is_whole = True
@@ -399,7 +405,7 @@ class Aligner:
         for chunk in batched(outputs, OUTBOX_CHUNK):
             changed += len(chunk)
             self._sequence += 1
-            batch = Batch(self._sequence, [*chain.from_iterable(chunk)], Counts(), len(self._backlog))
+            batch = Batch(self._sequence, [*chain.from_iterable(chunk)], len(self._backlog))
             self._conclude(batch)
         self._commit()
         return changed

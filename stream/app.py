@@ -92,6 +92,7 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
     await unless_stopped(loop.run_in_executor(thread, check_group, settings, settings.kafka.group_id))
     aligner, generations = await unless_stopped(loop.run_in_executor(thread, open_aligner))
     metrics = Metrics()
+    metrics.watch(settings.state.dir)
     worker = Worker(settings, Work(aligner, thread, settings.topics, metrics), metrics, partitions)
     if generations is not None:
         worker.follow_promotions(generations)

@@ -1,5 +1,6 @@
 """Steps 1 to 3: what messages mean, which of them still count, and the graph after them."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -20,8 +21,8 @@ NO_POISON: Mapping[Cause, InvalidInput] = {}
 class Received:
     """What a micro-batch of messages comes to."""
 
-    def __init__(self, counts: Counts) -> None:
-        self.counts = counts
+    def __init__(self) -> None:
+        self.topics: defaultdict[str, Counts] = defaultdict(Counts)
         self.dead_letters: list[Output] = []
         self.offsets: dict[tuple[str, int], int] = {}
         self.before: dict[int, Entity | None] = {}
@@ -35,8 +36,8 @@ class Received:
 
     def refuse(self, message: Message, stage: str, error: InvalidInput) -> None:
         """Turns a message into a dead letter: its own bytes, and in the headers what was wrong."""
-        self.counts.dead_lettered += 1
         cause = message.cause
+        self.topics[cause.topic].dead_lettered += 1
         headers = {
             "stage": stage,
             "reason": error.reason,
@@ -71,14 +72,16 @@ class Inbox:
 
     def _understand(self, messages: Sequence[Message], poison: Mapping[Cause, InvalidInput]) -> Received:
         """Steps 1 and 2: what the messages change, each entity's state before and after."""
-        received = Received(Counts(received=len(messages)))
+        received = Received()
         decoded: list[tuple[Message, Sequence[Change]]] = []
         for message in messages:
             where = (message.cause.topic, message.cause.partition)
+            counts = received.topics[message.cause.topic]
+            counts.received += 1
             if where not in received.offsets:
                 received.offsets[where] = self.next_offset(*where) or 0
             if message.cause.offset < received.offsets[where]:
-                received.counts.stale += 1
+                counts.stale += 1
                 continue
             received.offsets[where] = message.cause.offset + 1
             if message.cause in poison:
@@ -103,10 +106,11 @@ class Inbox:
             except InvalidInput as error:
                 received.refuse(message, "apply", error)
                 continue
+            counts = received.topics[message.cause.topic]
             if any(applied) or not events:
-                received.counts.applied += 1
+                counts.applied += 1
             else:
-                received.counts.stale += 1
+                counts.stale += 1
         return received
 
     def _apply(self, event: Change, message: Message, received: Received, *, prompt: bool) -> bool:

@@ -87,11 +87,17 @@ class Batch(msgspec.Struct, frozen=True):
 
     sequence: int
     outputs: list[Output]
-    counts: Counts
     backlog: int  # entities that wait for something; process([]) works on them
+    topics: dict[str, Counts] = {}  # what became of the messages, by the topic that they came from
     stages: dict[str, float] = {}  # seconds
     evaluations: int = 0  # entities whose neighbourhood and candidates were looked at, again or not
     searched: int = 0  # vectors of the largest type, among which exact search looks for candidates
+    vectors: int = 0  # in all indexes
+
+    @property
+    def counts(self) -> Counts:
+        """Of all topics together."""
+        return sum(self.topics.values(), Counts())
 
 
 class Laps:

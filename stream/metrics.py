@@ -1,9 +1,12 @@
 """Prometheus metrics and health of a worker, over HTTP on loopback: /livez, /readyz, /metrics."""
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -29,7 +32,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.events = Counter(
-            "sameas_events", "Input messages by what became of them", ["outcome"], registry=registry
+            "sameas_events",
+            "Input messages by what became of them",
+            ["topic", "outcome"],
+            registry=registry,
         )
         self.dead_letters = Counter(
             "sameas_dead_letters", "Dead letters by reason", ["reason"], registry=registry
@@ -54,7 +60,10 @@ class Metrics:
         self.backlog = Gauge(
             "sameas_backlog_entities", "Entities whose re-evaluation waits", registry=registry
         )
-
+        self.vectors = Gauge("sameas_index_vectors", "Vectors in the candidate indexes", registry=registry)
+        self.store = Gauge(
+            "sameas_store_bytes", "Bytes of the files in the state directory", registry=registry
+        )
         self.evaluations = Counter(
             "sameas_evaluations",
             "Entities whose neighbourhood and candidates were looked at; by events, re-evaluations an event",
@@ -86,10 +95,15 @@ class Metrics:
         self.build_info.clear()
         self.build_info.labels(TOOL_VERSION, model).set(1)
 
+    def watch(self, directory: Path) -> None:
+        """This is the state directory; its size is taken whenever somebody asks."""
+        self.store.set_function(lambda: _bytes_in(directory))
+
     def count(self, batch: Batch) -> None:
         """A published batch."""
-        for outcome in ("applied", "stale", "dead_lettered"):
-            self.events.labels(outcome).inc(getattr(batch.counts, outcome))
+        for topic, counts in batch.topics.items():
+            for outcome in ("applied", "stale", "dead_lettered"):
+                self.events.labels(topic, outcome).inc(getattr(counts, outcome))
         for output in batch.outputs:
             if output.kind == "alignments":
                 self.alignments.labels("withdrawn" if output.value is None else "aligned").inc()
@@ -100,10 +114,22 @@ class Metrics:
             self.stage.labels(stage).observe(seconds)
         self.evaluations.inc(batch.evaluations)
         self.backlog.set(batch.backlog)
+        self.vectors.set(batch.vectors)
 
     def timed(self, stage: str, started: float) -> None:
         """A stage that began at `started` (time.monotonic) ended now."""
         self.stage.labels(stage).observe(time.monotonic() - started)
+
+
+def _bytes_in(directory: Path) -> int:
+    """Files with several links, as generations share them, count once; others may go meanwhile."""
+    sizes: dict[tuple[int, int], int] = {}
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                file = Path(folder, name).stat()
+                sizes[file.st_dev, file.st_ino] = file.st_size
+    return sum(sizes.values())
 
 
 def serve(

@@ -60,7 +60,9 @@ class WorkerProcess:
         by_outcome = {labels: float(value) for name, labels, value in samples if name == EVENTS_METRIC}
         backlog = sum(float(value) for name, _, value in samples if name == "sameas_backlog_entities")
         return Status(
-            int(sum(by_outcome.values())), int(backlog), int(by_outcome.get('outcome="dead_lettered"', 0))
+            int(sum(by_outcome.values())),
+            int(backlog),
+            int(sum(value for labels, value in by_outcome.items() if 'outcome="dead_lettered"' in labels)),
         )
 
     def wait_until_done(self, messages: int, each: Callable[[Status], None] = lambda status: None) -> None:

@@ -103,6 +103,11 @@ class Retrieval:
         """Vectors that the largest search goes through, or would if it were exact."""
         return max((pairs.size for pairs in self.lists.values()), default=0)
 
+    @property
+    def vectors(self) -> int:
+        """In all indexes; an entity has one in each view and for each other source that has its type."""
+        return sum(pairs.vectors for pairs in self.lists.values())
+
     def recall(self, sample: int) -> dict[str, float]:
         """For each dense view in use the share of the exact nearest that lists hold.
 

@@ -5,6 +5,7 @@ python -m benchmarks.speed.bare_worker --config FILE [--set SECTION.KEY=VALUE]..
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class BareAligner:
             outputs.append(Output("alignments", message.key, RECORD))
             outputs.append(Output("alignment_events", message.key, RECORD, HEADERS))
         self._sequence += 1
-        return Batch(self._sequence, outputs, Counts(len(messages), len(messages)), 0)
+        topics = Counter(message.cause.topic for message in messages)
+        return Batch(self._sequence, outputs, 0, {topic: Counts(n, n) for topic, n in topics.items()})
 
     def published(self, sequence: int, ends: Mapping[int, int] | None = None) -> None:
         """Nothing is kept."""

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -58,15 +59,17 @@ class FakeAligner:
 
     def pending(self) -> Sequence[Batch]:
         outbox = [_from_json(output) for output in self._state["outbox"]]
-        return [Batch(self._state["sequence"], outbox, Counts(), 0)] if outbox else []
+        return [Batch(self._state["sequence"], outbox, 0)] if outbox else []
 
     def recall(self) -> Mapping[str, float]:
         return {"name": 1.0}
 
     def process(self, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
-        counts, outputs = Counts(received=len(messages)), []
+        topics, outputs = defaultdict[str, Counts](Counts), []
         for message in messages:
             cause = message.cause
+            counts = topics[cause.topic]
+            counts.received += 1
             place = f"{cause.topic}/{cause.partition}"
             if cause.offset < self._state["next"].get(place, 0):
                 counts.stale += 1
@@ -94,7 +97,7 @@ class FakeAligner:
                 self._state["records"][(output.key or b"").decode()] = (output.value or b"").decode()
         self._store()
         self._maybe_die("store")
-        return Batch(self._state["sequence"], outputs, counts, self._state["backlog"])
+        return Batch(self._state["sequence"], outputs, self._state["backlog"], topics)
 
     def published(self, sequence: int, ends: Mapping[int, int] | None = None) -> None:
         self._maybe_die("publish")

@@ -24,7 +24,7 @@ from stream.aligner import Aligner
 from stream.embedding import CHECKED
 from stream.errors import ModelError, StateError
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
-from stream.interface import Batch, LinkChange, Search
+from stream.interface import Batch, Counts, LinkChange, Search
 from stream.nodes import FIELDS
 from stream.scoring import Scoring
 from stream.workspace import decode_canonical
@@ -598,7 +598,7 @@ def test_everything_received_is_accounted_for(checkpoint: Path, tmp_path: Path) 
     bad = [
         Message(Cause("t", 0, 2), b"left:f9", b"{not json", 0.0),
         Message(Cause("t", 0, 3), b"left:f9", b'{"op":"upsert","source":"a b","id":"x","type":"t"}', 0.0),
-        Message(Cause("t", 0, 4), b"no curie", None, 0.0),
+        Message(Cause("other", 0, 4), b"no curie", None, 0.0),
         Message(Cause("t", 0, 5), None, b"x" * 2_000_000, 0.0),
     ]
     aligner = Aligner(tmp_path, checkpoint, decode_canonical)
@@ -607,6 +607,8 @@ def test_everything_received_is_accounted_for(checkpoint: Path, tmp_path: Path) 
     topic.take(batch)
     counts = batch.counts
     assert (counts.received, counts.applied, counts.stale, counts.dead_lettered) == (6, 1, 1, 4)
+    assert batch.topics == {"t": Counts(5, 1, 1, 3), "other": Counts(1, 0, 0, 1)}
+    assert next(iter(aligner.pending())).topics == batch.topics  # so they are counted after a crash
     assert topic.dead == [message.value for message in bad]
     again = aligner.process([*inputs, *bad]).counts
     assert (again.received, again.stale) == (6, 6)
@@ -624,6 +626,22 @@ def test_a_deleted_entity_of_a_type_without_a_name_is_withdrawn_at_once(
     assert topic.pairs()
     topic.take(aligner.process(messages(gone, 60), bulk=bulk))
     assert not topic.pairs()
+    aligner.close()
+
+
+def test_vectors_are_those_in_the_lists_and_go_with_their_entities(checkpoint: Path, tmp_path: Path) -> None:
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    found = [
+        aligner.process(messages(events, number)).vectors
+        for number, events in (
+            (0, [film("left", 60)]),
+            (1, [film("right", 60)]),
+            (2, [Delete("left", "f60")]),
+            (3, [Delete("right", "f60")]),
+        )
+    ]
+    # nobody to compare with, both, one of two, none
+    assert found[0] == 0 and found[1] == 2 * found[2] > 0 and found[3] == 0
     aligner.close()
 
 
@@ -691,7 +709,7 @@ def test_a_message_that_kills_processing_is_a_dead_letter_and_the_others_go_on(
     batch = aligner.process(inputs[200:220])
     topic.take(batch)
     assert all(waiting.sequence > former.sequence for waiting in aligner.pending())  # nothing comes again
-    assert (batch.counts.received, batch.counts.applied, batch.counts.dead_lettered) == (20, 19, 1)
+    assert batch.topics == {"t": Counts(20, 19, 0, 1)} and batch.vectors > 0
     assert topic.dead == [inputs[210].value]
     letter = next(output for output in batch.outputs if output.kind == "dead_letters")
     assert dict(letter.headers)["reason"] == b"failed" and dict(letter.headers)["stage"] == b"process"

@@ -23,7 +23,18 @@ def test_every_command_has_help() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["train", "align", "evaluate", "config show", "model promote", "model status", "map", "schema", "demo"],
+    [
+        "train",
+        "align",
+        "evaluate",
+        "config show",
+        "explain",
+        "model promote",
+        "model status",
+        "map",
+        "schema",
+        "demo",
+    ],
 )
 def test_a_command_without_a_broker_takes_no_address_of_one(words: str) -> None:
     result = CliRunner().invoke(main, [*words.split(), "--bootstrap", "127.0.0.1:1"])

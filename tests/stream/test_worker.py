@@ -217,13 +217,22 @@ def test_health_metrics_and_backlog(embedded_settings: Settings) -> None:
     ensure_topics(embedded_settings)
     feed_events(embedded_settings, upserts(range(20)))
     with worker(embedded_settings, metrics__port="0") as running:
-        address = running.wait_for(r"http://127\.0\.0\.1:\d+")
+        address, topic = running.wait_for(r"http://127\.0\.0\.1:\d+"), embedded_settings.topics.entities
         assert fetch(f"{address}/livez") == "alive\n"
         until(lambda: fetch(f"{address}/readyz") == "ready\n", DONE_SECONDS, "readiness", running)
         until(
-            lambda: 'sameas_events_total{outcome="applied"} 20.0' in fetch(f"{address}/metrics"),
+            lambda: (
+                f'sameas_events_total{{outcome="applied",topic="{topic}"}} 20.0'
+                in fetch(f"{address}/metrics")
+            ),
             DONE_SECONDS,
             "metrics",
+            running,
+        )
+        until(
+            lambda: re.search(r"sameas_store_bytes [1-9]", fetch(f"{address}/metrics")),
+            DONE_SECONDS,
+            "the state's size",
             running,
         )
         # the fake leaves two entities per batch for later, and works on one whenever there is no message

@@ -1,0 +1,42 @@
+"""What a worker counts for Prometheus."""
+
+import os
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from stream.interface import Batch, Counts
+from stream.metrics import Metrics
+
+
+def samples(metrics: Metrics) -> list[str]:
+    return generate_latest(metrics.registry).decode().splitlines()
+
+
+def test_messages_are_counted_by_topic_and_outcome() -> None:
+    metrics = Metrics()
+    for sequence in (1, 2):
+        topics = {"a": Counts(6, 3, 2, 1), "b": Counts(1, 1)}
+        metrics.count(Batch(sequence, [], backlog=7, topics=topics, vectors=sequence * 5))
+    found = samples(metrics)
+    for line in (
+        'sameas_events_total{outcome="applied",topic="a"} 6.0',
+        'sameas_events_total{outcome="stale",topic="a"} 4.0',
+        'sameas_events_total{outcome="dead_lettered",topic="a"} 2.0',
+        'sameas_events_total{outcome="applied",topic="b"} 2.0',
+        "sameas_index_vectors 10.0",
+        "sameas_backlog_entities 7.0",
+    ):
+        assert line in found
+
+
+def test_the_state_is_as_large_as_its_files(tmp_path: Path) -> None:
+    metrics = Metrics()
+    metrics.watch(tmp_path)
+    assert "sameas_store_bytes 0.0" in samples(metrics)
+    (tmp_path / "generation-1").mkdir()
+    (tmp_path / "generation-1" / "a").write_bytes(b"x" * 1000)
+    (tmp_path / "CURRENT").write_bytes(b"x")
+    os.link(tmp_path / "generation-1" / "a", tmp_path / "b")  # as generations share files
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")  # a file that went meanwhile
+    assert "sameas_store_bytes 1001.0" in samples(metrics)
