@@ -29,7 +29,8 @@ ARGS ?=
 N ?=
 SEED ?=
 JSON ?=
-DATA ?= ../shared/data
+# Where the project is developed they lie beside the checkout.
+DATA ?= $(wildcard ../shared/data)
 DATASET ?=
 MODEL ?=
 SEEDS ?=
@@ -49,6 +50,14 @@ LIMIT ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+
+# Said at once, and not after minutes of installing.
+WITH_DATA := $(filter quality sentences peers,$(MAKECMDGOALS))
+ifneq ($(WITH_DATA),)
+ifeq ($(DATA),)
+$(error name the directory with the data sets: make $(firstword $(WITH_DATA)) DATA=DIRECTORY; docs/quality.md says what is in it)
+endif
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test torture fuzz quality sentences speed peers soak check install sssom clean

@@ -4,6 +4,8 @@ import importlib.resources
 import json
 import os
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,24 @@ def test_ci_can_be_run() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "make --no-print-directory check" in script.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("target", ["quality", "sentences", "peers"])
+def test_make_asks_for_the_data_before_it_sets_up_anything(target: str, tmp_path: Path) -> None:
+    project = tmp_path / "project"  # without pyproject.toml make can set up nothing here
+    project.mkdir()
+    shutil.copy(ROOT / "Makefile", project)
+
+    def said(*words: str) -> str:
+        result = subprocess.run(["make", target, *words], cwd=project, capture_output=True, text=True)
+        assert result.returncode == 2 and not result.stdout
+        return result.stderr
+
+    advice = f"name the directory with the data sets: make {target} DATA=DIRECTORY"
+    assert advice in said() and advice in said("DATA=")
+    assert "pyproject.toml" in said("DATA=.")
+    (tmp_path / "shared" / "data").mkdir(parents=True)
+    assert "pyproject.toml" in said()
 
 
 def test_the_changelog_knows_the_version(project: dict[str, Any]) -> None:
