@@ -24,9 +24,9 @@ import numpy as np
 import xxhash
 
 from stream.columns import SourceMapping
+from stream.config import load_settings
 from stream.errors import ConfigError
 from stream.events import Delete, EntityEvent, curie
-from stream.mapping import read_sources
 from stream.rows import RowMapper
 from stream.tables import Row
 
@@ -91,7 +91,7 @@ class Scenario:
         for part, pairs in self.answers.items():
             with (directory / f"links_{part}.csv").open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerows([("left", "right"), *pairs])
-        return read_sources(directory / "sameas.toml")
+        return load_settings(directory / "sameas.toml", environ={}).sources
 
     def final_rows(self) -> tuple[dict[str, Row], dict[str, Row]]:
         """Both sides' rows when every change has happened."""

@@ -3,7 +3,6 @@
 `stream/columns.py` says what can be written there, `stream/rows.py` makes entities of a row.
 """
 
-import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,32 +18,10 @@ from stream.interface import Change, Decoder, JoinChange, LinkChange, SnapshotRo
 from stream.rows import JoinMapper, RowMapper
 from stream.tables import JSON_LINES, Row, check_suffix, read_rows
 
-__all__ = ["SourceMapping", "make_decoder", "read_canonical", "read_events", "read_sources"]
+__all__ = ["SourceMapping", "make_decoder", "read_canonical", "read_events"]
 
 Numbered = tuple[int, EntityEvent | InvalidInput]
 RelationsByHead = dict[str, dict[str, dict[str, None]]]
-
-
-def read_sources(path: Path) -> dict[str, SourceMapping]:
-    """The `[sources.NAME]` tables of a TOML file; other tables are ignored.
-
-    Raises:
-        ConfigError: the file cannot be read, or a mapping is wrong; says where.
-    """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        tables = msgspec.convert(document.get("sources", {}), dict[str, dict[str, object]])
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, msgspec.ValidationError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    sources = {}
-    for name, table in tables.items():
-        try:
-            sources[name] = msgspec.convert(table, SourceMapping)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{path}: [sources.{name}]: {error}") from error
-    return sources
 
 
 def read_events(

@@ -17,7 +17,7 @@ import xxhash
 
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert, Value
-from stream.mapping import read_events, read_sources
+from stream.mapping import SourceMapping, read_events
 from stream.offline import read_links
 from stream.workspace import LabelledLink, LinkPair
 
@@ -30,7 +30,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     links: dict[str, str] = {}
     pairs: dict[str, str] = {}
     type: str = "entity"
-    sources: dict[str, object] = {}
+    sources: dict[str, SourceMapping] = {}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def read_dataset(name: str, data: Path, test_links: Path | None = None) -> DataS
         raise ConfigError(f"{path}: links: train, valid and test are needed")
     events = [
         event
-        for source, mapping in read_sources(path).items()
+        for source, mapping in document.sources.items()
         for _, event in read_events(source, mapping, folder)
         if not isinstance(event, InvalidInput)
     ]

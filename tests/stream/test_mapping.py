@@ -14,7 +14,7 @@ from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.interface import LinkChange
-from stream.mapping import SourceMapping, make_decoder, read_canonical, read_events, read_sources
+from stream.mapping import SourceMapping, make_decoder, read_canonical, read_events
 from stream.rows import Row, RowMapper
 
 FILMS = """
@@ -229,7 +229,7 @@ def test_optional_columns_may_be_missing() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("colour = 1", r"\[sources.s\]: .*colour"),
+        ("colour = 1", r"sources\.s: .*colour"),
         ('id = "id"\nattributes = {a = {column = "a", kind = "colour"}}', "colour.*kind"),
         ('attributes = ["a"]', "id: say which column"),
         ('file = "a.jsonl"\ntriples = "t.csv"', "triples"),
@@ -275,16 +275,16 @@ def test_wrong_mappings_say_where(tmp_path: Path, text: str, message: str) -> No
     path = tmp_path / "sameas.toml"
     path.write_text(f"[sources.s]\n{text}\n")
     with pytest.raises(ConfigError, match=message):
-        read_sources(path)
+        load_settings(path, {})
 
 
 def test_mapping_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"gone\.toml cannot be read"):
-        read_sources(tmp_path / "gone.toml")
+    with pytest.raises(ConfigError, match=r"gone\.toml: cannot be read"):
+        load_settings(tmp_path / "gone.toml", {})
     for text in ("[sources", f"x = {'[' * 1000}{']' * 1000}"):
         (tmp_path / "bad.toml").write_text(text)
         with pytest.raises(ConfigError, match=r"bad\.toml"):
-            read_sources(tmp_path / "bad.toml")
+            load_settings(tmp_path / "bad.toml", {})
 
 
 # --- files
