@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from model.tokens import BUCKETS, Bags
+from model.tokens import BUCKETS, Bags, mix
 
 DIM = 128
 NORM = 256  # of every vector that is not zero, before rounding
@@ -80,7 +80,5 @@ def _to_int8(sums: Any) -> Any:
 @cache
 def _signs() -> I8:
     """(BUCKETS, DIM) of +1 and -1: the bits of splitmix64 at 0, 1, 2, ..."""
-    from model.tokens import mix
-
     bits = np.unpackbits(mix(np.arange(BUCKETS * DIM // 64, dtype=np.uint64)).view(np.uint8))
     return np.asarray(1 - 2 * bits.reshape(BUCKETS, DIM).astype(np.int8))

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from stream.aligner import Aligner
 from stream.config import Settings
 from stream.console import tell
-from stream.errors import SameasError
+from stream.errors import BrokerError, SameasError
 from stream.events import Message
 from stream.generations import Generations, Progress, Wish
 from stream.metrics import Metrics
@@ -87,7 +87,7 @@ class Promoter:
                     await asyncio.to_thread(self._generations.clean)
                     settled = wanted
                 else:
-                    with contextlib.suppress(_NotWanted):
+                    with contextlib.suppress(_PutOff):
                         settled = None if await self._promote(wanted) else wanted
             await asyncio.sleep(POLL_SECONDS)
 
@@ -125,10 +125,12 @@ class Promoter:
             thread.shutdown(wait=False)
             self._progress = None
             self._metrics.promotion.set(0)
-            if isinstance(error, _NotWanted):
-                tell(f"put off, as something else is wanted or another worker has the partitions: {recipe}")
+            if isinstance(error, BrokerError):  # it may be restarting
+                error = _PutOff(str(error))
+            if isinstance(error, _PutOff):
+                tell(f"put off: {recipe}: {error}")
             if not isinstance(error, SameasError):
-                raise
+                raise error
             tell(f"error: {recipe} cannot be built: {error}; {self._generations.current} stays in force")
             self._metrics.promotions.labels("failed").inc()
             # last, because the command that waits for it ends with it
@@ -191,7 +193,7 @@ class Promoter:
         return offsets
 
     async def _politely(self, wanted: Wish, step: Awaitable[_T]) -> _T:
-        """Rests as long as the step took while there is something to serve. Raises _NotWanted."""
+        """Rests as long as the step took while there is something to serve. Raises _PutOff."""
         started, work = time.monotonic(), self._work
         received = work.totals.received
         outcome = await step
@@ -200,7 +202,7 @@ class Promoter:
         if time.monotonic() - self._checked > POLL_SECONDS:
             self._checked = time.monotonic()
             if await self._wanted() != wanted or not self._ready():
-                raise _NotWanted
+                raise _PutOff("something else is wanted, or another worker has the partitions")
         return outcome
 
     def _show(self, progress: Progress, *, now: bool = False) -> None:
@@ -211,8 +213,8 @@ class Promoter:
             self._generations.tell(progress)
 
 
-class _NotWanted(Exception):
-    """Something else is wanted by now, or another worker has the partitions."""
+class _PutOff(Exception):
+    """Not now; the next look at what is wanted may begin with it again."""
 
 
 def _drain(aligner: Aligner) -> tuple[int, int]:

@@ -1,10 +1,13 @@
 """Generations: built beside the one in force, switched in one step, never mixed."""
 
+import asyncio
+import contextlib
 import json
 import signal
 import sys
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +20,11 @@ from workers import DONE_SECONDS, Process, cli_environment, produce, sameas, unt
 
 from benchmarks.catalogues import catalogues, film
 from model.checkpoint import load_model, save_model
+from stream import promotion
 from stream.aligner import Aligner
 from stream.cli import main
 from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
-from stream.errors import ModelError, StateError
+from stream.errors import BrokerError, ModelError, StateError
 from stream.events import (
     AlignmentEvent,
     AlignmentRecord,
@@ -35,10 +39,13 @@ from stream.feed import feed_events
 from stream.generations import Generations, Promotion, read_current, write
 from stream.interface import Batch, Output, Search
 from stream.mapping import make_decoder
-from stream.promotion import _behind
+from stream.metrics import Metrics
+from stream.promotion import Promoter, _behind
+from stream.publishing import Placed
 from stream.reread import Range, find_ranges, read_ranges
 from stream.subscribe import current_alignments, decode_event, read_topic
 from stream.topics import ensure_topics
+from stream.work import Work
 from stream.workspace import decode_canonical
 
 MORTAL = Path(__file__).with_name("mortal_promotion.py")
@@ -466,6 +473,45 @@ def test_what_a_crash_left_is_cleaned_up(checkpoint: Path, worse: Path, tmp_path
         assert sorted(path.name for path in (tmp_path / "state").glob("gen*")) == ["generation-1", name]
         assert generations.unfinished(generations.current) is None
         assert [path.name for path in (tmp_path / "state").glob("gen*")] == ["generation-1"]
+
+
+def test_a_broker_that_is_away_puts_a_promotion_off(
+    checkpoint: Path, worse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, looks = settings_of(tmp_path, checkpoint), 0
+
+    def read(*_: object) -> Iterator[Message]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise BrokerError("it is away")
+        return iter(())
+
+    async def send(outputs: Sequence[Output]) -> list[Placed]:
+        return []
+
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as thread:
+            generations = Generations(settings, decode_canonical)
+            work = Work(thread.submit(generations.open).result(), thread, settings.topics, Metrics())
+            await work.step(messages(STREAM), send, bulk=True)
+            promote(tmp_path / "state", worse)
+            promoter = Promoter(generations, work, settings, Metrics(), lambda: True, lambda: send)
+            wanted = generations.wanted().recipe
+            running = asyncio.create_task(promoter.run())
+            async with asyncio.timeout(DONE_SECONDS):
+                while generations.current != wanted and not running.done():
+                    await asyncio.sleep(0)
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            await work.close()
+            generations.close()
+
+    monkeypatch.setattr(promotion, "read_ranges", read)
+    monkeypatch.setattr(promotion, "POLL_SECONDS", 0.01)
+    asyncio.run(run())
+    assert looks == 2
 
 
 def test_batches_of_the_outbox_are_bounded(checkpoint: Path, worse: Path, tmp_path: Path) -> None:

@@ -78,6 +78,32 @@ def test_a_dispute_outlives_a_crash(tmp_path: Path) -> None:
     session(tmp_path, topic, look)
 
 
+def test_somebody_else_is_noticed_while_nothing_is_published(tmp_path: Path) -> None:
+    topic = Topic()
+
+    async def look(work: Work) -> None:
+        async def ends() -> dict[int, int]:
+            return {0: topic.end}
+
+        async def ends_while_publishing() -> dict[int, int]:
+            await (await work.step([upsert(2)], topic.send, bulk=False))
+            return await ends()
+
+        await (await work.step([upsert(1)], topic.send, bulk=False))
+        await work.watch(ends)
+        assert topic.end and not work.is_disputed
+        await work.watch(ends_while_publishing)
+        assert not work.is_disputed
+        topic.end += 1  # somebody else
+        async with work.lock:  # who has it may be publishing
+            await work.watch(ends)
+        assert not work.is_disputed
+        await work.watch(ends)
+        assert work.is_disputed
+
+    session(tmp_path, topic, look)
+
+
 def test_a_dispute_lasts_until_the_differences_are_published(tmp_path: Path) -> None:
     topic = Topic()
 
