@@ -276,7 +276,7 @@ class Worker:
     def _alignment_ends(self) -> Mapping[int, int]:
         topic = self._settings.topics.alignments
         partitions = [(topic, number) for number in range(self._partitions[topic])]
-        found = read_bounds(self._settings, partitions)
+        found = read_bounds(self._settings, partitions, committed=False)  # as it is reconciled
         return {tp.partition: end for tp, (_, end) in found.items()}
 
     async def _awaited(self, read: Callable[[], _T]) -> _T:

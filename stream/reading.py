@@ -31,8 +31,11 @@ def as_message(record: Any) -> Message:
 
 
 @contextmanager
-def open_consumer(settings: Settings) -> Iterator[Any]:
+def open_consumer(settings: Settings, *, committed: bool = True) -> Iterator[Any]:
     """A kafka-python consumer that belongs to no group, closed at the end.
+
+    Args:
+        committed: of transactions read only what is committed; no further than where one is still open.
 
     Raises:
         BrokerError: unreachable, or what it was used for is refused.
@@ -44,7 +47,7 @@ def open_consumer(settings: Settings) -> Iterator[Any]:
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,
             fetch_max_wait_ms=FETCH_WAIT_MS,
-            isolation_level="read_committed",
+            isolation_level="read_committed" if committed else "read_uncommitted",
         )
     except (KafkaError, ValueError) as error:
         raise unreachable(settings.kafka, error) from error
@@ -59,9 +62,11 @@ def open_consumer(settings: Settings) -> Iterator[Any]:
         consumer.close()
 
 
-def read_bounds(settings: Settings, partitions: Iterable[tuple[str, int]]) -> Bounds:
+def read_bounds(
+    settings: Settings, partitions: Iterable[tuple[str, int]], *, committed: bool = True
+) -> Bounds:
     """`bounds` with a consumer of its own."""
-    with open_consumer(settings) as consumer:
+    with open_consumer(settings, committed=committed) as consumer:
         return bounds(consumer, [TopicPartition(topic, number) for topic, number in partitions])
 
 
@@ -69,8 +74,7 @@ def bounds(consumer: Any, partitions: list[TopicPartition]) -> Bounds:
     """Where each partition begins and ends; assigns the partitions and leaves positions undefined.
 
     Asked for its end, the embedded broker names the first offset of the last batch plus one, so that batch is
-    fetched. The high watermark that comes with it is no end: while a transaction is open, what follows its
-    beginning cannot be read.
+    fetched. The high watermark that comes with it is no end for who reads what is committed.
 
     Raises:
         BrokerError: the broker does not answer.

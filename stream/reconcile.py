@@ -5,6 +5,9 @@ directory, a store whose log a crash cut short) reads the messages again and pub
 But pairs that only its predecessor had aligned, and that came apart since, it never knew, so nobody would
 withdraw them. Once it has caught up it therefore compares its records with the topic, unless that ends where
 its own last record stands.
+
+It also reads what transactions wrote that are open or were aborted: a tombstone after that is right whatever
+becomes of it, and what follows an open one may be this worker's own.
 """
 
 from collections.abc import Iterable
@@ -38,7 +41,7 @@ class Published:
 
     def read(self) -> None:
         """Goes on to the present end. Raises BrokerError."""
-        with open_consumer(self._settings) as consumer:
+        with open_consumer(self._settings, committed=False) as consumer:
             ends = {}
             for tp, (first, end) in bounds(consumer, list(self._next)).items():
                 ends[tp] = end

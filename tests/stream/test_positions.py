@@ -105,6 +105,23 @@ def test_where_a_fetch_ended_follows_its_messages_unless_they_come_again(seeks: 
     asyncio.run(run())
 
 
+def test_where_a_fetch_ended_does_not_count_after_a_seek() -> None:
+    async def run() -> None:
+        reading = Reading([1])
+        reading.consumer._positioned = True
+
+        async def seek_meanwhile() -> Mapping[TP, int]:
+            reading.consumer._seeks += 1
+            return REACHED.offsets
+
+        reading.consumer._thread.reached = seek_meanwhile
+        reading.flow.resume()
+        await reading.loop
+        assert reading.taken() == [1]
+
+    asyncio.run(run())
+
+
 def test_what_was_fetched_when_the_loop_ended_is_read_again() -> None:
     async def run() -> None:
         reading = Reading([1, 2])
