@@ -66,6 +66,8 @@ def sort_out(taken: Iterable[Any]) -> tuple[list[Message], dict[TP, int]]:
 
 
 class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
+    reached: Mapping[TP, int] = {}  # where the last fetch ended
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         """Faust fixes 1.5 s, by which a broker that answers a fetch only at its end delays every message, and
         reads what aborted transactions wrote."""
@@ -79,17 +81,14 @@ class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
         end: int | None = self._ensure_consumer().last_stable_offset(tp)
         return end
 
-    async def reached(self) -> Mapping[TP, int]:
-        """Where the next fetch begins."""
-        offsets: Mapping[TP, int] = await self.call_thread(self._reached)
-        return offsets
-
-    async def _reached(self) -> Mapping[TP, int]:
-        consumer = self._ensure_consumer()
-        try:
-            return {TP(*tp): await consumer.position(tp) for tp in consumer.assignment()}
-        except IllegalStateError:  # a partition went away meanwhile
-            return {}
+    async def _fetch_records(self, consumer: Any, *arguments: Any, **options: Any) -> Any:
+        records = await super()._fetch_records(consumer, *arguments, **options)
+        # the consumer's own `position` would wait for what a rebalance leaves open
+        subscription = consumer._subscription.subscription
+        if subscription is not None and subscription.assignment is not None:
+            consumed = subscription.assignment.all_consumed_offsets()
+            self.reached = {TP(*tp): following.offset for tp, following in consumed.items()}
+        return records
 
 
 class _PositionedConsumer(Consumer):  # type: ignore[misc]
@@ -118,6 +117,7 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
         if assigned != self._assigned():
             raise RebalanceAgain
         self._seeks += 1
+        self._thread.reached = {}
         self._positioned, self._interrupted = True, False
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
@@ -137,6 +137,7 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
 
     async def _drain_messages(self, fetcher: Any) -> None:
         queue = self.transport.records
+        said: tuple[int, Mapping[TP, int]] = (0, {})
         try:
             while not (self.should_stop or fetcher.should_stop):
                 if queue.full():
@@ -150,10 +151,10 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
                     continue
                 for record in chain.from_iterable(records.values()):
                     queue.force_put_nowait(record)
-                reached = await self._thread.reached() if self._positioned else {}
-                await self.app.flow_control.acquire()
-                if reached and seeks == self._seeks:
-                    queue.force_put_nowait(Reached(reached))
+                reached = seeks, self._thread.reached
+                if self._positioned and reached != said:
+                    queue.force_put_nowait(Reached(self._thread.reached))
+                    said = reached
         except (asyncio.CancelledError, *self.consumer_stopped_errors):
             if not self.transport.app.should_stop:
                 raise
