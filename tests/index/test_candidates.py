@@ -18,8 +18,10 @@ WORD = st.integers(0, 5).map(lambda word: (word << 8 | 60) if word else 0)
 VECTOR = st.tuples(*[st.tuples(*[SMALL] * DIMENSIONS)] * 2, st.tuples(WORD))
 STEP = st.dictionaries(st.integers(0, 17), VECTOR, max_size=6)
 
+Entities = dict[int, tuple[tuple[int, ...], ...]]  # by key, one vector a view
 
-def change(step: dict[int, tuple], side: range) -> Change:
+
+def change(step: Entities, side: range) -> Change:
     keys = [key for key in step if key in side]
     vectors = [
         np.array([step[key][view] for key in keys], kind).reshape(len(keys), width)
@@ -28,7 +30,7 @@ def change(step: dict[int, tuple], side: range) -> Change:
     return Change(np.array(keys, np.int32), vectors)
 
 
-def expected_pairs(vectors: dict[int, tuple]) -> set[tuple[int, int]]:
+def expected_pairs(vectors: Entities) -> set[tuple[int, int]]:
     pairs = set()
     for view, floor in enumerate(OPTIONS.floors):
         for own, other in ((LEFT, RIGHT), (RIGHT, LEFT)):
@@ -58,9 +60,9 @@ def all_pairs() -> Pairs:
 
 @settings(max_examples=300)
 @given(st.lists(STEP, max_size=8))
-def test_any_history_gives_the_relation_of_the_final_vectors(steps: list[dict[int, tuple]]) -> None:
+def test_any_history_gives_the_relation_of_the_final_vectors(steps: list[Entities]) -> None:
     maintained = CandidatePairs(DIMENSIONS, OPTIONS, KINDS)
-    vectors: dict[int, tuple] = {}
+    vectors: Entities = {}
     grid = all_pairs()
     context, is_candidate = maintained.context(grid)
     for step in steps:

@@ -93,7 +93,8 @@ def test_more_rows_than_are_asked_for_ahead() -> None:
     np.testing.assert_array_equal(nearest.sims, exact_nearest.sims)
     assert len(reached.key) > 1024  # more than there is room for at first
     hits, exact_hits = (
-        sorted(zip(*map(np.ndarray.tolist, h), strict=True)) for h in (reached, exact_reached)
+        sorted(zip(h.query.tolist(), h.key.tolist(), h.sim.tolist(), strict=True))
+        for h in (reached, exact_reached)
     )
     assert hits == exact_hits
 

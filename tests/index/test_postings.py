@@ -11,6 +11,8 @@ from index.postings import Postings
 PAIR = st.tuples(st.sampled_from([0, 1, 2, 63, 64, 2**31, 2**32 - 2]), st.integers(0, 2**32 - 1))
 STEP = st.tuples(st.booleans(), st.sets(PAIR, max_size=60))
 
+Step = tuple[bool, set[tuple[int, int]]]
+
 
 def columns(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     array = np.array(pairs, np.uint32).reshape(len(pairs), 2)
@@ -19,7 +21,7 @@ def columns(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
 
 @settings(max_examples=200)
 @given(st.lists(STEP, max_size=8))
-def test_what_is_found_is_what_was_added_and_not_removed(steps: list[tuple[bool, set]]) -> None:
+def test_what_is_found_is_what_was_added_and_not_removed(steps: list[Step]) -> None:
     postings = Postings()
     model: dict[int, set[int]] = defaultdict(set)
     for add, pairs in steps:

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from arrays import in_step
 
+from model.encoder import OWN
 from model.network import AlignmentNetwork, NetworkOptions
-from model.pairs import OWN, SLOTS, PairInputs, Side, similarities
+from model.pairs import SLOTS, PairInputs, Side, similarities
 from model.trees import NODES, Trees, features
 from model.vectors import DIM
 
@@ -51,7 +53,7 @@ def make_network(random_inputs: Callable[[int, int], PairInputs]) -> Callable[..
 
     def make(**options: bool) -> AlignmentNetwork:
         torch.manual_seed(7)
-        network = AlignmentNetwork(NetworkOptions(keys=KEYS, context=CONTEXT, **options))  # type: ignore[arg-type]
+        network = AlignmentNetwork(NetworkOptions(keys=KEYS, context=CONTEXT, **options))
         network.fit_bins(torch.from_numpy(random_inputs(500, 9).context))
         with torch.no_grad():
             for parameter in network.parameters():
@@ -76,7 +78,7 @@ def alike_inputs(random_inputs: Callable[[int, int], PairInputs]) -> Callable[[i
         alike = np.random.default_rng(seed).random(inputs.left.key.shape) < 0.3
         alike[::2] = False
         alike &= (inputs.left.key != 0) & (inputs.right.key != 0)
-        for mine, its in zip(inputs.right, inputs.left, strict=True):
+        for mine, its in in_step(inputs.right, inputs.left):
             mine[alike] = its[alike]
         return inputs
 

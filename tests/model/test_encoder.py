@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from arrays import arrays, in_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +34,7 @@ WORDS = [
 ]
 
 
-def entity(number: int, source: str = "a", **attributes: Value) -> Upsert:
+def entity(number: int, source: str = "a", /, **attributes: Value) -> Upsert:
     return Upsert(source=source, id=str(number), type="t", attributes=attributes, relations={"knows": ["1"]})
 
 
@@ -42,7 +43,7 @@ def corpus(size: int, seed: int = 0) -> list[Upsert]:
     return [
         entity(
             n,
-            source="ab"[n % 2],
+            "ab"[n % 2],
             name=" ".join(rng.choice(WORDS, rng.integers(0, 5))),
             year=int(rng.integers(1900, 2030)),
             genre=str(rng.choice(["drama", "comedy"])),
@@ -66,7 +67,7 @@ def similarity(encoder: Encoder, a: Value, b: Value, key: str = "new") -> tuple[
 
 
 def same(one: Encoded, other: Encoded) -> bool:
-    return all(a.tobytes() == b.tobytes() and a.dtype == b.dtype for a, b in zip(one, other, strict=True))
+    return all(a.tobytes() == b.tobytes() and a.dtype == b.dtype for a, b in in_step(one, other))
 
 
 @settings(max_examples=25)
@@ -76,7 +77,7 @@ def test_the_same_bits_in_any_batch_and_order(encoder: Encoder, seed: int, size:
     everything = encoder.encode(entities)
     rows = np.random.default_rng(seed).permutation(60)[:size]
     some = encoder.encode([entities[row] for row in rows])
-    assert same(some, Encoded(*(array[rows] for array in everything)))
+    assert same(some, Encoded(*(array[rows] for array in arrays(everything))))
 
 
 @settings(max_examples=60)
@@ -97,7 +98,7 @@ def test_any_value_is_encoded_and_alone_gives_the_same(
     entities = [Upsert("a", str(n), "t", values) for n, values in enumerate(attributes)]
     together = encoder.encode(entities)
     for row, one in enumerate(entities):
-        assert same(encoder.encode([one]), Encoded(*(array[row : row + 1] for array in together)))
+        assert same(encoder.encode([one]), Encoded(*(array[row : row + 1] for array in arrays(together))))
 
 
 def test_vectors_have_one_norm(encoder: Encoder) -> None:
@@ -229,7 +230,7 @@ def test_huge_texts_are_cut_and_nothing_gives_nothing(encoder: Encoder) -> None:
 
 
 def test_brackets_do_not_reach_into_other_values(encoder: Encoder) -> None:
-    hostile = [
+    hostile: list[Value] = [
         "a (b",
         "a) b",
         "\x03é",
@@ -241,7 +242,7 @@ def test_brackets_do_not_reach_into_other_values(encoder: Encoder) -> None:
     entities = [entity(n, name=value) for n, value in enumerate([*hostile, "plain name"])]
     together = encoder.encode(entities)
     for row, one in enumerate(entities):
-        assert same(encoder.encode([one]), Encoded(*(array[row : row + 1] for array in together)))
+        assert same(encoder.encode([one]), Encoded(*(array[row : row + 1] for array in arrays(together))))
 
 
 def test_rare_values_say_so(encoder: Encoder) -> None:

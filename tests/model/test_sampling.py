@@ -23,7 +23,8 @@ def edges_of(node: int, relations: dict[int, list[int]]) -> np.ndarray:
 def sample(node: int, relations: dict[int, list[int]]) -> list[int]:
     edges = edges_of(node, relations)
     drawn = draw(np.array([node], np.uint64), edges, np.array([len(edges)]))
-    return drawn.neighbours[0, : drawn.drawn[0]].tolist()
+    neighbours: list[int] = drawn.neighbours[0, : drawn.drawn[0]].tolist()
+    return neighbours
 
 
 def test_a_lone_neighbour_is_drawn_before_one_of_many() -> None:

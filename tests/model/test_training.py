@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from arrays import in_step
 from torch.optim.swa_utils import AveragedModel
 
 from model.evaluation import evaluate
@@ -25,7 +26,7 @@ def learnable(make: Make, lefts: int, seed: int) -> LabelledPairs:
     inputs = make(5 * lefts, seed)
     label = np.arange(5 * lefts) % 5 == 0
     right = inputs.right
-    for mine, its in zip(right, inputs.left, strict=True):
+    for mine, its in in_step(right, inputs.left):
         mine[label] = its[label]
     inputs.context[:, 0] = label + np.random.default_rng(seed).normal(0, 0.5, len(label))
 

@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from arrays import in_step
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from model.dense import DenseScorer
@@ -50,7 +51,7 @@ def test_the_same_pairs_and_seed_give_the_same_trees(random_inputs: Make) -> Non
     seen = features(similarities(random_inputs(600, 4)))
     label = seen[:, 0] + seen[:, 6] > 0.5
     first, second = (fit_trees(seen, label, 20, 1) for _ in range(2))
-    for one, other in zip(first, second, strict=True):
+    for one, other in in_step(first, second):
         assert one.tobytes() == other.tobytes()
 
 

@@ -33,9 +33,8 @@ def worse(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for weights in model.network.parameters():
-                weights += (
-                    (1 + seed % 2) * weights.std(correction=0) * torch.randn(weights.shape, generator=noise)
-                )
+                scale = (1 + seed % 2) * weights.std(correction=0)
+                weights.add_(scale * torch.randn(weights.shape, generator=noise))
         save_model(directory, replace(model, trees=NO_TREES))
         found = evaluate_model(catalogues(), links, directory).quality
         if 0.3 < found.f1 < good.f1 - 0.1 and found.prauc < good.prauc - 0.05:

@@ -6,7 +6,6 @@ The fake keeps its state in one JSON file that is replaced atomically, as the re
 """
 
 import argparse
-import json
 import logging
 import os
 import signal
@@ -32,6 +31,17 @@ from stream.events import (
 from stream.interface import Batch, Counts, Output
 
 
+class State(msgspec.Struct):
+    """All of it, as it stands in the file."""
+
+    next: dict[str, int] = {}  # by topic/partition
+    sequence: int = 0
+    outbox: list[Output] = []
+    records: dict[str, str] = {}
+    ends: dict[int, int] = {}
+    backlog: int = 0
+
+
 class FakeAligner:
     """The interface of the aligner, with a decision anyone can foresee."""
 
@@ -43,9 +53,7 @@ class FakeAligner:
         settings.state.dir.mkdir(parents=True, exist_ok=True)
         self._claim()
         self._state = (
-            json.loads(self._file.read_text())
-            if self._file.exists()
-            else {"next": {}, "sequence": 0, "outbox": [], "records": {}, "backlog": 0}
+            msgspec.json.decode(self._file.read_bytes(), type=State) if self._file.exists() else State()
         )
 
     def _claim(self) -> None:
@@ -58,23 +66,23 @@ class FakeAligner:
             raise StateError(f"state directory {self._lock.parent} is in use by process {pid}")
 
     def pending(self) -> Sequence[Batch]:
-        outbox = [_from_json(output) for output in self._state["outbox"]]
-        return [Batch(self._state["sequence"], outbox, 0)] if outbox else []
+        outbox = self._state.outbox
+        return [Batch(self._state.sequence, outbox, 0)] if outbox else []
 
     def recall(self) -> Mapping[str, float]:
         return {"name": 1.0}
 
     def process(self, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
-        topics, outputs = defaultdict[str, Counts](Counts), []
+        state, topics, outputs = self._state, defaultdict[str, Counts](Counts), list[Output]()
         for message in messages:
             cause = message.cause
             counts = topics[cause.topic]
             counts.received += 1
             place = f"{cause.topic}/{cause.partition}"
-            if cause.offset < self._state["next"].get(place, 0):
+            if cause.offset < state.next.get(place, 0):
                 counts.stale += 1
                 continue
-            self._state["next"][place] = cause.offset + 1
+            state.next[place] = cause.offset + 1
             if message.value == b"slow":
                 print("slow batch", file=sys.stderr, flush=True)
                 time.sleep(30)
@@ -87,34 +95,33 @@ class FakeAligner:
                 headers = [("reason", error.reason.encode()), ("topic", cause.topic.encode())]
                 outputs.append(Output("dead_letters", message.key, message.value, headers))
                 counts.dead_lettered += 1
-        self._state["backlog"] = max(0, self._state["backlog"] + (2 if messages else -1))
-        self._state["sequence"] += 1
-        self._state["outbox"] = [_to_json(output) for output in outputs]
+        state.backlog = max(0, state.backlog + (2 if messages else -1))
+        state.sequence += 1
+        state.outbox = outputs
         for output in outputs:
             if output.kind == "alignments" and output.value is None:
-                self._state["records"].pop((output.key or b"").decode(), None)
+                state.records.pop((output.key or b"").decode(), None)
             elif output.kind == "alignments":
-                self._state["records"][(output.key or b"").decode()] = (output.value or b"").decode()
+                state.records[(output.key or b"").decode()] = (output.value or b"").decode()
         self._store()
         self._maybe_die("store")
-        return Batch(self._state["sequence"], outputs, self._state["backlog"], topics)
+        return Batch(state.sequence, outputs, state.backlog, topics)
 
     def published(self, sequence: int, ends: Mapping[int, int] | None = None) -> None:
         self._maybe_die("publish")
-        self._state["outbox"] = []
+        self._state.outbox = []
         if ends is not None:
-            self._state["ends"] = list(ends.items())
+            self._state.ends = dict(ends)
         self._store()
 
     def published_ends(self) -> Mapping[int, int]:
-        return dict(self._state.get("ends", []))
+        return self._state.ends
 
     def next_offset(self, topic: str, partition: int) -> int | None:
-        offset: int | None = self._state["next"].get(f"{topic}/{partition}")
-        return offset
+        return self._state.next.get(f"{topic}/{partition}")
 
     def records(self) -> Iterable[tuple[bytes, bytes]]:
-        return [(key.encode(), value.encode()) for key, value in self._state["records"].items()]
+        return [(key.encode(), value.encode()) for key, value in self._state.records.items()]
 
     def close(self) -> None:
         self._lock.unlink()
@@ -142,33 +149,13 @@ class FakeAligner:
 
     def _store(self) -> None:
         new = self._file.with_suffix(".new")
-        new.write_text(json.dumps(self._state))
+        new.write_bytes(msgspec.json.encode(self._state))
         new.replace(self._file)
 
     def _maybe_die(self, stage: str) -> None:
         wanted, _, batch = self._kill_at.partition(":")
-        if wanted == stage and self._state["sequence"] >= int(batch):
+        if wanted == stage and self._state.sequence >= int(batch):
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _to_json(output: Output) -> list[object]:
-    def text(data: bytes | None) -> str | None:
-        return None if data is None else data.decode("latin-1")
-
-    return [
-        output.kind,
-        text(output.key),
-        text(output.value),
-        [[name, text(v)] for name, v in output.headers],
-    ]
-
-
-def _from_json(stored: list[object]) -> Output:
-    def data(text: object) -> bytes | None:
-        return None if text is None else str(text).encode("latin-1")
-
-    kind, key, value, headers = stored
-    return Output(kind, data(key), data(value), [(name, data(v)) for name, v in headers])  # type: ignore
 
 
 def main() -> None:

@@ -7,41 +7,51 @@ published then.
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
-from stream import generations
 from stream.cli import main
-from stream.work import Work
+from stream.events import Message
+from stream.generations import Generations
+from stream.interface import Batch, MessageProcessor
+from stream.work import Send, Work
 
 
-def die(*_: Any) -> None:
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 point = sys.argv.pop(1)
 if point == "switch":
-    generations.Generations.switch = die  # type: ignore[method-assign]
-elif point == "switched":
-    switch = generations.Generations.switch
 
-    def switched(self: generations.Generations, name: str) -> None:
+    def unswitched(self: Generations, name: str) -> None:
+        die()
+
+    Generations.switch = unswitched  # type: ignore[method-assign]
+elif point == "switched":
+    switch = Generations.switch
+
+    def switched(self: Generations, name: str) -> None:
         switch(self, name)
         die()
 
-    generations.Generations.switch = switched  # type: ignore[method-assign]
+    Generations.switch = switched  # type: ignore[method-assign]
 else:
     replace = Work.replace
 
-    async def replaced(self: Work, *arguments: Any) -> None:
+    async def replaced(
+        self: Work, take_over: Callable[[Any], MessageProcessor], thread: Executor, send: Send
+    ) -> None:
         publish = self._publish
 
-        async def published(*batch: Any) -> None:
-            await publish(*batch)
+        async def published(batch: Batch, send: Send, messages: Sequence[Message] = ()) -> None:
+            await publish(batch, send, messages)
             await self.settle()
             die()
 
         self._publish = published  # type: ignore[method-assign]
-        await replace(self, *arguments)
+        await replace(self, take_over, thread, send)
 
     Work.replace = replaced  # type: ignore[method-assign]
 main()

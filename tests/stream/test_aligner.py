@@ -290,7 +290,7 @@ def decode_or_link(message: Message) -> Sequence[EntityEvent | LinkChange]:
 
 
 def verdict(link: Link | None, offset: int) -> Message:
-    return Message(Cause("links", 0, offset), None, link and msgspec.json.encode(link), 1.0)
+    return Message(Cause("links", 0, offset), None, msgspec.json.encode(link) if link else None, 1.0)
 
 
 def test_a_verdict_overrides_the_model_and_can_be_taken_back(checkpoint: Path, tmp_path: Path) -> None:
@@ -631,15 +631,9 @@ def test_a_deleted_entity_of_a_type_without_a_name_is_withdrawn_at_once(
 
 def test_vectors_are_those_in_the_lists_and_go_with_their_entities(checkpoint: Path, tmp_path: Path) -> None:
     aligner = Aligner(tmp_path, checkpoint, decode_canonical)
-    found = [
-        aligner.process(messages(events, number)).vectors
-        for number, events in (
-            (0, [film("left", 60)]),
-            (1, [film("right", 60)]),
-            (2, [Delete("left", "f60")]),
-            (3, [Delete("right", "f60")]),
-        )
-    ]
+    events: list[EntityEvent] = [film("left", 60), film("right", 60)]
+    events += [Delete("left", "f60"), Delete("right", "f60")]
+    found = [aligner.process([message]).vectors for message in messages(events)]
     # nobody to compare with, both, one of two, none
     assert found[0] == 0 and found[1] == 2 * found[2] > 0 and found[3] == 0
     aligner.close()
@@ -660,7 +654,7 @@ def test_a_value_of_another_type_is_another_value(
 def test_the_tombstone_of_a_delete_takes_its_version_from_nobody(checkpoint: Path, tmp_path: Path) -> None:
     aligner = Aligner(tmp_path, checkpoint, decode_canonical)
     late = Upsert("left", "f1", "film", {"title": "a"}, version=3)
-    events = [Delete("left", "f1", version=17), Delete("left", "f1"), late]
+    events: list[EntityEvent] = [Delete("left", "f1", version=17), Delete("left", "f1"), late]
     assert aligner.process(messages(events)).counts.stale == 1
     assert aligner.exist(["left:f1"]) == [False]
     aligner.close()

@@ -20,6 +20,8 @@ STEP = st.tuples(
     st.dictionaries(PAIR, st.sampled_from([SAME, NONE, DIFFERENT]), max_size=2),
 )
 
+Step = tuple[dict[PairId, float], dict[PairId, int]]  # scores and verdicts
+
 
 def greedy(edges: dict[PairId, Edge], one_to_one: bool) -> set[PairId]:
     taken: set[tuple[int, str]] = set()
@@ -49,7 +51,7 @@ def scored(scores: dict[PairId, float]) -> list[ScoredPairs]:
 @settings(max_examples=60)
 @given(steps=st.lists(STEP, max_size=8))
 def test_any_history_gives_the_greedy_matching(
-    tmp_path_factory: pytest.TempPathFactory, one_to_one: bool, steps: list
+    tmp_path_factory: pytest.TempPathFactory, one_to_one: bool, steps: list[Step]
 ) -> None:
     with Store(tmp_path_factory.mktemp("state")) as store:
         deciding = Deciding(store, THRESHOLD, one_to_one=one_to_one)

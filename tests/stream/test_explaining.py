@@ -22,7 +22,7 @@ from stream.interface import LinkChange
 from stream.workspace import decode_canonical
 
 TWIN = Upsert("right", "twin", "film", film("right", 60).attributes, film("right", 60).relations)
-LINKS = [("left:f61", "right:f61", "different"), ("left:f62", "right:p1", "same")]
+LINKS = [Link("left:f61", "right:f61", "different", "me"), Link("left:f62", "right:p1", "same", "me")]
 EVENTS: list[EntityEvent] = [*catalogues(), TWIN, Delete("left", "f63")]
 
 
@@ -44,8 +44,7 @@ def aligned(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     generations = Generations(settings, decode)
     aligner, topic = generations.open(), Topic()
     links = [
-        Message(Cause("links", 0, n), None, msgspec.json.encode(Link(*link, "me")), 0.0)
-        for n, link in enumerate(LINKS)
+        Message(Cause("links", 0, n), None, msgspec.json.encode(link), 0.0) for n, link in enumerate(LINKS)
     ]
     run(aligner, topic, [*messages(EVENTS), *links])
     yield aligner, topic

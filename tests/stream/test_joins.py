@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
 import msgspec
@@ -53,7 +54,7 @@ SHOP = msgspec.convert(
 DECODE = make_decoder({"shop": SHOP}, "entities", "links")
 NODES = [f"shop:{kind}/{number}" for kind in ("film", "person") for number in range(3)]
 
-Row = tuple[str, str, dict[str, object] | None]  # topic, key, what it says; None deletes
+Row = tuple[str, str, Mapping[str, object] | None]  # topic, key, what it says; None deletes
 
 
 def message(offset: int, row: Row) -> Message:
@@ -107,12 +108,12 @@ GONE = st.builds(
     None,
 )
 def test_the_graph_is_that_of_the_rows_that_are_left(
-    rows: list[Row], random: object, data: st.DataObject
+    rows: list[Row], random: Random | None, data: st.DataObject
 ) -> None:
     """Only rows of one key have an order."""
     keys = [row[:2] for row in rows]
     if random is not None:
-        random.shuffle(keys)  # type: ignore[attr-defined]
+        random.shuffle(keys)
     waiting = {key: iter([row for row in rows if row[:2] == key]) for key in keys}
     other_order = [next(waiting[key]) for key in keys]
     cuts = data.draw(st.lists(st.integers(0, len(rows)), max_size=4)) if data is not None else [1]

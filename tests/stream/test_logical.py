@@ -72,7 +72,7 @@ def envelope(*, schemas: bool) -> bytes:
     payload = {"before": None, "after": after, "source": {"lsn": 1}, "op": "r", "ts_ms": 1}
     if not schemas:
         return json.dumps(payload).encode()
-    fields = [{"field": "id", "type": "int32"}]
+    fields: list[dict[str, object]] = [{"field": "id", "type": "int32"}]
     fields += [{"field": name, "optional": True, **schema} for name, (schema, _, _, _) in TYPED.items()]
     row = {"type": "struct", "fields": fields, "optional": True}
     schema = {

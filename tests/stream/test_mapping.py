@@ -15,7 +15,8 @@ from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.interface import LinkChange
 from stream.mapping import SourceMapping, make_decoder, read_canonical, read_events
-from stream.rows import Row, RowMapper
+from stream.rows import RowMapper
+from stream.tables import Row
 
 FILMS = """
 [sources.imdb]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.transport.drivers.aiokafka import Consumer
 from faust.types import TP
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
@@ -22,7 +23,7 @@ class Reading:
         self.fetches = list(fetches)
         self.flow = FlowControlEvent(initially_suspended=False)
         self.records: Any = ThrowableQueue(ROOM, flow_control=self.flow, clear_on_resume=True)
-        self.consumer: Any = SimpleNamespace(
+        self.consumer = SimpleNamespace(  # all that the loop uses of one
             should_stop=False,
             consumer_stopped_errors=(),
             transport=SimpleNamespace(records=self.records, app=SimpleNamespace(should_stop=True)),
@@ -35,7 +36,8 @@ class Reading:
         )
         self._fetcher = SimpleNamespace(should_stop=False)
         drain: Coroutine[Any, Any, None] = positions._PositionedConsumer._drain_messages(
-            self.consumer, self._fetcher
+            self.consumer,  # type: ignore[arg-type]
+            self._fetcher,
         )
         self.loop = asyncio.ensure_future(drain)
 
@@ -119,7 +121,7 @@ def test_a_seek_forgets_where_the_last_fetch_ended(monkeypatch: pytest.MonkeyPat
     async def start(assigned: set[TP]) -> Mapping[TP, int]:
         return {TP("topic", 0): 3}
 
-    monkeypatch.setattr(positions.Consumer, "perform_seek", done)
+    monkeypatch.setattr(Consumer, "perform_seek", done)
     consumer: Any = object.__new__(positions._PositionedConsumer)
     consumer._assigned = lambda: {TP("topic", 0)}
     consumer.transport = SimpleNamespace(positions=start)

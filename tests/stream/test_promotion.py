@@ -92,7 +92,11 @@ def built(generations: Generations, former: Aligner) -> tuple[str, Aligner]:
     return name, aligner
 
 
-STREAM = [*catalogues(60), *(Delete(source="left", id=f"f{n}") for n in range(3)), film("left", 70)]
+STREAM: list[EntityEvent] = [
+    *catalogues(60),
+    *(Delete(source="left", id=f"f{n}") for n in range(3)),
+    film("left", 70),
+]
 
 
 def test_a_generation_is_what_a_fresh_run_makes(checkpoint: Path, worse: Path, tmp_path: Path) -> None:

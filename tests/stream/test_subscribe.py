@@ -266,7 +266,7 @@ def test_sssom_is_what_the_sssom_package_takes(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     # what it does not understand it leaves out, and only warns
     parsed = tmp_path / "parsed.tsv"
-    command = [validator, "parse", path, "-o", parsed]
+    command: list[str | Path] = [validator, "parse", path, "-o", parsed]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0 and "not well-formed" not in found.stderr, found.stderr
     rows = [line for line in parsed.read_text().splitlines() if not line.startswith("#")]

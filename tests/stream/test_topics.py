@@ -15,7 +15,7 @@ from stream.errors import BrokerError
 from stream.topics import ensure_topics, input_specs, output_specs
 
 
-def create(settings: Settings, name: str, partitions: int = 1, **config: str) -> None:
+def create(settings: Settings, name: str, partitions: int = 1, /, **config: str) -> None:
     admin = KafkaAdminClient(bootstrap_servers=settings.kafka.servers)
     try:
         admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])

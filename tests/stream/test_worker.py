@@ -90,7 +90,7 @@ def test_local_state_decides_where_reading_begins(embedded_settings: Settings) -
         wait_until_applied(30, second)
         assert second.end() == 0
         assert "received 30 = applied 30" in second.text
-    first.state.write_text(first.state.read_text().replace('/0": 30', '/0": 31'))
+    first.state.write_text(first.state.read_text().replace('/0":30', '/0":31'))
     with worker(embedded_settings, "first") as third:
         assert third.wait(DONE_SECONDS) == 1
         assert "another broker or another topic" in third.text

@@ -31,12 +31,17 @@ START_SECONDS = 40.0  # a group may have to time out first, on a busy machine
 def own_settings(bootstrap: str, directory: Path) -> Settings:
     """Settings with a group, topics and a state directory that no other test uses."""
     name = f"test-{uuid.uuid4().hex[:8]}"
-    roles = ("entities", "links", "alignments", "alignment_events", "dead_letters")
     return Settings(
         kafka=KafkaSettings(
             bootstrap_servers=bootstrap, group_id=name, session_timeout_seconds=SESSION_SECONDS
         ),
-        topics=TopicSettings(**{role: f"{name}.{role}" for role in roles}),
+        topics=TopicSettings(
+            entities=f"{name}.entities",
+            links=f"{name}.links",
+            alignments=f"{name}.alignments",
+            alignment_events=f"{name}.alignment_events",
+            dead_letters=f"{name}.dead_letters",
+        ),
         state=StateSettings(dir=directory / "state"),
     )
 
