@@ -8,6 +8,7 @@ forgets them. Keys are a one-byte table name and a table-specific rest, so that 
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,7 @@ from rocksdict import (
 SCHEMA_VERSION: Final = 3
 BLOCK_CACHE_BYTES: Final = 64 << 20
 WRITE_BUFFER_BYTES: Final = 32 << 20
+_OPTIONS_FILE: Final = "rocksdict-config.json"
 
 # Tables, by the first byte of their keys.
 META: Final = b"m"
@@ -83,7 +85,8 @@ class Store:
 
     Args:
         path: the state directory; created if missing.
-        read_only: without a lock, beside the process that may have it: what that one has written until now.
+        read_only: beside the process that may have it: what that one has written until now. Nothing in
+            the directory is touched.
 
     Raises:
         StoreError: locked by another process, not writable, another schema version, or corrupt.
@@ -97,19 +100,18 @@ class Store:
         self._failed = False  # a write did
         self._lock = None if read_only else lock(path)
         try:
-            options = _options()
-            if read_only:
-                options.set_max_open_files(-1)  # all are open from now on, whatever becomes of their names
-            access = AccessType.read_only() if read_only else AccessType.read_write()
-            # Unless the column family is named, a reopened store gets a small cache and no bloom filter.
-            self._db = Rdict(str(path / "rocksdb"), options, {"default": options}, access)
+            rocksdb = path / "rocksdb"
+            self._db = _open_read_only(rocksdb) if read_only else _open(rocksdb, _options())
             self._check_schema()
         except StoreError:
             self._unlock()
             raise
         except Exception as error:  # rocksdict raises bare Exception
             self._unlock()
-            raise StoreError(f"state directory {path} cannot be opened: {error}; {self._advice()}") from error
+            raise StoreError(
+                f"state directory {path} cannot be opened: {error}; "
+                "repair the disk, or delete the directory to rebuild it from the topics"
+            ) from error
         self._synced = WriteOptions()
         self._synced.sync = True
 
@@ -182,12 +184,10 @@ class Store:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> StoreError:
-        return StoreError(f"state directory {self.path}: cannot read: {error}; {self._advice()}")
-
-    def _advice(self) -> str:
-        if self.read_only:
-            return "try again, for a worker may just have written there; it has to be writable for this user"
-        return "repair the disk, or delete the directory to rebuild it from the topics"
+        return StoreError(
+            f"state directory {self.path}: cannot read: {error}; "
+            "repair the disk, or delete the directory to rebuild it from the topics"
+        )
 
     def _unwritable(self, error: Exception) -> StoreError:
         """RocksDB merges files as it writes, so a damaged one may show here first."""
@@ -263,6 +263,36 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open(directory: Path, options: Options, access: AccessType | None = None) -> Rdict:
+    # Unless the column family is named, a reopened store gets a small cache and no bloom filter.
+    return Rdict(str(directory), options, {"default": options}, access or AccessType.read_write())
+
+
+def _open_read_only(directory: Path) -> Rdict:
+    """Opens what another process may be writing to, as it is at some moment.
+
+    RocksDB reads which tables there are, and then the logs: of one that went in between, the writes would be
+    missing in the middle. rocksdict writes a file of its own into what it opens. So links to the files are
+    opened, again until all of them were still there afterwards.
+    """
+    options = _options()
+    options.set_max_open_files(-1)  # all are open from now on, whatever becomes of their names
+    while True:
+        files = {file for file in directory.iterdir() if file.name != _OPTIONS_FILE}
+        with tempfile.TemporaryDirectory(prefix="sameas-") as links:
+            for file in files:
+                (Path(links) / file.name).symlink_to(file.resolve())
+            try:
+                found = _open(Path(links), options, AccessType.read_only())
+            except Exception:  # rocksdict raises bare Exception
+                if all(file.exists() for file in files):
+                    raise
+                continue
+        if all(file.exists() for file in files):
+            return found
+        found.close()
 
 
 def _options() -> Options:

@@ -85,10 +85,10 @@ def load_model(directory: Path) -> tuple[str, Model]:
     Raises:
         ModelError: a file is missing, unreadable, of another format, or the two do not belong together.
     """
-    for name in (VALUES, ARRAYS):
-        if not (directory / name).is_file():
-            raise ModelError(f"{directory}: no {name}; {_RETRAIN}")
     try:
+        for name in (VALUES, ARRAYS):
+            if not (directory / name).is_file():
+                raise ModelError(f"{directory}: no {name}; {_RETRAIN}")
         values = json.loads((directory / VALUES).read_bytes())
         packed = (directory / ARRAYS).read_bytes()
         arrays = load(packed)

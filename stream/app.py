@@ -47,7 +47,7 @@ BACKLOG_SECONDS = 0.005  # between two looks at whether something waits
 QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
 RECALL_SECONDS = 60.0  # between two looks at what search misses, each some ten milliseconds of work
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
-WATCH_SECONDS = 5.0  # between two looks, while nothing is published, at whether somebody else has published
+WATCH_SECONDS = 10.0  # between two looks, while nothing is published, at whether somebody else has published
 SWITCH_SECONDS = 0.0005  # for which the aligner's thread may keep Python from the others
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
 LEAVE_SECONDS = 3.0  # what Faust gets to commit offsets and to leave the group: both only spare others time
@@ -92,7 +92,7 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
     await unless_stopped(loop.run_in_executor(thread, check_group, settings, settings.kafka.group_id))
     aligner, generations = await unless_stopped(loop.run_in_executor(thread, open_aligner))
     metrics = Metrics()
-    metrics.watch(settings.state.dir)
+    metrics.measure_store(settings.state.dir)
     worker = Worker(settings, Work(aligner, thread, settings.topics, metrics), metrics, partitions)
     if generations is not None:
         worker.follow_promotions(generations)
@@ -355,13 +355,17 @@ class Worker:
 
     async def _watch(self) -> None:
         """Whoever publishes beside an idle worker is noticed, too."""
+        complaint = ""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self._role == "active" and not self._work.is_disputed:
                 try:
                     await self._work.watch(lambda: asyncio.to_thread(self._alignment_ends))
-                except (BrokerError, KafkaError):  # whoever needs it to go on says so
-                    continue
+                    complaint = ""
+                except (BrokerError, KafkaError) as error:  # it may be restarting
+                    if str(error) != complaint:
+                        complaint = str(error)
+                        tell(f"warning: the end of {self._settings.topics.alignments} is not known: {error}")
 
     async def _measure_recall(self) -> None:
         """Now and then, while nobody waits for anything else."""

@@ -31,12 +31,13 @@ def withdrawn_row(subject_id: str, object_id: str) -> str:
 
 def _reasons(record: AlignmentRecord, most: int = 3) -> Iterable[str]:
     for attribute in record.evidence.attributes[:most]:
-        pair = f"{_short(attribute.subject_value)} ~ {_short(attribute.object_value)}"
+        pair = f"{shown(attribute.subject_value)} ~ {shown(attribute.object_value)}"
         yield f"{attribute.subject_attribute}: {pair}"
     for neighbour in record.evidence.neighbours[: max(0, most - len(record.evidence.attributes))]:
         yield f"{neighbour.subject_relation}: {neighbour.subject_neighbour} ~ {neighbour.object_neighbour}"
 
 
-def _short(value: object) -> str:
-    text = str(value)
+def shown(value: object) -> str:
+    """A value from somebody's catalogue, shortened and without what steers a terminal."""
+    text = "".join(sign if sign.isprintable() else "�" for sign in str(value)[: 2 * MAX_VALUE_CHARS])
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 1] + "…"

@@ -9,6 +9,8 @@ import click
 import msgspec
 
 from stream.config import Configuration
+from stream.console import shown
+from stream.events import split_curie
 from stream.options import configured
 
 if TYPE_CHECKING:
@@ -26,20 +28,27 @@ def explain(
 ) -> None:
     """Say why two entities are aligned, or why not; with one entity, of all that come into question.
 
-    It reads the state directory, also while a worker has it, and needs what a worker needs to start.
+    It reads a worker's state directory, also while the worker runs, and needs as much memory as that.
     """
+    from stream.console import tell
+    from stream.explaining import in_order
     from stream.generations import Generations
-    from stream.mapping import make_decoder
+    from stream.workspace import decode_canonical
 
+    if other is None:  # refused now rather than when all is loaded
+        split_curie(entity)
+    else:
+        in_order(entity, other)
     settings = configuration.settings
     if state is not None:
         settings = msgspec.structs.replace(settings, state=msgspec.structs.replace(settings.state, dir=state))
-    decode = make_decoder(settings.sources, settings.topics.entities, settings.topics.links)
-    aligner = Generations(settings, decode).look()
+    aligner = Generations(settings, decode_canonical).look()  # which decodes nothing
     try:
         explanations = aligner.explain(entity, other)
     finally:
         aligner.close()
+    if not explanations:
+        tell(f"nobody comes into question for {entity}: no other source has anybody like it, or it waits")
     for explanation in explanations:
         if as_json or not sys.stdout.isatty():
             print(msgspec.json.encode(explanation).decode())
@@ -56,24 +65,34 @@ def _lines(told: "Explanation") -> Iterator[str]:
         ranks = f"{_rank(view.object_rank)} of subject's, {_rank(view.subject_rank)} of object's"
         yield f"  {name:<14}  similarity {view.similarity:.3f}, nearest: {ranks}"
     for seen in told.evidence.attributes:
-        subject = f"{seen.subject_attribute}: {seen.subject_value}"
-        yield f"  {seen.weight:.2f}  {subject} ~ {seen.object_attribute}: {seen.object_value}"
+        subject = f"{seen.subject_attribute}: {shown(seen.subject_value)}"
+        yield f"  {seen.weight:.2f}  {subject} ~ {seen.object_attribute}: {shown(seen.object_value)}"
     for near in told.evidence.neighbours:
         subject = f"{near.subject_relation}: {near.subject_neighbour}"
         yield f"  {near.weight:.2f}  {subject} ~ {near.object_relation}: {near.object_neighbour}"
 
 
 def _outcome(told: "Explanation") -> str:
+    rivals = [
+        f"{name} is aligned with {', '.join(partners)}"
+        for name, partners in (
+            (told.subject_id, told.subject_aligned_with),
+            (told.object_id, told.object_aligned_with),
+        )
+        if partners
+    ]
     said = {
         "aligned": "aligned",
         "declared-different": "not aligned, a person says so",
-        "better-partner": f"not aligned, aligned instead with {' and '.join(told.instead)}",
+        "better-partner": f"not aligned, as {' and '.join(rivals)}",
         "types-differ": f"not aligned, one is a {told.subject_category}, one a {told.object_category}",
         "not-a-candidate": "not aligned, neither is among the other's nearest",
         "below-threshold": "not aligned, the score is too low",
         "waiting": "not aligned yet",
     }[told.outcome]
-    return f"{said}, a person says so" if told.verdict == "same" else said
+    if told.verdict != "same":
+        return said
+    return f"{said}, a person says so" if told.outcome == "aligned" else f"{said}; a person says the same"
 
 
 def _rank(rank: int) -> str:

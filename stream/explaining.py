@@ -1,6 +1,5 @@
 """Why a pair is aligned, or is not: what each step of the aligner makes of it, as things stand."""
 
-from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -31,7 +30,7 @@ _VERDICTS: Final = {SAME: "same", NONE: None, DIFFERENT: "different"}
 class View(msgspec.Struct, frozen=True):
     """What retrieval knows of a pair in one view."""
 
-    similarity: float  # 0 to 1
+    similarity: float  # about -1 to 1, of equal ones 1
     subject_rank: int  # of the subject among the object's nearest, from 1; 0 when it is not among them
     object_rank: int  # of the object among the subject's
 
@@ -48,9 +47,23 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
     verdict: str | None  # a person's: "same" or "different"
     waits: bool  # one of the two is to be evaluated again, so that all of this may change
-    instead: list[str]  # whom the two are aligned with, of these sources, but each other
+    subject_aligned_with: list[str]  # in the object's source
+    object_aligned_with: list[str]  # in the subject's source
+    model: str  # its id
     views: dict[str, View]
     evidence: Evidence
+
+
+def in_order(name: str, other: str) -> tuple[str, str]:
+    """Two CURIEs as subject and object.
+
+    Raises:
+        InvalidInput: one is no CURIE, or both are of one source.
+    """
+    (source, _), (other_source, _) = split_curie(name), split_curie(other)
+    if source == other_source:
+        raise InvalidInput("one-source", f"{name} and {other} are of one source; entities of two are aligned")
+    return (name, other) if source < other_source else (other, name)
 
 
 class Explaining:
@@ -80,12 +93,8 @@ class Explaining:
         Raises:
             InvalidInput: one does not exist, or both are of one source.
         """
-        one, two = sorted((name, other), key=lambda name: split_curie(name)[0])
+        one, two = in_order(name, other)
         left, right = self._entity(one), self._entity(two)
-        if left.source == right.source:
-            raise InvalidInput(
-                "one-source", f"{one} and {two} are of one source; only entities of two are aligned"
-            )
         return self._explain(PairId(node_of(one), node_of(two), left.source, right.source), left, right)
 
     def pairs_of(self, name: str) -> list[Explanation]:
@@ -111,11 +120,15 @@ class Explaining:
         return sorted(found, key=lambda each: (each.outcome != "aligned", -(each.score or 0), each.object_id))
 
     def _entity(self, name: str) -> Entity:
-        split_curie(name)
         [entity] = self._graph.entities([node_of(name)])
         if entity is None or entity.deleted:
-            what = "never arrived" if entity is None else "was deleted"
-            raise InvalidInput("unknown-entity", f"there is no {name}: it {what}")
+            if entity is not None:
+                raise InvalidInput("unknown-entity", f"there is no {name}: it was deleted")
+            raise InvalidInput(
+                "unknown-entity",
+                f"there is no {name} in this state: it never came, is not applied yet, or is a dead letter "
+                "(`sameas dead-letters list`)",
+            )
         return entity
 
     def _explain(self, pair: PairId, left: Entity, right: Entity) -> Explanation:
@@ -154,16 +167,13 @@ class Explaining:
             threshold=self._deciding.threshold,
             verdict=_VERDICTS[edge.verdict],
             waits=any(self._backlog.waits(node) for node in pair[:2]),
-            instead=self._names(
-                [
-                    *self._deciding.partners(pair.left, pair.left_source, pair.right_source),
-                    *self._deciding.partners(pair.right, pair.right_source, pair.left_source),
-                ],
-                without=pair,
+            subject_aligned_with=self._graph.names(
+                self._deciding.partners(pair.left, pair.left_source, pair.right_source)
             ),
+            object_aligned_with=self._graph.names(
+                self._deciding.partners(pair.right, pair.right_source, pair.left_source)
+            ),
+            model=self._records.model,
             views=views,
             evidence=self._records.evidence([pair], {pair.left: left, pair.right: right})[0],
         )
-
-    def _names(self, nodes: Sequence[int], without: PairId) -> list[str]:
-        return self._graph.names([node for node in nodes if node not in without[:2]])

@@ -171,10 +171,18 @@ class Generations:
             StateError: there is none, or it cannot be used.
             ModelError: its model cannot be used.
         """
-        name = read_current(self.directory)
-        if name is None:
-            raise StateError(f"state directory {self.directory}: nothing in it; run a worker with it first")
-        return self.aligner(name, read_only=True)
+        while True:
+            name = read_current(self.directory)
+            if name is None:
+                raise StateError(
+                    f"state directory {self.directory} has no generation in force (CURRENT); name one that a "
+                    "worker has run with"
+                )
+            try:
+                return self.aligner(name, read_only=True)
+            except (StateError, ModelError):
+                if read_current(self.directory) == name:
+                    raise  # else another one is in force by now, and this one was deleted
 
     def aligner(self, name: str, *, read_only: bool = False) -> Aligner:
         """Opens a generation."""
@@ -199,7 +207,8 @@ class Generations:
             if whole and found is None:
                 found = path.name
             else:
-                shutil.rmtree(path)
+                with _refusals(path):
+                    shutil.rmtree(path)
         return found
 
     def begin(self, recipe: Recipe, copied: Path) -> str:
@@ -301,7 +310,9 @@ def read(path: Path, kind: type[_T]) -> _T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         return None
-    except (OSError, *UNDECODABLE) as error:
+    except OSError as error:
+        raise StateError(f"state directory {path.parent}: {path.name}: {error.strerror}") from error
+    except UNDECODABLE as error:
         raise StateError(
             f"state directory {path.parent}: {path.name}: {error}; "
             "delete the directory to rebuild it from the topics"

@@ -95,7 +95,7 @@ class Metrics:
         self.build_info.clear()
         self.build_info.labels(TOOL_VERSION, model).set(1)
 
-    def watch(self, directory: Path) -> None:
+    def measure_store(self, directory: Path) -> None:
         """This is the state directory; its size is taken whenever somebody asks."""
         self.store.set_function(lambda: _bytes_in(directory))
 

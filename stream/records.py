@@ -65,7 +65,7 @@ class Records:
         self._deciding = deciding
         self._embedding = embedding
         self._scoring = scoring
-        self._model = model
+        self.model = model
         self._decode = msgspec.json.Decoder(AlignmentRecord).decode
 
     def outputs(self, decisions: Sequence[Decision]) -> list[Output]:
@@ -135,7 +135,7 @@ class Records:
         entities = self._graph.entities([pair.left, pair.right, *rivals])
         cause = _newest([entity for entity in entities if entity is not None], self._links.get(pair))
         key = alignment_key(old.subject_id, old.object_id).encode()
-        last = msgspec.structs.replace(old, cause=cause, mapping_date=_today(), model=self._model)
+        last = msgspec.structs.replace(old, cause=cause, mapping_date=_today(), model=self.model)
         return [Output("alignments", key, None), _event("withdrawn", key, last, mark)]
 
     def _build(self, aligned: Sequence[tuple[PairId, Edge]]) -> list[AlignmentRecord]:
@@ -202,7 +202,7 @@ class Records:
             mapping_tool_version=TOOL_VERSION,
             mapping_date=_today(),
             revision=left.offset + right.offset + 2 + (0 if link is None else link.cause.offset + 1),
-            model=self._model,
+            model=self.model,
             cause=_newest([left, right], link),
             evidence=evidence,
         )

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,52 @@ def test_pending_writes_are_read_at_once_and_durable_only_after_commit(tmp_path:
         store.put(b"ez", b"lost")
     with Store(tmp_path) as store:
         assert list(store.scan(b"e")) == [(b"ea", b"1"), (b"ec", b"3")]
+
+
+def test_beside_the_owner_it_is_seen_as_it_is_at_some_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is opened the owner may have its logs written to tables and deleted."""
+    opened = tables._open
+    with Store(tmp_path) as owner:
+        owner.put(b"ea", b"1")
+        owner.commit()
+        times = 0
+
+        def busy(*arguments: Any) -> Any:
+            nonlocal times
+            times += 1
+            if times < 3:
+                owner.put(b"e%d" % times, b"new")
+                owner.commit()
+                owner._db.flush()
+            return opened(*arguments)
+
+        monkeypatch.setattr(tables, "_open", busy)
+        before = sorted(path.name for path in tmp_path.rglob("*"))
+        with Store(tmp_path, read_only=True) as seen:
+            assert times == 3
+            owner.delete(b"ea")
+            owner.commit()
+            owner._db.compact_range(None, None)
+            assert list(seen.scan(b"e")) == [(b"e1", b"new"), (b"e2", b"new"), (b"ea", b"1")]
+        assert "rocksdict-config.json" in before
+        config = tmp_path / "rocksdb" / "rocksdict-config.json"
+        config.unlink()
+        Store(tmp_path, read_only=True).close()
+        assert not config.exists()  # nothing is written
+        with pytest.raises(StoreError, match="cannot be opened"):
+            Store(tmp_path / "nowhere", read_only=True)
+        assert not (tmp_path / "nowhere").exists()
+
+
+def test_damage_is_told_beside_the_owner_too(tmp_path: Path) -> None:
+    with Store(tmp_path) as owner:
+        owner.put(b"ea", b"1")
+        owner.commit()
+    (tmp_path / "rocksdb" / "CURRENT").write_text("MANIFEST-999999\n")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store(tmp_path, read_only=True)
 
 
 def test_what_was_committed_survives_sigkill(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from benchmarks.catalogues import catalogues, film
 from stream.aligner import Aligner
 from stream.cli import main
 from stream.config import ModelSettings, Settings, StateSettings
+from stream.console import shown
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.explaining import Explanation
@@ -22,8 +23,14 @@ from stream.interface import LinkChange
 from stream.workspace import decode_canonical
 
 TWIN = Upsert("right", "twin", "film", film("right", 60).attributes, film("right", 60).relations)
-LINKS = [Link("left:f61", "right:f61", "different", "me"), Link("left:f62", "right:p1", "same", "me")]
-EVENTS: list[EntityEvent] = [*catalogues(), TWIN, Delete("left", "f63")]
+LINKS = [
+    Link("left:f61", "right:f61", "different", "me"),
+    Link("left:f62", "right:p1", "same", "me"),
+    Link("left:f67", "right:f67", "same", "me"),
+    Link("left:f67", "right:f68", "same", "me"),
+]
+LONE = Upsert("left", "lone", "planet", {"name": "amber birch"})
+EVENTS: list[EntityEvent] = [*catalogues(), TWIN, LONE, Delete("left", "f63")]
 
 
 def decode(message: Message) -> list[EntityEvent | LinkChange]:
@@ -87,9 +94,9 @@ def test_it_says_what_was_published(aligned: tuple[Aligner, Topic]) -> None:
         )
     for each in told.values():
         assert not each.waits
-        partners = {object_id for subject, object_id in records if subject == each.subject_id}
-        partners |= {subject for subject, object_id in records if object_id == each.object_id}
-        assert set(each.instead) == partners - {each.subject_id, each.object_id}
+        assert each.subject_aligned_with == [o for s, o in records if s == each.subject_id]
+        assert each.object_aligned_with == [s for s, o in records if o == each.object_id]
+        assert each.model == aligner.model_id
         if each.outcome == "below-threshold":
             assert each.score is not None and each.score < each.threshold
 
@@ -101,7 +108,7 @@ def test_every_way_not_to_be_aligned(aligned: tuple[Aligner, Topic]) -> None:
     assert sorted(told.outcome for told in twins) == ["aligned", "better-partner"]
     loser = next(told for told in twins if told.outcome == "better-partner")
     winner = next(told for told in twins if told.outcome == "aligned")
-    assert loser.instead == [winner.object_id] and winner.instead == []
+    assert loser.subject_aligned_with == winner.subject_aligned_with == [winner.object_id]
     assert outcome(aligner, "left:f61", "right:f61") == "declared-different"
     assert outcome(aligner, "left:f62", "right:p1") == "aligned"  # a person says so, whatever their types
     assert outcome(aligner, "left:f64", "right:p2") == "types-differ"
@@ -125,7 +132,7 @@ def test_every_way_not_to_be_aligned(aligned: tuple[Aligner, Topic]) -> None:
     ("names", "said"),
     [
         (("left:f63", "right:f63"), "there is no left:f63: it was deleted"),
-        (("left:f1", "right:nobody"), "there is no right:nobody: it never arrived"),
+        (("left:f1", "right:nobody"), "there is no right:nobody in this state: it never came"),
         (("left:f1", "left:f2"), "are of one source"),
         (("f1",), "f1"),
     ],
@@ -144,12 +151,21 @@ def test_a_worker_goes_on_meanwhile(aligned: tuple[Aligner, Topic]) -> None:
     def files() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in state_of(aligner).rglob("*") if path.is_file()}
 
-    before = files()
+    def stats() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in state_of(aligner).rglob("*")}
+
+    before, times = files(), stats()
     result = explain(aligner, "left:f70")
     assert result.exit_code == 0, result.output
     told = [msgspec.json.decode(line, type=Explanation) for line in result.stdout.splitlines()]
     assert told == aligner.explain("left:f70")
-    assert files() == before
+    assert (files(), stats()) == (before, times)
+
+
+def test_nobody_in_question_is_said(aligned: tuple[Aligner, Topic]) -> None:
+    result = explain(aligned[0], "left:lone")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "nobody comes into question for left:lone" in result.stderr
 
 
 def test_people_get_text(
@@ -159,8 +175,15 @@ def test_people_get_text(
         def isatty(self) -> bool:
             return True
 
+    [loser] = [
+        (each.subject_id, each.object_id)
+        for each in aligned[0].explain("left:f67")
+        if each.verdict == "same" and each.outcome == "better-partner"
+    ]
     for pair, said in [
         (("left:f66", "right:f66"), "left:f66 ~ right:f66: aligned (score "),
+        (loser, "not aligned, as left:f67 is aligned with right:f6"),
+        (loser, "; a person says the same (score "),
         (("left:f61", "right:f61"), "not aligned, a person says so (score "),
         (("left:f62", "right:p1"), "aligned, a person says so (no score)"),
         (("left:f64", "right:p2"), "not aligned, one is a film, one a person (no score)"),
@@ -172,8 +195,19 @@ def test_people_get_text(
     monkeypatch.undo()
 
 
+def test_values_do_not_steer_a_terminal() -> None:
+    assert shown("a\x1b[31m\nb") == "a\ufffd[31m\ufffdb"
+    assert shown("é" * 5000) == "é" * 23 + "…"
+
+
 def test_without_a_state_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(main, ["explain", "left:f1", "--state", str(tmp_path / "file")])
+    assert result.exit_code == 1 and "CURRENT: Not a directory" in result.stderr
+    assert "delete" not in result.stderr
+    result = CliRunner().invoke(main, ["explain", "f1", "--state", str(tmp_path / "none")])
+    assert result.exit_code == 1 and "'f1' is not of the form source:id" in result.stderr
     result = CliRunner().invoke(main, ["explain", "left:f1", "--state", str(tmp_path / "none")])
     assert result.exit_code == 1
-    assert "nothing in it; run a worker with it first" in result.stderr
+    assert "has no generation in force (CURRENT); name one that a worker has run with" in result.stderr
     assert not (tmp_path / "none").exists()

@@ -32,7 +32,7 @@ def test_messages_are_counted_by_topic_and_outcome() -> None:
 
 def test_the_state_is_as_large_as_its_files(tmp_path: Path) -> None:
     metrics = Metrics()
-    metrics.watch(tmp_path)
+    metrics.measure_store(tmp_path)
     assert "sameas_store_bytes 0.0" in samples(metrics)
     (tmp_path / "generation-1").mkdir()
     (tmp_path / "generation-1" / "a").write_bytes(b"x" * 1000)

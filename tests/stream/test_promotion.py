@@ -518,6 +518,27 @@ def test_a_broker_that_is_away_puts_a_promotion_off(
     assert looks == 2
 
 
+def test_a_look_at_a_state_survives_a_switch(
+    checkpoint: Path, worse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
+    with closing(generations), closing(generations.open()) as first:
+        promote(tmp_path / "state", worse)
+        name, second = built(generations, first)
+        second.close()
+        opened = Generations.aligner
+
+        def switched(self: Generations, of: str, *, read_only: bool = False) -> Aligner:
+            if generations.current != generations.recipe(name):
+                generations.switch(name)
+                generations.clean()
+            return opened(self, of, read_only=read_only)
+
+        monkeypatch.setattr(Generations, "aligner", switched)
+        with closing(Generations(settings_of(tmp_path, checkpoint), decode_canonical).look()) as seen:
+            assert seen.model_id == load_model(worse)[0]
+
+
 def test_batches_of_the_outbox_are_bounded(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
     from stream import aligner as aligner_module
 
