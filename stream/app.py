@@ -47,7 +47,7 @@ BACKLOG_SECONDS = 0.005  # between two looks at whether something waits
 QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
 RECALL_SECONDS = 60.0  # between two looks at what search misses, each some ten milliseconds of work
 RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
-WATCH_SECONDS = 10.0  # between two looks, while nothing is published, at whether somebody else has published
+WATCH_SECONDS = 10.0  # between two looks, in quiet, at whether somebody else has published
 SWITCH_SECONDS = 0.0005  # for which the aligner's thread may keep Python from the others
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
 LEAVE_SECONDS = 3.0  # what Faust gets to commit offsets and to leave the group: both only spare others time
@@ -315,8 +315,8 @@ class Worker:
         while True:
             is_free = not self._work.lock.locked() and self._queue.empty()
             if self._role == "active" and self._work.backlog > 0 and is_free:
-                quiet = time.monotonic() - self._last_messages > QUIET_SECONDS
-                self._unconfirmed.put_nowait(({}, await self._work.step([], self._send, bulk=quiet)))
+                step = self._work.step([], self._send, bulk=self._is_quiet())
+                self._unconfirmed.put_nowait(({}, await step))
             else:
                 await asyncio.sleep(BACKLOG_SECONDS)
 
@@ -358,7 +358,7 @@ class Worker:
         complaint = ""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            if self._role == "active" and not self._work.is_disputed:
+            if self._role == "active" and self._is_quiet() and not self._work.is_disputed:
                 try:
                     await self._work.watch(lambda: asyncio.to_thread(self._alignment_ends))
                     complaint = ""
@@ -372,9 +372,8 @@ class Worker:
         measured = -RECALL_SECONDS
         while True:
             await asyncio.sleep(QUIET_SECONDS)
-            quiet = time.monotonic() - self._last_messages > QUIET_SECONDS and not self._work.backlog
-            due = time.monotonic() - measured > RECALL_SECONDS
-            if due and quiet and self._role == "active" and await self._work.measure_recall():
+            due = time.monotonic() - measured > RECALL_SECONDS and not self._work.backlog
+            if due and self._is_quiet() and self._role == "active" and await self._work.measure_recall():
                 measured = time.monotonic()
 
     async def _report_progress(self) -> None:
@@ -392,6 +391,10 @@ class Worker:
                     f"{work.totals.dead_lettered:,} dead-lettered"
                 )
             received, since = work.totals.received, now
+
+    def _is_quiet(self) -> bool:
+        """Whether no message came for a while."""
+        return time.monotonic() - self._last_messages > QUIET_SECONDS
 
     def _is_behind(self) -> bool:
         """Whether so many messages wait that throughput goes before delay."""
