@@ -101,7 +101,9 @@ class Store:
         self._lock = None if read_only else lock(path)
         try:
             rocksdb = path / "rocksdb"
-            self._db = _open_read_only(rocksdb) if read_only else _open(rocksdb, _options())
+            self._db = (
+                _open_read_only(rocksdb) if read_only else _open(rocksdb, _options(), AccessType.read_write())
+            )
             self._check_schema()
         except StoreError:
             self._unlock()
@@ -265,9 +267,9 @@ class Store:
         self.close()
 
 
-def _open(directory: Path, options: Options, access: AccessType | None = None) -> Rdict:
+def _open(directory: Path, options: Options, access: AccessType) -> Rdict:
     # Unless the column family is named, a reopened store gets a small cache and no bloom filter.
-    return Rdict(str(directory), options, {"default": options}, access or AccessType.read_write())
+    return Rdict(str(directory), options, {"default": options}, access)
 
 
 def _open_read_only(directory: Path) -> Rdict:

@@ -23,7 +23,7 @@ from stream.letters_cli import dead_letters
 from stream.link_cli import link
 from stream.model_cli import model
 from stream.offline_cli import align, evaluate, train
-from stream.options import configured, connected
+from stream.options import configured, connected, in_state
 from stream.replay_cli import replay
 from stream.subscribe_cli import subscribe
 
@@ -92,9 +92,7 @@ def topics(configuration: Configuration) -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Also show what Faust and the Kafka client log")
 def run(configuration: Configuration, state: Path | None, model: Path | None, verbose: bool) -> None:
     """Run a worker: consume entity events, publish alignments. Ends on SIGTERM or Ctrl-C."""
-    settings = configuration.settings
-    if state is not None:
-        settings = msgspec.structs.replace(settings, state=msgspec.structs.replace(settings.state, dir=state))
+    settings = in_state(configuration.settings, state)
     if model is not None:
         settings = msgspec.structs.replace(settings, model=msgspec.structs.replace(settings.model, dir=model))
     if verbose:

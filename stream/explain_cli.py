@@ -11,7 +11,7 @@ import msgspec
 from stream.config import Configuration
 from stream.console import shown
 from stream.events import split_curie
-from stream.options import configured
+from stream.options import configured, in_state
 
 if TYPE_CHECKING:
     from stream.explaining import Explanation
@@ -31,17 +31,15 @@ def explain(
     It reads a worker's state directory, also while the worker runs, and needs as much memory as that.
     """
     from stream.console import tell
-    from stream.explaining import in_order
+    from stream.explaining import check_pair
     from stream.generations import Generations
     from stream.workspace import decode_canonical
 
     if other is None:  # refused now rather than when all is loaded
         split_curie(entity)
     else:
-        in_order(entity, other)
-    settings = configuration.settings
-    if state is not None:
-        settings = msgspec.structs.replace(settings, state=msgspec.structs.replace(settings.state, dir=state))
+        check_pair(entity, other)
+    settings = in_state(configuration.settings, state)
     aligner = Generations(settings, decode_canonical).look()  # which decodes nothing
     try:
         explanations = aligner.explain(entity, other)

@@ -54,16 +54,10 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence
 
 
-def in_order(name: str, other: str) -> tuple[str, str]:
-    """Two CURIEs as subject and object.
-
-    Raises:
-        InvalidInput: one is no CURIE, or both are of one source.
-    """
-    (source, _), (other_source, _) = split_curie(name), split_curie(other)
-    if source == other_source:
+def check_pair(name: str, other: str) -> None:
+    """Raises InvalidInput unless these are CURIEs of two sources."""
+    if split_curie(name)[0] == split_curie(other)[0]:
         raise InvalidInput("one-source", f"{name} and {other} are of one source; entities of two are aligned")
-    return (name, other) if source < other_source else (other, name)
 
 
 class Explaining:
@@ -93,9 +87,8 @@ class Explaining:
         Raises:
             InvalidInput: one does not exist, or both are of one source.
         """
-        one, two = in_order(name, other)
-        left, right = self._entity(one), self._entity(two)
-        return self._explain(PairId(node_of(one), node_of(two), left.source, right.source), left, right)
+        check_pair(name, other)
+        return self._explain(self._entity(name), self._entity(other))
 
     def pairs_of(self, name: str) -> list[Explanation]:
         """Of an entity and everybody who is a candidate, aligned with it or judged by a person; best first.
@@ -109,14 +102,12 @@ class Explaining:
         for _, pairs in self._retrieval.candidates([node]):
             others += [*rows[pairs.left].tolist(), *rows[pairs.right].tolist()]
         others += [end for pair in self._links.around([node]) for end in pair[:2]]
-        distinct = [other for other in dict.fromkeys(others) if other != node]
-        found = []
-        for other, partner in zip(distinct, self._graph.entities(distinct), strict=True):
-            if partner is not None and not partner.deleted:
-                ends = sorted([(entity.source, node, entity), (partner.source, other, partner)])
-                (left_source, left, _), (right_source, right, _) = ends
-                pair = PairId(left, right, left_source, right_source)
-                found.append(self._explain(pair, ends[0][2], ends[1][2]))
+        partners = self._graph.entities([other for other in dict.fromkeys(others) if other != node])
+        found = [
+            self._explain(entity, partner)
+            for partner in partners
+            if partner is not None and not partner.deleted
+        ]
         return sorted(found, key=lambda each: (each.outcome != "aligned", -(each.score or 0), each.object_id))
 
     def _entity(self, name: str) -> Entity:
@@ -131,7 +122,10 @@ class Explaining:
             )
         return entity
 
-    def _explain(self, pair: PairId, left: Entity, right: Entity) -> Explanation:
+    def _explain(self, one: Entity, other: Entity) -> Explanation:
+        left, right = sorted((one, other), key=lambda entity: entity.source)
+        subject_id, object_id = curie(left.source, left.id), curie(right.source, right.id)
+        pair = PairId(node_of(subject_id), node_of(object_id), left.source, right.source)
         edge, is_aligned = self._deciding.standing(pair)
         score, views, is_candidate = None, {}, False
         group = SourcePair(left.type, pair.left_source, pair.right_source)
@@ -158,9 +152,9 @@ class Explaining:
         elif score is not None and score < self._deciding.threshold:
             outcome = "below-threshold"
         return Explanation(
-            subject_id=curie(left.source, left.id),
+            subject_id=subject_id,
             subject_category=left.type,
-            object_id=curie(right.source, right.id),
+            object_id=object_id,
             object_category=right.type,
             outcome=outcome,
             score=score,

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
-from stream.config import load
+from stream.config import Settings, load
 
 
 def configured(function: Callable[..., None]) -> Callable[..., None]:
@@ -33,3 +34,10 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
     """As `configured`, for commands that use a broker: with its address."""
     option = click.option("--bootstrap", metavar="HOST:PORT", help="Kafka's address: kafka.bootstrap_servers")
     return configured(option(function))
+
+
+def in_state(settings: Settings, directory: Path | None) -> Settings:
+    """The settings with the state directory that a flag names, if it names one."""
+    if directory is None:
+        return settings
+    return msgspec.structs.replace(settings, state=msgspec.structs.replace(settings.state, dir=directory))

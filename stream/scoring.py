@@ -122,10 +122,9 @@ class Scoring:
 
     def judge(self, pair: SourcePair, left: Nodes, right: Nodes) -> tuple[npt.NDArray[np.float64], Mask]:
         """(P,) scores of pairs whether or not they are candidates, and (P,) whether they are."""
-        table = self._embedding.table
-        pairs = Pairs(table.slots(left.tolist()), table.slots(right.tolist()))
-        context, is_candidate = self._retrieval.context(pair, pairs)
-        return self._scorer_of(pair.type).score(*slots_of_pairs(table, pairs), context), is_candidate
+        pairs, context, is_candidate = self._look_at(pair, left, right)
+        inputs = *slots_of_pairs(self._embedding.table, pairs), context
+        return self._scorer_of(pair.type).score(*inputs), is_candidate
 
     def explain(self, pair: SourcePair, left: Nodes, right: Nodes) -> list[list[Attention]]:
         """What the model looked at in each of P pairs, most attention first.
@@ -134,10 +133,9 @@ class Scoring:
         """
         if pair not in self._retrieval.lists:
             return [[] for _ in left]
-        table = self._embedding.table
-        pairs = Pairs(table.slots(left.tolist()), table.slots(right.tolist()))
-        context, _ = self._retrieval.context(pair, pairs)
-        partners, weights = self._scorer_of(pair.type).attention(*slots_of_pairs(table, pairs), context)
+        pairs, context, _ = self._look_at(pair, left, right)
+        inputs = *slots_of_pairs(self._embedding.table, pairs), context
+        partners, weights = self._scorer_of(pair.type).attention(*inputs)
         weights = weights.round(WEIGHT_DIGITS)  # coarse: a record is revised by every change that it shows
         order = np.argsort(-weights, axis=1, kind="stable")[:, :EVIDENCE]
         every = np.arange(len(order))[:, None]
@@ -149,6 +147,14 @@ class Scoring:
         for number, *look in zip(row.tolist(), one, other, weights[row, place].tolist(), strict=True):
             looks[number].append(Attention(*look))
         return looks
+
+    def _look_at(
+        self, pair: SourcePair, left: Nodes, right: Nodes
+    ) -> tuple[Pairs, npt.NDArray[np.float32], Mask]:
+        """The slots of P pairs, (P, C) their context, and (P,) whether they are candidates."""
+        table = self._embedding.table
+        pairs = Pairs(table.slots(left.tolist()), table.slots(right.tolist()))
+        return pairs, *self._retrieval.context(pair, pairs)
 
     def _seen(self, slots: Slots, places: I64) -> Iterator[Seen]:
         """What stands at these places of entities."""

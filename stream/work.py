@@ -137,7 +137,7 @@ class Work:
             if before is None:
                 before = await self._call(self._aligner.published_ends)
             self._ends = dict(await read_ends())
-            self.is_disputed |= any(before.get(number, 0) != end for number, end in self._ends.items())
+            self._dispute(before, self._ends)
 
     async def watch(self, read_ends: Callable[[], Awaitable[Mapping[int, int]]]) -> None:
         """Notices who else writes to the alignment topic while nothing is published here.
@@ -150,7 +150,11 @@ class Work:
             return
         ends = await read_ends()
         if before == self._quiet_ends():
-            self.is_disputed |= any(before.get(number, 0) != end for number, end in ends.items())
+            self._dispute(before, ends)
+
+    def _dispute(self, before: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        """Somebody else has written where a partition does not end as it did."""
+        self.is_disputed |= any(before.get(number, 0) != end for number, end in ends.items())
 
     def _quiet_ends(self) -> dict[int, int] | None:
         """Where the alignment topic should end; None while something is on its way there."""
