@@ -15,6 +15,8 @@
 #   make sssom                          the sssom package beside the project, which tests validate exports with
 #   make clean                          removes the virtual environment and caches
 #
+# All of them take CPU=avx2: as on a processor that has AVX2 and nothing wider, as most have.
+#
 # pip takes its index and proxy from its own settings (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf). On Linux,
 # PyPI's torch brings gigabytes of CUDA; the build for CPUs alone comes with
 #
@@ -47,6 +49,13 @@ BOOTSTRAP ?=
 PEER ?=
 CACHE ?=
 LIMIT ?=
+CPU ?=
+
+# Instructions are chosen by each library for itself, so each has to be told.
+ifneq ($(CPU),)
+include benchmarks/$(CPU).env
+export $(shell cut -d= -f1 benchmarks/$(CPU).env)
+endif
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from index.compiled import compiled
 from index.lists import CandidateLists, compare
 from index.vectors import (
     NOBODY,
@@ -311,7 +311,7 @@ class CandidatePairs:
 
 def rank_bucket(rank: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """First, second, third and fourth, fifth to eighth, ... as 0, 1, 2, 3, ...; `rank` counts from 0."""
-    return np.ceil(np.log2(rank + 1)).astype(np.int64)
+    return np.frexp(rank)[1].astype(np.int64)
 
 
 def sorted_distinct(arrays: Sequence[npt.NDArray[Number]]) -> npt.NDArray[Number]:
@@ -324,7 +324,7 @@ def sorted_distinct(arrays: Sequence[npt.NDArray[Number]]) -> npt.NDArray[Number
     return numbers[np.append(True, numbers[1:] != numbers[:-1])] if len(numbers) else numbers
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _unseen(keys: Any, seen: Any) -> Any:
     """Those that are seen for the first time, each once; from now on they are seen."""
     first = np.empty(len(keys), np.int32)

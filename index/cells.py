@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from index.compiled import compiled
 from index.postings import Postings, place_of
 from index.prefetch import AHEAD, prefetch
 from index.vectors import (
@@ -145,7 +145,7 @@ def _only_in(some: Cells, other: Cells, rows: Rows) -> tuple[Cells, Cells]:
     return _flat(rows, np.where((some[:, :, None] == other[:, None]).any(axis=2), np.uint32(0), some))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _search(
     queries: Any,
     cells: Any,
@@ -190,11 +190,11 @@ def _search(
     return near_keys, near_sims, hits[0][:used], hits[1][:used], hits[2][:used]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _product(query: Any, vectors: Any, at: Any) -> Any:
     """Of a query and the vector that begins at `at`."""
     product, first = np.int32(0), np.uint64(at)  # signed, it might count from the end
     for d in range(len(query)):
         part = np.int32(query[d]) * np.int32(vectors[first + np.uint64(d)])
-        product = np.int32(product + part)  # as in `index/vectors.py`
+        product = np.int32(product + part)  # as in `index/products.py`
     return product

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from index.compiled import compiled
 from index.postings import Postings
 from index.vectors import NOBODY, UNIT, Mask, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown
 
@@ -155,7 +155,7 @@ class CandidateLists:
         return lists
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _flat(members: Any, owners: Any) -> tuple[Any, Any]:
     """The members (n, length) of lists and their owners (n,), as they are posted; NOBODY is not."""
     words, values = np.empty(members.size, np.uint32), np.empty(members.size, np.uint32)
@@ -168,18 +168,19 @@ def _flat(members: Any, owners: Any) -> tuple[Any, Any]:
     return words[:count], values[:count]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lists(rows: Any, members: Any, sims: Any) -> tuple[Any, Any]:
     length = members.shape[1]
     found = np.full((len(rows), length), NOBODY, np.int32)
     found_sims = np.zeros((len(rows), length), np.int32)
     for i in range(len(rows)):
         if rows[i] >= 0:
-            found[i], found_sims[i] = members[rows[i]], sims[rows[i]]
+            for place in range(length):  # by number: assigning whole rows takes seconds to compile
+                found[i, place], found_sims[i, place] = members[rows[i], place], sims[rows[i], place]
     return found, found_sims
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _within(rows: Any, listed: Any, k: int, members: Any) -> Any:
     inside = np.zeros(len(rows), np.bool_)
     for i in range(len(rows)):
@@ -188,7 +189,7 @@ def _within(rows: Any, listed: Any, k: int, members: Any) -> Any:
     return inside
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _drop(rows: Any, dropped: Any, members: Any, sims: Any) -> None:
     last = members.shape[1] - 1
     for i in range(len(rows)):
@@ -200,7 +201,7 @@ def _drop(rows: Any, dropped: Any, members: Any, sims: Any) -> None:
         members[row, last], sims[row, last] = NOBODY, 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _replace(
     rows: Any,
     keys: Any,
@@ -215,13 +216,14 @@ def _replace(
     last = members.shape[1] - 1
     for i in range(len(rows)):
         row = rows[i]
-        members[row], sims[row] = keys[i], near_sims[i]
+        for place in range(last + 1):
+            members[row, place], sims[row, place] = keys[i, place], near_sims[i, place]
         bound_sim[row], bound_node[row] = floor, _LAST_NODE
         if keys[i, last] != NOBODY:
             bound_sim[row], bound_node[row] = near_sims[i, last], order[keys[i, last]]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _insert(
     rows: Any,
     newcomers: Any,
@@ -259,7 +261,7 @@ def _insert(
     return taken, gone
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _rank(
     rows: Any,
     others: Any,
@@ -283,7 +285,7 @@ def _rank(
         ranks_and_gaps[i, 0], ranks_and_gaps[i, 1] = shares[rank], np.float32(ahead / UNIT)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def compare(old: Any, old_sims: Any, new: Any, new_sims: Any, buckets: Any) -> tuple[Any, Any, Any]:
     """How n lists changed.
 

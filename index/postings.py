@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from index.compiled import compiled
 
 Numbers = npt.NDArray[np.uint32]
 
@@ -65,13 +66,13 @@ def _table(places: int, room: int) -> Table:
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _room(values: Any) -> Any:
     """What a word that moves gets, half of it free."""
     return values + values // 2 + 1
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def place_of(words: Any, word: Any) -> Any:
     """Where in a table's words one stands, or would stand."""
     mask = np.uint32(len(words) - 1)
@@ -82,7 +83,7 @@ def place_of(words: Any, word: Any) -> Any:
     return np.int64(place)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add(table: Any, words: Any, values: Any, done: Any) -> Any:
     """Posts from `done` on while there is room; returns how many are done."""
     word, start, held, room, pool, used = table
@@ -106,7 +107,7 @@ def _add(table: Any, words: Any, values: Any, done: Any) -> Any:
     return len(words)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _remove(table: Any, words: Any, values: Any) -> None:
     word, start, held, _, pool, _ = table
     for i in range(len(words)):
@@ -118,7 +119,7 @@ def _remove(table: Any, words: Any, values: Any) -> None:
         held[place] -= 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find(table: Any, words: Any) -> tuple[Any, Any]:
     word, start, held, _, pool, _ = table
     total = 0
@@ -134,7 +135,7 @@ def _find(table: Any, words: Any) -> tuple[Any, Any]:
     return places, values
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _copy(old: Any, new: Any) -> None:
     """Everything that is posted, into an empty table, without holes."""
     for at in range(len(old.word)):

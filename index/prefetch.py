@@ -7,8 +7,10 @@ longer than a product of 128 bytes takes. Asked for some rows ahead, they come s
 from typing import Any, Final
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from index.compiled import compiled
 
 AHEAD: Final = 64  # rows of some 200 bytes: enough to keep memory busy, few enough for the first-level cache
 _LINE: Final = 64  # bytes that come together
@@ -32,7 +34,7 @@ def _prefetch(context: Any, array: Any, place: Any) -> Any:
     return types.void(array, types.int64), generate
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def prefetch(array: Any, place: Any, count: Any) -> None:
     """Asks for all lines of `count` elements from `place` on, counted through the array's memory."""
     # an intrinsic's first argument is Numba's own, which mypy does not know

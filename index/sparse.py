@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from index.compiled import compiled
 from index.postings import Postings, place_of
 from index.vectors import (
     UNIT,
@@ -120,13 +120,13 @@ def _flat(rows: Rows, vectors: Words) -> tuple[Words, Words]:
     return filled >> _WORD_BITS, rows[place].astype(np.uint32) << _WORD_BITS | filled & _WEIGHT
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _similarity(product: Any, norm: Any, other: Any) -> Any:
     """The cosine from whole numbers; the product of the norms is below 2^53, so exact."""
     return np.int32(np.rint(UNIT * np.float64(product) / np.sqrt(np.float64(norm) * np.float64(other))))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _search(
     queries: Any,
     k: Any,
@@ -168,7 +168,7 @@ def _search(
     return near_keys, near_sims, hits[0][:used], hits[1][:used], hits[2][:used]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _products(left: Any, right: Any) -> Any:
     """(P,) the similarity of each row of (P, words) with the same row of the other."""
     sims = np.zeros(len(left), np.int32)

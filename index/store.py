@@ -26,7 +26,7 @@ from rocksdict import (
     WriteOptions,
 )
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 BLOCK_CACHE_BYTES: Final = 64 << 20
 WRITE_BUFFER_BYTES: Final = 32 << 20
 _OPTIONS_FILE: Final = "rocksdict-config.json"

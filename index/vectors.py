@@ -3,10 +3,10 @@
 Invariant: one row per key, rows dense, and what is stored is what was last put.
 
 FAISS keeps the vectors, a byte a dimension (`QT_8bit_direct`: their bytes as they are), and writes and reads
-them. The search itself is an exact integer product per block of these bytes, several times faster than
-FAISS's own scan (`docs/performance.md`), and a selection from the products that answers both questions at
-once: what is nearest to the queries, and to whom do the queries matter. For the latter every row carries a
-*bound*, the similarity from which on a newcomer matters to it.
+them. The search itself is an exact integer product per block of these bytes (`index/products.py`), several
+times faster than FAISS's own scan (`docs/performance.md`), and a selection from the products that answers
+both questions at once: what is nearest to the queries, and to whom do the queries matter. For the latter
+every row carries a *bound*, the similarity from which on a newcomer matters to it.
 
 Dot products are whole numbers, so a similarity never depends on what else is in its batch; ties are real
 ties, decided by the caller's `order`.
@@ -18,9 +18,9 @@ from typing import Any, ClassVar, Final, NamedTuple
 import faiss
 import numpy as np
 import numpy.typing as npt
-import torch
-from numba import njit
 
+from index.compiled import compiled
+from index.products import prepare, row_products
 from index.threads import spread
 
 Slots = npt.NDArray[np.int32]
@@ -177,7 +177,7 @@ class VectorIndex:
     @classmethod
     def products(cls, left: Vectors, right: Vectors) -> Sims:
         """(P,) the similarity of each row of (P, dimensions) with the same row of the other."""
-        products: Sims = _row_products(left, right)
+        products: Sims = row_products(left, right)
         return products
 
     def search(self, queries: Vectors, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
@@ -249,17 +249,17 @@ def exhaustive(
     """`VectorIndex.search` among (n, dimensions) rows with the keys and bounds at the same places."""
     nearest = Nearest(np.full((len(queries), k), NOBODY, np.int32), np.zeros((len(queries), k), np.int32))
     reached = [_NO_HITS]
-    # `search` uses every core; torch's own threads in this one would wait for each other
-    torch.set_num_threads(1)
+    asked: Int8s = np.ascontiguousarray(queries, np.int8)
     # one buffer: megabytes taken anew for every block, between what is kept, would leave holes
     products = np.empty(min(len(queries), QUERY_BLOCK) * min(len(rows), ROW_BLOCK), np.int32)
-    for first in range(0, len(queries) if len(rows) else 0, QUERY_BLOCK):
-        block = np.ascontiguousarray(queries[first : first + QUERY_BLOCK])
-        for start in range(0, len(rows), ROW_BLOCK):
-            part = np.ascontiguousarray(rows[start : start + ROW_BLOCK])
+    for start in range(0, len(rows) if len(queries) else 0, ROW_BLOCK):
+        part: Int8s = np.ascontiguousarray(rows[start : start + ROW_BLOCK], np.int8)
+        end = start + len(part)
+        multiply = prepare(part, len(queries))
+        for first in range(0, len(queries), QUERY_BLOCK):
+            block = asked[first : first + QUERY_BLOCK]
             sims = products[: len(block) * len(part)].reshape(len(block), len(part))
-            torch._int_mm(torch.from_numpy(block), torch.from_numpy(part).T, out=torch.from_numpy(sims))
-            end = start + len(part)
+            multiply(block, sims)
             query, row = select_near(
                 sims,
                 bounds[start:end],
@@ -273,7 +273,7 @@ def exhaustive(
     return nearest, Hits(*map(np.concatenate, zip(*reached, strict=True)))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find(keys: Any, page_of: Any, pages: Any) -> Any:
     rows = np.full(len(keys), NOBODY, np.int32)
     for i in range(len(keys)):
@@ -283,7 +283,7 @@ def _find(keys: Any, page_of: Any, pages: Any) -> Any:
     return rows
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _differ(rows: Any, stored: Any, vectors: Any) -> Any:
     differ = np.zeros(len(rows), np.bool_)
     for i in range(len(rows)):
@@ -294,20 +294,7 @@ def _differ(rows: Any, stored: Any, vectors: Any) -> Any:
     return differ
 
 
-@njit(cache=True, nogil=True)
-def _row_products(left: Any, right: Any) -> Any:
-    """(P,) the inner product of each row of (P, D) with the same row of the other."""
-    products = np.empty(len(left), np.int32)
-    for p in range(len(left)):
-        total = np.int32(0)
-        for d in range(left.shape[1]):
-            # without the outer conversion Numba would add up in 64 bits, several times slower
-            total = np.int32(total + np.int32(left[p, d]) * np.int32(right[p, d]))
-        products[p] = total
-    return products
-
-
-@njit(cache=True, nogil=True)
+@compiled
 def select_near(
     sims: Any, bounds: Any, keys: Any, order: Any, floor: Any, near_keys: Any, near_sims: Any
 ) -> tuple[Any, Any]:
@@ -377,13 +364,13 @@ def select_near(
     return query[:count], row[:count]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def no_hits() -> Any:
     """Room for the columns of `Hits`, of which none is used."""
     return np.empty(1024, np.int64), np.empty(1024, np.int32), np.empty(1024, np.int32)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def select_met(
     query: Any,
     keys: Any,
@@ -413,7 +400,7 @@ def select_met(
     return (queries, hit_keys, hit_sims), used
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _last_of_best(numbers: Any, least: Any, top: Any) -> Any:
     """The k-th largest of numbers, or `least` if fewer are above that; `top` (k,) is written to."""
     top[:] = least

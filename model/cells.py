@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from index.cells import CELLS, Cells
+from index.compiled import compiled
 
 NAME_CELLS: Final = CELLS
 VALUE_CELLS: Final = 6
@@ -47,7 +47,7 @@ def rarest_tokens(n: int, entity: I64, token: I64, weights: npt.NDArray[np.uint8
     return cells
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def rarest_words(gathered: Any) -> Any:
     """(B, NEAR_CELLS) of (B, words) what `model/words.py:gather` gave."""
     cells = np.zeros((len(gathered), NEAR_CELLS), np.uint32)

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from index.compiled import compiled
 from model.kernel import I64, EntitySlots, score_pairs, slots_of, weights_of
 from model.network import AlignmentNetwork
 from model.pairs import SLOTS, PairInputs, check
@@ -79,7 +79,7 @@ class DenseScorer:
         return partner, weight
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _probabilities(logits: Any, slope: float, offset: float) -> Any:
     """One after the other: vectors of exponentials may differ in the last bit by where they stand."""
     probabilities = np.empty(len(logits), np.float64)

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from index.compiled import compiled
 from model.encoder import OWN
 from model.items import RARITY_BITS
 from model.network import (
@@ -33,6 +33,8 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
 FEATURES: Final = AGREEMENT + RARITY_FEATURES
+# No two processors may round differently, so neither sums in another order nor products and sums in one step.
+_FAST: Final = {"nnan", "ninf", "nsz"}
 _LOG2E: Final = np.float32(1.4426950408889634)
 _MOST: Final = np.float32(MAX_LOGIT)
 _UNIT: Final = np.float32(1 / UNIT)
@@ -110,7 +112,8 @@ def weights_of(network: AlignmentNetwork) -> Weights:
         own=array(net.own) * crossing,
         neighbourhood=array(net.neighbourhood).reshape(1) * crossing,
         equal=array(net.equal) * crossing,
-        null=np.exp(null),
+        # rounded from 64 bits: in 32 the libraries of different processors differ in the last one
+        null=np.exp(null.astype(np.float64)).astype(np.float32),
         query=embedded * signs,
         key=embedded,
         scale=array(net.key_scale.weight),
@@ -132,7 +135,7 @@ def weights_of(network: AlignmentNetwork) -> Weights:
     )
 
 
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
+@compiled(fastmath=_FAST, inline="always")
 def _exp(x: Any) -> Any:
     """e^x for -80 < x < 80, to float32's last bits: 2^k times a polynomial (Taylor) of the rest."""
     y = x * _LOG2E
@@ -144,7 +147,7 @@ def _exp(x: Any) -> Any:
     return p * _POWERS[np.int64(k) + 126]
 
 
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
+@compiled(fastmath=_FAST, inline="always")
 def _dot(a: Any, i: Any, b: Any, j: Any) -> Any:
     """The inner product of two stored vectors, in units of equality. Exact: it is a whole number first.
 
@@ -159,7 +162,18 @@ def _dot(a: Any, i: Any, b: Any, j: Any) -> Any:
     return np.float32(total) * _UNIT
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(fastmath=_FAST, inline="always")
+def _sum(numbers: Any) -> Any:
+    """The sum of 2^n numbers, which are overwritten: one half is added to the other, many at once."""
+    width = len(numbers) // 2
+    while width > 0:
+        for n in range(width):
+            numbers[n] += numbers[n + width]
+        width //= 2
+    return numbers[0]
+
+
+@compiled(fastmath=_FAST, error_model="numpy")
 def score_pairs(
     left: EntitySlots,
     right: EntitySlots,
@@ -194,7 +208,8 @@ def score_pairs(
     keys = np.empty((2, SLOTS), np.int64)
     hashes = np.empty((2, SLOTS), np.int64)
     count, values = np.empty(2, np.int64), np.empty(2, np.int64)  # filled slots, and those that are values
-    hidden = np.empty(HIDDEN, np.float32)
+    hidden, gated = np.empty(HIDDEN, np.float32), np.empty(HIDDEN, np.float32)
+    right_key = np.empty((ATTENTION, SLOTS), np.float32)
     pooled = np.empty((2, BLOCKS, 2, HIDDEN), np.float32)
     mass = np.empty((2, BLOCKS), np.float32)
     gates = np.empty((2, SLOTS), np.float32)
@@ -228,6 +243,10 @@ def score_pairs(
         equals[:, :] = f32(0)
         closest[:] = f32(0)
 
+        for y in range(nr):
+            for d in range(ATTENTION):
+                right_key[d, y] = w.key[keys[1, y], d]
+
         # cross-graph attention: both directions share exp(logit)
         for x in range(nl):
             i, i_key, i_hash = slots[0, x], keys[0, x], hashes[0, x] >> RARITY_BITS
@@ -251,11 +270,11 @@ def score_pairs(
                 best_of[1, y] = max(best_of[1, y], own[x, y])
                 equals[0, x] = max(equals[0, x], is_same)
                 equals[1, y] = max(equals[1, y], is_same)
-                logit = w.own[block] * own[x, y] + w.neighbourhood[0] * near + w.equal[block] * is_same
-                j_key = keys[1, y]
-                for d in range(ATTENTION):
-                    logit += w.query[i_key, d] * w.key[j_key, d]
-                logit_of[y] = logit
+                logit_of[y] = w.own[block] * own[x, y] + w.neighbourhood[0] * near + w.equal[block] * is_same
+            for d in range(ATTENTION):
+                query = w.query[i_key, d]
+                for y in range(nr):
+                    logit_of[y] += query * right_key[d, y]
             for y in range(nr):
                 attention[x, y] = _exp(min(max(logit_of[y], f32(-80)), _MOST))
             for y in range(nr):
@@ -289,13 +308,13 @@ def score_pairs(
                 )
                 layer, bias = w.item_in[block], w.item_in_bias[block]
                 key_scale, key_bias, gate_of = w.scale[key], w.bias[key], w.gate[block]
-                gate = w.gate_bias[block]
                 for h in range(HIDDEN):
                     value = bias[h] + a * layer[0, h] + b * layer[1, h] + c * layer[2, h] + d * layer[3, h]
                     value += rare * layer[4, h] + rarer * layer[5, h] + rarest * layer[6, h]
                     value = max(value * key_scale[h] + key_bias[h], f32(0))
                     hidden[h] = value
-                    gate += value * gate_of[h]
+                    gated[h] = value * gate_of[h]
+                gate = w.gate_bias[block] + _sum(gated)
                 gate = _exp(min(max(gate, -_MOST), _MOST))
                 gates[side, x] = gate
                 mass[side, block] += gate
@@ -345,14 +364,16 @@ def score_pairs(
                 for h in range(HEAD):
                     head[h] += within * w.binned[column, full, h]
                 full += 1
-        logit = w.head_out_bias[0]
         for h in range(HEAD):
-            logit += max(head[h], f32(0)) * w.head_out[h]
+            head[h] = max(head[h], f32(0)) * w.head_out[h]
+        logit = w.head_out_bias[0] + _sum(head)
 
         if len(trees.feature):
-            seen[:contexts] = context[p]
+            for column in range(contexts):
+                seen[column] = context[p, column]
             seen[contexts:] = f32(0)
-            seen[contexts : contexts + len(closest)] = closest
+            for kind in range(len(closest)):
+                seen[contexts + kind] = closest[kind]
             for side in range(2):
                 at = contexts + len(closest) + 4 * side
                 seen[at + 2] = f32(count[side])

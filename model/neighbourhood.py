@@ -29,7 +29,7 @@ def neighbourhood(names: I8, counts: npt.NDArray[np.int64], degrees: npt.NDArray
         counts: (B, S) how many neighbours share the relation, powers of two.
         degrees: (B, S) of the neighbours themselves, powers of two.
     """
-    exponent = (np.log2(counts).astype(np.int64) + np.log2(degrees).astype(np.int64)) // 2
+    exponent = (np.frexp(counts)[1] + np.frexp(degrees)[1] - 2).astype(np.int64) // 2
     weight = np.where(counts > HUB_COUNT, 0, np.maximum(_UNIT >> np.minimum(exponent, 9), 1))
     sums = np.einsum("bsd,bs->bd", names.astype(np.float32), weight.astype(np.float32))
     return to_int8(sums)

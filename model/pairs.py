@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from numba import njit
 
+from index.compiled import compiled
 from model.encoder import OWN
 from model.items import RARITY_BITS
 from model.sampling import SAMPLE
@@ -93,7 +93,7 @@ def similarities(inputs: PairInputs) -> Similarities:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def with_degree(name_hash: Any, degree: Any) -> Any:
     """A neighbour's name hash that also tells how many neighbours it has itself (in powers of two).
 

@@ -32,8 +32,8 @@ class Sample(NamedTuple):
 
 def power_of_two(count: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The smallest 2^i that is not below each count; 1 for counts of 0."""
-    exponents = np.ceil(np.log2(np.maximum(count, 1))).astype(np.int64)
-    return np.int64(1) << exponents
+    power: npt.NDArray[np.int64] = np.int64(1) << np.frexp(np.maximum(count, 1) - 1)[1].astype(np.int64)
+    return power
 
 
 def draw(nodes: Nodes, edges: npt.NDArray[np.void], lengths: npt.NDArray[np.int64]) -> Sample:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from index.compiled import compiled
 from model.values import MAX_TEXT_CHARS
 
 BUCKETS = 1 << 17
@@ -192,7 +192,7 @@ def mix(hashes: U64) -> U64:
     return np.asarray(_mix(hashes), np.uint64)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mix(h: Any) -> Any:
     h = h + np.uint64(0x9E3779B97F4A7C15)
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

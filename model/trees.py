@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from index.compiled import compiled
 from model.encoder import OWN
 from model.pairs import Similarities
 
@@ -109,7 +109,7 @@ def _fill(trees: Trees, number: int, at: int, nodes: npt.NDArray[np.void], node:
         _fill(trees, number, 2 * at + 1 + side, nodes, below[side])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def say(trees: Trees, features: Any) -> Any:
     """What the trees say of one pair (F,), a sum in their order."""
     total = trees.base[0]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from index.compiled import compiled
 from model.tokens import BUCKETS, Bags, mix
 
 DIM = 128
@@ -44,7 +44,7 @@ class Projection:
         _add(*bags, rows, _signs(), self._weights, sums)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add(buckets: Any, starts: Any, rows: Any, signs: Any, weights: Any, sums: Any) -> None:
     for m in range(len(starts)):
         end = starts[m + 1] if m + 1 < len(starts) else len(buckets)
@@ -62,7 +62,7 @@ def to_int8(sums: npt.NDArray[np.generic]) -> I8:
     return vectors
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
+@compiled(fastmath={"reassoc"})
 def _to_int8(sums: Any) -> Any:
     vectors = np.zeros(sums.shape, np.int8)
     for m in range(len(sums)):

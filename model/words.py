@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from index.compiled import compiled
 from model.values import MAX_TEXT_CHARS, Kind, find_dates, measure
 
 WORDS: Final = 24  # of an entity: the rarest ones
@@ -64,7 +64,7 @@ def pack(n: int, found: Found) -> Packed:
     return packed
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def gather(words: Any, members: Any) -> Any:
     """(B, GATHERED) the rarest words of B groups, each once and in ascending order: sparse vectors.
 
@@ -87,10 +87,10 @@ def gather(words: Any, members: Any) -> Any:
                 if weight >= _UNCOMMON and not word & _DIGIT:
                     found[count] = weight << np.uint32(24) | word >> np.uint32(8)  # the rarest is the largest
                     count += 1
-        ordered = np.sort(found[:count])
+        _sort(found, count)
         kept = 0
         for i in range(count - 1, -1, -1):
-            packed = np.uint32(ordered[i] << np.uint32(8) | ordered[i] >> np.uint32(24))
+            packed = np.uint32(found[i] << np.uint32(8) | found[i] >> np.uint32(24))
             known = False
             for other in out[b, :kept]:
                 known |= other >> np.uint32(8) == packed >> np.uint32(8)
@@ -99,11 +99,27 @@ def gather(words: Any, members: Any) -> Any:
                 kept += 1
                 if kept == GATHERED:
                     break
-        out[b, :kept].sort()
+        _sort(out[b], kept)
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
+def _sort(numbers: Any, count: Any) -> None:
+    """Sorts the first `count` of (n,) numbers, some hundred, in place. NumPy's sort takes 2 s to compile."""
+    gap = 1
+    while gap < count:
+        gap = 3 * gap + 1
+    while gap > 1:
+        gap //= 3
+        for i in range(gap, count):
+            number, at = numbers[i], i
+            while at >= gap and numbers[at - gap] > number:
+                numbers[at] = numbers[at - gap]
+                at -= gap
+            numbers[at] = number
+
+
+@compiled
 def overlap(left: Any, right: Any, left_of: Any, right_of: Any) -> Any:
     """What P pairs of entities (n, WORDS) share: (P, FEATURES) float32.
 

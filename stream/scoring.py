@@ -6,9 +6,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from index.candidates import Pairs, sorted_distinct
+from index.compiled import compiled
 from index.graph import GraphStore, Nodes
 from index.threads import start
 from index.vectors import NOBODY, Mask, Slots
@@ -207,7 +207,7 @@ def _slots(table: NodeTable, entities: Slots) -> EntitySlots:
     return EntitySlots(items.reshape(-1), names, around, *filled)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill(
     entities: Any,
     room: int,
