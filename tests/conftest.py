@@ -1,11 +1,18 @@
-"""Brokers for tests: the embedded one and an Apache Kafka where there is one, or the one of --bootstrap."""
+"""How tests are started makes no difference to them; and the brokers that they meet.
 
+Those are the embedded one and an Apache Kafka where there is one, or the one of --bootstrap.
+"""
+
+import atexit
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +31,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 APACHE_KAFKA = ROOT.parent / "shared" / "kafka" / "kafka"
+
+# What differs from one start of the tests to the next: settings, an outer make's flags, the locale and what a
+# terminal wants; and the variables that the Makefile takes, as make hands on those of its command line.
+_OF_THE_START = re.compile(
+    r"SAMEAS_.*|MAKE.*|MFLAGS|GNUMAKEFLAGS|LC_.*|LANG|LANGUAGE|TERM|COLUMNS|LINES|(NO|FORCE|CLI)_?COLOR(_FORCE)?"
+)
+
+
+def _forget_the_start() -> None:
+    """For the tests and for all processes that they start, as those inherit this one's environment.
+
+    The home is an empty one, and the time zone is none that anybody has by chance.
+    """
+    taken = re.findall(r"^(\w+) \?=", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
+    for variable in list(os.environ):
+        if _OF_THE_START.fullmatch(variable) or variable in taken or variable.startswith("XDG_"):
+            del os.environ[variable]
+    home = tempfile.TemporaryDirectory(prefix="sameas-home-")
+    atexit.register(home.cleanup)
+    os.environ |= {"HOME": home.name, "TZ": "<+14>-14"}
+    time.tzset()
+
+
+_forget_the_start()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -84,10 +115,3 @@ def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
         subprocess.run(
             [sys.executable, APACHE_KAFKA, "stop", "--dir", directory, "--kill"], check=False, timeout=90
         )
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in list(os.environ):
-        if variable.startswith("SAMEAS_"):
-            monkeypatch.delenv(variable)

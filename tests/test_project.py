@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,27 @@ def test_make_asks_for_the_data_before_it_sets_up_anything(target: str, tmp_path
     assert "pyproject.toml" in said("DATA=.")
     (tmp_path / "shared" / "data").mkdir(parents=True)
     assert "pyproject.toml" in said()
+
+
+def test_tests_do_not_depend_on_how_they_are_started(tmp_path: Path) -> None:
+    """Those that start `make` do so inside `make test`, too."""
+    make = {"MAKEFLAGS": "w -- DATA=nowhere", "MAKELEVEL": "1", "DATA": "nowhere"}
+    others = {"HOME": str(tmp_path / "none"), "LC_ALL": "C", "COLUMNS": "20", "SAMEAS_KAFKA__GROUP_ID": ""}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
+    started = subprocess.run(
+        [*command, "-k", "make_asks or surroundings"],
+        cwd=ROOT,
+        env=os.environ | make | others,
+        capture_output=True,
+        text=True,
+    )
+    assert started.returncode == 0, started.stdout
+    assert "4 passed" in started.stdout
+
+
+def test_the_surroundings_of_tests_are_always_the_same() -> None:
+    assert Path.home().is_dir() and time.timezone == -14 * 3600
+    assert not [name for name in os.environ if name.startswith(("DATA", "MAKE", "LC_", "COLUMNS", "SAMEAS_"))]
 
 
 def test_the_changelog_knows_the_version(project: dict[str, Any]) -> None:
