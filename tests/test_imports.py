@@ -1,6 +1,9 @@
-"""`stream`, `model` and `index` are common words: they have to be this checkout's."""
+"""`stream`, `model` and `index` are common words: they have to be this checkout's. And importing is quiet."""
 
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,3 +15,25 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_imports_resolve_to_this_checkout(package: str) -> None:
     module = importlib.import_module(package)
     assert [Path(path).resolve() for path in module.__path__] == [ROOT / package]
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_importing_says_nothing_and_leaves_the_home_alone(tmp_path: Path, writable: bool) -> None:
+    """DGL would do both. Not even root can write below a file."""
+    home = tmp_path / "home"
+    if writable:
+        home.mkdir()
+    else:
+        home.touch()
+        home /= "none"
+    code = "import model.training, stream.app, stream.broker, stream.offline; stream.broker._executable()"
+    environment = {name: value for name, value in os.environ.items() if name != "DGLBACKEND"}
+    started = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        env=environment | {"HOME": str(home)},
+        capture_output=True,
+        text=True,
+    )
+    assert (started.returncode, started.stdout, started.stderr) == (0, "", "")
+    assert not writable or not list(home.iterdir())

@@ -152,15 +152,18 @@ def test_the_mapping_of_the_demo_is_one_that_users_can_write() -> None:
 @pytest.mark.slow
 @pytest.mark.kafka
 def test_the_small_demo(tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
+    report, home = tmp_path / "report.json", tmp_path / "home"
+    home.mkdir()
     finished = subprocess.run(
         [sys.executable, "-m", "stream.cli", "demo", "--small", "--report", str(report)],
         capture_output=True,
         text=True,
         timeout=180,
         cwd=tmp_path,
+        env=os.environ | {"HOME": str(home)},
     )
     assert finished.returncode == 0, finished.stderr
+    assert not list(home.iterdir()) and "DGL" not in finished.stdout + finished.stderr
     figures = json.loads(report.read_text(encoding="utf-8"))
     assert list(figures) == [field.name for field in msgspec.structs.fields(Figures)]
     assert figures["f1"] > 0.8 and figures["retrieval_recall"] > 0.9
