@@ -83,10 +83,14 @@ def test_what_is_written_in_a_container_is_in_the_volume(compose: dict[str, Any]
     assert Path("/state") in Run(settings, "x").home.parents
 
 
-def test_ci_can_be_run() -> None:
-    script = ROOT / ".ci" / "run"
+def test_ci_runs_what_the_readme_tells_strangers_to_run() -> None:
+    """Letter by letter, but for the demo's size."""
+    script, readme = ROOT / ".ci" / "run", (ROOT / "README.md").read_text(encoding="utf-8")
     assert os.access(script, os.X_OK)
-    assert "make --no-print-directory check" in script.read_text(encoding="utf-8")
+    lines = script.read_text(encoding="utf-8").splitlines()
+    [commands] = re.findall(r"^## Two commands.*?```console\n(.*?)```", readme, flags=re.S | re.M)
+    assert commands.splitlines() == ["make demo", "make test"]
+    assert {"make demo SMALL=1", "make test", "make check"} <= set(lines)
 
 
 @pytest.mark.parametrize("target", ["quality", "sentences", "peers"])
