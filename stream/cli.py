@@ -177,10 +177,12 @@ for command in (train, align, evaluate):
 )
 def demo(small: bool, report: Path | None) -> None:
     """Watch it work: two real airport catalogues through an embedded broker, in under five minutes."""
-    from stream.demo import run_demo
+    from stream.shutdown import exit_on_signals
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # its processes end with it
-    run_demo(small=small, report=report)
+    with exit_on_signals():
+        from stream.demo import run_demo  # which takes seconds
+
+        run_demo(small=small, report=report)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ neither the events nor the training showed. `run_demo` tells the story in its or
 import contextlib
 import heapq
 import json
-import multiprocessing
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import takewhile
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ import torch
 from model.training import Progress, TrainingOptions
 from stream.airports import BASELINES, SMALL_COUNTRY, Scenario, accuracy, change_events, make_scenario
 from stream.broker import embedded_broker
+from stream.child import in_child
 from stream.columns import SourceMapping
 from stream.config import Settings, load_settings
 from stream.demo_text import (
@@ -81,10 +83,7 @@ def run_demo(*, small: bool, report: Path | None = None) -> Figures:
         say("3  The attention model is trained on those answers.")
         options = SMALL_TRAINING if small else TRAINING
         # In a process of its own, so that its memory is free again before the worker starts.
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-            trained, training_memory = pool.submit(
-                train, scenario, first, directory / "model", options
-            ).result()
+        trained, training_memory = in_child(train, scenario, first, directory / "model", options)
 
         worker = stack.enter_context(worker_process(config, overrides, directory / "worker.log"))
         listener = Listener(settings)
@@ -144,6 +143,7 @@ def train(
     Returns:
         The model, and the largest resident size of this process in MiB.
     """
+    tempfile.tempdir = str(directory.parent)  # a killed process leaves files, and that directory is removed
     torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are far slower
     training, valid = scenario.first_answers("train"), scenario.first_answers("valid")
     with progress() as show:
@@ -214,13 +214,15 @@ def play(
     heard_before = len(listener.heard)
     started = time.monotonic()
     produced = 0
+    stopped = threading.Event()  # or the feeding thread would hold up whoever ends the demo
 
     def count(number: int) -> None:
         nonlocal produced
         produced = number
 
     with progress() as show, ThreadPoolExecutor(1, thread_name_prefix="feed") as thread:
-        fed: Future[int] = thread.submit(feed_events, settings, events, count)
+        feeding = takewhile(lambda _: not stopped.is_set(), events)
+        fed: Future[int] = thread.submit(feed_events, settings, feeding, count)
 
         def look(status: Status) -> None:
             applied = status.received - before
@@ -228,9 +230,12 @@ def play(
             lag = max(produced - applied, 0) + status.backlog
             show(f"{applied:,} events, {rate:,.0f}/s, lag {lag:,}, {listener.aligned:,} aligned")
 
-        while not fed.done():
-            look(worker.status())
-            time.sleep(0.2)
+        try:
+            while not fed.done():
+                look(worker.status())
+                time.sleep(0.2)
+        finally:
+            stopped.set()
         sent = fed.result()
         worker.wait_until_done(before + sent, look)
     seconds = time.monotonic() - started

@@ -127,7 +127,7 @@ class WorkerProcess:
 def worker_process(
     config: Path, overrides: Sequence[str], log: Path, program: Sequence[str] = ("stream.cli", "run")
 ) -> Iterator[WorkerProcess]:
-    """A worker that is ready; it ends with the block.
+    """A worker that is ready; it ends with the block, at once if that ends by a signal to this process.
 
     Args:
         config: its `sameas.toml`.
@@ -157,6 +157,9 @@ def worker_process(
     try:
         worker.wait_until_ready()
         yield worker
+    except (KeyboardInterrupt, SystemExit):
+        process.kill()  # nothing is lost by that, and it may take seconds to end by itself
+        raise
     finally:
         worker.stop()
 

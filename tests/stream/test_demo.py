@@ -1,6 +1,5 @@
 """The demo: its parts, and the small one from beginning to end as a user runs it."""
 
-import contextlib
 import json
 import os
 import signal
@@ -10,9 +9,12 @@ import time
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
+from workers import sameas
 
 from stream.airports import LEFT, NAME_COLUMN, RIGHT, SMALL_COUNTRY, Accuracy, make_scenario
+from stream.child import in_child
 from stream.columns import SourceMapping
 from stream.demo import CHANGES_PER_SECOND, interleaved, paced, run_demo
 from stream.demo_text import describe_changes, print_figures, show_alignments
@@ -177,25 +179,33 @@ def test_the_small_demo(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.kafka
-def test_a_demo_that_is_stopped_leaves_no_worker(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "stream.cli", "demo", "--small"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    ) as demo:
-        assert demo.stdout is not None
-        assert any(line.startswith("4 ") for line in demo.stdout)
-        demo.terminate()
-        assert demo.wait(30) == 128 + signal.SIGTERM
-    assert list(tmp_path.glob("sameas-*")) == []
-    if Path("/proc/self/cmdline").exists():
-        commands = [_command(process) for process in Path("/proc").glob("[0-9]*")]
-        assert not [command for command in commands if str(tmp_path) in command]
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        ("^1 ", signal.SIGTERM),
+        ("preparing candidates", signal.SIGTERM),
+        ("preparing candidates", signal.SIGINT),
+        ("answers in", signal.SIGINT),  # the worker starts
+        ("^4 ", signal.SIGTERM),
+        ("^5 ", signal.SIGINT),
+    ],
+)
+def test_a_demo_that_is_stopped_leaves_nothing(tmp_path: Path, stage: str, number: signal.Signals) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    with sameas("demo", "--small", log=tmp_path / "log", TMPDIR=str(place)) as demo:
+        demo.wait_for(f"(?m){stage}", 120)
+        children = psutil.Process(demo.process.pid).children(recursive=True)
+        assert children
+        assert demo.end(number, 60) == 128 + number
+        assert not [child for child in children if child.is_running()]
+        assert "Traceback" not in demo.text
+    assert list(place.glob("sameas-*")) == []
 
 
-def _command(process: Path) -> str:
-    with contextlib.suppress(OSError):
-        return (process / "cmdline").read_text(errors="replace")
-    return ""
+def test_a_step_in_a_child_answers_or_says_why_not() -> None:
+    assert in_child(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ConfigError, match="there is no directory"):
+        in_child(run_demo, small=True, report=Path("gone") / "report.json")
+    with pytest.raises(SameasError, match="divmod ended with status 1"):
+        in_child(divmod, 1, 0)

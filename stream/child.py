@@ -1,0 +1,57 @@
+"""A step in a process of its own, so that its memory is free again afterwards."""
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import ParamSpec, TypeVar
+
+from stream.broker import end_with_parent
+from stream.errors import SameasError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What the function returns in a forked process, which does not outlive this call, whatever ends it.
+
+    Raises:
+        SameasError: raised by the function, or the process ended without an answer; after a defect it has
+            shown its traceback.
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, function, args, kwargs))
+    process.start()
+    try:
+        theirs.close()
+        answer = ours.recv()
+    except EOFError:
+        process.join()
+        raise SameasError(f"{function.__name__} ended with status {process.exitcode}") from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(answer, SameasError):
+        raise answer
+    result: T = answer
+    return result
+
+
+def _answer(
+    connection: Connection,
+    function: Callable[..., object],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which then ends this process
+    if sys.platform == "linux":
+        end_with_parent()
+    try:
+        answer = function(*args, **kwargs)
+    except SameasError as error:
+        answer = error
+    connection.send(answer)
