@@ -21,6 +21,7 @@ from faust.types import TP
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
+from index import products
 from stream.access import check_group
 from stream.config import Settings
 from stream.console import tell
@@ -91,6 +92,7 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
     partitions = await unless_stopped(loop.run_in_executor(thread, ensure_topics, settings))
     await unless_stopped(loop.run_in_executor(thread, check_group, settings, settings.kafka.group_id))
     aligner, generations = await unless_stopped(loop.run_in_executor(thread, open_aligner))
+    tell(f"int8 products by {products.description()}")
     metrics = Metrics()
     metrics.measure_store(settings.state.dir)
     worker = Worker(settings, Work(aligner, thread, settings.topics, metrics), metrics, partitions)

@@ -50,6 +50,10 @@ def main() -> None:
     # `index/threads.py` shares work out; the libraries' own threads beside it would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.basicConfig(level=logging.CRITICAL, format="sameas: %(name)s: %(message)s")
+    ours, handler = logging.getLogger("sameas"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("sameas: %(message)s"))
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.INFO)
 
 
 @main.command()

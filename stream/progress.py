@@ -2,33 +2,66 @@
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PLAIN_SECONDS = 5.0  # between two lines where stderr is no terminal
+STILL_SECONDS = 1.0  # between two looks at whether the same text has been there for long
+
+
+class _Line:
+    """The line that is shown. Steps that take minutes show a text once: it is shown again as time goes by."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._on_terminal = sys.stderr.isatty()
+        self._text, self._since = "", 0.0
+        self._printed = -math.inf
+
+    def show(self, text: str) -> None:
+        with self._lock:
+            if text != self._text:
+                self._text, self._since = text, time.monotonic()
+            self._print(text)
+
+    def show_again(self) -> None:
+        with self._lock:
+            seconds = time.monotonic() - self._since
+            if self._text and seconds >= PLAIN_SECONDS:
+                self._print(f"{self._text} ({seconds:.0f} s)")
+
+    def clear(self) -> None:
+        if self._on_terminal:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+    def _print(self, text: str) -> None:
+        now = time.monotonic()
+        if self._on_terminal:
+            print(f"\r\x1b[2K   {text}", end="", file=sys.stderr, flush=True)
+        elif now - self._printed >= PLAIN_SECONDS:
+            print(f"   {text}", file=sys.stderr, flush=True)
+            self._printed = now
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """Yields a function that shows a line: in place on a terminal, elsewhere every few seconds."""
-    last = -math.inf
-    on_terminal = sys.stderr.isatty()
+    line, ended = _Line(), threading.Event()
 
-    def show(text: str) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if on_terminal:
-            print(f"\r\x1b[2K   {text}", end="", file=sys.stderr, flush=True)
-        elif now - last >= PLAIN_SECONDS:
-            print(f"   {text}", file=sys.stderr, flush=True)
-            last = now
+    def watch() -> None:
+        while not ended.wait(STILL_SECONDS):
+            line.show_again()
 
+    watching = threading.Thread(target=watch, name="progress", daemon=True)
+    watching.start()
     try:
-        yield show
+        yield line.show
     finally:
-        if on_terminal:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+        ended.set()
+        watching.join()
+        line.clear()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import msgspec
 from benchmarks.speed import cells, engine, record, report, retrieval, stream
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.report import Row
+from index import products
 from stream.console import tell
 from stream.errors import SameasError
 
@@ -73,6 +74,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="sameas-speed-") as directory:
         bench = Bench(Path(directory), options)
         tell(f"{bench.entities:,} entities; a model trained in {bench.training:.0f} s")
+        tell(f"int8 products by {products.description()}")
         print(report.heading(), flush=True)
         for name in options.only or GROUPS:
             group = report.median_rows([GROUPS[name](bench) for _ in range(options.runs)])

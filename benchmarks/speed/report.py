@@ -12,12 +12,18 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.speed.clocks import Part
+from index import products
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "numba", "faiss-cpu", "rocksdict", "faust-streaming", "aiokafka", "msgspec")
 BAR_CHARS = 60
 LETTERS = "RrsdocxyzOPQ"
 COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#bab0ac")
+
+
+def goal(wide: float, avx2: float) -> float:
+    """The one for processors with AVX-512, or the one for those without (`make speed CPU=avx2`)."""
+    return avx2 if products.description().endswith("AVX2") else wide
 
 
 class Row(msgspec.Struct):
@@ -153,6 +159,7 @@ def where() -> dict[str, object]:
         "machine": {
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "processor": _processor(),
+            "products": products.description(),
             "cores": os.cpu_count(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             "load_before": [round(load, 2) for load in os.getloadavg()],
