@@ -21,10 +21,14 @@ ENV PYTHONUNBUFFERED=1 \
     SAMEAS_STATE__DIR=/state/worker \
     SAMEAS_MODEL__DIR=/checkpoint \
     SAMEAS_METRICS__PORT=9464 \
-    NUMBA_CACHE_DIR=/tmp/numba
-# Compiled loops are cached there: neither the packages nor the home of a read-only container can be written to.
+    NUMBA_CACHE_DIR=/state/compiled
 USER 10001
 WORKDIR /home/sameas
+# Compiled loops are kept in the volume, since nothing else of a read-only container can be written to. A new volume
+# begins with those compiled here, for a processor like this one; others are compiled at the first start.
+COPY --chown=10001 benchmarks/__init__.py benchmarks/catalogues.py /tmp/warm/benchmarks/
+RUN PYTHONPATH=/tmp/warm python -c "from pathlib import Path; from benchmarks.catalogues import train_small; \
+    train_small(Path('/tmp/warm/model'))" && rm -rf /tmp/warm
 VOLUME /state
 
 # A large state takes a while to open; a worker that is not ready after that is replaced by whoever watches.

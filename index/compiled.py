@@ -7,6 +7,7 @@ source.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
@@ -49,15 +50,15 @@ class _Teller(event.Listener):
     def __init__(self) -> None:
         self._depth = 0  # of ours, one of which may need another one
         self._done = 0
-        self._said = 0.0
+        self.said = -math.inf
 
     def on_start(self, started: Any) -> None:
         self._depth += self._is_ours(started)
         now = time.monotonic()
-        if self._depth == 1 and self._is_ours(started) and now - self._said >= AGAIN_SECONDS:
+        if self._depth == 1 and self._is_ours(started) and now - self.said >= AGAIN_SECONDS:
             done = f": {self._done} loops are done" if self._done else ""
             _log.info("compiling for this processor, once%s", done)
-            self._said = now
+            self.said = now
 
     def on_end(self, ended: Any) -> None:
         self._depth -= self._is_ours(ended)
@@ -68,4 +69,5 @@ class _Teller(event.Listener):
         return str(compiling.data["dispatcher"].py_func.__module__).startswith(_OURS)
 
 
-event.register("numba:compile", _Teller())  # type: ignore[no-untyped-call]
+_teller: Final = _Teller()
+event.register("numba:compile", _teller)  # type: ignore[no-untyped-call]

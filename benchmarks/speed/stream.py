@@ -33,7 +33,7 @@ from stream.feed import encode, event_key, produce
 from stream.observe import STALL_SECONDS, Status, WorkerProcess, percentile, worker_process
 from stream.topics import ensure_topics
 
-GOAL_RATE = 500.0
+GOAL_RATE = 500  # events/s for which there are goals
 WARM_SHARE = 0.05  # of the messages, before the clock of the catching up starts
 NEW_SHARE = 0.5  # of the events under load are new records, the others change known ones
 KEPT_UP_SECONDS = 1.0  # in which the last event has to be applied after it was due
