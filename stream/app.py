@@ -44,10 +44,10 @@ PROGRESS_SECONDS = 5.0
 RETRY_SECONDS = 2.0  # between two tries to reach a broker that was there and is not now
 BEHIND_BATCHES = 8  # full batches that wait when a worker counts as behind
 BULK_BATCHES = 4  # taken at once then, as an entity costs less in a big batch
-BACKLOG_SECONDS = 0.005  # between two looks at whether something waits
+BACKLOG_SECONDS = 0.005  # between two looks, while there is a backlog, at whether no message waits
 QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
 RECALL_SECONDS = 60.0  # between two looks at what search misses, each some ten milliseconds of work
-RECONCILE_SECONDS = 0.2  # between two looks at whether the worker has caught up
+RECONCILE_SECONDS = 0.5  # between two looks at whether the worker has caught up
 WATCH_SECONDS = 10.0  # between two looks, in quiet, at whether somebody else has published
 SWITCH_SECONDS = 0.0005  # for which the aligner's thread may keep Python from the others
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
@@ -320,7 +320,8 @@ class Worker:
                 step = self._work.step([], self._send, bulk=self._is_quiet())
                 self._unconfirmed.put_nowait(({}, await step))
             else:
-                await asyncio.sleep(BACKLOG_SECONDS)
+                await self._work.has_backlog.wait()
+                await asyncio.sleep(BACKLOG_SECONDS if self._role == "active" else QUIET_SECONDS)
 
     async def _reconcile(self) -> None:
         """After every assignment, once caught up, and whenever somebody else has published."""

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
 from stream.broker import end_with_parent
 from stream.config import Settings
 from stream.errors import SameasError
 from stream.events import Cause
-from stream.reading import FETCH_WAIT_MS
+from stream.reading import PatientConsumer
 from stream.security import client_options
 
 START_SECONDS = 60.0
@@ -184,9 +184,7 @@ class Listener:
         self.heard: list[Heard] = []
         self.aligned = 0  # pairs, now
         self._partition = TopicPartition(settings.topics.alignment_events, 0)
-        self._consumer = KafkaConsumer(
-            **client_options(settings.kafka), enable_auto_commit=False, fetch_max_wait_ms=FETCH_WAIT_MS
-        )
+        self._consumer = PatientConsumer(**client_options(settings.kafka), enable_auto_commit=False)
         self._consumer.assign([self._partition])
         self._consumer.seek(self._partition, 0)
         self._stop = threading.Event()

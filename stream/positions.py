@@ -35,7 +35,7 @@ from stream.console import tell
 from stream.errors import StateError
 from stream.events import Message
 from stream.publishing import BATCH_BYTES, MAX_MESSAGE_BYTES
-from stream.reading import FETCH_WAIT_MS, as_message
+from stream.reading import FETCH_WAIT_MS, Patience, as_message
 from stream.security import faust_credentials
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
@@ -67,11 +67,13 @@ def sort_out(taken: Iterable[Any]) -> tuple[list[Message], dict[TP, int]]:
 
 class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
     reached: Mapping[TP, int] = {}  # where the last fetch ended
+    _patience: Patience
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         """Faust fixes 1.5 s, by which a broker that answers a fetch only at its end delays every message, and
         reads what aborted transactions wrote."""
         consumer = super()._create_worker_consumer(transport)
+        self._patience = Patience()
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._isolation_level = "read_committed"
         return consumer
@@ -83,6 +85,9 @@ class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def _fetch_records(self, consumer: Any, *arguments: Any, **options: Any) -> Any:
         records = await super()._fetch_records(consumer, *arguments, **options)
+        # whatever the fetcher waits for wakes it; it need not look five times a second
+        consumer._fetcher._fetcher_timeout = FETCH_SECONDS
+        consumer._fetcher._fetch_max_wait_ms = self._patience.wait_ms(bool(records))
         # the consumer's own `position` would wait for what a rebalance leaves open
         subscription = consumer._subscription.subscription
         if subscription is not None and subscription.assignment is not None:

@@ -45,6 +45,7 @@ class Work:
         self.aligned = 0  # alignment records written
         self.withdrawn = 0
         self.backlog = 0  # entities
+        self.has_backlog = asyncio.Event()
         self.searched = 0  # of the largest type
 
     async def step(self, messages: Sequence[Message], send: Send, *, bulk: bool) -> asyncio.Future[None]:
@@ -210,4 +211,8 @@ class Work:
                 self.withdrawn += output.value is None
                 self.aligned += output.value is not None
         self.backlog, self.searched = batch.backlog, batch.searched
+        if self.backlog:
+            self.has_backlog.set()
+        else:
+            self.has_backlog.clear()
         self._metrics.count(batch)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.speed import cells, engine, record, report, retrieval, stream
+from benchmarks.speed import cells, engine, idle, record, report, retrieval, stream
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.report import Row
 from index import products
@@ -37,6 +37,7 @@ GROUPS: dict[str, Callable[[Bench], list[Row]]] = {
     "retrieval": retrieval.measure,
     "cells": cells.measure,
     "stream": stream.measure,
+    "idle": idle.measure,
 }
 
 
