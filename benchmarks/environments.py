@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stream.errors import SameasError
+from index.errors import SameasError
 
 ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sameas" / "peers"

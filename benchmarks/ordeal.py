@@ -15,7 +15,7 @@ import msgspec
 from benchmarks.chaos import Chaos
 from benchmarks.mortal_worker import POINTS
 from benchmarks.rig import Rig
-from stream.errors import SameasError
+from index.errors import SameasError
 
 EVENTS_PER_KILL = 60
 EXACT_SHARE = 0.7  # of the kills happen at an exact point

@@ -18,10 +18,10 @@ from kafka import KafkaProducer, TopicPartition
 
 from benchmarks.chaos import Input
 from benchmarks.mortal_worker import KILL_AT
+from index.errors import SameasError
 from stream.aligner import Aligner
 from stream.broker import end_with_parent
 from stream.config import AlignSettings, KafkaSettings, ModelSettings, Settings, StateSettings, TopicSettings
-from stream.errors import SameasError
 from stream.generations import read_current
 from stream.interface import Output
 from stream.mapping import make_decoder

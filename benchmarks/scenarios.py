@@ -17,7 +17,7 @@ from kafka.structs import OffsetAndMetadata
 
 from benchmarks.ordeal import Stream, Torture, live_and_die, wait
 from benchmarks.rig import ROOT, Rig, behind, wait_for
-from stream.errors import SameasError
+from index.errors import SameasError
 from stream.observe import WorkerProcess
 from stream.security import client_options
 

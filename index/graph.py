@@ -14,7 +14,6 @@ removed edge rewrites one small value.
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -23,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from index import store as tables
+from index import tables
+from index.entity import Entity, node_key
 from index.store import Store
 
 HEAD_EDGES: Final = 12
@@ -38,22 +38,6 @@ _OVERFLOW_KEY: Final = np.dtype(
 
 Nodes = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
-
-
-class Entity(msgspec.Struct, frozen=True, array_like=True):
-    """An entity as stored: its state, and where that state came from. A deleted one keeps only the latter."""
-
-    source: str
-    id: str
-    type: str
-    attributes: dict[str, str | bool | int | float | list[str | bool | int | float]]
-    relations: dict[str, list[str]]
-    version: int | None
-    deleted: bool
-    topic: str
-    partition: int
-    offset: int
-    timestamp: float
 
 
 class Heads(NamedTuple):
@@ -78,22 +62,6 @@ class EdgeChange(msgspec.Struct, frozen=True, array_like=True):
     relation: int
     neighbour: int
     added: bool
-
-
-def node_of(curie: str) -> int:
-    """The node of an entity: the 64-bit XXH3 of its CURIE."""
-    return xxhash.xxh3_64_intdigest(curie.encode())
-
-
-@lru_cache(4096)
-def relation_of(source: str, name: str) -> int:
-    """The number of a source's relation (`name` or, at the tail, `~name`): the 64-bit XXH3 of both."""
-    return xxhash.xxh3_64_intdigest(f"{source}:{name}".encode())
-
-
-def node_key(node: int) -> bytes:
-    """The node as it stands in keys."""
-    return node.to_bytes(8, "big")
 
 
 def _mix(x: Nodes) -> Nodes:

@@ -26,32 +26,13 @@ from rocksdict import (
     WriteOptions,
 )
 
+from index.errors import StoreError
+from index.tables import META
+
 SCHEMA_VERSION: Final = 4
 BLOCK_CACHE_BYTES: Final = 64 << 20
 WRITE_BUFFER_BYTES: Final = 32 << 20
 _OPTIONS_FILE: Final = "rocksdict-config.json"
-
-# Tables, by the first byte of their keys.
-META: Final = b"m"
-ENTITIES: Final = b"e"
-HEADS: Final = b"h"
-OVERFLOW: Final = b"o"
-JOIN_ROWS: Final = b"j"
-JOIN_EDGES: Final = b"k"
-QUEUE: Final = b"q"
-WAITING: Final = b"w"
-HUBS: Final = b"u"
-SCORED: Final = b"s"
-MATCHES: Final = b"a"
-RECORDS: Final = b"r"
-EVENTS: Final = b"n"
-LINKS: Final = b"l"
-OUTBOX: Final = b"x"
-OFFSETS: Final = b"p"
-
-
-class StoreError(Exception):
-    """The state directory cannot be used as it is; the message says what to do."""
 
 
 def lock(directory: Path) -> IO[str]:

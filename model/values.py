@@ -11,7 +11,7 @@ from datetime import date
 from enum import IntEnum
 from functools import lru_cache
 
-from stream.events import Scalar, Value
+from index.entity import Scalar, Value
 
 EARTH_RADIUS_KM = 6371.0
 MAX_LIST_ITEMS = 32  # further elements of a list are not looked at

@@ -25,17 +25,19 @@ from pathlib import Path
 
 import msgspec
 
-from index import store as tables
+from index import tables
 from index.candidates import CandidateOptions
-from index.graph import GraphStore, node_key, node_of
-from index.store import Store, StoreError
+from index.entity import node_key, node_of
+from index.errors import StateError, StoreError
+from index.graph import GraphStore
+from index.store import Store
 from model.checkpoint import Model, load_model
 from stream import memory, snapshot
 from stream.backlog import Backlog
 from stream.batches import batched
 from stream.deciding import Deciding
 from stream.embedding import VIEWS, Embedding
-from stream.errors import InvalidInput, ModelError, StateError
+from stream.errors import InvalidInput, ModelError
 from stream.events import Cause, Message
 from stream.explaining import Explaining, Explanation
 from stream.inbox import NO_POISON, Inbox

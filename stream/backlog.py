@@ -18,9 +18,9 @@ from itertools import chain, islice
 import numpy as np
 import numpy.typing as npt
 
-from index import store as tables
+from index import tables
 from index.candidates import Pairs, sorted_distinct
-from index.graph import node_key
+from index.entity import node_key
 from index.store import Store
 from index.vectors import grown
 from stream.nodes import NodeTable

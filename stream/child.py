@@ -7,8 +7,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import ParamSpec, TypeVar
 
+from index.errors import SameasError
 from stream.broker import end_with_parent
-from stream.errors import SameasError
 
 P = ParamSpec("P")
 T = TypeVar("T")

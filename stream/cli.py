@@ -15,8 +15,8 @@ from typing import Any
 import click
 import msgspec
 
+from index.errors import SameasError
 from stream.config import Configuration, describe
-from stream.errors import SameasError
 from stream.explain_cli import explain
 from stream.feed_cli import feed, propose_mapping
 from stream.letters_cli import dead_letters

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from index import store as tables
-from index.graph import Nodes, node_key
+from index import tables
+from index.entity import node_key
+from index.graph import Nodes
 from index.store import Store
 
 _EDGE: Final = struct.Struct("<Qdb")

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.graph import Entity, GraphStore, Heads, Nodes, relation_of
+from index.entity import Entity, relation_of
+from index.graph import GraphStore, Heads, Nodes
 from index.sparse import SparseIndex
 from index.vectors import NOBODY, Mask, Sims, Slots, VectorIndex
 from model.encoder import Encoder

@@ -1,4 +1,4 @@
-"""Every error that a user can cause or must act on.
+"""Every error that a user can cause or must act on; their root is in `index/errors.py`.
 
     SameasError                 one line for people: what, where, what to do
     ├── InvalidInput            a record that cannot be used; becomes a dead letter
@@ -11,9 +11,7 @@ The command line prints the message of a `SameasError` and exits with status 1; 
 and shows its traceback.
 """
 
-
-class SameasError(Exception):
-    """Root of the errors that are answered with one line instead of a traceback."""
+from index.errors import SameasError
 
 
 class InvalidInput(SameasError):
@@ -30,10 +28,6 @@ class ConfigError(SameasError):
 
 class BrokerError(SameasError):
     """The broker cannot be reached or does not have what is needed."""
-
-
-class StateError(SameasError):
-    """The state directory cannot be used as it is."""
 
 
 class ModelError(SameasError):

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from index.entity import Value
 from stream.errors import InvalidInput
 
 TOOL_VERSION: Final = "0.1.0"
@@ -20,9 +21,6 @@ UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 SOURCE_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _BAR_RE = re.compile(r"%((?:25)*7C)")
 _ESCAPED_RE = re.compile(r"%25((?:25)*7C)")
-
-Scalar = str | bool | int | float
-Value = Scalar | list[Scalar]
 
 
 class Upsert(msgspec.Struct, frozen=True, tag_field="op", tag="upsert", forbid_unknown_fields=True):

@@ -5,7 +5,8 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from index.graph import Entity, GraphStore, node_of
+from index.entity import Entity, node_of
+from index.graph import GraphStore
 from stream.backlog import Backlog
 from stream.deciding import DIFFERENT, NONE, SAME, Deciding, PairId
 from stream.errors import InvalidInput

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 import msgspec
 
+from index.errors import SameasError
 from stream.config import Configuration, Settings
-from stream.errors import InvalidInput, SameasError
+from stream.errors import InvalidInput
 from stream.events import EntityEvent
 from stream.options import connected
 

@@ -21,13 +21,15 @@ from typing import IO, Final, TypeVar
 
 import msgspec
 
-from index import store as tables
-from index.graph import GraphStore, node_key
-from index.store import Store, StoreError, lock
+from index import tables
+from index.entity import node_key
+from index.errors import StateError, StoreError
+from index.graph import GraphStore
+from index.store import Store, lock
 from model.checkpoint import ARRAYS, VALUES, load_model
 from stream.aligner import Aligner, settings_of
 from stream.config import Settings
-from stream.errors import ModelError, StateError
+from stream.errors import ModelError
 from stream.events import UNDECODABLE
 from stream.interface import Decoder, Search
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from index import store as tables
-from index.graph import EdgeChange, Entity, GraphStore, node_key, node_of, relation_of
+from index import tables
+from index.entity import Entity, node_key, node_of, relation_of
+from index.graph import EdgeChange, GraphStore
 from index.store import Store
 from stream.deciding import PairId
 from stream.errors import InvalidInput

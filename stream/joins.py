@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from index import store as tables
-from index.graph import node_key, node_of, relation_of
+from index import tables
+from index.entity import node_key, node_of, relation_of
 from index.store import Store
 from stream.events import curie
 from stream.interface import Edge, JoinChange

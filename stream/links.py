@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from index import store as tables
-from index.graph import GraphStore, node_key, node_of
+from index import tables
+from index.entity import node_key, node_of
+from index.graph import GraphStore
 from index.store import Store
 from stream.deciding import DIFFERENT, NONE, SAME, PairId
 from stream.events import Cause, Link, Message, split_curie

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from index.errors import StateError
 from stream.config import Configuration
-from stream.errors import StateError
 from stream.options import configured
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from pathlib import Path
 import msgspec
 from kafka import TopicPartition
 
+from index.errors import SameasError
 from stream.broker import end_with_parent
 from stream.config import Settings
-from stream.errors import SameasError
 from stream.events import Cause
 from stream.reading import PatientConsumer
 from stream.security import client_options

@@ -30,9 +30,9 @@ from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
 
+from index.errors import StateError
 from stream.config import Settings
 from stream.console import tell
-from stream.errors import StateError
 from stream.events import Message
 from stream.publishing import BATCH_BYTES, MAX_MESSAGE_BYTES
 from stream.reading import FETCH_WAIT_MS, Patience, as_message

@@ -21,10 +21,11 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
+from index.errors import SameasError
 from stream.aligner import Aligner
 from stream.config import Settings
 from stream.console import tell
-from stream.errors import BrokerError, SameasError
+from stream.errors import BrokerError
 from stream.events import Message
 from stream.generations import Generations, Progress, Wish
 from stream.metrics import Metrics

@@ -16,8 +16,9 @@ import msgspec
 import numpy as np
 import xxhash
 
-from index import store as tables
-from index.graph import Entity, GraphStore, node_key
+from index import tables
+from index.entity import Entity, Scalar, Value, node_key
+from index.graph import GraphStore
 from index.store import Store
 from stream.deciding import SAME, Deciding, Decision, Edge, PairId
 from stream.embedding import Embedding
@@ -29,8 +30,6 @@ from stream.events import (
     Cause,
     Evidence,
     NeighbourEvidence,
-    Scalar,
-    Value,
     alignment_key,
     curie,
     split_curie,

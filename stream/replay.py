@@ -19,10 +19,11 @@ import xxhash
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from index.store import StoreError, lock
+from index.errors import StateError, StoreError
+from index.store import lock
 from stream.aligner import Aligner
 from stream.config import Settings
-from stream.errors import BrokerError, ConfigError, StateError
+from stream.errors import BrokerError, ConfigError
 from stream.events import UNDECODABLE, Message
 from stream.interface import Batch, Counts, Decoder, Output, Search
 from stream.publishing import MAX_MESSAGE_BYTES, shortened

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from index.errors import StateError
 from stream.config import Configuration
-from stream.errors import ConfigError, StateError
+from stream.errors import ConfigError
 from stream.options import connected
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.candidates import CandidateOptions, CandidatePairs, Change, Pairs, Touched, sorted_distinct
-from index.graph import Entity
+from index.entity import Entity
 from index.vectors import NOBODY, UNIT, Mask, Slots, VectorIndex
 from model.vectors import DIM
 from model.words import overlap

@@ -4,18 +4,10 @@ import math
 import re
 from collections.abc import Collection, Mapping
 
+from index.entity import Scalar, Value
 from stream.columns import Attribute, Join, Relation, Table, Template
 from stream.errors import InvalidInput
-from stream.events import (
-    MAX_EVENT_BYTES,
-    MAX_ID_CHARS,
-    Delete,
-    Scalar,
-    Upsert,
-    Value,
-    check_entity_event,
-    check_relation,
-)
+from stream.events import MAX_EVENT_BYTES, MAX_ID_CHARS, Delete, Upsert, check_entity_event, check_relation
 from stream.interface import Edge
 from stream.logical import EXACT_DIGITS, UNAVAILABLE, Convert, converter
 from stream.tables import Row, cell, missing_columns

@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
+from index.errors import StateError
 from stream.aligner import Aligner
-from stream.errors import StateError
 from stream.events import UNDECODABLE, AlignmentRecord, split_curie
 from stream.workspace import LinkPair
 

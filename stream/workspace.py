@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from index.candidates import CandidateOptions, Pairs
-from index.graph import GraphStore, node_of
+from index.entity import node_of
+from index.graph import GraphStore
 from index.sparse import SparseIndex
 from index.store import Store
 from index.vectors import Sims

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from kafka import KafkaProducer
 
-from index import store
+from index import tables as tables_module
 from stream.cli import main
 from stream.config import describe, load
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
@@ -170,11 +170,13 @@ def test_the_consumer_follows_the_truth(embedded_kafka: str, tmp_path: Path) -> 
 
 def test_the_table_of_stored_keys_is_that_of_the_store() -> None:
     rows = re.findall(r"^\| `(\w)` \| ([A-Z_]+) \| (.*?) \|", TEXT["design.md"], flags=re.M)
-    tables = {name: value for name, value in vars(store).items() if name.isupper() and type(value) is bytes}
+    tables = {
+        name: value for name, value in vars(tables_module).items() if name.isupper() and type(value) is bytes
+    }
     assert {name: letter.encode() for letter, name, _ in rows} == tables
     (meta,) = (keys for _, name, keys in rows if name == "META")
     code = "".join(
-        path.read_text() for folder in ("stream", "index") for path in (ROOT / folder).glob("*.py")
+        path.read_text() for folder in ("stream", "index") for path in (ROOT / folder).rglob("*.py")
     )
     assert set(re.findall(r"`(\w+)`", meta)) == set(re.findall(r'\bMETA \+ b"(\w+)"', code))
 

@@ -21,8 +21,9 @@ from benchmarks.peers import ours
 from benchmarks.peers.ours import Figures
 from benchmarks.speed import report
 from benchmarks.speed.report import Row
+from index.errors import SameasError
 from stream.console import tell
-from stream.errors import ConfigError, SameasError
+from stream.errors import ConfigError
 from stream.observe import percentile
 
 OURS = "sameas"

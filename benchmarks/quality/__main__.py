@@ -16,8 +16,9 @@ import numpy as np
 from benchmarks.quality.datasets import built_in, read_dataset
 from benchmarks.quality.ours import ABLATIONS, ablation, no_links
 from benchmarks.quality.task import Model, NotApplicable, Task, judge, make_task
+from index.errors import SameasError
 from stream.console import tell
-from stream.errors import ConfigError, SameasError
+from stream.errors import ConfigError
 from stream.workspace import Workspace
 
 K = 20

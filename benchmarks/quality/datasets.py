@@ -15,9 +15,11 @@ from pathlib import Path
 import msgspec
 import xxhash
 
+from index.entity import Value
+from stream.columns import SourceMapping
 from stream.errors import ConfigError, InvalidInput
-from stream.events import EntityEvent, Upsert, Value
-from stream.mapping import SourceMapping, read_events
+from stream.events import EntityEvent, Upsert
+from stream.mapping import read_events
 from stream.offline import read_links
 from stream.workspace import LabelledLink, LinkPair
 

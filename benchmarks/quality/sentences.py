@@ -21,12 +21,13 @@ import numpy.typing as npt
 
 from benchmarks.environments import CACHE, environment, run
 from benchmarks.quality.datasets import DataSet, built_in, read_dataset
+from index.entity import Value
+from index.errors import SameasError
 from model import tokens
 from model.encoder import Encoder
 from model.items import ItemEncoder
 from stream.console import tell
-from stream.errors import SameasError
-from stream.events import Upsert, Value
+from stream.events import Upsert
 from stream.workspace import Workspace
 
 REQUIREMENTS = Path(__file__).with_name("sentences.txt")

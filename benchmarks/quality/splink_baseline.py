@@ -16,7 +16,7 @@ import splink.comparison_library as compare
 from splink import DuckDBAPI, Linker, SettingsCreator, block_on
 
 from benchmarks.quality.task import NotApplicable, Scored, Task, stopwatch
-from index.graph import node_of
+from index.entity import node_of
 from model.evaluation import ScoredPairs
 from model.tokens import normalise
 from stream.events import Upsert

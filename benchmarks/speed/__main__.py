@@ -20,8 +20,8 @@ from benchmarks.speed import cells, engine, idle, record, report, retrieval, str
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.report import Row
 from index import products
+from index.errors import SameasError
 from stream.console import tell
-from stream.errors import SameasError
 
 N = 20_000
 K = 7

@@ -19,7 +19,7 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.child import in_child
 from benchmarks.speed.report import Row
 from benchmarks.synthetic import PREFIX, catalogue, links
-from index.graph import node_of
+from index.entity import node_of
 from index.vectors import NOBODY, UNIT, UNREACHABLE, Nearest, Order, Slots, VectorIndex, Vectors
 from model.checkpoint import load_model
 from model.vectors import DIM

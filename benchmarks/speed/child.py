@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from stream.errors import SameasError
+from index.errors import SameasError
 
 P = ParamSpec("P")
 T = TypeVar("T")

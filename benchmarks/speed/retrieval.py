@@ -16,11 +16,11 @@ from benchmarks.speed.child import in_child
 from benchmarks.speed.report import Row
 from index import products
 from index.candidates import SLACK, Pairs
+from index.errors import SameasError
 from index.vectors import VectorIndex, Vectors
 from model.vectors import DIM
 from stream.aligner import Aligner
 from stream.embedding import INDEXES, OFF, VIEWS
-from stream.errors import SameasError
 from stream.workspace import decode_canonical
 
 SAMPLE = 500  # entities of each side of each type whose candidates are looked at

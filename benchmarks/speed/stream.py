@@ -25,9 +25,9 @@ from benchmarks.speed.clocks import resident
 from benchmarks.speed.load import Ear, delays, paced, sending
 from benchmarks.speed.report import Row, goal, number
 from benchmarks.synthetic import catalogue, renamed
+from index.errors import SameasError
 from stream.broker import admin_client, embedded_broker
 from stream.config import Settings, load_settings
-from stream.errors import SameasError
 from stream.events import Cause, EntityEvent, Upsert
 from stream.feed import encode, event_key, produce
 from stream.observe import STALL_SECONDS, Status, WorkerProcess, percentile, worker_process

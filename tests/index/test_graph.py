@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest import TempPathFactory
 
-from index.graph import HEAD_EDGES, EdgeChange, GraphStore, edge_hash, relation_of
+from index.entity import relation_of
+from index.graph import HEAD_EDGES, EdgeChange, GraphStore, edge_hash
 from index.store import Store
 
 HUB = 1

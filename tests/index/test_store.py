@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from index import store as tables
-from index.store import Store, StoreError
+from index import store as store_module
+from index import tables
+from index.errors import StoreError
+from index.store import Store
 
 
 def test_pending_writes_are_read_at_once_and_durable_only_after_commit(tmp_path: Path) -> None:
@@ -34,7 +36,7 @@ def test_beside_the_owner_it_is_seen_as_it_is_at_some_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it is opened the owner may have its logs written to tables and deleted."""
-    opened = tables._open
+    opened = store_module._open
     with Store(tmp_path) as owner:
         owner.put(b"ea", b"1")
         owner.commit()
@@ -49,7 +51,7 @@ def test_beside_the_owner_it_is_seen_as_it_is_at_some_moment(
                 owner._db.flush()
             return opened(*arguments)
 
-        monkeypatch.setattr(tables, "_open", busy)
+        monkeypatch.setattr(store_module, "_open", busy)
         before = sorted(path.name for path in tmp_path.rglob("*"))
         with Store(tmp_path, read_only=True) as seen:
             assert times == 3

@@ -9,12 +9,13 @@ from arrays import arrays, in_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from index.entity import Value
 from model import values
 from model.encoder import OWN, Encoded, Encoder
 from model.values import Kind, measure, recognise
 from model.vectors import NORM, UNIT
 from model.words import embedded
-from stream.events import Upsert, Value
+from stream.events import Upsert
 
 WORDS = [
     "the",

@@ -6,9 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index.entity import Value
 from model.encoder import Encoder
 from model.words import FEATURES, GATHERED, WORDS, Packed, gather, overlap
-from stream.events import Upsert, Value
+from stream.events import Upsert
 
 
 def song(number: int, **attributes: Value) -> Upsert:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import msgspec
 
+from index.errors import SameasError, StateError
 from stream.app import run_worker
 from stream.config import Settings, load_settings
-from stream.errors import InvalidInput, SameasError, StateError
+from stream.errors import InvalidInput
 from stream.events import (
     AlignmentRecord,
     Delete,

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.catalogues import catalogues, film
-from index.graph import node_of
+from index.entity import node_of
+from index.errors import StateError
 from index.vectors import Int8s, VectorIndex
 from model.cells import OwnCells
 from model.encoder import Encoded, Encoder
@@ -22,7 +23,7 @@ from stream import aligner as aligner_module
 from stream import embedding, scoring
 from stream.aligner import Aligner
 from stream.embedding import CHECKED
-from stream.errors import ModelError, StateError
+from stream.errors import ModelError
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.interface import Batch, Counts, LinkChange, Search
 from stream.nodes import FIELDS

@@ -13,12 +13,13 @@ import psutil
 import pytest
 from workers import sameas
 
+from index.errors import SameasError
 from stream.airports import LEFT, NAME_COLUMN, RIGHT, SMALL_COUNTRY, Accuracy, make_scenario
 from stream.child import in_child
 from stream.columns import SourceMapping
 from stream.demo import CHANGES_PER_SECOND, interleaved, paced, run_demo
 from stream.demo_text import describe_changes, print_figures, show_alignments
-from stream.errors import ConfigError, SameasError
+from stream.errors import ConfigError
 from stream.events import AlignmentRecord, AttributeEvidence, Cause, Evidence, NeighbourEvidence, Upsert
 from stream.figures import Act, Figures
 from stream.observe import Heard, peak_memory, percentile, worker_process

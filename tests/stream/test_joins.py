@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.catalogues import catalogues, train_small
-from index.graph import GraphStore, node_of
+from index.entity import node_of
+from index.graph import GraphStore
 from index.store import Store
 from stream.aligner import Aligner
 from stream.columns import SourceMapping

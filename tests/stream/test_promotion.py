@@ -19,12 +19,13 @@ from click.testing import CliRunner, Result
 from workers import DONE_SECONDS, Process, cli_environment, produce, sameas, until
 
 from benchmarks.catalogues import catalogues, film
+from index.errors import StateError
 from model.checkpoint import load_model, save_model
 from stream import promotion
 from stream.aligner import Aligner
 from stream.cli import main
 from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
-from stream.errors import BrokerError, ModelError, StateError
+from stream.errors import BrokerError, ModelError
 from stream.events import (
     AlignmentEvent,
     AlignmentRecord,

@@ -16,10 +16,11 @@ from kafka import KafkaProducer
 from workers import DONE_SECONDS, Process, cli_environment, own_settings, produce, sameas, until
 
 from benchmarks.catalogues import catalogues
+from index.errors import StateError
 from model.checkpoint import load_model
 from stream.cli import main
 from stream.config import Settings, StateSettings
-from stream.errors import ConfigError, StateError
+from stream.errors import ConfigError
 from stream.events import AlignmentRecord, Cause, Delete, Evidence, Link, alignment_key
 from stream.feed import feed_events
 from stream.mapping import make_decoder
