@@ -8,31 +8,31 @@ lists of the other side it enters.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
 from index.lists import CandidateLists, compare
-from index.vectors import (
+from index.search.arrays import (
     NOBODY,
-    UNIT,
     UNREACHABLE,
     Hits,
     Mask,
     Nearest,
     Order,
+    Pairs,
     Sims,
     Slots,
-    VectorIndex,
     Vectors,
+    sorted_distinct,
 )
+from index.search.vectors import UNIT, VectorIndex
 
 SLACK: Final = 4
 CONTEXT: Final = 5  # numbers that a view knows of a pair
 Kinds = Sequence[type[VectorIndex]]
-Number = TypeVar("Number", bound=np.generic)
 
 
 class CandidateOptions(NamedTuple):
@@ -47,13 +47,6 @@ class Change(NamedTuple):
 
     keys: Slots  # (n,) distinct
     vectors: Sequence[Vectors]  # for each view (n, dimensions), as its index takes them
-
-
-class Pairs(NamedTuple):
-    """P pairs of slots."""
-
-    left: Slots
-    right: Slots
 
 
 class _Before:
@@ -312,16 +305,6 @@ class CandidatePairs:
 def rank_bucket(rank: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """First, second, third and fourth, fifth to eighth, ... as 0, 1, 2, 3, ...; `rank` counts from 0."""
     return np.frexp(rank)[1].astype(np.int64)
-
-
-def sorted_distinct(arrays: Sequence[npt.NDArray[Number]]) -> npt.NDArray[Number]:
-    """All numbers of all arrays, each once, in order.
-
-    A merge of what is sorted already: two orders of magnitude faster than np.unique, which hashes.
-    """
-    numbers = np.concatenate(arrays)
-    numbers.sort(kind="stable")
-    return numbers[np.append(True, numbers[1:] != numbers[:-1])] if len(numbers) else numbers
 
 
 @compiled

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from index.postings import Postings
-from index.vectors import NOBODY, UNIT, Mask, Nearest, Order, Sims, Slots, VectorIndex, Vectors, grown
+from index.search.arrays import NOBODY, Mask, Nearest, Order, Sims, Slots, Vectors, grown
+from index.search.postings import Postings
+from index.search.vectors import UNIT, VectorIndex
 
 Rows = npt.NDArray[np.int32]
 

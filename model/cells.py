@@ -1,4 +1,4 @@
-"""The cells of an entity: the rarest of its tokens, by which search finds who may be near (`index/cells.py`).
+"""The cells of an entity: the rarest of its tokens, by which search in cells finds what may be near.
 
 Of texts tokens are n-grams and words, of measures cells of shifted grids, and of the neighbourhood the
 rarest words in and around the entity. How rare a token is belongs to the model, and ties are decided by the
@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.cells import CELLS, Cells
 from index.compiled import compiled
+from index.search.cells import CELLS, Cells
 
 NAME_CELLS: Final = CELLS
 VALUE_CELLS: Final = 6

@@ -21,7 +21,7 @@ from faust.types import TP
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from index import products
+from index.search import products
 from stream.access import check_group
 from stream.config import Settings
 from stream.console import tell

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from index import tables
-from index.candidates import Pairs, sorted_distinct
 from index.entity import node_key
+from index.search.arrays import Pairs, grown, sorted_distinct
 from index.store import Store
-from index.vectors import grown
 from stream.nodes import NodeTable
 from stream.retrieval import Found, SourcePair
 

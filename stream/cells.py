@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
-from index.cells import CellIndex, Cells, TwoCellIndex, with_cells
-from index.sparse import SparseIndex
-from index.vectors import Slots, Vectors, grown
+from index.search.arrays import Slots, Vectors, grown
+from index.search.cells import CellIndex, Cells, TwoCellIndex, with_cells
+from index.search.sparse import SparseIndex
 from model.cells import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_words
 from stream.nodes import Rows
 

@@ -47,7 +47,8 @@ class _Commands(click.Group):
 @click.version_option(package_name="sameas", prog_name="sameas")
 def main() -> None:
     """Streaming, incremental entity alignment for knowledge graphs."""
-    # `index/threads.py` shares work out; the libraries' own threads beside it would wait for each other.
+    # `index/search/threads.py` shares work out; the libraries' own threads beside it would wait for each
+    # other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     logging.basicConfig(level=logging.CRITICAL, format="sameas: %(name)s: %(message)s")
     ours, handler = logging.getLogger("sameas"), logging.StreamHandler()

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from index.entity import Entity, relation_of
 from index.graph import GraphStore, Heads, Nodes
-from index.sparse import SparseIndex
-from index.vectors import NOBODY, Mask, Sims, Slots, VectorIndex
+from index.search.arrays import NOBODY, Mask, Sims, Slots
+from index.search.sparse import SparseIndex
+from index.search.vectors import VectorIndex
 from model.encoder import Encoder
 from model.neighbourhood import HUB_COUNT, neighbourhood
 from model.sampling import SAMPLE, Sample, draw
@@ -57,7 +58,7 @@ class Embedding:
 
     Args:
         floors: of the views, one each, `OFF` for those that nobody uses; all are used if there are none.
-        cells: whether nodes have cells, too (`index/cells.py`).
+        cells: whether nodes have cells, too (`index/search/cells.py`).
     """
 
     def __init__(

@@ -49,7 +49,7 @@ class SnapshotRow(list[Change]):
 # Turns one message into the changes that it means, or raises InvalidInput.
 Decoder = Callable[[Message], Sequence[Change]]
 
-# Where candidates are looked for: among all, or among those that share cells (`index/cells.py`).
+# Where candidates are looked for: among all, or among those that share cells (`index/search/cells.py`).
 Search = Literal["exact", "cells"]
 
 TRUNCATED: Final = "truncated_from_bytes"  # header of a dead letter of which a part was left out

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xxhash
 
 from index.graph import Nodes
-from index.vectors import NOBODY, Slots
+from index.search.arrays import NOBODY, Slots
 from model.encoder import OWN
 from model.sampling import SAMPLE
 from model.vectors import DIM

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.candidates import CandidateOptions, CandidatePairs, Change, Pairs, Touched, sorted_distinct
+from index.candidates import CandidateOptions, CandidatePairs, Change, Touched
 from index.entity import Entity
-from index.vectors import NOBODY, UNIT, Mask, Slots, VectorIndex
+from index.search.arrays import NOBODY, Mask, Pairs, Slots, sorted_distinct
+from index.search.vectors import UNIT, VectorIndex
 from model.vectors import DIM
 from model.words import overlap
 from stream.cells import CELL_INDEXES
@@ -33,7 +34,7 @@ class Found(NamedTuple):
 class Retrieval:
     """Owns the candidate lists over the rows of an `Embedding`. One thread owns both.
 
-    With cells, lists hold the nearest of those that share cells, instead of all (`index/cells.py`).
+    With cells, lists hold the nearest of those that share cells, instead of all (`index/search/cells.py`).
     """
 
     def __init__(self, embedding: Embedding, options: CandidateOptions) -> None:

@@ -7,11 +7,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.candidates import Pairs, sorted_distinct
 from index.compiled import compiled
 from index.graph import GraphStore, Nodes
-from index.threads import start
-from index.vectors import NOBODY, Mask, Slots
+from index.search.arrays import NOBODY, Mask, Pairs, Slots, sorted_distinct
+from index.search.threads import start
 from model.dense import DenseScorer
 from model.encoder import OWN, Encoder
 from model.kernel import I64, EntitySlots

@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from index.candidates import CandidateOptions, CandidatePairs, Kinds
-from index.vectors import NOBODY
+from index.search.arrays import NOBODY
 from model.vectors import DIM
 from stream.cells import NodeCells
 from stream.embedding import SavedRows

@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from index.candidates import CandidateOptions, Pairs
+from index.candidates import CandidateOptions
 from index.entity import node_of
 from index.graph import GraphStore
-from index.sparse import SparseIndex
+from index.search.arrays import Pairs, Sims
+from index.search.sparse import SparseIndex
 from index.store import Store
-from index.vectors import Sims
 from model.encoder import Encoder
 from model.pairs import PairInputs
 from model.tokens import mix

@@ -26,7 +26,7 @@ SCORE = """
 import sys
 from pathlib import Path
 import numpy as np
-from index import products
+from index.search import products
 from model.checkpoint import load_model
 from model.kernel import slots_of
 from model.pairs import SLOTS, Side

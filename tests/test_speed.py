@@ -18,8 +18,8 @@ from benchmarks.speed.report import Row
 from benchmarks.speed.retrieval import recall
 from benchmarks.speed.stream import news
 from benchmarks.synthetic import OVERLAP, SHARES, TYPO, World, catalogue, links
-from index.candidates import Pairs
-from index.vectors import VectorIndex
+from index.search.arrays import Pairs
+from index.search.vectors import VectorIndex
 from stream.observe import percentile
 
 SIZE = 4_000

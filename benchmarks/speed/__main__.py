@@ -19,8 +19,8 @@ import msgspec
 from benchmarks.speed import cells, engine, idle, record, report, retrieval, stream
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.report import Row
-from index import products
 from index.errors import SameasError
+from index.search import products
 from stream.console import tell
 
 N = 20_000

@@ -20,7 +20,8 @@ from benchmarks.speed.child import in_child
 from benchmarks.speed.report import Row
 from benchmarks.synthetic import PREFIX, catalogue, links
 from index.entity import node_of
-from index.vectors import NOBODY, UNIT, UNREACHABLE, Nearest, Order, Slots, VectorIndex, Vectors
+from index.search.arrays import NOBODY, UNREACHABLE, Nearest, Order, Slots, Vectors
+from index.search.vectors import UNIT, VectorIndex
 from model.checkpoint import load_model
 from model.vectors import DIM
 from stream.aligner import candidate_options

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.speed.clocks import Part
-from index import products
+from index.search import products
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "numpy", "numba", "faiss-cpu", "rocksdict", "faust-streaming", "aiokafka", "msgspec")

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.child import in_child
 from benchmarks.speed.report import Row
-from index import products
-from index.candidates import SLACK, Pairs
+from index.candidates import SLACK
 from index.errors import SameasError
-from index.vectors import VectorIndex, Vectors
+from index.search import products
+from index.search.arrays import Pairs, Vectors
+from index.search.vectors import VectorIndex
 from model.vectors import DIM
 from stream.aligner import Aligner
 from stream.embedding import INDEXES, OFF, VIEWS

@@ -4,9 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.candidates import CandidateOptions, CandidatePairs, Change, Pairs
-from index.sparse import SparseIndex
-from index.vectors import VectorIndex
+from index.candidates import CandidateOptions, CandidatePairs, Change
+from index.search.arrays import Pairs
+from index.search.sparse import SparseIndex
+from index.search.vectors import VectorIndex
 
 DIMENSIONS = 4
 KINDS = (VectorIndex, VectorIndex, SparseIndex)  # a sparse vector of four bytes is one word

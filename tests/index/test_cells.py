@@ -6,10 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.candidates import CandidateOptions, CandidatePairs, Change, Pairs
-from index.cells import CellIndex, TwoCellIndex, with_cells
-from index.prefetch import AHEAD
-from index.vectors import NOBODY, VectorIndex
+from index.candidates import CandidateOptions, CandidatePairs, Change
+from index.search.arrays import NOBODY, Pairs
+from index.search.cells import CellIndex, TwoCellIndex, with_cells
+from index.search.prefetch import AHEAD
+from index.search.vectors import VectorIndex
 
 DIMENSIONS = 5
 ORDER = np.random.default_rng(1).permutation(41).astype(np.uint64)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.postings import Postings
+from index.search.postings import Postings
 
 PAIR = st.tuples(st.sampled_from([0, 1, 2, 63, 64, 2**31, 2**32 - 2]), st.integers(0, 2**32 - 1))
 STEP = st.tuples(st.booleans(), st.sets(PAIR, max_size=60))

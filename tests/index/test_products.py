@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index import products
-from index.products import FEW, Kernel, kernel, prepare, row_products
+from index.search import products
+from index.search.products import FEW, Kernel, kernel, prepare, row_products
 
 KERNELS = [*products._kernels(), Kernel("a compiled loop", products._by_loop)]
 

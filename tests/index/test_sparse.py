@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.sparse import SparseIndex
-from index.vectors import NOBODY, UNIT
+from index.search.arrays import NOBODY
+from index.search.sparse import SparseIndex
+from index.search.vectors import UNIT
 
 WIDTH = 4
 KEYS = st.lists(st.integers(0, 40), unique=True, max_size=12)

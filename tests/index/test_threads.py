@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index import threads, vectors
-from index.cells import CellIndex, with_cells
-from index.sparse import SparseIndex
-from index.threads import spread
-from index.vectors import VectorIndex, Vectors
+from index.search import threads, vectors
+from index.search.arrays import Vectors
+from index.search.cells import CellIndex, with_cells
+from index.search.sparse import SparseIndex
+from index.search.threads import spread
+from index.search.vectors import VectorIndex
 
 ORDER = np.random.default_rng(1).permutation(100).astype(np.uint64)
 

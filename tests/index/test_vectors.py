@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index import vectors
-from index.vectors import NOBODY, VectorIndex
+from index.search import vectors
+from index.search.arrays import NOBODY
+from index.search.vectors import VectorIndex
 
 DIMENSIONS = 5
 KEYS = st.lists(st.integers(0, 40), unique=True, max_size=12)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from benchmarks.catalogues import catalogues, film
 from index.entity import node_of
 from index.errors import StateError
-from index.vectors import Int8s, VectorIndex
+from index.search.arrays import Int8s
+from index.search.vectors import VectorIndex
 from model.cells import OwnCells
 from model.encoder import Encoded, Encoder
 from stream import aligner as aligner_module

@@ -15,20 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from index.postings import Postings, place_of
-from index.prefetch import AHEAD, prefetch
-from index.vectors import (
-    Hits,
-    Nearest,
-    Order,
-    Sims,
-    Slots,
-    VectorIndex,
-    Vectors,
-    exhaustive,
-    no_hits,
-    select_met,
-)
+from index.search.arrays import Hits, Nearest, Order, Sims, Slots, Vectors, no_hits
+from index.search.postings import Postings, place_of
+from index.search.prefetch import AHEAD, prefetch
+from index.search.selection import select_met
+from index.search.vectors import VectorIndex, exhaustive
 
 Cells = npt.NDArray[np.uint32]  # (n, CELLS) distinct, zeros at the end
 Rows = npt.NDArray[np.int32]
@@ -196,5 +187,5 @@ def _product(query: Any, vectors: Any, at: Any) -> Any:
     product, first = np.int32(0), np.uint64(at)  # signed, it might count from the end
     for d in range(len(query)):
         part = np.int32(query[d]) * np.int32(vectors[first + np.uint64(d)])
-        product = np.int32(product + part)  # as in `index/products.py`
+        product = np.int32(product + part)  # as in `index/search/products.py`
     return product

@@ -3,56 +3,46 @@
 Invariant: one row per key, rows dense, and what is stored is what was last put.
 
 FAISS keeps the vectors, a byte a dimension (`QT_8bit_direct`: their bytes as they are), and writes and reads
-them. The search itself is an exact integer product per block of these bytes (`index/products.py`), several
-times faster than FAISS's own scan (`docs/performance.md`), and a selection from the products that answers
-both questions at once: what is nearest to the queries, and to whom do the queries matter. For the latter
-every row carries a *bound*, the similarity from which on a newcomer matters to it.
+them. The search itself is an exact integer product per block of these bytes (`index/search/products.py`),
+several times faster than FAISS's own scan (`docs/performance.md`), and a selection from the products that
+answers both questions at once: what is nearest to the queries, and to whom do the queries matter. For the
+latter every row carries a *bound*, the similarity from which on a newcomer matters to it.
 
 Dot products are whole numbers, so a similarity never depends on what else is in its batch; ties are real
 ties, decided by the caller's `order`.
 """
 
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from index.products import prepare, row_products
-from index.threads import spread
+from index.search.arrays import (
+    NO_HITS,
+    NOBODY,
+    UNREACHABLE,
+    Hits,
+    Int8s,
+    Mask,
+    Nearest,
+    Order,
+    Sims,
+    Slots,
+    Vectors,
+    grown,
+)
+from index.search.products import prepare, row_products
+from index.search.selection import select_near
+from index.search.threads import spread
 
-Slots = npt.NDArray[np.int32]
-Int8s = npt.NDArray[np.int8]
-Vectors = npt.NDArray[np.integer[Any]]  # as one kind of index takes them
-Sims = npt.NDArray[np.int32]
-Mask = npt.NDArray[np.bool_]
-Order = npt.NDArray[np.uint64]
-
-NOBODY: Final = -1
 UNIT: Final = 65536  # the similarity of equal vectors
-UNREACHABLE: Final = 1 << 30  # a bound above every similarity
 QUERY_BLOCK: Final = 64  # with ROW_BLOCK: two megabytes of similarities, about a second-level cache
 ROW_BLOCK: Final = 8192
 PAGE: Final = 1024
 SHARE: Final = 64  # queries that are worth a thread of their own
-_GLANCE: Final = 64  # similarities that are looked at together
-
-
-class Nearest(NamedTuple):
-    """For each of Q queries its nearest rows, best first, equal ones by the order; NOBODY at the end."""
-
-    keys: Slots  # (Q, k)
-    sims: Sims  # (Q, k)
-
-
-class Hits(NamedTuple):
-    """Flat matches: row `query[i]` of the queries met `key[i]` with similarity `sim[i]`."""
-
-    query: npt.NDArray[np.int64]
-    key: Slots
-    sim: Sims
 
 
 class VectorIndex:
@@ -248,7 +238,7 @@ def exhaustive(
 ) -> tuple[Nearest, Hits]:
     """`VectorIndex.search` among (n, dimensions) rows with the keys and bounds at the same places."""
     nearest = Nearest(np.full((len(queries), k), NOBODY, np.int32), np.zeros((len(queries), k), np.int32))
-    reached = [_NO_HITS]
+    reached = [NO_HITS]
     asked: Int8s = np.ascontiguousarray(queries, np.int8)
     # one buffer: megabytes taken anew for every block, between what is kept, would leave holes
     products = np.empty(min(len(queries), QUERY_BLOCK) * min(len(rows), ROW_BLOCK), np.int32)
@@ -292,135 +282,3 @@ def _differ(rows: Any, stored: Any, vectors: Any) -> Any:
                 differ[i] = True
                 break
     return differ
-
-
-@compiled
-def select_near(
-    sims: Any, bounds: Any, keys: Any, order: Any, floor: Any, near_keys: Any, near_sims: Any
-) -> tuple[Any, Any]:
-    """The k nearest of each query among (Q, n) similarities, and where a bound is reached.
-
-    Returns:
-        query, row: of the reached bounds.
-    """
-    k = near_keys.shape[1]
-    query, row = np.empty(1024, np.int64), np.empty(1024, np.int64)
-    glances = (sims.shape[1] + _GLANCE - 1) // _GLANCE
-    best, reach, top = np.empty(glances, np.int32), np.empty(glances, np.int32), np.empty(k, np.int32)
-    seen = np.empty(_GLANCE + 1, np.int64)
-    count = 0
-    for q in range(len(sims)):
-        near_key, near_sim = near_keys[q], near_sims[q]
-        filled = 0
-        while filled < k and near_key[filled] != NOBODY:
-            filled += 1
-        least = near_sim[k - 1] if filled == k else np.int32(floor)
-        # most rows are neither: loops that the compiler turns into a few wide comparisons
-        for g in range(glances):
-            some = sims[q, g * _GLANCE : (g + 1) * _GLANCE]
-            some_bounds = bounds[g * _GLANCE : (g + 1) * _GLANCE]
-            most, past = np.int32(-UNREACHABLE), np.int32(-UNREACHABLE)
-            for r in range(len(some)):
-                most = max(most, some[r])
-                past = max(past, np.int32(some[r] - some_bounds[r]))
-            best[g], reach[g] = most, past
-        # k rows are at least as near as the k-th best glance: whoever is further away is none of the nearest
-        least = _last_of_best(best, least, top)
-        for g in range(glances):
-            if best[g] < least and reach[g] < 0:
-                continue
-            start = g * _GLANCE
-            some, some_bounds = sims[q, start : start + _GLANCE], bounds[start : start + _GLANCE]
-            found = 0
-            for r in range(len(some)):  # without a branch that nobody could foresee
-                seen[found] = r
-                found += some[r] >= min(some_bounds[r], least)
-            for n in range(found):
-                r = seen[n]
-                sim = some[r]
-                if sim >= some_bounds[r]:
-                    if count == len(query):
-                        query, row = np.concatenate((query, query)), np.concatenate((row, row))
-                    query[count], row[count] = q, start + r
-                    count += 1
-                if sim < least:
-                    continue
-                key = keys[start + r]
-                at = filled
-                while at > 0 and (
-                    sim > near_sim[at - 1]
-                    or (sim == near_sim[at - 1] and order[key] < order[near_key[at - 1]])
-                ):
-                    at -= 1
-                if at == k:
-                    continue
-                filled = min(filled + 1, k)
-                for place in range(filled - 1, at, -1):
-                    near_key[place] = near_key[place - 1]
-                    near_sim[place] = near_sim[place - 1]
-                near_key[at], near_sim[at] = key, sim
-                if filled == k:
-                    least = max(least, near_sim[k - 1])
-    return query[:count], row[:count]
-
-
-@compiled
-def no_hits() -> Any:
-    """Room for the columns of `Hits`, of which none is used."""
-    return np.empty(1024, np.int64), np.empty(1024, np.int32), np.empty(1024, np.int32)
-
-
-@compiled
-def select_met(
-    query: Any,
-    keys: Any,
-    sims: Any,
-    bounds: Any,
-    order: Any,
-    floor: Any,
-    near_keys: Any,
-    near_sims: Any,
-    hits: Any,
-    used: Any,
-) -> Any:
-    """`select_near` for one query among the (n,) rows that it meets.
-
-    Returns:
-        The columns of `Hits`, with what it reaches after the `used` first, and how many are used now.
-    """
-    near = near_keys[query : query + 1], near_sims[query : query + 1]
-    _, places = select_near(sims.reshape(1, len(sims)), bounds, keys, order, floor, *near)
-    queries, hit_keys, hit_sims = hits
-    while used + len(places) > len(queries):
-        queries = np.concatenate((queries, queries))
-        hit_keys, hit_sims = np.concatenate((hit_keys, hit_keys)), np.concatenate((hit_sims, hit_sims))
-    for place in places:
-        queries[used], hit_keys[used], hit_sims[used] = query, keys[place], sims[place]
-        used += 1
-    return (queries, hit_keys, hit_sims), used
-
-
-@compiled
-def _last_of_best(numbers: Any, least: Any, top: Any) -> Any:
-    """The k-th largest of numbers, or `least` if fewer are above that; `top` (k,) is written to."""
-    top[:] = least
-    for number in numbers:
-        if number > top[-1]:
-            at = len(top) - 1
-            while at > 0 and number > top[at - 1]:
-                top[at] = top[at - 1]
-                at -= 1
-            top[at] = number
-    return top[-1]
-
-
-_NO_HITS: Final = Hits(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
-
-
-def grown(array: Any, size: int) -> Any:
-    """The array with room for `size` rows; what is not written to takes no memory."""
-    if size <= len(array):
-        return array
-    larger = np.zeros((max(16, 2 * size), *array.shape[1:]), array.dtype)
-    larger[: len(array)] = array
-    return larger
