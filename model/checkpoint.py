@@ -17,9 +17,9 @@ from safetensors.numpy import load, save
 
 from model.dense import DenseScorer
 from model.encoder import Encoder
+from model.errors import ModelError
 from model.network import AlignmentNetwork, NetworkOptions
 from model.trees import Trees
-from stream.errors import ModelError
 
 FORMAT = 5
 ARRAYS, VALUES = "model.safetensors", "model.json"

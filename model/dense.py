@@ -13,7 +13,8 @@ import numpy.typing as npt
 from index.compiled import compiled
 from model.kernel import I64, EntitySlots, score_pairs, slots_of, weights_of
 from model.network import AlignmentNetwork
-from model.pairs import SLOTS, PairInputs, check
+from model.pairs import PairInputs, check
+from model.shapes import SLOTS
 from model.trees import NO_TREES, Trees
 
 _ROUND: Final = 1e6

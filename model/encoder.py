@@ -16,11 +16,11 @@ from model import tokens
 from model.cells import OwnCells
 from model.items import ItemEncoder, Items
 from model.keys import KeyTable
-from model.vectors import DIM, I8, to_int8
+from model.shapes import DIM, I8, OWN
+from model.vectors import to_int8
 from model.words import Packed
 from stream.events import Upsert
 
-OWN = 8  # values of one entity that the model compares
 BATCH = 2048
 
 

@@ -10,15 +10,13 @@ from index.entity import Scalar, Value
 from model import tokens
 from model.cells import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_tokens
 from model.keys import KeyTable
+from model.shapes import DIM, I8, RARITY_BITS
 from model.tokens import Bags, Texts
 from model.values import MAX_LIST_ITEMS, Kind, Measure, measure, on_sphere, position, recognise
-from model.vectors import DIM, I8, Projection, to_int8
+from model.vectors import Projection, to_int8
 from model.words import Found, Packed, embedded, pack
 from stream.events import Upsert
 
-# The lowest bits of an item's hash do not identify the value. From the lowest: 4 for how much it says, 4 for
-# how rare it is, 4 that stay 0 here and take a neighbour's degree (`model/pairs.py`).
-RARITY_BITS = 12
 _EMPTY = np.zeros(0, np.int64)
 
 

@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from model.encoder import OWN
-from model.items import RARITY_BITS
 from model.network import (
     AGREEMENT,
     ATTENTION,
@@ -25,9 +23,9 @@ from model.network import (
     SUM_SCALE,
     AlignmentNetwork,
 )
-from model.pairs import RARITY_FEATURES, SLOTS, Side
+from model.pairs import Side
+from model.shapes import DIM, I8, OWN, RARITY_BITS, RARITY_FEATURES, SLOTS, UNIT
 from model.trees import AGREES, SUMMARY, Trees, say
-from model.vectors import DIM, I8, UNIT
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]

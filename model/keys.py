@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from model.shapes import FIRST, UNKNOWN
 from model.values import Kind, recognise, recognise_key
 from stream.events import Upsert
 
-UNKNOWN, FIRST = 1, 2  # 0 stands where there is no key
 MAX_KEYS = 16_384
 MAX_WEIGHT = 16
 UNKNOWN_WEIGHT = 8

@@ -58,9 +58,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.encoder import OWN
-from model.keys import UNKNOWN
-from model.pairs import RARITY_FEATURES, Similarities
+from model.pairs import Similarities
+from model.shapes import OWN, RARITY_FEATURES, UNKNOWN
 
 MAX_LOGIT = 30.0
 AGREEMENT = 4  # own, neighbourhood, equal, matched

@@ -11,14 +11,7 @@ import numpy.typing as npt
 import torch
 
 from index.compiled import compiled
-from model.encoder import OWN
-from model.items import RARITY_BITS
-from model.sampling import SAMPLE
-from model.vectors import DIM, I8, UNIT
-
-NEIGHBOURS = SAMPLE
-SLOTS = OWN + NEIGHBOURS
-RARITY_FEATURES = 3
+from model.shapes import DIM, I8, NEIGHBOURS, OWN, RARITY_BITS, SLOTS, UNIT
 
 _STAGE1_PAIRS = 32  # both sides' vectors as float32 fit into the second-level cache
 _U64 = np.uint64

@@ -10,14 +10,13 @@ one director is drawn far sooner than any of its actors. Counts enter rounded up
 that n arrivals reorder a sample log n times and not n times.
 """
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from index.graph import HEAD_EDGES, Nodes, edge_hash
-
-SAMPLE: Final = HEAD_EDGES  # a head holds what any draw can take
+from index.graph import Nodes, edge_hash
+from model.shapes import SAMPLE
 
 
 class Sample(NamedTuple):

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from model.encoder import OWN
 from model.pairs import Similarities
+from model.shapes import OWN
 
 DEPTH: Final = 3
 NODES: Final = 2**DEPTH - 1  # of a tree, leaves apart

@@ -12,14 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
+from model.shapes import DIM, I8, NORM
 from model.tokens import BUCKETS, Bags, mix
 
-DIM = 128
-NORM = 256  # of every vector that is not zero, before rounding
 WEIGHT_STEP = 1 / 16
-UNIT = NORM * NORM  # the inner product of two equal vectors
-
-I8 = npt.NDArray[np.int8]
 
 
 class Projection:

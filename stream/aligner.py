@@ -32,12 +32,13 @@ from index.errors import StateError, StoreError
 from index.graph import GraphStore
 from index.store import Store
 from model.checkpoint import Model, load_model
+from model.errors import ModelError
 from stream import memory, snapshot
 from stream.backlog import Backlog
 from stream.batches import batched
 from stream.deciding import Deciding
 from stream.embedding import VIEWS, Embedding
-from stream.errors import InvalidInput, ModelError
+from stream.errors import InvalidInput
 from stream.events import Cause, Message
 from stream.explaining import Explaining, Explanation
 from stream.inbox import NO_POISON, Inbox

@@ -17,8 +17,8 @@ from index.search.sparse import SparseIndex
 from index.search.vectors import VectorIndex
 from model.encoder import Encoder
 from model.neighbourhood import HUB_COUNT, neighbourhood
-from model.sampling import SAMPLE, Sample, draw
-from model.vectors import DIM
+from model.sampling import Sample, draw
+from model.shapes import DIM, SAMPLE
 from model.words import GATHERED, gather
 from stream.batches import batched
 from stream.cells import NodeCells

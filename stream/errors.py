@@ -28,7 +28,3 @@ class ConfigError(SameasError):
 
 class BrokerError(SameasError):
     """The broker cannot be reached or does not have what is needed."""
-
-
-class ModelError(SameasError):
-    """The model checkpoint cannot be used as it is."""

@@ -27,9 +27,9 @@ from index.errors import StateError, StoreError
 from index.graph import GraphStore
 from index.store import Store, lock
 from model.checkpoint import ARRAYS, VALUES, load_model
+from model.errors import ModelError
 from stream.aligner import Aligner, settings_of
 from stream.config import Settings
-from stream.errors import ModelError
 from stream.events import UNDECODABLE
 from stream.interface import Decoder, Search
 

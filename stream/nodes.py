@@ -15,9 +15,7 @@ import xxhash
 
 from index.graph import Nodes
 from index.search.arrays import NOBODY, Slots
-from model.encoder import OWN
-from model.sampling import SAMPLE
-from model.vectors import DIM
+from model.shapes import DIM, OWN, SAMPLE
 from model.words import GATHERED, WORDS
 
 # What a row has, by name: type of number, and how many.

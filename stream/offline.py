@@ -15,13 +15,14 @@ import xxhash
 from index.candidates import CandidateOptions
 from model.checkpoint import Model, load_model, save_model
 from model.encoder import Encoder
+from model.errors import ModelError
 from model.evaluation import Quality, ScoredPairs, evaluate
 from model.network import NetworkOptions
 from model.training import Progress, Trained, TrainingOptions, score, train
 from stream.aligner import Aligner, candidate_options
 from stream.batches import batched
 from stream.embedding import VIEWS
-from stream.errors import ConfigError, InvalidInput, ModelError
+from stream.errors import ConfigError, InvalidInput
 from stream.events import (
     AlignmentRecord,
     EntityEvent,

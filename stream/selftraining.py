@@ -18,9 +18,9 @@ from index.candidates import CandidateOptions
 from index.entity import Value
 from model.checkpoint import save_model
 from model.encoder import Encoder
+from model.errors import ModelError
 from model.training import Progress, TrainingOptions
 from stream.embedding import VIEWS
-from stream.errors import ModelError
 from stream.events import EntityEvent, Upsert
 from stream.offline import DEFAULT_TRAINING, K, TrainedModel, learn, model_of, split_links
 from stream.workspace import LEAST_FLOORS, Workspace

@@ -17,7 +17,7 @@ import xxhash
 
 from index.candidates import CandidateOptions, CandidatePairs, Kinds
 from index.search.arrays import NOBODY
-from model.vectors import DIM
+from model.shapes import DIM
 from stream.cells import NodeCells
 from stream.embedding import SavedRows
 from stream.nodes import NodeTable

@@ -16,13 +16,13 @@ from index.search.arrays import Pairs, Sims
 from index.search.sparse import SparseIndex
 from index.store import Store
 from model.encoder import Encoder
+from model.errors import ModelError
 from model.pairs import PairInputs
+from model.shapes import DIM, UNIT
 from model.tokens import mix
 from model.training import LabelledPairs
-from model.vectors import DIM, UNIT
 from stream.batches import batched
 from stream.embedding import INDEXES, OFF, VIEWS, Embedding
-from stream.errors import ModelError
 from stream.events import Cause, EntityEvent, Message, Upsert, decode_entity_event
 from stream.inbox import Inbox
 from stream.links import LinkStore

@@ -29,8 +29,9 @@ import numpy as np
 from index.search import products
 from model.checkpoint import load_model
 from model.kernel import slots_of
-from model.pairs import SLOTS, Side
-from model.vectors import DIM
+from model.shapes import SLOTS
+from model.pairs import Side
+from model.shapes import DIM
 
 _, model = load_model(Path(sys.argv[1]))
 chance = np.random.default_rng(0)

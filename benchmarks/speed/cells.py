@@ -23,7 +23,7 @@ from index.entity import node_of
 from index.search.arrays import NOBODY, UNREACHABLE, Nearest, Order, Slots, Vectors
 from index.search.vectors import UNIT, VectorIndex
 from model.checkpoint import load_model
-from model.vectors import DIM
+from model.shapes import DIM
 from stream.aligner import candidate_options
 from stream.embedding import INDEXES, OFF, VIEWS, Embedding
 from stream.retrieval import Retrieval

@@ -19,7 +19,7 @@ from index.errors import SameasError
 from index.search import products
 from index.search.arrays import Pairs, Vectors
 from index.search.vectors import VectorIndex
-from model.vectors import DIM
+from model.shapes import DIM
 from stream.aligner import Aligner
 from stream.embedding import INDEXES, OFF, VIEWS
 from stream.workspace import decode_canonical

@@ -7,11 +7,10 @@ import pytest
 import torch
 from arrays import in_step
 
-from model.encoder import OWN
 from model.network import AlignmentNetwork, NetworkOptions
-from model.pairs import SLOTS, PairInputs, Side, similarities
+from model.pairs import PairInputs, Side, similarities
+from model.shapes import DIM, OWN, SLOTS
 from model.trees import NODES, Trees, features
-from model.vectors import DIM
 
 KEYS, CONTEXT = 30, 5
 

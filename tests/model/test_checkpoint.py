@@ -12,10 +12,10 @@ from arrays import in_step
 from model.checkpoint import ARRAYS, VALUES, Model, load_model, save_model
 from model.dense import DenseScorer
 from model.encoder import Encoder
+from model.errors import ModelError
 from model.network import AlignmentNetwork
 from model.pairs import PairInputs
 from model.trees import Trees
-from stream.errors import ModelError
 from stream.events import Upsert
 
 ENTITIES = [Upsert("a", str(n), "t", {"name": f"entity {n}", "year": 1900 + n}) for n in range(20)]

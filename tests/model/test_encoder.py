@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from index.entity import Value
 from model import values
-from model.encoder import OWN, Encoded, Encoder
+from model.encoder import Encoded, Encoder
+from model.shapes import NORM, OWN, UNIT
 from model.values import Kind, measure, recognise
-from model.vectors import NORM, UNIT
 from model.words import embedded
 from stream.events import Upsert
 

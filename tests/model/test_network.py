@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.dense import DenseScorer
-from model.encoder import OWN
 from model.kernel import I64, slots_of
 from model.network import AlignmentNetwork, pair_graph
-from model.pairs import NEIGHBOURS, SLOTS, PairInputs, Side, canonical, similarities
+from model.pairs import PairInputs, Side, canonical, similarities
+from model.shapes import NEIGHBOURS, OWN, SLOTS
 from model.trees import Trees
 
 Make = Callable[[int, int], PairInputs]

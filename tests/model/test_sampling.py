@@ -4,7 +4,8 @@ import numpy as np
 
 from index.graph import EDGE, edge_hash
 from model.neighbourhood import HUB_COUNT, neighbourhood
-from model.sampling import SAMPLE, draw, power_of_two
+from model.sampling import draw, power_of_two
+from model.shapes import SAMPLE
 
 
 def edges_of(node: int, relations: dict[int, list[int]]) -> np.ndarray:

@@ -12,11 +12,11 @@ import torch
 from arrays import in_step
 from torch.optim.swa_utils import AveragedModel
 
+from model.errors import ModelError
 from model.evaluation import evaluate
 from model.network import NetworkOptions
 from model.pairs import PairInputs
 from model.training import LabelledPairs, Progress, TrainingOptions, _averaging, fit_platt, score, train
-from stream.errors import ModelError
 
 Make = Callable[[int, int], PairInputs]
 

@@ -20,11 +20,11 @@ from index.search.arrays import Int8s
 from index.search.vectors import VectorIndex
 from model.cells import OwnCells
 from model.encoder import Encoded, Encoder
+from model.errors import ModelError
 from stream import aligner as aligner_module
 from stream import embedding, scoring
 from stream.aligner import Aligner
 from stream.embedding import CHECKED
-from stream.errors import ModelError
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.interface import Batch, Counts, LinkChange, Search
 from stream.nodes import FIELDS

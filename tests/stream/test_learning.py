@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.catalogues import FILMS, catalogues, train_small
+from model.errors import ModelError
 from model.training import TrainingOptions
 from stream.cli import main
-from stream.errors import ModelError
 from stream.events import Upsert
 from stream.offline import align, evaluate_model, read_links
 from stream.selftraining import NOISED, noised, train_without_links

@@ -21,11 +21,12 @@ from workers import DONE_SECONDS, Process, cli_environment, produce, sameas, unt
 from benchmarks.catalogues import catalogues, film
 from index.errors import StateError
 from model.checkpoint import load_model, save_model
+from model.errors import ModelError
 from stream import promotion
 from stream.aligner import Aligner
 from stream.cli import main
 from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
-from stream.errors import BrokerError, ModelError
+from stream.errors import BrokerError
 from stream.events import (
     AlignmentEvent,
     AlignmentRecord,
