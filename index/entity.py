@@ -1,12 +1,26 @@
 """An entity as the graph keeps it, its values, and the numbers that stand for it and its relations."""
 
 from functools import lru_cache
+from typing import Protocol
 
 import msgspec
 import xxhash
 
 Scalar = str | bool | int | float
 Value = Scalar | list[Scalar]
+
+
+class Profile(Protocol):
+    """What the model sees of an entity: of one as stored, or of one as an event brings it."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def attributes(self) -> dict[str, Value]: ...
+
+    @property
+    def relations(self) -> dict[str, list[str]]: ...
 
 
 class Entity(msgspec.Struct, frozen=True, array_like=True):

@@ -4,9 +4,9 @@ A node is the 64-bit hash of its CURIE, so that the same entity has the same num
 table of numbers has to be kept. An edge is stored at both ends, under the relation's name at its head and
 under `~name` at its tail, whether or not the other end exists yet.
 
-Neighbours are drawn by an exponential race (`model/sampling.py`): within one relation the order depends
-only on a hash of the edge. A node's *head* is one packed value with its first `HEAD_EDGES` neighbours of
-every relation and the relation's full count; the rest lie in the *overflow*, one key an edge, in the same
+Neighbours are drawn by an exponential race (`model/encoding/sampling.py`): within one relation the order
+depends only on a hash of the edge. A node's *head* is one packed value with its first `HEAD_EDGES` neighbours
+of every relation and the relation's full count; the rest lie in the *overflow*, one key an edge, in the same
 order. Sampling reads heads only, so a hub of any degree costs what its relations cost, and an added or
 removed edge rewrites one small value.
 """

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from model.dense import DenseScorer
-from model.encoder import Encoder
+from model.encoding.encoder import Encoder
 from model.errors import ModelError
 from model.network import AlignmentNetwork, NetworkOptions
 from model.trees import Trees

@@ -37,8 +37,8 @@ d is the distance of h', the y_n are no partners of x. What differs here:
   schemas attend to each other;
 - alpha weights the partners of one slot, and `null` lets a slot have none; what the paper's alpha does, to
   count neighbours with a counterpart for more, is left to beta, which is computed of a_i;
-- level 2 enters as one vector for each neighbour, weighted as samples are (`model/neighbourhood.py`),
-  without an attention of its own;
+- level 2 enters as one vector for each neighbour, weighted as samples are
+  (`model/encoding/neighbourhood.py`), without an attention of its own;
 - a classifier with the context of the retrieval, and cross-entropy, take the place of the distance and its
   loss.
 

@@ -115,7 +115,7 @@ def canonical(side: Side) -> Side:
 
 
 def _rarity(hashes: npt.NDArray[np.int64]) -> torch.Tensor:
-    """What the lowest bits of a hash say (`model/items.py`), each between 0 and 1."""
+    """What the lowest bits of a hash say (`model/encoding/items.py`), each between 0 and 1."""
     low = torch.from_numpy((hashes & ((1 << RARITY_BITS) - 1)).astype(np.int32))
     return torch.stack([low >> 8, low >> 4 & 15, low & 15], dim=2).float().mul_(1 / 15)
 

@@ -8,7 +8,7 @@ import numpy as np
 from index.search.arrays import Slots, Vectors, grown
 from index.search.cells import CellIndex, Cells, TwoCellIndex, with_cells
 from index.search.sparse import SparseIndex
-from model.cells import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_words
+from model.encoding.rarest import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_words
 from stream.nodes import Rows
 
 # One a view, as `stream/embedding.py:INDEXES`. Many share a year, or a rare word around them; few share two.

@@ -15,11 +15,11 @@ from index.graph import GraphStore, Heads, Nodes
 from index.search.arrays import NOBODY, Mask, Sims, Slots
 from index.search.sparse import SparseIndex
 from index.search.vectors import VectorIndex
-from model.encoder import Encoder
-from model.neighbourhood import HUB_COUNT, neighbourhood
-from model.sampling import Sample, draw
+from model.encoding.encoder import Encoder
+from model.encoding.neighbourhood import HUB_COUNT, neighbourhood
+from model.encoding.sampling import Sample, draw
+from model.encoding.words import GATHERED, gather
 from model.shapes import DIM, SAMPLE
-from model.words import GATHERED, gather
 from stream.batches import batched
 from stream.cells import NodeCells
 from stream.events import Upsert

@@ -15,8 +15,8 @@ import xxhash
 
 from index.graph import Nodes
 from index.search.arrays import NOBODY, Slots
+from model.encoding.words import GATHERED, WORDS
 from model.shapes import DIM, OWN, SAMPLE
-from model.words import GATHERED, WORDS
 
 # What a row has, by name: type of number, and how many.
 FIELDS: Final[dict[str, tuple[type[np.generic], tuple[int, ...]]]] = {

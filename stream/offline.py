@@ -14,7 +14,7 @@ import xxhash
 
 from index.candidates import CandidateOptions
 from model.checkpoint import Model, load_model, save_model
-from model.encoder import Encoder
+from model.encoding.encoder import Encoder
 from model.errors import ModelError
 from model.evaluation import Quality, ScoredPairs, evaluate
 from model.network import NetworkOptions

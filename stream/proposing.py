@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from model.values import Kind, recognise
+from model.encoding.values import Kind, recognise
 from stream.debezium import changed_row
 from stream.errors import ConfigError, InvalidInput
 from stream.files import format_of

@@ -10,8 +10,8 @@ from index.candidates import CandidateOptions, CandidatePairs, Change, Touched
 from index.entity import Entity
 from index.search.arrays import NOBODY, Mask, Pairs, Slots, sorted_distinct
 from index.search.vectors import UNIT, VectorIndex
+from model.encoding.words import overlap
 from model.shapes import DIM
-from model.words import overlap
 from stream.cells import CELL_INDEXES
 from stream.embedding import INDEXES, OFF, VIEWS, Embedding
 

@@ -12,7 +12,7 @@ from index.graph import GraphStore, Nodes
 from index.search.arrays import NOBODY, Mask, Pairs, Slots, sorted_distinct
 from index.search.threads import start
 from model.dense import DenseScorer
-from model.encoder import Encoder
+from model.encoding.encoder import Encoder
 from model.kernel import I64, EntitySlots
 from model.pairs import PairInputs, Side, with_degree
 from model.shapes import DIM, OWN, SLOTS

@@ -17,7 +17,7 @@ import msgspec
 from index.candidates import CandidateOptions
 from index.entity import Value
 from model.checkpoint import save_model
-from model.encoder import Encoder
+from model.encoding.encoder import Encoder
 from model.errors import ModelError
 from model.training import Progress, TrainingOptions
 from stream.embedding import VIEWS

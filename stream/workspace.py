@@ -15,11 +15,11 @@ from index.graph import GraphStore
 from index.search.arrays import Pairs, Sims
 from index.search.sparse import SparseIndex
 from index.store import Store
-from model.encoder import Encoder
+from model.encoding.encoder import Encoder
+from model.encoding.tokens import mix
 from model.errors import ModelError
 from model.pairs import PairInputs
 from model.shapes import DIM, UNIT
-from model.tokens import mix
 from model.training import LabelledPairs
 from stream.batches import batched
 from stream.embedding import INDEXES, OFF, VIEWS, Embedding

@@ -15,7 +15,7 @@ from benchmarks.quality import boosting, deepmatcher_baseline, sentences
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.datasets import read_dataset
 from benchmarks.quality.task import Task, make_task
-from model.encoder import Encoder
+from model.encoding.encoder import Encoder
 from stream.errors import ConfigError
 from stream.workspace import Workspace
 

@@ -23,9 +23,9 @@ from benchmarks.environments import CACHE, environment, run
 from benchmarks.quality.datasets import DataSet, built_in, read_dataset
 from index.entity import Value
 from index.errors import SameasError
-from model import tokens
-from model.encoder import Encoder
-from model.items import ItemEncoder
+from model.encoding import tokens
+from model.encoding.encoder import Encoder
+from model.encoding.items import ItemEncoder
 from stream.console import tell
 from stream.events import Upsert
 from stream.workspace import Workspace

@@ -17,8 +17,8 @@ from splink import DuckDBAPI, Linker, SettingsCreator, block_on
 
 from benchmarks.quality.task import NotApplicable, Scored, Task, stopwatch
 from index.entity import node_of
+from model.encoding.tokens import normalise
 from model.evaluation import ScoredPairs
-from model.tokens import normalise
 from stream.events import Upsert
 from stream.workspace import LinkPair
 

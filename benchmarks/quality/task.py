@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from benchmarks.quality.datasets import DataSet
 from index.candidates import CandidateOptions
-from model.encoder import Encoder
+from model.encoding.encoder import Encoder
 from model.evaluation import Quality, ScoredPairs, best_threshold, evaluate
 from model.training import LabelledPairs
 from stream.workspace import Workspace

@@ -1,9 +1,9 @@
 """Search among those that share a cell: a filter before the exact product, the same from both sides.
 
 Besides its vector every entity has a few *cells*: numbers that are a function of the entity and the model,
-the rarest of its tokens (`model/cells.py`). Two entities see each other when they share enough of them. That
-is symmetric and rests on nothing else, so lists and bounds are kept as with exact search, and the order in
-which entities came cannot matter. Who is seen is ranked by the exact product.
+the rarest of its tokens (`model/encoding/rarest.py`). Two entities see each other when they share enough of
+them. That is symmetric and rests on nothing else, so lists and bounds are kept as with exact search, and the
+order in which entities came cannot matter. Who is seen is ranked by the exact product.
 
 Cells are tokens and no centroids because names have no clusters (`docs/performance.md`).
 """

@@ -6,7 +6,7 @@ equal ones).
 Inner products and norms are whole numbers, so it is a function of the two vectors alone.
 
 A query reads the postings of its words and nothing else. That is a few percent of the rows as long as words
-that many have are left out (`model/words.py`).
+that many have are left out (`model/encoding/words.py`).
 """
 
 from pathlib import Path

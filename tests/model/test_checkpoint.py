@@ -11,7 +11,7 @@ from arrays import in_step
 
 from model.checkpoint import ARRAYS, VALUES, Model, load_model, save_model
 from model.dense import DenseScorer
-from model.encoder import Encoder
+from model.encoding.encoder import Encoder
 from model.errors import ModelError
 from model.network import AlignmentNetwork
 from model.pairs import PairInputs

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.entity import Value
-from model import values
-from model.encoder import Encoded, Encoder
+from model.encoding import values
+from model.encoding.encoder import Encoded, Encoder
+from model.encoding.values import Kind, measure, recognise
+from model.encoding.words import embedded
 from model.shapes import NORM, OWN, UNIT
-from model.values import Kind, measure, recognise
-from model.words import embedded
 from stream.events import Upsert
 
 WORDS = [

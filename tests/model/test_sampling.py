@@ -3,8 +3,8 @@
 import numpy as np
 
 from index.graph import EDGE, edge_hash
-from model.neighbourhood import HUB_COUNT, neighbourhood
-from model.sampling import draw, power_of_two
+from model.encoding.neighbourhood import HUB_COUNT, neighbourhood
+from model.encoding.sampling import draw, power_of_two
 from model.shapes import SAMPLE
 
 

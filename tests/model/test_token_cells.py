@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.catalogues import catalogues
-from model.cells import NAME_CELLS, NEAR_CELLS, VALUE_CELLS, rarest_tokens, rarest_words
-from model.encoder import Encoder
+from model.encoding.encoder import Encoder
+from model.encoding.rarest import NAME_CELLS, NEAR_CELLS, VALUE_CELLS, rarest_tokens, rarest_words
 from stream.events import Upsert
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.entity import Value
-from model.encoder import Encoder
-from model.words import FEATURES, GATHERED, WORDS, Packed, gather, overlap
+from model.encoding.encoder import Encoder
+from model.encoding.words import FEATURES, GATHERED, WORDS, Packed, gather, overlap
 from stream.events import Upsert
 
 

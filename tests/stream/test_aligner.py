@@ -18,8 +18,8 @@ from index.entity import node_of
 from index.errors import StateError
 from index.search.arrays import Int8s
 from index.search.vectors import VectorIndex
-from model.cells import OwnCells
-from model.encoder import Encoded, Encoder
+from model.encoding.encoder import Encoded, Encoder
+from model.encoding.rarest import OwnCells
 from model.errors import ModelError
 from stream import aligner as aligner_module
 from stream import embedding, scoring

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from model import tokens
-from model.cells import OwnCells
-from model.items import ItemEncoder, Items
-from model.keys import KeyTable
+from index.entity import Profile
+from model.encoding import tokens
+from model.encoding.items import ItemEncoder, Items
+from model.encoding.keys import KeyTable
+from model.encoding.rarest import OwnCells
+from model.encoding.vectors import to_int8
+from model.encoding.words import Packed
 from model.shapes import DIM, I8, OWN
-from model.vectors import to_int8
-from model.words import Packed
-from stream.events import Upsert
 
 BATCH = 2048
 
@@ -45,7 +45,7 @@ class Encoder:
         self._items = ItemEncoder(keys, weights)
 
     @classmethod
-    def fit(cls, entities: Iterable[Upsert]) -> "Encoder":
+    def fit(cls, entities: Iterable[Profile]) -> "Encoder":
         """Learns from entities of all sources."""
         entities = list(entities)
         keys = KeyTable.recognise(entities)
@@ -60,12 +60,12 @@ class Encoder:
         keys.judge()
         return cls(keys, rarity_weights(counts, total))
 
-    def encode(self, entities: Sequence[Upsert]) -> Encoded:
+    def encode(self, entities: Sequence[Profile]) -> Encoded:
         """The entities' vectors, in the order given. Entities without usable values are all zero."""
         parts = [self._encode(len(batch), self._items.parse(batch)) for batch in _batches(entities)]
         return parts[0] if len(parts) == 1 else Encoded(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def encode_with_cells(self, entities: Sequence[Upsert]) -> tuple[Encoded, OwnCells]:
+    def encode_with_cells(self, entities: Sequence[Profile]) -> tuple[Encoded, OwnCells]:
         """The same, and by what these vectors are found."""
         encoded, cells = [], []
         for batch in _batches(entities):
@@ -117,7 +117,7 @@ def rarity_weights(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.
     return np.asarray(np.clip(np.rint(16 * weights), 1, 255), np.uint8)
 
 
-def _batches(entities: Sequence[Upsert]) -> Iterator[Sequence[Upsert]]:
+def _batches(entities: Sequence[Profile]) -> Iterator[Sequence[Profile]]:
     for start in range(0, max(1, len(entities)), BATCH):  # an empty one of none: it has a shape, too
         yield entities[start : start + BATCH]
 

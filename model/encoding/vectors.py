@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
+from model.encoding.tokens import BUCKETS, Bags, mix
 from model.shapes import DIM, I8, NORM
-from model.tokens import BUCKETS, Bags, mix
 
 WEIGHT_STEP = 1 / 16
 

@@ -49,7 +49,7 @@ def rarest_tokens(n: int, entity: I64, token: I64, weights: npt.NDArray[np.uint8
 
 @compiled
 def rarest_words(gathered: Any) -> Any:
-    """(B, NEAR_CELLS) of (B, words) what `model/words.py:gather` gave."""
+    """(B, NEAR_CELLS) of (B, words) what `model/encoding/words.py:gather` gave."""
     cells = np.zeros((len(gathered), NEAR_CELLS), np.uint32)
     by_weight = np.empty(gathered.shape[1], np.uint32)
     for b in range(len(gathered)):

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from model.values import MAX_TEXT_CHARS, Kind, find_dates, measure
+from model.encoding.values import MAX_TEXT_CHARS, Kind, find_dates, measure
 
 WORDS: Final = 24  # of an entity: the rarest ones
 GATHERED: Final = 32  # of an entity and those around it: the rarest ones
 FEATURES: Final = 11
-_UNCOMMON: Final = np.uint32(40)  # the least weight of a gathered word (`model/encoder.py:rarity_weights`)
+# the least weight of a gathered word (`model/encoding/encoder.py:rarity_weights`)
+_UNCOMMON: Final = np.uint32(40)
 _WEIGHT: Final = np.uint32(0xFF)
 _DIGIT: Final = np.uint32(0x100)
 _CLOCK_RE: Final = re.compile(r"(?<![\d:])\d{1,3}:[0-5]\d(?::[0-5]\d)?(?![\d:])")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from model.values import MAX_TEXT_CHARS
+from model.encoding.values import MAX_TEXT_CHARS
 
 BUCKETS = 1 << 17
 GRID_BUCKETS = 1 << 15

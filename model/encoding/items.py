@@ -6,16 +6,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.entity import Scalar, Value
-from model import tokens
-from model.cells import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_tokens
-from model.keys import KeyTable
+from index.entity import Profile, Scalar, Value
+from model.encoding import tokens
+from model.encoding.keys import KeyTable
+from model.encoding.rarest import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_tokens
+from model.encoding.tokens import Bags, Texts
+from model.encoding.values import MAX_LIST_ITEMS, Kind, Measure, measure, on_sphere, position, recognise
+from model.encoding.vectors import Projection, to_int8
+from model.encoding.words import Found, Packed, embedded, pack
 from model.shapes import DIM, I8, RARITY_BITS
-from model.tokens import Bags, Texts
-from model.values import MAX_LIST_ITEMS, Kind, Measure, measure, on_sphere, position, recognise
-from model.vectors import Projection, to_int8
-from model.words import Found, Packed, embedded, pack
-from stream.events import Upsert
 
 _EMPTY = np.zeros(0, np.int64)
 
@@ -46,7 +45,7 @@ class ItemEncoder:
         self._weights = weights
         self._projection = Projection(weights)
 
-    def parse(self, entities: Sequence[Upsert]) -> Items:
+    def parse(self, entities: Sequence[Profile]) -> Items:
         """Values become texts or measures, by their key's kind where they fit it, by their own otherwise."""
         entity: list[int] = []
         key: list[int] = []
@@ -140,7 +139,7 @@ class ItemEncoder:
             self._projection.add(bags, item, sums)
         return to_int8(sums), self._with_rarity(items)
 
-    def _values(self, upsert: Upsert) -> Iterator[tuple[int, Kind | None, Value | Measure]]:
+    def _values(self, upsert: Profile) -> Iterator[tuple[int, Kind | None, Value | Measure]]:
         """An entity's values in order of attribute name, latitude and longitude joined."""
         latitudes, longitudes = [], []
         for name in sorted(upsert.attributes):

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from index.entity import Profile
+from model.encoding.values import Kind, recognise, recognise_key
 from model.shapes import FIRST, UNKNOWN
-from model.values import Kind, recognise, recognise_key
-from stream.events import Upsert
 
 MAX_KEYS = 16_384
 MAX_WEIGHT = 16
@@ -51,7 +51,7 @@ class KeyTable:
         return len(self._weights)
 
     @classmethod
-    def recognise(cls, entities: Iterable[Upsert]) -> "KeyTable":
+    def recognise(cls, entities: Iterable[Profile]) -> "KeyTable":
         """All keys of these entities, each with the kind that most of its values have."""
         frequency: Counter[Key] = Counter()
         votes: dict[Key, Counter[Kind]] = {}

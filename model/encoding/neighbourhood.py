@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from model.encoding.vectors import to_int8
 from model.shapes import I8
-from model.vectors import to_int8
 
 HUB_COUNT: Final = 64
 _UNIT: Final = 256
