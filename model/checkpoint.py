@@ -15,11 +15,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from model.dense import DenseScorer
 from model.encoding.encoder import Encoder
 from model.errors import ModelError
-from model.network import AlignmentNetwork, NetworkOptions
-from model.trees import Trees
+from model.scoring.network import AlignmentNetwork, NetworkOptions
+from model.scoring.scorer import DenseScorer
+from model.scoring.trees import Trees
 
 FORMAT = 5
 ARRAYS, VALUES = "model.safetensors", "model.json"

@@ -10,7 +10,7 @@ from index.graph import HEAD_EDGES
 OWN = 8  # values of one entity that the model compares
 
 # The lowest bits of an item's hash do not identify the value. From the lowest: 4 for how much it says, 4 for
-# how rare it is, 4 that stay 0 here and take a neighbour's degree (`model/pairs.py`).
+# how rare it is, 4 that stay 0 here and take a neighbour's degree (`model/scoring/pairs.py`).
 RARITY_BITS = 12
 
 DIM = 128

@@ -17,12 +17,12 @@ import torch
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from model.dense import DenseScorer
 from model.errors import ModelError
 from model.evaluation import ScoredPairs, best_threshold, prauc
-from model.network import AlignmentNetwork, NetworkOptions, PairGraph, pair_graph
-from model.pairs import PairInputs, similarities
-from model.trees import NO_TREES, Trees, features, fit_trees
+from model.scoring.network import AlignmentNetwork, NetworkOptions, PairGraph, pair_graph
+from model.scoring.pairs import PairInputs, similarities
+from model.scoring.scorer import DenseScorer
+from model.scoring.trees import NO_TREES, Trees, features, fit_trees
 
 _INPUT_ROWS = 2048  # pairs whose inputs are in memory at once: about 10 kB each
 

@@ -17,7 +17,7 @@ from model.checkpoint import Model, load_model, save_model
 from model.encoding.encoder import Encoder
 from model.errors import ModelError
 from model.evaluation import Quality, ScoredPairs, evaluate
-from model.network import NetworkOptions
+from model.scoring.network import NetworkOptions
 from model.training import Progress, Trained, TrainingOptions, score, train
 from stream.aligner import Aligner, candidate_options
 from stream.batches import batched

@@ -11,10 +11,10 @@ from index.compiled import compiled
 from index.graph import GraphStore, Nodes
 from index.search.arrays import NOBODY, Mask, Pairs, Slots, sorted_distinct
 from index.search.threads import start
-from model.dense import DenseScorer
 from model.encoding.encoder import Encoder
-from model.kernel import I64, EntitySlots
-from model.pairs import PairInputs, Side, with_degree
+from model.scoring.kernel import I64, EntitySlots
+from model.scoring.pairs import PairInputs, Side, with_degree
+from model.scoring.scorer import DenseScorer
 from model.shapes import DIM, OWN, SLOTS
 from stream.deciding import ScoredPairs
 from stream.embedding import Embedding

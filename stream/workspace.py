@@ -18,7 +18,7 @@ from index.store import Store
 from model.encoding.encoder import Encoder
 from model.encoding.tokens import mix
 from model.errors import ModelError
-from model.pairs import PairInputs
+from model.scoring.pairs import PairInputs
 from model.shapes import DIM, UNIT
 from model.training import LabelledPairs
 from stream.batches import batched

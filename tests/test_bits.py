@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 from index.search import products
 from model.checkpoint import load_model
-from model.kernel import slots_of
+from model.scoring.kernel import slots_of
 from model.shapes import SLOTS
-from model.pairs import Side
+from model.scoring.pairs import Side
 from model.shapes import DIM
 
 _, model = load_model(Path(sys.argv[1]))

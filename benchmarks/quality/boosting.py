@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from benchmarks.quality.task import Scored, Task, stopwatch
 from model.evaluation import ScoredPairs
-from model.pairs import similarities
+from model.scoring.pairs import similarities
 from model.training import LabelledPairs
 
 KEYS = 40  # the most frequent ones have features of their own

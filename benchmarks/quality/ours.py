@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.quality.task import Model, NotApplicable, Scored, Task, stopwatch
 from model.checkpoint import load_model
-from model.network import NetworkOptions
+from model.scoring.network import NetworkOptions
 from model.training import Progress, TrainingOptions, score, train
 from stream.aligner import candidate_options
 from stream.progress import progress

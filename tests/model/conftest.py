@@ -7,10 +7,10 @@ import pytest
 import torch
 from arrays import in_step
 
-from model.network import AlignmentNetwork, NetworkOptions
-from model.pairs import PairInputs, Side, similarities
+from model.scoring.network import AlignmentNetwork, NetworkOptions
+from model.scoring.pairs import PairInputs, Side, similarities
+from model.scoring.trees import NODES, Trees, features
 from model.shapes import DIM, OWN, SLOTS
-from model.trees import NODES, Trees, features
 
 KEYS, CONTEXT = 30, 5
 

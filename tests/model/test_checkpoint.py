@@ -10,12 +10,12 @@ import pytest
 from arrays import in_step
 
 from model.checkpoint import ARRAYS, VALUES, Model, load_model, save_model
-from model.dense import DenseScorer
 from model.encoding.encoder import Encoder
 from model.errors import ModelError
-from model.network import AlignmentNetwork
-from model.pairs import PairInputs
-from model.trees import Trees
+from model.scoring.network import AlignmentNetwork
+from model.scoring.pairs import PairInputs
+from model.scoring.scorer import DenseScorer
+from model.scoring.trees import Trees
 from stream.events import Upsert
 
 ENTITIES = [Upsert("a", str(n), "t", {"name": f"entity {n}", "year": 1900 + n}) for n in range(20)]

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.dense import DenseScorer
-from model.kernel import I64, slots_of
-from model.network import AlignmentNetwork, pair_graph
-from model.pairs import PairInputs, Side, canonical, similarities
+from model.scoring.kernel import I64, slots_of
+from model.scoring.network import AlignmentNetwork, pair_graph
+from model.scoring.pairs import PairInputs, Side, canonical, similarities
+from model.scoring.scorer import DenseScorer
+from model.scoring.trees import Trees
 from model.shapes import NEIGHBOURS, OWN, SLOTS
-from model.trees import Trees
 
 Make = Callable[[int, int], PairInputs]
 

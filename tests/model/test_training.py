@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from model.errors import ModelError
 from model.evaluation import evaluate
-from model.network import NetworkOptions
-from model.pairs import PairInputs
+from model.scoring.network import NetworkOptions
+from model.scoring.pairs import PairInputs
 from model.training import LabelledPairs, Progress, TrainingOptions, _averaging, fit_platt, score, train
 
 Make = Callable[[int, int], PairInputs]

@@ -8,10 +8,10 @@ import pytest
 from arrays import in_step
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from model.dense import DenseScorer
-from model.network import AlignmentNetwork
-from model.pairs import PairInputs, similarities
-from model.trees import SUMMARY, Trees, features, fit_trees, say
+from model.scoring.network import AlignmentNetwork
+from model.scoring.pairs import PairInputs, similarities
+from model.scoring.scorer import DenseScorer
+from model.scoring.trees import SUMMARY, Trees, features, fit_trees, say
 
 Make = Callable[[int, int], PairInputs]
 

@@ -9,7 +9,7 @@ from workers import own_settings
 
 from benchmarks.catalogues import catalogues, train_small
 from model.checkpoint import load_model, save_model
-from model.trees import NO_TREES
+from model.scoring.trees import NO_TREES
 from stream.config import Settings
 from stream.offline import evaluate_model
 

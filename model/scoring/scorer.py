@@ -1,7 +1,7 @@
 """The serving path: pairs to calibrated probabilities, and to what the network attended to.
 
-`model/network.py` trains on ragged graphs with DGL; `model/kernel.py` computes the same for one pair after
-the other, and adds what the trees of `model/trees.py` say.
+`model/scoring/network.py` trains on ragged graphs with DGL; `model/scoring/kernel.py` computes the same for
+one pair after the other, and adds what the trees of `model/scoring/trees.py` say.
 """
 
 import math
@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from model.kernel import I64, EntitySlots, score_pairs, slots_of, weights_of
-from model.network import AlignmentNetwork
-from model.pairs import PairInputs, check
+from model.scoring.kernel import I64, EntitySlots, score_pairs, slots_of, weights_of
+from model.scoring.network import AlignmentNetwork
+from model.scoring.pairs import PairInputs, check
+from model.scoring.trees import NO_TREES, Trees
 from model.shapes import SLOTS
-from model.trees import NO_TREES, Trees
 
 _ROUND: Final = 1e6
 _UNEXPLAINED: Final = (np.zeros((0, SLOTS), np.int64), np.zeros((0, SLOTS)))

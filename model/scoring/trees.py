@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from model.pairs import Similarities
+from model.scoring.pairs import Similarities
 from model.shapes import OWN
 
 DEPTH: Final = 3
@@ -48,7 +48,8 @@ NO_TREES: Final = Trees(
 
 
 def features(pairs: Similarities) -> F32:
-    """(P, C + SUMMARY) what trees see of pairs: the context and the summary, exact, as in `model/kernel.py`.
+    """(P, C + SUMMARY) what trees see of pairs: the context and the summary, exact, as in
+    `model/scoring/kernel.py`.
 
     The summary: the largest similarity of two values, of a left value and a neighbour on the right, of a
     neighbour on the left and a right value, of two neighbours, and of two neighbours' neighbourhoods; and for

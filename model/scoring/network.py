@@ -15,8 +15,8 @@ For slots i of one side and j of the other (levels 0, 1, 2: own values; neighbou
     z        = [sum_i beta_i o_i, sum_i o_i]                           for each of the two, from either side
     score    = MLP([z + z', |z - z'|, context])
 
-s is the similarity of values or names, n of neighbours' neighbourhoods (`model/pairs.py`); k are learned
-embeddings of keys. Both directions share all parameters.
+s is the similarity of values or names, n of neighbours' neighbourhoods (`model/scoring/pairs.py`); k are
+learned embeddings of keys. Both directions share all parameters.
 
 In the paper's terms alpha is the cross-graph attention, beta the relation-aware self-attention, and both
 make its collective aggregation. The numbers of its equations could not be looked up where this was written,
@@ -42,8 +42,8 @@ d is the distance of h', the y_n are no partners of x. What differs here:
 - a classifier with the context of the retrieval, and cross-entropy, take the place of the distance and its
   loss.
 
-This module trains on ragged graphs with DGL; `model/kernel.py` computes the same, one pair after the other,
-and adds what the boosted trees of `model/trees.py` say.
+This module trains on ragged graphs with DGL; `model/scoring/kernel.py` computes the same, one pair after the
+other, and adds what the boosted trees of `model/scoring/trees.py` say.
 """
 
 import os
@@ -58,13 +58,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.pairs import Similarities
+from model.scoring.pairs import Similarities
 from model.shapes import OWN, RARITY_FEATURES, UNKNOWN
 
 MAX_LOGIT = 30.0
 AGREEMENT = 4  # own, neighbourhood, equal, matched
 BLOCKS = 2  # values, neighbours
-# Sizes of layers. Fixed, since `model/kernel.py` is compiled for them.
+# Sizes of layers. Fixed, since `model/scoring/kernel.py` is compiled for them.
 ATTENTION = 16
 HIDDEN = 32
 ITEM = 24
@@ -79,7 +79,7 @@ class NetworkOptions:
 
     keys: int  # ids of keys, 0 and 1 included
     context: int  # features of a pair from retrieval
-    trees: int = 200  # beside the network, at most (`model/trees.py`)
+    trees: int = 200  # beside the network, at most (`model/scoring/trees.py`)
     cross_attention: bool = True  # False: a slot is compared with the mean of the other side's
     self_attention: bool = True  # False: all slots of a block count the same
     features: bool = True  # False: the classifier does not see the context, and there are no trees

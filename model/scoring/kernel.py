@@ -1,4 +1,4 @@
-"""The serving path of `model/network.py` and `model/trees.py` as one compiled loop over pairs.
+"""The serving path of the network and of the trees as one compiled loop over pairs.
 
 Invariant: a pair's score has the same bits whatever else is in its batch and wherever it stands, since every
 pair goes through the loop alone. Empty slots cost nothing, and vectors are read where they lie.
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from model.network import (
+from model.scoring.network import (
     AGREEMENT,
     ATTENTION,
     BINS,
@@ -23,9 +23,9 @@ from model.network import (
     SUM_SCALE,
     AlignmentNetwork,
 )
-from model.pairs import Side
+from model.scoring.pairs import Side
+from model.scoring.trees import AGREES, SUMMARY, Trees, say
 from model.shapes import DIM, I8, OWN, RARITY_BITS, RARITY_FEATURES, SLOTS, UNIT
-from model.trees import AGREES, SUMMARY, Trees, say
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -214,7 +214,7 @@ def score_pairs(
     both, apart = np.empty(POOLED, np.float32), np.empty(POOLED, np.float32)
     one, other = np.empty(ITEM, np.float32), np.empty(ITEM, np.float32)
     head = np.empty(HEAD, np.float32)
-    seen = np.empty(contexts + SUMMARY, np.float32)  # by the trees, as in `model/trees.py`
+    seen = np.empty(contexts + SUMMARY, np.float32)  # by the trees, as in `model/scoring/trees.py`
     closest = np.empty(BLOCKS * BLOCKS + 1, np.float32)
     best_of = np.empty((2, SLOTS), np.float32)
     equals = np.empty((2, SLOTS), np.float32)
