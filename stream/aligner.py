@@ -36,13 +36,14 @@ from model.errors import ModelError
 from stream import memory, snapshot
 from stream.backlog import Backlog
 from stream.batches import batched
+from stream.changes import Decoder
 from stream.deciding import Deciding
 from stream.embedding import VIEWS, Embedding
 from stream.errors import InvalidInput
 from stream.events import Cause, Message
 from stream.explaining import Explaining, Explanation
 from stream.inbox import NO_POISON, Inbox
-from stream.interface import Batch, Counts, Decoder, Laps, Search
+from stream.interface import Batch, Counts, Laps, Search
 from stream.links import LinkStore
 from stream.records import Records
 from stream.retrieval import Found, Retrieval

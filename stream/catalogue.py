@@ -11,8 +11,7 @@ from stream.broker import admin_client
 from stream.columns import SourceMapping
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
-from stream.events import UNDECODABLE, EntityEvent
-from stream.feed import encode, event_key
+from stream.events import UNDECODABLE, EntityEvent, encode, event_key
 from stream.files import Meter, check_exists
 from stream.mapping import read_canonical, read_events
 from stream.subscribe import read_topic

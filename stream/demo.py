@@ -26,6 +26,7 @@ from stream.broker import embedded_broker
 from stream.child import in_child
 from stream.columns import SourceMapping
 from stream.config import Settings, load_settings
+from stream.console import progress
 from stream.demo_text import (
     SHOWN,
     describe_changes,
@@ -42,7 +43,6 @@ from stream.figures import Act, Figures, delays
 from stream.mapping import read_events
 from stream.observe import Listener, Status, WorkerProcess, peak_memory, percentile, worker_process
 from stream.offline import TrainedModel, train_model
-from stream.progress import progress
 from stream.subscribe import current_alignments
 
 BAR_CHARS = 24

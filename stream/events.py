@@ -253,3 +253,23 @@ def _text(key: bytes | None) -> str:
         return key.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput("malformed", f"the key is not UTF-8: {error}") from error
+
+
+def encode(event: EntityEvent) -> bytes:
+    """The event as a message value.
+
+    Raises:
+        InvalidInput: with reason `too-large`.
+    """
+    value = msgspec.json.encode(event)
+    if len(value) > MAX_EVENT_BYTES:
+        raise InvalidInput(
+            "too-large",
+            f"{curie(event.source, event.id)}: {len(value):,} bytes; a message may have {MAX_EVENT_BYTES:,}",
+        )
+    return value
+
+
+def event_key(event: EntityEvent) -> bytes:
+    """The key of an entity event's message."""
+    return curie(event.source, event.id).encode()

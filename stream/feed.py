@@ -4,14 +4,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from stream.broker import unreachable
 from stream.config import Settings
-from stream.errors import BrokerError, InvalidInput
-from stream.events import MAX_EVENT_BYTES, EntityEvent, curie
+from stream.errors import BrokerError
+from stream.events import MAX_EVENT_BYTES, EntityEvent, encode, event_key
 from stream.security import client_options
 from stream.topics import ensure_topics, to_produce
 
@@ -93,26 +92,6 @@ def produce(
     if progress is not None:
         progress(sent)
     return sent
-
-
-def encode(event: EntityEvent) -> bytes:
-    """The event as a message value.
-
-    Raises:
-        InvalidInput: with reason `too-large`.
-    """
-    value = msgspec.json.encode(event)
-    if len(value) > MAX_EVENT_BYTES:
-        raise InvalidInput(
-            "too-large",
-            f"{curie(event.source, event.id)}: {len(value):,} bytes; a message may have {MAX_EVENT_BYTES:,}",
-        )
-    return value
-
-
-def event_key(event: EntityEvent) -> bytes:
-    """The key of an entity event's message."""
-    return curie(event.source, event.id).encode()
 
 
 def _producer(settings: Settings) -> KafkaProducer:

@@ -50,9 +50,8 @@ def feed(
     .jsonl, .parquet, .nt, .ttl, also with .gz or .zst.
     """
     from stream.catalogue import Export, accepted, files_of, present_entities, read_files
-    from stream.console import tell
+    from stream.console import counting, tell
     from stream.files import Meter
-    from stream.progress import counting
 
     settings = configuration.settings
     paths = files_of(settings, files, source)

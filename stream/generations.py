@@ -11,27 +11,26 @@ threshold and one rule of one-to-one. They leave it only when it is CURRENT, and
 only when it is whole; so two never mix. Whatever is neither CURRENT nor the next generation is deleted.
 """
 
-import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final, TypeVar
+from typing import IO, Final
 
 import msgspec
 
 from index import tables
 from index.entity import node_key
-from index.errors import StateError, StoreError
+from index.errors import StateError
 from index.graph import GraphStore
 from index.store import Store, lock
 from model.checkpoint import ARRAYS, VALUES, load_model
 from model.errors import ModelError
 from stream.aligner import Aligner, settings_of
+from stream.atomic import read, refusals, write
+from stream.changes import Decoder
 from stream.config import Settings
-from stream.events import UNDECODABLE
-from stream.interface import Decoder, Search
+from stream.interface import Search
 
 DERIVED: Final = (
     tables.QUEUE,
@@ -43,7 +42,6 @@ DERIVED: Final = (
     tables.OUTBOX,
 )
 COMMIT_KEYS: Final = 10_000
-_T = TypeVar("_T")
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -109,7 +107,7 @@ class Generations:
             StateError: in use by another process, not usable, or of another version.
             ModelError: no usable model.
         """
-        with _refusals(self.directory):
+        with refusals(self.directory):
             self._lock = lock(self.directory)
             if (self.directory / "rocksdb").exists():
                 raise StateError(
@@ -209,7 +207,7 @@ class Generations:
             if whole and found is None:
                 found = path.name
             else:
-                with _refusals(path):
+                with refusals(path):
                     shutil.rmtree(path)
         return found
 
@@ -219,7 +217,7 @@ class Generations:
         Args:
             copied: the copy, as `partial` named it; becomes the generation.
         """
-        with _refusals(copied), Store(copied) as store:
+        with refusals(copied), Store(copied) as store:
             for table in DERIVED:
                 store.clear(table)
             store.put(
@@ -233,7 +231,7 @@ class Generations:
                     store.commit()
             store.commit()
         write(copied / "recipe.json", recipe)
-        with _refusals(copied):
+        with refusals(copied):
             copied.rename(copied.with_suffix(""))
         return copied.stem
 
@@ -277,7 +275,7 @@ def keep_model(directory: Path, checkpoint: Path) -> str:
     model_id, _ = load_model(checkpoint)
     kept = directory / "models" / model_id
     if not kept.exists():
-        with _refusals(directory):
+        with refusals(directory):
             partial = kept.with_suffix(f".{os.getpid()}")
             partial.mkdir(parents=True)
             for name in (ARRAYS, VALUES):
@@ -304,44 +302,3 @@ def is_held(directory: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-def read(path: Path, kind: type[_T]) -> _T | None:
-    """What `write` wrote, None if it did not. Raises StateError if it is something else."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StateError(f"state directory {path.parent}: {path.name}: {error.strerror}") from error
-    except UNDECODABLE as error:
-        raise StateError(
-            f"state directory {path.parent}: {path.name}: {error}; "
-            "delete the directory to rebuild it from the topics"
-        ) from error
-
-
-def write(path: Path, content: msgspec.Struct | str) -> None:
-    """Replaces a file for good: it is whole, old or new, whatever happens. Raises StateError."""
-    with _refusals(path.parent):
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("wb") as file:
-            file.write(msgspec.json.encode(content))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-@contextlib.contextmanager
-def _refusals(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except StoreError as error:
-        raise StateError(str(error)) from error
-    except OSError as error:
-        raise StateError(f"state directory {directory}: cannot write: {error}") from error

@@ -4,50 +4,12 @@ Apart from the aligner itself, so that those who only pass things on need not im
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, Protocol
 
 import msgspec
 
-from stream.events import EntityEvent, Link, Message
-
-
-class LinkChange(msgspec.Struct, frozen=True):
-    """A person's verdict on a pair, None when it is taken back."""
-
-    left: str
-    right: str
-    link: Link | None
-
-
-class Edge(msgspec.Struct, frozen=True, array_like=True):
-    """A relation between two entities of one source."""
-
-    source: str
-    head: str
-    relation: str
-    tail: str
-
-
-class JoinChange(msgspec.Struct, frozen=True):
-    """What a row of a join table says now: one relation, or nothing any more.
-
-    `row` tells rows of one topic apart; two rows may say the same.
-    """
-
-    row: bytes
-    edge: Edge | None
-
-
-Change = EntityEvent | LinkChange | JoinChange
-
-
-class SnapshotRow(list[Change]):
-    """What a row of a snapshot means: it was there before the stream, as were those that come with it."""
-
-
-# Turns one message into the changes that it means, or raises InvalidInput.
-Decoder = Callable[[Message], Sequence[Change]]
+from stream.events import Message
 
 # Where candidates are looked for: among all, or among those that share cells (`index/search/cells.py`).
 Search = Literal["exact", "cells"]

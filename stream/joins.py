@@ -12,8 +12,8 @@ import msgspec
 from index import tables
 from index.entity import node_key, node_of, relation_of
 from index.store import Store
+from stream.changes import Edge, JoinChange
 from stream.events import curie
-from stream.interface import Edge, JoinChange
 
 
 class JoinStore:

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import xxhash
 
+from stream.changes import Change, Decoder, JoinChange, LinkChange, SnapshotRow
 from stream.columns import Join, SourceMapping
 from stream.debezium import changed_row, key_row
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Message, Upsert, decode_entity_event, decode_link
 from stream.files import Meter, check_exists, format_of, open_bytes
-from stream.interface import Change, Decoder, JoinChange, LinkChange, SnapshotRow
 from stream.rows import JoinMapper, RowMapper
 from stream.tables import JSON_LINES, Row, check_suffix, read_rows
 

@@ -38,9 +38,9 @@ def promote(configuration: Configuration, state: Path | None, directory: Path, n
 
     Rollback is the same command with the old directory. Ctrl-C ends the waiting only.
     """
-    from stream.console import tell
-    from stream.generations import Promotion, is_held, keep_model, read_current, write
-    from stream.progress import progress
+    from stream.atomic import write
+    from stream.console import progress, tell
+    from stream.generations import Promotion, is_held, keep_model, read_current
 
     state = state or configuration.settings.state.dir
     if read_current(state) is None:
@@ -78,7 +78,8 @@ def status(configuration: Configuration, state: Path | None, as_json: bool) -> N
     """Print which model is in force, and how far the next one is."""
     import msgspec
 
-    from stream.generations import Promotion, is_held, read, read_current
+    from stream.atomic import read
+    from stream.generations import Promotion, is_held, read_current
 
     state = state or configuration.settings.state.dir
     current = read_current(state)
@@ -108,7 +109,8 @@ def status(configuration: Configuration, state: Path | None, as_json: bool) -> N
 
 
 def _in_force(state: Path) -> "Recipe":
-    from stream.generations import Recipe, read, read_current
+    from stream.atomic import read
+    from stream.generations import Recipe, read_current
 
     for _ in range(ATTEMPTS):
         name = read_current(state)
@@ -120,6 +122,7 @@ def _in_force(state: Path) -> "Recipe":
 
 
 def _progress(state: Path) -> "Progress | None":
-    from stream.generations import Progress, read
+    from stream.atomic import read
+    from stream.generations import Progress
 
     return read(state / "progress.json", Progress)

@@ -71,9 +71,8 @@ def train(
 ) -> None:
     """Learn a model from catalogue FILES (canonical .jsonl, or those of the mapping) and known links."""
     from model.training import Progress, TrainingOptions
-    from stream.console import tell
+    from stream.console import progress, tell
     from stream.offline import K, check_writable, read_links, train_model
-    from stream.progress import progress
     from stream.selftraining import train_without_links
 
     if (links is None) != no_links or (no_links and valid):
@@ -106,8 +105,8 @@ def train(
 @catalogued
 def align(settings: Settings, events: list[Any], model: Path) -> None:
     """Align catalogue FILES without a broker; alignment records as JSON Lines on stdout."""
+    from stream.console import counting
     from stream.offline import align as align_files
-    from stream.progress import counting
 
     with counting("aligning", "events") as progress:
         records = align_files(

@@ -22,10 +22,11 @@ from kafka.errors import KafkaError
 from index.errors import StateError, StoreError
 from index.store import lock
 from stream.aligner import Aligner
+from stream.changes import Decoder
 from stream.config import Settings
 from stream.errors import BrokerError, ConfigError
 from stream.events import UNDECODABLE, Message
-from stream.interface import Batch, Counts, Decoder, Output, Search
+from stream.interface import Batch, Counts, Output, Search
 from stream.publishing import MAX_MESSAGE_BYTES, shortened
 from stream.reading import read_bounds
 from stream.reread import Range, read_ranges

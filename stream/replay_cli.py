@@ -146,9 +146,8 @@ def _describe(run: "Run", plan: "Plan") -> list[str]:
 def _execute(
     run: "Run", plan: "Plan", links: list[tuple[str, str]], settings: Any, report: Path | None
 ) -> None:
-    from stream.console import tell
+    from stream.console import progress, tell
     from stream.mapping import make_decoder
-    from stream.progress import progress
     from stream.replay import execute
 
     caught: list[int] = []

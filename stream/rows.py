@@ -5,10 +5,10 @@ import re
 from collections.abc import Collection, Mapping
 
 from index.entity import Scalar, Value
+from stream.changes import Edge
 from stream.columns import Attribute, Join, Relation, Table, Template
 from stream.errors import InvalidInput
 from stream.events import MAX_EVENT_BYTES, MAX_ID_CHARS, Delete, Upsert, check_entity_event, check_relation
-from stream.interface import Edge
 from stream.logical import EXACT_DIGITS, UNAVAILABLE, Convert, converter
 from stream.tables import Row, cell, missing_columns
 

@@ -13,7 +13,7 @@ from model.checkpoint import load_model
 from model.scoring.network import NetworkOptions
 from model.training import Progress, TrainingOptions, score, train
 from stream.aligner import candidate_options
-from stream.progress import progress
+from stream.console import progress
 from stream.selftraining import train_without_links
 
 _FIRST = np.zeros(1, np.int64)

@@ -28,8 +28,8 @@ from benchmarks.synthetic import catalogue, renamed
 from index.errors import SameasError
 from stream.broker import admin_client, embedded_broker
 from stream.config import Settings, load_settings
-from stream.events import Cause, EntityEvent, Upsert
-from stream.feed import encode, event_key, produce
+from stream.events import Cause, EntityEvent, Upsert, encode, event_key
+from stream.feed import produce
 from stream.observe import STALL_SECONDS, Status, WorkerProcess, percentile, worker_process
 from stream.topics import ensure_topics
 

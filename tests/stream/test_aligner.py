@@ -24,9 +24,10 @@ from model.errors import ModelError
 from stream import aligner as aligner_module
 from stream import embedding, scoring
 from stream.aligner import Aligner
+from stream.changes import LinkChange
 from stream.embedding import CHECKED
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
-from stream.interface import Batch, Counts, LinkChange, Search
+from stream.interface import Batch, Counts, Search
 from stream.nodes import FIELDS
 from stream.scoring import Scoring
 from stream.workspace import decode_canonical

@@ -12,6 +12,7 @@ from test_aligner import Topic, messages, run
 
 from benchmarks.catalogues import catalogues, film
 from stream.aligner import Aligner
+from stream.changes import LinkChange
 from stream.cli import main
 from stream.config import ModelSettings, Settings, StateSettings
 from stream.console import shown
@@ -19,7 +20,6 @@ from stream.errors import InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.explaining import Explanation
 from stream.generations import Generations
-from stream.interface import LinkChange
 from stream.workspace import decode_canonical
 
 TWIN = Upsert("right", "twin", "film", film("right", 60).attributes, film("right", 60).relations)

@@ -13,8 +13,8 @@ from stream.catalogue import FeedProgress, accepted, present_entities, read_file
 from stream.columns import SourceMapping
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
-from stream.events import EntityEvent, Upsert
-from stream.feed import encode, feed_events
+from stream.events import EntityEvent, Upsert, encode
+from stream.feed import feed_events
 from stream.subscribe import read_topic
 from stream.topics import ensure_topics
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.changes import LinkChange
 from stream.columns import Join, SourceMapping, Template
 from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
-from stream.interface import LinkChange
 from stream.mapping import make_decoder, read_canonical, read_events
 from stream.rows import RowMapper
 from stream.tables import Row

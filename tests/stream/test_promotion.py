@@ -24,6 +24,7 @@ from model.checkpoint import load_model, save_model
 from model.errors import ModelError
 from stream import promotion
 from stream.aligner import Aligner
+from stream.atomic import write
 from stream.cli import main
 from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
 from stream.errors import BrokerError
@@ -38,7 +39,7 @@ from stream.events import (
     alignment_key,
 )
 from stream.feed import feed_events
-from stream.generations import Generations, Promotion, read_current, write
+from stream.generations import Generations, Promotion, read_current
 from stream.interface import Batch, Output, Search
 from stream.mapping import make_decoder
 from stream.metrics import Metrics
