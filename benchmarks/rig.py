@@ -20,16 +20,15 @@ from benchmarks.chaos import Input
 from benchmarks.mortal_worker import KILL_AT
 from index.errors import SameasError
 from stream.aligner import Aligner
-from stream.broker import end_with_parent
+from stream.broker.connection import client_options
+from stream.broker.embedded import end_with_parent
+from stream.broker.reading import as_message, read_bounds, read_topic
+from stream.broker.topics import ensure_topics
 from stream.config import AlignSettings, KafkaSettings, ModelSettings, Settings, StateSettings, TopicSettings
 from stream.generations import read_current
 from stream.interface import Output
 from stream.mapping import make_decoder
 from stream.observe import WorkerProcess, free_port
-from stream.reading import as_message, read_bounds
-from stream.security import client_options
-from stream.subscribe import read_topic
-from stream.topics import ensure_topics
 
 SESSION_SECONDS = 3.0  # how long a killed worker keeps its place in the group
 BATCH = 20  # messages; small, so that there is much to be killed between

@@ -21,7 +21,7 @@ from benchmarks.catalogues import train_small
 from benchmarks.ordeal import Outcome, Torture, kills, tell
 from benchmarks.scenarios import SCENARIOS, apache_kafka, broker_restarts
 from index.errors import SameasError
-from stream.broker import embedded_broker
+from stream.broker.embedded import embedded_broker
 
 KILLS = 40
 

@@ -22,7 +22,9 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from index.search import products
-from stream.access import check_group
+from stream.broker.access import check_group
+from stream.broker.reading import read_bounds
+from stream.broker.topics import ensure_topics, input_specs
 from stream.config import Settings
 from stream.console import tell
 from stream.errors import BrokerError
@@ -30,10 +32,8 @@ from stream.interface import MessageProcessor
 from stream.metrics import Metrics, serve
 from stream.positions import build_app, check_position, sort_out
 from stream.publishing import Publisher
-from stream.reading import read_bounds
 from stream.reconcile import Published
 from stream.shutdown import Deadline, stop_on_signals
-from stream.topics import ensure_topics, input_specs
 from stream.work import Work
 
 if TYPE_CHECKING:

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from stream.broker import admin_client
+from stream.broker.connection import admin_client
+from stream.broker.reading import read_topic
 from stream.columns import SourceMapping
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import UNDECODABLE, EntityEvent, encode, event_key
 from stream.files import Meter, check_exists
 from stream.mapping import read_canonical, read_events
-from stream.subscribe import read_topic
 
 Refused = Callable[[InvalidInput], None]  # is told of each line that cannot be used
 

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from typing import ParamSpec, TypeVar
 
 from index.errors import SameasError
-from stream.broker import end_with_parent
+from stream.broker.embedded import end_with_parent
 
 P = ParamSpec("P")
 T = TypeVar("T")

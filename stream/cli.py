@@ -63,7 +63,7 @@ def main() -> None:
 )
 def broker(port: int) -> None:
     """Run an embedded Kafka-compatible broker, for trying out. Everything is in memory."""
-    from stream.broker import embedded_broker
+    from stream.broker.embedded import embedded_broker
     from stream.console import tell
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -81,8 +81,8 @@ def broker(port: int) -> None:
 @connected
 def topics(configuration: Configuration) -> None:
     """Create sameas's topics where they are missing, and check the others (partitions, cleanup policy)."""
+    from stream.broker.topics import ensure_topics, input_specs, output_specs
     from stream.console import tell
-    from stream.topics import ensure_topics, input_specs, output_specs
 
     settings = configuration.settings
     counts = ensure_topics(settings)

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from stream.broker.producing import Record, produce
+from stream.broker.reading import read_topic
+from stream.broker.topics import input_specs
 from stream.config import Settings
-from stream.feed import Record, produce
 from stream.interface import TRUNCATED
-from stream.subscribe import read_topic
-from stream.topics import input_specs
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ import torch
 
 from model.training import Progress, TrainingOptions
 from stream.airports import BASELINES, SMALL_COUNTRY, Scenario, accuracy, change_events, make_scenario
-from stream.broker import embedded_broker
+from stream.broker.embedded import embedded_broker
 from stream.child import in_child
 from stream.columns import SourceMapping
 from stream.config import Settings, load_settings

@@ -139,10 +139,10 @@ def _feed(
 ) -> int:
     from itertools import islice
 
+    from stream.broker.topics import ensure_topics, to_produce
     from stream.catalogue import FeedProgress
     from stream.console import tell
     from stream.feed import feed_events
-    from stream.topics import ensure_topics, to_produce
 
     done = 0
 
@@ -173,8 +173,8 @@ def _feed(
 
 
 def _delete(settings: Settings, keys: list[bytes]) -> None:
+    from stream.broker.producing import produce
     from stream.console import tell
-    from stream.feed import produce
 
     produce(settings, ((settings.topics.entities, key, None) for key in keys))
     tell(f"deleted {len(keys):,} entities that are not in the files any more")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from stream.broker.reading import read_topic
 from stream.config import Settings
 from stream.observe import Heard
-from stream.subscribe import read_topic
 
 
 class Figures(msgspec.Struct, frozen=True):

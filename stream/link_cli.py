@@ -23,9 +23,9 @@ def link(
     configuration: Configuration, left: str, right: str, different: bool, retract: bool, author: str | None
 ) -> None:
     """Say that two entities of two sources are the same, or are not: it overrides the model at once."""
+    from stream.broker.producing import produce
+    from stream.broker.topics import ensure_topics, to_produce
     from stream.console import tell
-    from stream.feed import produce
-    from stream.topics import ensure_topics, to_produce
 
     if different and retract:
         raise ConfigError("--different and --retract: a verdict is given or taken back")

@@ -19,11 +19,11 @@ import msgspec
 from kafka import TopicPartition
 
 from index.errors import SameasError
-from stream.broker import end_with_parent
+from stream.broker.connection import client_options
+from stream.broker.embedded import end_with_parent
+from stream.broker.reading import PatientConsumer
 from stream.config import Settings
 from stream.events import Cause
-from stream.reading import PatientConsumer
-from stream.security import client_options
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0

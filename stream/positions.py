@@ -31,12 +31,12 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP
 
 from index.errors import StateError
+from stream.broker.connection import faust_credentials
+from stream.broker.limits import BATCH_BYTES, MAX_MESSAGE_BYTES
+from stream.broker.reading import FETCH_WAIT_MS, Patience, as_message
 from stream.config import Settings
 from stream.console import tell
 from stream.events import Message
-from stream.publishing import BATCH_BYTES, MAX_MESSAGE_BYTES
-from stream.reading import FETCH_WAIT_MS, Patience, as_message
-from stream.security import faust_credentials
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 Done = Callable[[], Mapping[TP, int]]

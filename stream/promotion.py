@@ -23,13 +23,13 @@ from typing import Any, TypeVar
 
 from index.errors import SameasError
 from stream.aligner import Aligner
+from stream.broker.ranges import Range, read_ranges
 from stream.config import Settings
 from stream.console import tell
 from stream.errors import BrokerError
 from stream.events import Message
 from stream.generations import Generations, Progress, Wish
 from stream.metrics import Metrics
-from stream.reread import Range, read_ranges
 from stream.work import Send, Work
 
 POLL_SECONDS = 1.0  # between two looks at what is wanted

@@ -8,18 +8,14 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 from faust.types.transports import ProducerT
 
+from stream.broker.limits import MAX_MESSAGE_BYTES, shortened
 from stream.config import TopicSettings
 from stream.errors import BrokerError
-from stream.interface import TRUNCATED, Output
-
-MAX_MESSAGE_BYTES = 4_000_000  # what the producers let through; the broker's own limit decides
-TRUNCATED_BYTES = 100_000  # what is kept of a dead letter that does not fit into a message with its headers
-BATCH_BYTES = 500_000  # a topic's max.message.bytes, 1 MiB by default, also limits record batches
+from stream.interface import Output
 
 
 class Placed(NamedTuple):
@@ -110,16 +106,3 @@ def _smaller(output: Output, topic: str) -> Output:
             "larger than the broker allows; raise the topic's max.message.bytes"
         )
     return smaller
-
-
-def shortened(output: Output) -> Output:
-    """A dead letter, of which no more is kept than surely gets through; any other output as it is."""
-    key, value = output.key, output.value
-    if output.kind != "dead_letters" or max(len(key or b""), len(value or b"")) <= TRUNCATED_BYTES:
-        return output
-    return msgspec.structs.replace(
-        output,
-        key=None if key is None else key[:TRUNCATED_BYTES],
-        value=None if value is None else value[:TRUNCATED_BYTES],
-        headers=[*output.headers, (TRUNCATED, str(len(value or b"")).encode())],
-    )

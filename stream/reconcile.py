@@ -17,10 +17,10 @@ import msgspec
 import xxhash
 from kafka import TopicPartition
 
+from stream.broker.reading import POLL_MS, bounds, open_consumer
 from stream.config import Settings
 from stream.events import UNDECODABLE, AlignmentRecord
 from stream.interface import Output
-from stream.reading import POLL_MS, bounds, open_consumer
 
 _decode = msgspec.json.Decoder(AlignmentRecord).decode
 

@@ -90,8 +90,8 @@ def _plan(
     from datetime import UTC, datetime
 
     from model.checkpoint import load_model
+    from stream.broker.ranges import find_ranges, parse_datetime, parse_duration
     from stream.replay import Plan, digest
-    from stream.reread import find_ranges, parse_datetime, parse_duration
 
     if sum(map(bool, (from_beginning, from_datetime, by_duration))) > 1:
         raise ConfigError("replay: one of --from-beginning, --from-datetime and --by-duration")

@@ -10,6 +10,7 @@ import numpy as np
 
 from model.evaluation import ScoredPairs, evaluate
 from stream.aligner import Aligner
+from stream.broker.topics import find_partitions, output_specs
 from stream.comparing import compare
 from stream.config import Settings
 from stream.curves import curve
@@ -17,7 +18,6 @@ from stream.events import AlignmentRecord
 from stream.offline import score_links
 from stream.replay import Plan, Run, digest
 from stream.subscribe import current_alignments
-from stream.topics import find_partitions, output_specs
 from stream.workspace import LinkPair
 
 LARGEST = 50  # changes of each kind that the report shows

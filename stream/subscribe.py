@@ -1,24 +1,16 @@
 """Reading topics: the current alignments, or the log of alignment events."""
 
 from collections.abc import Generator, Iterator
-from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from kafka import TopicPartition
-from kafka.errors import KafkaError
 
-from stream.access import check_topic
-from stream.broker import admin_client
+from stream.broker.reading import Start, parse_date, read_on, read_topic
 from stream.config import Settings
 from stream.console import HEADER, row, withdrawn_row
-from stream.errors import BrokerError, ConfigError, InvalidInput
+from stream.errors import ConfigError, InvalidInput
 from stream.events import UNDECODABLE, AlignmentEvent, AlignmentRecord, split_curie, unescape_bar
 from stream.export import FORMATS
-from stream.reading import POLL_MS, bounds, offsets_at, open_consumer, parse_date
-
-# An offset is meant for every partition; from a moment on means what the broker received then or later.
-Start = Literal["beginning", "end"] | int | datetime
 
 _T = TypeVar("_T", bound=AlignmentRecord)
 _record = msgspec.json.Decoder(AlignmentRecord)
@@ -48,46 +40,6 @@ class Filter(msgspec.Struct, frozen=True):
         )
 
 
-def read_topic(
-    settings: Settings, topic: str, *, until_end: bool = True, start: Start = "beginning"
-) -> Iterator[Any]:
-    """A topic's records as kafka-python gives them (key, value, partition, offset, timestamp in ms, headers).
-
-    Args:
-        until_end: stop at what was the end when reading began; else go on for ever.
-
-    Raises:
-        BrokerError: unreachable, no such topic, or no permission to read it.
-    """
-    for record in _read(settings, topic, start):
-        if record is not None:
-            yield record
-        elif until_end:
-            return
-
-
-def _read(settings: Settings, topic: str, start: Start) -> Iterator[Any]:
-    """Records for ever, and one None where the end was when reading began."""
-    partitions = [TopicPartition(topic, number) for number in range(_count_partitions(settings, topic))]
-    with open_consumer(settings) as consumer:
-        ends = {}
-        for tp, (first, end) in bounds(consumer, partitions).items():
-            ends[tp] = end
-            consumer.seek(tp, _position(consumer, tp, start, first, end))
-        behind = {tp for tp in partitions if consumer.position(tp) < ends[tp]}
-        if not behind:
-            yield None
-        since = start.timestamp() * 1000 if isinstance(start, datetime) else 0.0
-        while True:
-            for records in consumer.poll(timeout_ms=POLL_MS).values():
-                # may pass the old end; then there is simply more
-                yield from (record for record in records if record.timestamp >= since)
-            if behind:
-                behind = {tp for tp in behind if consumer.position(tp) < ends[tp]}
-                if not behind:
-                    yield None
-
-
 def follow(
     settings: Settings, *, log: bool, until_end: bool, start: Start, wanted: Filter, as_json: bool
 ) -> Generator[str, None, None]:
@@ -101,7 +53,7 @@ def follow(
     topic = settings.topics.alignment_events if log else settings.topics.alignments
     current: dict[bytes, Any] | None = None if log else {}
     view = _View(wanted, as_json)
-    for record in _read(settings, topic, start):
+    for record in read_on(settings, topic, start):
         if record is None:
             for known in (current or {}).values():
                 yield from view.show(known)
@@ -205,28 +157,3 @@ def _decode(decoder: "msgspec.json.Decoder[_T]", record: Any) -> _T:
         raise InvalidInput(
             "malformed", f"{record.topic}, partition {record.partition}, offset {record.offset}: {error}"
         ) from error
-
-
-def _position(consumer: Any, tp: TopicPartition, start: Start, first: int, end: int) -> int:
-    if start == "beginning":
-        return first
-    if isinstance(start, datetime):
-        return offsets_at(consumer, {tp: (first, end)}, start)[tp]
-    return end if start == "end" else min(max(int(start), first), end)
-
-
-def _count_partitions(settings: Settings, topic: str) -> int:
-    with admin_client(settings.kafka) as admin:
-        try:
-            [description] = admin.describe_topics([topic])
-        except KafkaError as error:
-            raise BrokerError(
-                f"topic {topic} cannot be described: {type(error).__name__}: {error}"
-            ) from error
-        check_topic(admin, description, ["READ"])
-    if description["error_code"] != 0:
-        raise BrokerError(
-            f"topic {topic} does not exist at {', '.join(settings.kafka.servers)}; "
-            "has a worker run (`sameas run`), and is the topic's name in the settings right?"
-        )
-    return len(description["partitions"])

@@ -87,7 +87,7 @@ def bootstrap(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def embedded_kafka() -> Iterator[str]:
     """The embedded broker's address."""
-    from stream.broker import embedded_broker
+    from stream.broker.embedded import embedded_broker
 
     with embedded_broker() as broker:
         yield broker.address

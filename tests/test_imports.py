@@ -26,7 +26,10 @@ def test_importing_says_nothing_and_leaves_the_home_alone(tmp_path: Path, writab
     else:
         home.touch()
         home /= "none"
-    code = "import model.training, stream.app, stream.broker, stream.offline; stream.broker._executable()"
+    code = (
+        "import model.training, stream.app, stream.broker.embedded, stream.offline; "
+        "stream.broker.embedded._executable()"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "DGLBACKEND"}
     started = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],

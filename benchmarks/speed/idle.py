@@ -20,7 +20,7 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.child import in_child
 from benchmarks.speed.report import Row
 from benchmarks.speed.stream import ROLES, cpu_seconds
-from stream.broker import embedded_broker
+from stream.broker.embedded import embedded_broker
 from stream.config import load_settings
 from stream.observe import worker_process
 

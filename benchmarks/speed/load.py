@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from stream.broker.connection import client_options
+from stream.broker.reading import FETCH_WAIT_MS
 from stream.config import Settings
-from stream.reading import FETCH_WAIT_MS
-from stream.security import client_options
 
 POLL_MS = 20
 LINGER_MS = 5  # the default of Kafka 4; part of every delay

@@ -26,12 +26,13 @@ from benchmarks.speed.load import Ear, delays, paced, sending
 from benchmarks.speed.report import Row, goal, number
 from benchmarks.synthetic import catalogue, renamed
 from index.errors import SameasError
-from stream.broker import admin_client, embedded_broker
+from stream.broker.connection import admin_client
+from stream.broker.embedded import embedded_broker
+from stream.broker.producing import produce
+from stream.broker.topics import ensure_topics
 from stream.config import Settings, load_settings
 from stream.events import Cause, EntityEvent, Upsert, encode, event_key
-from stream.feed import produce
 from stream.observe import STALL_SECONDS, Status, WorkerProcess, percentile, worker_process
-from stream.topics import ensure_topics
 
 GOAL_RATE = 500  # events/s for which there are goals
 WARM_SHARE = 0.05  # of the messages, before the clock of the catching up starts

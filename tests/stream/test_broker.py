@@ -14,7 +14,8 @@ import psutil
 import pytest
 from workers import sameas, until
 
-from stream.broker import check_reachable, embedded_broker, start_broker
+from stream.broker.connection import check_reachable
+from stream.broker.embedded import embedded_broker, start_broker
 from stream.config import KafkaSettings
 from stream.errors import BrokerError
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from stream.broker.connection import client_options, sasl_password
 from stream.cli import main
 from stream.config import Secret, Settings, describe, load, load_settings
 from stream.errors import ConfigError
-from stream.security import client_options, sasl_password
 
 FILE = """
 [kafka]

@@ -7,10 +7,10 @@ from click.testing import CliRunner, Result
 from kafka import KafkaProducer
 from workers import produce
 
+from stream.broker.reading import read_topic
+from stream.broker.topics import ensure_topics
 from stream.cli import main
 from stream.config import Settings
-from stream.subscribe import read_topic
-from stream.topics import ensure_topics
 
 
 def put_letters(settings: Settings, letters: list[tuple[bytes | None, bytes | None, dict[str, str]]]) -> None:

@@ -14,11 +14,12 @@ from shop import Shop, debezium, postgres
 from workers import ROOT, Process, own_settings, sameas, until
 
 from benchmarks.catalogues import catalogues, train_small
+from stream.broker.reading import read_topic
+from stream.broker.topics import ensure_topics
 from stream.config import Settings
 from stream.events import AlignmentEvent, AlignmentRecord, Upsert
 from stream.offline import align
-from stream.subscribe import current_alignments, read_topic
-from stream.topics import ensure_topics
+from stream.subscribe import current_alignments
 
 MAPPING = """
 [sources.left.tables.film]

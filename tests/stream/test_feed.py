@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from workers import sameas, until, upserts
 
+from stream.broker.reading import read_topic
+from stream.broker.topics import ensure_topics
 from stream.catalogue import FeedProgress, accepted, present_entities, read_files
 from stream.columns import SourceMapping
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert, encode
 from stream.feed import feed_events
-from stream.subscribe import read_topic
-from stream.topics import ensure_topics
 
 GOOD = '{"op":"upsert","source":"x","id":"1","type":"t"}\n'
 DELETE = '{"op":"delete","source":"x","id":"1"}\n'

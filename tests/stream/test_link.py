@@ -5,10 +5,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.broker.reading import read_topic
 from stream.cli import main
 from stream.config import Settings
 from stream.events import Link, alignment_key, decode_link, escape_bar, unescape_bar
-from stream.subscribe import read_topic
 
 
 def test_a_verdict_and_its_end_have_one_key(settings: Settings) -> None:

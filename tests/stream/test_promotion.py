@@ -25,6 +25,9 @@ from model.errors import ModelError
 from stream import promotion
 from stream.aligner import Aligner
 from stream.atomic import write
+from stream.broker.ranges import Range, find_ranges, read_ranges
+from stream.broker.reading import read_topic
+from stream.broker.topics import ensure_topics
 from stream.cli import main
 from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
 from stream.errors import BrokerError
@@ -45,9 +48,7 @@ from stream.mapping import make_decoder
 from stream.metrics import Metrics
 from stream.promotion import Promoter, _behind
 from stream.publishing import Placed
-from stream.reread import Range, find_ranges, read_ranges
-from stream.subscribe import current_alignments, decode_event, read_topic
-from stream.topics import ensure_topics
+from stream.subscribe import current_alignments, decode_event
 from stream.work import Work
 from stream.workspace import decode_canonical
 

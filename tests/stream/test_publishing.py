@@ -11,13 +11,14 @@ from aiokafka import AIOKafkaProducer
 from kafka.admin import NewTopic
 from workers import produce
 
-from stream.broker import admin_client
+from stream.broker.connection import admin_client
+from stream.broker.limits import BATCH_BYTES, MAX_MESSAGE_BYTES, TRUNCATED_BYTES
+from stream.broker.reading import read_topic
+from stream.broker.topics import ensure_topics
 from stream.config import Settings
 from stream.errors import BrokerError
 from stream.interface import Output
-from stream.publishing import BATCH_BYTES, MAX_MESSAGE_BYTES, TRUNCATED_BYTES, Placed, Publisher
-from stream.subscribe import read_topic
-from stream.topics import ensure_topics
+from stream.publishing import Placed, Publisher
 
 
 def publish(settings: Settings, outputs: Sequence[Output]) -> list[Placed]:

@@ -4,10 +4,10 @@ import pytest
 from kafka import TopicPartition
 from workers import produce
 
-from stream import reading
+from stream.broker import reading
+from stream.broker.reading import FETCH_WAIT_MS, QUIET_WAIT_MS, Patience, open_consumer
+from stream.broker.topics import ensure_topics
 from stream.config import Settings
-from stream.reading import FETCH_WAIT_MS, QUIET_WAIT_MS, Patience, open_consumer
-from stream.topics import ensure_topics
 
 
 class Clock:

@@ -18,18 +18,18 @@ from workers import DONE_SECONDS, Process, cli_environment, own_settings, produc
 from benchmarks.catalogues import catalogues
 from index.errors import StateError
 from model.checkpoint import load_model
+from stream.broker.ranges import Range, find_ranges, parse_datetime, parse_duration, read_ranges
+from stream.broker.reading import read_bounds, read_topic
+from stream.broker.topics import ensure_topics
 from stream.cli import main
 from stream.config import Settings, StateSettings
 from stream.errors import ConfigError
 from stream.events import AlignmentRecord, Cause, Delete, Evidence, Link, alignment_key
 from stream.feed import feed_events
 from stream.mapping import make_decoder
-from stream.reading import read_bounds
 from stream.replay import Plan, Run, digest, execute, remove_run
-from stream.reread import Range, find_ranges, parse_datetime, parse_duration, read_ranges
-from stream.subscribe import current_alignments, read_topic
+from stream.subscribe import current_alignments
 from stream.timeline import POINTS, Point
-from stream.topics import ensure_topics
 from stream.workspace import LinkPair
 
 LINKS: list[LinkPair] = [(f"left:f{n}", f"right:f{n}") for n in range(60, 120)]

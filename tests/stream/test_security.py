@@ -22,10 +22,10 @@ from kafka.admin import (
 )
 from workers import Process, aligned, own_settings, produce, sameas, until, upserts, worker
 
+from stream.broker.topics import ensure_topics, output_specs
 from stream.config import Settings
 from stream.feed import feed_events
 from stream.replay import Run
-from stream.topics import ensure_topics, output_specs
 
 Kafka = dict[str, Any]
 PROMPT_SECONDS = 15.0  # for an error line, on a busy machine

@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from kafka import KafkaProducer
 from workers import ROOT, produce, sameas
 
+from stream.broker.reading import read_topic
+from stream.broker.topics import ensure_topics
 from stream.catalogue import present_entities
 from stream.cli import main
 from stream.columns import SourceMapping
@@ -24,8 +26,7 @@ from stream.errors import BrokerError, ConfigError, InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
 from stream.export import n_triples, sssom
 from stream.reconcile import Published
-from stream.subscribe import Filter, current_alignments, decode_record, follow, parse_start, read_topic
-from stream.topics import ensure_topics
+from stream.subscribe import Filter, current_alignments, decode_record, follow, parse_start
 
 EVERYTHING: dict[str, Any] = {"until_end": True, "start": "beginning", "wanted": Filter(), "as_json": True}
 

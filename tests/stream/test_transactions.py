@@ -9,13 +9,13 @@ import pytest
 from kafka import KafkaProducer
 from workers import Process, aligned, committed, fetch, numbers, produce, until, upserts, worker
 
+from stream.broker.ranges import find_ranges, read_ranges
+from stream.broker.reading import read_topic
+from stream.broker.topics import ensure_topics
 from stream.config import Settings
 from stream.dead_letters import Selection, read_dead_letters
 from stream.events import AlignmentRecord, Cause, Evidence
 from stream.reconcile import Published
-from stream.reread import find_ranges, read_ranges
-from stream.subscribe import read_topic
-from stream.topics import ensure_topics
 
 ZOMBIE = AlignmentRecord(  # what another worker wrote
     record_id="left:98|right:98",

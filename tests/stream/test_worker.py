@@ -23,11 +23,11 @@ from workers import (
     worker,
 )
 
-from stream.broker import start_broker
+from stream.broker.embedded import start_broker
+from stream.broker.reading import read_topic
+from stream.broker.topics import ensure_topics
 from stream.config import Settings
 from stream.feed import feed_events
-from stream.subscribe import read_topic
-from stream.topics import ensure_topics
 
 READY = r"sameas: ready: .*messages behind"
 STANDBY = r"sameas: ready: standing by"

@@ -16,8 +16,8 @@ from kafka.errors import (
     for_code,
 )
 
-from stream.access import Operation, check_topic
-from stream.broker import admin_client
+from stream.broker.access import Operation, check_topic
+from stream.broker.connection import admin_client
 from stream.config import Settings
 from stream.console import tell
 from stream.errors import BrokerError

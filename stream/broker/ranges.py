@@ -14,11 +14,11 @@ from typing import Final
 import msgspec
 from kafka import TopicPartition
 
+from stream.broker.reading import POLL_MS, as_message, bounds, offsets_at, open_consumer, parse_date
+from stream.broker.topics import existing_partitions, input_specs
 from stream.config import Settings
 from stream.errors import ConfigError
 from stream.events import Message
-from stream.reading import POLL_MS, as_message, bounds, offsets_at, open_consumer, parse_date
-from stream.topics import existing_partitions, input_specs
 
 MAX_DURATION: Final = timedelta(days=365_000)  # what lies that far back is still a date
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")

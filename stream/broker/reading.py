@@ -5,16 +5,16 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
-from stream.broker import unreachable
+from stream.broker.access import check_topic
+from stream.broker.connection import admin_client, client_options, unreachable
 from stream.config import Settings
 from stream.errors import BrokerError
 from stream.events import Cause, Message
-from stream.security import client_options
 
 BOUNDS_SECONDS = 10.0
 POLL_MS = 500
@@ -24,6 +24,9 @@ QUIET_WAIT_MS = 500  # Kafka's own default
 QUIET_SHARE = 1 / 20  # of the time since the last message
 
 Bounds = dict[TopicPartition, tuple[int, int]]  # the first offset, and the one after the last
+
+# An offset is meant for every partition; from a moment on means what the broker received then or later.
+Start = Literal["beginning", "end"] | int | datetime
 
 
 class Patience:
@@ -150,3 +153,68 @@ def offsets_at(consumer: Any, found: Bounds, moment: datetime) -> dict[TopicPart
         answer = answers[tp]
         offsets[tp] = end if answer is None or answer.timestamp < 0 else max(first, answer.offset)
     return offsets
+
+
+def read_topic(
+    settings: Settings, topic: str, *, until_end: bool = True, start: Start = "beginning"
+) -> Iterator[Any]:
+    """A topic's records as kafka-python gives them (key, value, partition, offset, timestamp in ms, headers).
+
+    Args:
+        until_end: stop at what was the end when reading began; else go on for ever.
+
+    Raises:
+        BrokerError: unreachable, no such topic, or no permission to read it.
+    """
+    for record in read_on(settings, topic, start):
+        if record is not None:
+            yield record
+        elif until_end:
+            return
+
+
+def read_on(settings: Settings, topic: str, start: Start) -> Iterator[Any]:
+    """Records for ever, and one None where the end was when reading began."""
+    partitions = [TopicPartition(topic, number) for number in range(_count_partitions(settings, topic))]
+    with open_consumer(settings) as consumer:
+        ends = {}
+        for tp, (first, end) in bounds(consumer, partitions).items():
+            ends[tp] = end
+            consumer.seek(tp, _position(consumer, tp, start, first, end))
+        behind = {tp for tp in partitions if consumer.position(tp) < ends[tp]}
+        if not behind:
+            yield None
+        since = start.timestamp() * 1000 if isinstance(start, datetime) else 0.0
+        while True:
+            for records in consumer.poll(timeout_ms=POLL_MS).values():
+                # may pass the old end; then there is simply more
+                yield from (record for record in records if record.timestamp >= since)
+            if behind:
+                behind = {tp for tp in behind if consumer.position(tp) < ends[tp]}
+                if not behind:
+                    yield None
+
+
+def _position(consumer: Any, tp: TopicPartition, start: Start, first: int, end: int) -> int:
+    if start == "beginning":
+        return first
+    if isinstance(start, datetime):
+        return offsets_at(consumer, {tp: (first, end)}, start)[tp]
+    return end if start == "end" else min(max(int(start), first), end)
+
+
+def _count_partitions(settings: Settings, topic: str) -> int:
+    with admin_client(settings.kafka) as admin:
+        try:
+            [description] = admin.describe_topics([topic])
+        except KafkaError as error:
+            raise BrokerError(
+                f"topic {topic} cannot be described: {type(error).__name__}: {error}"
+            ) from error
+        check_topic(admin, description, ["READ"])
+    if description["error_code"] != 0:
+        raise BrokerError(
+            f"topic {topic} does not exist at {', '.join(settings.kafka.servers)}; "
+            "has a worker run (`sameas run`), and is the topic's name in the settings right?"
+        )
+    return len(description["partitions"])

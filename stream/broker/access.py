@@ -10,7 +10,7 @@ from typing import Any, Literal
 from kafka import KafkaAdminClient
 from kafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError, for_code
 
-from stream.broker import admin_client
+from stream.broker.connection import admin_client
 from stream.config import Settings
 from stream.errors import BrokerError
 

@@ -1,0 +1,1 @@
+"""Kafka for a plain client: connecting, topics, reading, producing, and the embedded broker."""

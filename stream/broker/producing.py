@@ -1,0 +1,104 @@
+"""Producing records into a topic: in order, each delivered or reported."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, MessageSizeTooLargeError
+
+from stream.broker.connection import client_options, unreachable
+from stream.config import Settings
+from stream.errors import BrokerError
+from stream.events import MAX_EVENT_BYTES
+
+DELIVERY_TIMEOUT_MS = 25_000  # an event that is not acknowledged by then is an error
+LINGER_MS = 20
+BATCH_BYTES = 256 * 1024
+CHECK_EVERY = 2_000  # events between two looks at what the broker refused
+SETTLE_SECONDS = 1.0  # between two waits for all acknowledgements, where somebody wants to know
+
+Progress = Callable[[int], None]  # is told the number of events handed over so far
+Record = tuple[str, bytes | None, bytes | None]  # topic, key, value
+
+
+def produce(
+    settings: Settings,
+    records: Iterable[Record],
+    progress: Progress | None = None,
+    settled: Progress | None = None,
+) -> int:
+    """Produces records in order; their number, when the broker has acknowledged all.
+
+    Args: as for `feed_events`.
+
+    Raises:
+        BrokerError: unreachable, no such topic, or a record was not delivered.
+    """
+    failures: list[tuple[str, BaseException]] = []
+    sent, topic, last = 0, "none", time.monotonic()
+    producer = _producer(settings)
+
+    def settle() -> None:
+        producer.flush(timeout=DELIVERY_TIMEOUT_MS / 1000 + 5)
+        _raise_first(failures, settings)
+        if settled is not None:
+            settled(sent)
+
+    try:
+        for topic, key, value in records:
+            producer.send(topic, key=key, value=value).add_errback(
+                lambda error, topic=topic: failures.append((topic, error))
+            )
+            sent += 1
+            if sent % CHECK_EVERY == 0:
+                _raise_first(failures, settings)
+                if progress is not None:
+                    progress(sent)
+                if settled is not None and time.monotonic() - last > SETTLE_SECONDS:
+                    settle()
+                    last = time.monotonic()
+        settle()
+    except KafkaError as error:
+        raise _undelivered(error, settings, topic) from error
+    except KeyboardInterrupt:
+        settle()
+        raise
+    finally:
+        producer.close(timeout=0 if failures else 5)
+    if progress is not None:
+        progress(sent)
+    return sent
+
+
+def _producer(settings: Settings) -> KafkaProducer:
+    try:
+        return KafkaProducer(
+            **client_options(settings.kafka),
+            acks="all",
+            linger_ms=LINGER_MS,
+            batch_size=BATCH_BYTES,
+            max_request_size=2 * MAX_EVENT_BYTES,
+            max_block_ms=DELIVERY_TIMEOUT_MS,
+            request_timeout_ms=10_000,
+            delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
+            allow_auto_create_topics=False,
+        )
+    except (KafkaError, ValueError) as error:
+        raise unreachable(settings.kafka, error) from error
+
+
+def _raise_first(failures: list[tuple[str, BaseException]], settings: Settings) -> None:
+    if failures:
+        topic, error = failures[0]
+        raise _undelivered(error, settings, topic)
+
+
+def _undelivered(error: BaseException, settings: Settings, topic: str) -> BrokerError:
+    what: Any = (
+        "larger than the topic's max.message.bytes" if isinstance(error, MessageSizeTooLargeError) else error
+    )
+    return BrokerError(
+        f"topic {topic} at {', '.join(settings.kafka.servers)}: an event was not delivered: "
+        f"{type(error).__name__}: {what}; feed again, repeated events do no harm"
+    )
