@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from stream.catalogue.rows import decode_object
 from stream.errors import InvalidInput
 from stream.logical import by_schema, explained, field_schema
-from stream.tables import decode_object
 
 DELETED = "__deleted"  # what Debezium's own flattening of envelopes may write instead of a tombstone
 ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)

@@ -23,6 +23,8 @@ import torch
 from model.training import Progress, TrainingOptions
 from stream.airports import BASELINES, SMALL_COUNTRY, Scenario, accuracy, change_events, make_scenario
 from stream.broker.embedded import embedded_broker
+from stream.catalogue.events import read_events
+from stream.catalogue.feeding import feed_events
 from stream.child import in_child
 from stream.columns import SourceMapping
 from stream.config import Settings, load_settings
@@ -38,9 +40,7 @@ from stream.demo_text import (
 )
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent
-from stream.feed import feed_events
 from stream.figures import Act, Figures, delays
-from stream.mapping import read_events
 from stream.observe import Listener, Status, WorkerProcess, peak_memory, percentile, worker_process
 from stream.offline import TrainedModel, train_model
 from stream.subscribe import current_alignments

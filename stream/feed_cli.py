@@ -49,9 +49,10 @@ def feed(
     Without --source canonical events in .jsonl are expected; with it what the mapping reads: .csv, .tsv,
     .jsonl, .parquet, .nt, .ttl, also with .gz or .zst.
     """
-    from stream.catalogue import Export, accepted, files_of, present_entities, read_files
+    from stream.catalogue.events import accepted, files_of, read_files
+    from stream.catalogue.feeding import Export, present_entities
+    from stream.catalogue.opening import Meter
     from stream.console import counting, tell
-    from stream.files import Meter
 
     settings = configuration.settings
     paths = files_of(settings, files, source)
@@ -88,8 +89,8 @@ def propose_mapping(file: Path, source: str | None) -> None:
     It reads what feed reads, and Debezium's messages in JSON Lines. Add it to sameas.toml, correct it, and
     look at `sameas feed --source NAME --dry-run`.
     """
+    from stream.catalogue.proposing import propose
     from stream.console import tell
-    from stream.proposing import propose
 
     proposal = propose(file, source or file.name.partition(".")[0])
     for line in proposal.seen:
@@ -140,9 +141,9 @@ def _feed(
     from itertools import islice
 
     from stream.broker.topics import ensure_topics, to_produce
-    from stream.catalogue import FeedProgress
+    from stream.catalogue.feeding import feed_events
+    from stream.catalogue.resuming import FeedProgress
     from stream.console import tell
-    from stream.feed import feed_events
 
     done = 0
 

@@ -1,88 +1,19 @@
-"""Entity events from the files and topics that people have: the `[sources.NAME]` tables of sameas.toml.
+"""What the messages of each topic mean: canonical events, links, or the rows of a source.
 
 `stream/columns.py` says what can be written there, `stream/rows.py` makes entities of a row.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import xxhash
 
 from stream.changes import Change, Decoder, JoinChange, LinkChange, SnapshotRow
-from stream.columns import Join, SourceMapping
+from stream.columns import SourceMapping
 from stream.debezium import changed_row, key_row
 from stream.errors import ConfigError, InvalidInput
-from stream.events import EntityEvent, Message, Upsert, decode_entity_event, decode_link
-from stream.files import Meter, check_exists, format_of, open_bytes
+from stream.events import EntityEvent, Message, decode_entity_event, decode_link
 from stream.rows import JoinMapper, RowMapper
-from stream.tables import JSON_LINES, Row, check_suffix, read_rows
-
-__all__ = ["SourceMapping", "make_decoder", "read_canonical", "read_events"]
-
-Numbered = tuple[int, EntityEvent | InvalidInput]
-RelationsByHead = dict[str, dict[str, dict[str, None]]]
-
-
-def read_events(
-    source: str, mapping: SourceMapping, base: Path, meter: Meter | None = None
-) -> Iterator[Numbered]:
-    """The events of a source's files (relative to `base`), each with its line, refusals in their place.
-
-    An entity that is made of cells comes once, before the row that first names it. The rows of joins are
-    grouped in memory and become relations of their heads. In a source of one table, a head without a row
-    comes last, with its relations alone.
-
-    Raises:
-        ConfigError: there is no file, one cannot be read, or a mapped column is not in it.
-    """
-    if not mapping.all_files():
-        raise ConfigError(f"sources.{source}: no file to read; set `file` or `triples`")
-    for file in mapping.all_files():
-        if mapping.all_tables():
-            check_suffix(base / file)
-    check_exists(base / file for file in mapping.all_files())
-    by_head: RelationsByHead = {}
-    for join in mapping.all_joins():
-        for name in join.files:
-            for line, refusal in _group_by_head(source, mapping, join, base / name, by_head, meter):
-                yield line, _located(refusal, base / name, line)
-    tables = mapping.all_tables()
-    seen: set[str] = set()
-    for table in tables:
-        mapper = RowMapper(source, table)
-        for name in table.files:
-            rows = read_rows(base / name, mapper.required, meter, mapping.iri or "")
-            for line, event in _map_rows(mapper, rows, by_head, seen):
-                yield line, _located(event, base / name, line) if isinstance(event, InvalidInput) else event
-    if not tables:
-        for name in mapping.files:
-            for line, event in read_canonical(base / name, source, meter):
-                yield line, _located(event, base / name, line) if isinstance(event, InvalidInput) else event
-    if len(tables) < 2:
-        for head, relations in by_head.items():
-            if head not in seen:
-                yield 0, _with_relations(Upsert(source, head, mapping.type), relations)
-
-
-def read_canonical(path: Path, source: str | None = None, meter: Meter | None = None) -> Iterator[Numbered]:
-    """The canonical events of a `.jsonl` file, of one source when it is named.
-
-    Raises:
-        ConfigError: the file cannot be read or is no JSON Lines file.
-    """
-    if format_of(path) not in JSON_LINES:
-        raise ConfigError(
-            f"{path}: without a mapping, canonical events in a .jsonl file are expected; "
-            "name the mapping with --source (`sameas map FILE` proposes one)"
-        )
-    with open_bytes(path, meter) as file:
-        for line, text in enumerate(file, 1):
-            if text.strip():
-                try:
-                    yield line, _of_source(decode_entity_event(None, text), source)
-                except InvalidInput as error:
-                    yield line, error
 
 
 def make_decoder(
@@ -138,7 +69,7 @@ def _decode_links(message: Message) -> Sequence[LinkChange]:
 
 def _canonical_decoder(source: str) -> Decoder:
     def decode(message: Message) -> Sequence[EntityEvent]:
-        return [_of_source(decode_entity_event(message.key, message.value), source)]
+        return [of_source(decode_entity_event(message.key, message.value), source)]
 
     return decode
 
@@ -180,64 +111,7 @@ def _row_name(text: bytes) -> bytes:
     return xxhash.xxh3_128_digest(text)
 
 
-def _of_source(event: EntityEvent, source: str | None) -> EntityEvent:
+def of_source(event: EntityEvent, source: str | None) -> EntityEvent:
     if source is not None and event.source != source:
         raise InvalidInput("wrong-source", f"an event of {event.source} among those of {source}")
     return event
-
-
-def _map_rows(
-    mapper: RowMapper,
-    rows: Iterable[tuple[int, Row | InvalidInput]],
-    by_head: RelationsByHead,
-    seen: set[str],
-) -> Iterator[Numbered]:
-    for line, row in rows:
-        if isinstance(row, InvalidInput):
-            yield line, row
-            continue
-        try:
-            *made, own = mapper.upserts(row)
-            own = _with_relations(own, by_head.get(own.id, {}))
-        except InvalidInput as error:
-            yield line, error
-            continue
-        for entity in made:
-            if entity.id not in seen:
-                seen.add(entity.id)
-                yield line, entity
-        seen.add(own.id)
-        yield line, own
-
-
-def _with_relations(entity: Upsert, more: dict[str, dict[str, None]]) -> Upsert:
-    if not more:
-        return entity
-    merged = {name: dict.fromkeys(targets) for name, targets in entity.relations.items()}
-    for name, tails in more.items():
-        merged.setdefault(name, {}).update(tails)
-    return msgspec.structs.replace(entity, relations={name: [*tails] for name, tails in merged.items()})
-
-
-def _group_by_head(
-    source: str, mapping: SourceMapping, join: Join, path: Path, by_head: RelationsByHead, meter: Meter | None
-) -> Iterator[tuple[int, InvalidInput]]:
-    """Fills `by_head` (dicts as ordered sets) and yields what was refused."""
-    mapper = JoinMapper(source, join)
-    for line, row in read_rows(path, mapper.required, meter, mapping.iri or ""):
-        if isinstance(row, InvalidInput):
-            yield line, row
-            continue
-        try:
-            edge = mapper.edge(row)
-        except InvalidInput as error:
-            yield line, error
-            continue
-        if edge is None:
-            yield line, InvalidInput("bad-id", "head, relation and tail are needed")
-        else:
-            by_head.setdefault(edge.head, {}).setdefault(edge.relation, {})[edge.tail] = None
-
-
-def _located(error: InvalidInput, path: Path, line: int) -> InvalidInput:
-    return InvalidInput(error.reason, f"{path.name}:{line}: {error}")

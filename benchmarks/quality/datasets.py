@@ -16,10 +16,10 @@ import msgspec
 import xxhash
 
 from index.entity import Value
+from stream.catalogue.events import read_events
 from stream.columns import SourceMapping
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert
-from stream.mapping import read_events
 from stream.offline import read_links
 from stream.workspace import LabelledLink, LinkPair
 

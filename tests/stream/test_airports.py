@@ -20,10 +20,10 @@ from stream.airports import (
     part_of,
     without_codes,
 )
+from stream.catalogue.events import read_events
 from stream.columns import SourceMapping
 from stream.errors import ConfigError
 from stream.events import Delete, EntityEvent, Upsert
-from stream.mapping import read_events
 
 
 @pytest.fixture(scope="module")

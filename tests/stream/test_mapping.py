@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.catalogue.events import read_canonical, read_events
+from stream.catalogue.rows import Row
 from stream.changes import LinkChange
 from stream.columns import Join, SourceMapping, Template
 from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
-from stream.mapping import make_decoder, read_canonical, read_events
+from stream.mapping import make_decoder
 from stream.rows import RowMapper
-from stream.tables import Row
 
 FILMS = """
 [sources.imdb]

@@ -28,6 +28,7 @@ from stream.atomic import write
 from stream.broker.ranges import Range, find_ranges, read_ranges
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
+from stream.catalogue.feeding import feed_events
 from stream.cli import main
 from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
 from stream.errors import BrokerError
@@ -41,7 +42,6 @@ from stream.events import (
     Message,
     alignment_key,
 )
-from stream.feed import feed_events
 from stream.generations import Generations, Promotion, read_current
 from stream.interface import Batch, Output, Search
 from stream.mapping import make_decoder

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 from test_files import NT, compressed
 
+from stream.catalogue.events import read_events
+from stream.catalogue.proposing import propose
 from stream.cli import main
 from stream.columns import SourceMapping
 from stream.errors import ConfigError, InvalidInput
-from stream.mapping import read_events
-from stream.proposing import propose
 
 PEOPLE = ["Weaver, Sigourney", "Hurt, John", "Holm, Ian", "Skerritt, Tom", "Cartwright, Veronica"]
 

@@ -21,11 +21,11 @@ from model.checkpoint import load_model
 from stream.broker.ranges import Range, find_ranges, parse_datetime, parse_duration, read_ranges
 from stream.broker.reading import read_bounds, read_topic
 from stream.broker.topics import ensure_topics
+from stream.catalogue.feeding import feed_events
 from stream.cli import main
 from stream.config import Settings, StateSettings
 from stream.errors import ConfigError
 from stream.events import AlignmentRecord, Cause, Delete, Evidence, Link, alignment_key
-from stream.feed import feed_events
 from stream.mapping import make_decoder
 from stream.replay import Plan, Run, digest, execute, remove_run
 from stream.subscribe import current_alignments

@@ -23,8 +23,8 @@ from kafka.admin import (
 from workers import Process, aligned, own_settings, produce, sameas, until, upserts, worker
 
 from stream.broker.topics import ensure_topics, output_specs
+from stream.catalogue.feeding import feed_events
 from stream.config import Settings
-from stream.feed import feed_events
 from stream.replay import Run
 
 Kafka = dict[str, Any]

@@ -18,7 +18,7 @@ from workers import ROOT, produce, sameas
 
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
-from stream.catalogue import present_entities
+from stream.catalogue.feeding import present_entities
 from stream.cli import main
 from stream.columns import SourceMapping
 from stream.config import Settings

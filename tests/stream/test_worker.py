@@ -26,8 +26,8 @@ from workers import (
 from stream.broker.embedded import start_broker
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
+from stream.catalogue.feeding import feed_events
 from stream.config import Settings
-from stream.feed import feed_events
 
 READY = r"sameas: ready: .*messages behind"
 STANDBY = r"sameas: ready: standing by"

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stream.catalogue.opening import Meter, format_of, open_bytes, require
 from stream.errors import ConfigError, InvalidInput
-from stream.files import Meter, format_of, open_bytes, require
 
 RDF = {".nt", ".ttl"}
 RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"

@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 
 from model.encoding.values import Kind, recognise
+from stream.catalogue.opening import format_of
+from stream.catalogue.rdf import RDF
+from stream.catalogue.rows import cell, is_unicode, read_rows
 from stream.debezium import changed_row
 from stream.errors import ConfigError, InvalidInput
-from stream.files import format_of
-from stream.rdf import RDF
 from stream.rows import NUMBER
-from stream.tables import cell, is_unicode, read_rows
 
 SAMPLE_ROWS = 50_000
 RECOGNISED = 500  # values of a column whose kinds are looked at

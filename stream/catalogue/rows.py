@@ -15,11 +15,11 @@ from typing import IO, TextIO
 
 import msgspec
 
+from stream.catalogue.opening import COMPRESSED, Meter, format_of, open_bytes, require
+from stream.catalogue.rdf import RDF, read_rdf
 from stream.errors import ConfigError, InvalidInput
 from stream.events import MAX_EVENT_BYTES, UNDECODABLE
-from stream.files import COMPRESSED, Meter, format_of, open_bytes, require
 from stream.logical import plain_decimal, plain_duration
-from stream.rdf import RDF, read_rdf
 
 Row = Mapping[str, object]
 NumberedRow = tuple[int, Row | InvalidInput]
@@ -39,7 +39,7 @@ def read_rows(
 
     Args:
         meter: is told how much of the file has been read.
-        iri: what IRIs of an RDF file are written without, see `stream/rdf.py`.
+        iri: what IRIs of an RDF file are written without, see `stream/catalogue/rdf.py`.
 
     Raises:
         ConfigError: there is no such file, its suffix is unknown, or a required column is not in it (in JSON

@@ -1,0 +1,1 @@
+"""Catalogues as files: opening, reading and feeding them, and proposing a mapping."""

@@ -1,0 +1,87 @@
+"""Feeding files: their events into the entity topic, and deletions for what is gone from a full export."""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import msgspec
+
+from stream.broker.producing import Progress, produce
+from stream.broker.reading import read_topic
+from stream.broker.topics import ensure_topics, to_produce
+from stream.config import Settings
+from stream.errors import ConfigError
+from stream.events import UNDECODABLE, EntityEvent, encode, event_key
+
+
+class _Op(msgspec.Struct):
+    op: Literal["upsert", "delete"]
+
+
+_op = msgspec.json.Decoder(_Op)
+
+
+def feed_events(
+    settings: Settings,
+    events: Iterable[EntityEvent],
+    progress: Progress | None = None,
+    settled: Progress | None = None,
+) -> int:
+    """Produces events in order, keyed by entity; their number, when the broker has acknowledged all.
+
+    Args:
+        settled: is told now and then, and when it is interrupted, how many the broker has acknowledged.
+
+    Raises:
+        BrokerError: unreachable, no such topic, or an event was not delivered.
+        InvalidInput: an event is too large for a message.
+    """
+    ensure_topics(settings, to_produce(settings, "entities"))
+    topic = settings.topics.entities
+    records = ((topic, event_key(event), encode(event)) for event in events)
+    return produce(settings, records, progress, settled)
+
+
+def present_entities(settings: Settings) -> dict[bytes, None]:
+    """The keys of all entities in the entity topic, `source:id`, that are not deleted. Raises BrokerError."""
+    present: dict[bytes, None] = {}
+    for record in read_topic(settings, settings.topics.entities):
+        key = record.key or b""
+        if record.value is None or _is_delete(record.value):
+            present.pop(key, None)
+        else:
+            present[key] = None
+    return present
+
+
+def _is_delete(value: bytes) -> bool:
+    try:
+        return _op.decode(value).op == "delete"
+    except UNDECODABLE:
+        return False  # a dead letter once; deleting its key does no harm
+
+
+class Export:
+    """Which entities a full export has, and so which are gone."""
+
+    def __init__(self, source: str | None) -> None:
+        self._keys: set[bytes] = set()
+        self._sources = set() if source is None else {source}
+
+    def watch(self, events: Iterable[EntityEvent]) -> Iterator[EntityEvent]:
+        """The events as they are, noted."""
+        for event in events:
+            key = event_key(event)
+            (self._keys.discard if event.__struct_config__.tag == "delete" else self._keys.add)(key)
+            self._sources.add(event.source)
+            yield event
+
+    def gone(self, present: Iterable[bytes]) -> list[bytes]:
+        """The keys of `present` that are of the export's sources, and not in it.
+
+        Raises:
+            ConfigError: the export is empty, which is more likely a mistake.
+        """
+        if not self._keys:
+            raise ConfigError("--delete-missing: no entity is in the files, which would delete everything")
+        own = tuple(f"{source}:".encode() for source in self._sources)
+        return [key for key in present if key.startswith(own) and key not in self._keys]
