@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from benchmarks.catalogues import catalogues, train_small
 from stream.aligner import Aligner
 from stream.cli import main
+from stream.commands.schemas import RECORDS, schema
 from stream.events import Link
-from stream.schemas import RECORDS, schema
 from stream.workspace import as_messages, decode_canonical
 
 DOCS = Path(__file__).parents[2] / "docs" / "schemas"

@@ -12,9 +12,9 @@ import click
 import msgspec
 
 from index.errors import StateError
+from stream.commands.options import connected
 from stream.config import Configuration
 from stream.errors import ConfigError
-from stream.options import connected
 
 if TYPE_CHECKING:
     from stream.replay import Plan, Progress, Run

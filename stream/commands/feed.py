@@ -9,10 +9,10 @@ import click
 import msgspec
 
 from index.errors import SameasError
+from stream.commands.options import connected
 from stream.config import Configuration, Settings
 from stream.errors import InvalidInput
 from stream.events import EntityEvent
-from stream.options import connected
 
 SHOWN_EVENTS = 10  # by --dry-run
 SHOWN_REFUSALS = 100  # one by one; further ones are counted

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from stream.commands.options import connected
 from stream.config import Configuration
-from stream.options import connected
 
 
 @click.group("dead-letters")

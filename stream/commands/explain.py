@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from stream.commands.options import configured, in_state
 from stream.config import Configuration
 from stream.console import shown
 from stream.events import split_curie
-from stream.options import configured, in_state
 
 if TYPE_CHECKING:
     from stream.explaining import Explanation

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
+from stream.commands.options import connected
 from stream.config import Configuration
 from stream.errors import ConfigError, InvalidInput
 from stream.events import split_curie
-from stream.options import connected
 
 
 @click.command()

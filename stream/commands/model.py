@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from index.errors import StateError
+from stream.commands.options import configured
 from stream.config import Configuration
-from stream.options import configured
 
 if TYPE_CHECKING:
     from stream.generations import Progress, Recipe

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from stream.commands.options import configured
 from stream.config import Configuration, Settings
 from stream.errors import ConfigError
-from stream.options import configured
 
 if TYPE_CHECKING:
     from stream.offline import Evaluation

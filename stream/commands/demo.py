@@ -1,0 +1,20 @@
+"""`sameas demo`, on the command line."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--small", is_flag=True, help="The airports of one country: under 40 seconds")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures as JSON"
+)
+def demo(small: bool, report: Path | None) -> None:
+    """Watch it work: two real airport catalogues through an embedded broker, in under five minutes."""
+    from stream.shutdown import exit_on_signals
+
+    with exit_on_signals():
+        from stream.demo import run_demo  # which takes seconds
+
+        run_demo(small=small, report=report)

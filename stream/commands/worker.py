@@ -1,0 +1,73 @@
+"""`sameas run`, `sameas broker` and `sameas topics`: the worker and what it needs."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from stream.commands.options import connected, in_state
+from stream.config import Configuration
+from stream.errors import BrokerError
+
+
+@click.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=9092, show_default=True, help="0 takes a free one"
+)
+def broker(port: int) -> None:
+    """Run an embedded Kafka-compatible broker, for trying out. Everything is in memory."""
+    from stream.broker.embedded import embedded_broker
+    from stream.console import tell
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with embedded_broker(port) as running:
+        print(running.address, flush=True)
+        tell(f"broker at {running.address}; everything is in memory and gone at the end; Ctrl-C ends it")
+        try:
+            status = running.wait()
+        except KeyboardInterrupt:
+            return
+    raise BrokerError(f"the broker ended by itself (status {status})")
+
+
+@click.command()
+@connected
+def topics(configuration: Configuration) -> None:
+    """Create sameas's topics where they are missing, and check the others (partitions, cleanup policy)."""
+    from stream.broker.topics import ensure_topics, input_specs, output_specs
+    from stream.console import tell
+
+    settings = configuration.settings
+    counts = ensure_topics(settings)
+    for spec in input_specs(settings) + output_specs(settings):
+        tell(f"topic {spec.name}: {counts[spec.name]} partition(s), cleanup.policy={spec.policy}")
+
+
+@click.command()
+@connected
+@click.option("--state", type=click.Path(path_type=Path), help="State directory: state.dir")
+@click.option("--model", type=click.Path(path_type=Path), help="Model directory: model.dir")
+@click.option("-v", "--verbose", is_flag=True, help="Also show what Faust and the Kafka client log")
+def run(configuration: Configuration, state: Path | None, model: Path | None, verbose: bool) -> None:
+    """Run a worker: consume entity events, publish alignments. Ends on SIGTERM or Ctrl-C."""
+    settings = in_state(configuration.settings, state)
+    if model is not None:
+        settings = msgspec.structs.replace(settings, model=msgspec.structs.replace(settings.model, dir=model))
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
+
+    def open_aligner() -> Any:
+        from stream.generations import Generations
+        from stream.mapping import make_decoder
+
+        decode = make_decoder(settings.sources, settings.topics.entities, settings.topics.links)
+        generations = Generations(settings, decode)
+        return generations.open(), generations
+
+    from stream.app import run_worker
+
+    run_worker(settings, open_aligner)
