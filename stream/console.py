@@ -4,10 +4,8 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from stream.events import AlignmentRecord
 
 MAX_VALUE_CHARS = 24
 
@@ -18,30 +16,6 @@ STILL_SECONDS = 1.0  # between two looks at whether the same text has been there
 def tell(text: str) -> None:
     """A line for people, on stderr."""
     print(f"sameas: {text}", file=sys.stderr, flush=True)
-
-
-HEADER = f"{'what':<9}  {'score':>5}  {'subject':<32}  {'object':<32}  why"
-
-
-def row(what: str, record: AlignmentRecord) -> str:
-    """One alignment as a line under `HEADER`."""
-    return (
-        f"{what:<9}  {record.confidence:>5.3f}  {record.subject_id:<32}  {record.object_id:<32}  "
-        f"{'; '.join(_reasons(record))}"
-    )
-
-
-def withdrawn_row(subject_id: str, object_id: str) -> str:
-    """A pair that is no longer aligned, as a line under `HEADER`."""
-    return f"{'withdrawn':<9}  {'':>5}  {subject_id:<32}  {object_id:<32}"
-
-
-def _reasons(record: AlignmentRecord, most: int = 3) -> Iterable[str]:
-    for attribute in record.evidence.attributes[:most]:
-        pair = f"{shown(attribute.subject_value)} ~ {shown(attribute.object_value)}"
-        yield f"{attribute.subject_attribute}: {pair}"
-    for neighbour in record.evidence.neighbours[: max(0, most - len(record.evidence.attributes))]:
-        yield f"{neighbour.subject_relation}: {neighbour.subject_neighbour} ~ {neighbour.object_neighbour}"
 
 
 def shown(value: object) -> str:

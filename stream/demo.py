@@ -29,6 +29,7 @@ from stream.child import in_child
 from stream.columns import SourceMapping
 from stream.config import Settings, load_settings
 from stream.console import progress
+from stream.consuming.alignments import current_alignments
 from stream.demo_text import (
     SHOWN,
     describe_changes,
@@ -43,7 +44,6 @@ from stream.events import EntityEvent
 from stream.figures import Act, Figures, delays
 from stream.observe import Listener, Status, WorkerProcess, peak_memory, percentile, worker_process
 from stream.offline import TrainedModel, train_model
-from stream.subscribe import current_alignments
 
 BAR_CHARS = 24
 CANDIDATES = 3  # in each view; positions are telling, and a demo should be quick

@@ -13,11 +13,11 @@ from stream.aligner import Aligner
 from stream.broker.topics import find_partitions, output_specs
 from stream.comparing import compare
 from stream.config import Settings
+from stream.consuming.alignments import current_alignments
 from stream.curves import curve
 from stream.events import AlignmentRecord
 from stream.offline import score_links
 from stream.replay import Plan, Run, digest
-from stream.subscribe import current_alignments
 from stream.workspace import LinkPair
 
 LARGEST = 50  # changes of each kind that the report shows

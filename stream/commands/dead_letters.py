@@ -34,7 +34,7 @@ def selected(function: Callable[..., None]) -> Callable[..., None]:
 def list_letters(configuration: Configuration, **options: tuple[Any, ...]) -> None:
     """Print dead letters as JSON Lines, up to the present end of the topic."""
     from stream.console import tell
-    from stream.dead_letters import Selection, read_dead_letters
+    from stream.consuming.dead_letters import Selection, read_dead_letters
 
     selection = Selection(**{name: frozenset(values) for name, values in options.items()})
     count = 0
@@ -53,7 +53,7 @@ def retry(configuration: Configuration, execute: bool, **options: tuple[Any, ...
     A message that is refused again gets a new dead letter.
     """
     from stream.console import tell
-    from stream.dead_letters import Selection, plan_retry, read_dead_letters, resend
+    from stream.consuming.dead_letters import Selection, plan_retry, read_dead_letters, resend
 
     settings = configuration.settings
     selection = Selection(**{name: frozenset(values) for name, values in options.items()})

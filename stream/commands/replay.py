@@ -215,9 +215,9 @@ def _duration(seconds: float) -> str:
 def diff(configuration: Configuration, before: str, after: str, links: Path | None, as_json: bool) -> None:
     """Compare the alignments of two runs; `live` stands for the worker's."""
     from stream.comparing import compare
+    from stream.consuming.alignments import current_alignments
     from stream.offline import read_links
     from stream.replay import LIVE, Run
-    from stream.subscribe import current_alignments
 
     settings = configuration.settings
     sides = [

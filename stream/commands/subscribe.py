@@ -39,7 +39,7 @@ def subscribe(
 
     On a terminal a table, in a pipe JSON Lines. --sssom and --rdf end at the end.
     """
-    from stream.subscribe import Filter, export, follow, parse_start
+    from stream.consuming.alignments import Filter, export, follow, parse_start
 
     for entity in options["entities"]:
         try:

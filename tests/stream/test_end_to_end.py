@@ -17,9 +17,9 @@ from benchmarks.catalogues import catalogues, train_small
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
 from stream.config import Settings
+from stream.consuming.alignments import current_alignments
 from stream.events import AlignmentEvent, AlignmentRecord, Upsert
 from stream.offline import align
-from stream.subscribe import current_alignments
 
 MAPPING = """
 [sources.left.tables.film]

@@ -31,6 +31,7 @@ from stream.broker.topics import ensure_topics
 from stream.catalogue.feeding import feed_events
 from stream.cli import main
 from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
+from stream.consuming.alignments import current_alignments, decode_event
 from stream.errors import BrokerError
 from stream.events import (
     AlignmentEvent,
@@ -48,7 +49,6 @@ from stream.mapping import make_decoder
 from stream.metrics import Metrics
 from stream.promotion import Promoter, _behind
 from stream.publishing import Placed
-from stream.subscribe import current_alignments, decode_event
 from stream.work import Work
 from stream.workspace import decode_canonical
 

@@ -24,11 +24,11 @@ from stream.broker.topics import ensure_topics
 from stream.catalogue.feeding import feed_events
 from stream.cli import main
 from stream.config import Settings, StateSettings
+from stream.consuming.alignments import current_alignments
 from stream.errors import ConfigError
 from stream.events import AlignmentRecord, Cause, Delete, Evidence, Link, alignment_key
 from stream.mapping import make_decoder
 from stream.replay import Plan, Run, digest, execute, remove_run
-from stream.subscribe import current_alignments
 from stream.timeline import POINTS, Point
 from stream.workspace import LinkPair
 

@@ -13,7 +13,7 @@ from stream.broker.ranges import find_ranges, read_ranges
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
 from stream.config import Settings
-from stream.dead_letters import Selection, read_dead_letters
+from stream.consuming.dead_letters import Selection, read_dead_letters
 from stream.events import AlignmentRecord, Cause, Evidence
 from stream.reconcile import Published
 

@@ -19,8 +19,8 @@ from kafka import KafkaProducer, TopicPartition
 from stream.broker.connection import admin_client
 from stream.broker.reading import read_topic
 from stream.config import KafkaSettings, Settings, StateSettings, TopicSettings
+from stream.consuming.alignments import current_alignments
 from stream.events import Delete, EntityEvent, Upsert
-from stream.subscribe import current_alignments
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")

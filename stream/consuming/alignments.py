@@ -1,4 +1,4 @@
-"""Reading topics: the current alignments, or the log of alignment events."""
+"""The current alignments, or the log of alignment events."""
 
 from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
@@ -7,10 +7,10 @@ import msgspec
 
 from stream.broker.reading import Start, parse_date, read_on, read_topic
 from stream.config import Settings
-from stream.console import HEADER, row, withdrawn_row
+from stream.consuming.export import FORMATS
+from stream.consuming.table import HEADER, row, withdrawn_row
 from stream.errors import ConfigError, InvalidInput
 from stream.events import UNDECODABLE, AlignmentEvent, AlignmentRecord, split_curie, unescape_bar
-from stream.export import FORMATS
 
 _T = TypeVar("_T", bound=AlignmentRecord)
 _record = msgspec.json.Decoder(AlignmentRecord)
@@ -105,7 +105,7 @@ class _View:
 
 
 def export(settings: Settings, name: str, wanted: Filter) -> Generator[str, None, None]:
-    """The current alignments as lines of one of `stream.export.FORMATS`."""
+    """The current alignments as lines of one of `stream.consuming.export.FORMATS`."""
     records = (record for record in current_alignments(settings).values() if wanted.wants(record))
     yield from FORMATS[name](settings, records)
 

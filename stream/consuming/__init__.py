@@ -1,0 +1,1 @@
+"""What a worker wrote: alignments, their log, dead letters, and exports."""
