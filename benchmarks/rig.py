@@ -25,10 +25,11 @@ from stream.broker.embedded import end_with_parent
 from stream.broker.reading import as_message, read_bounds, read_topic
 from stream.broker.topics import ensure_topics
 from stream.config import AlignSettings, KafkaSettings, ModelSettings, Settings, StateSettings, TopicSettings
+from stream.demo.measuring import free_port
+from stream.demo.worker_process import WorkerProcess
 from stream.generations import read_current
 from stream.interface import Output
 from stream.mapping import make_decoder
-from stream.observe import WorkerProcess, free_port
 
 SESSION_SECONDS = 3.0  # how long a killed worker keeps its place in the group
 BATCH = 20  # messages; small, so that there is much to be killed between

@@ -19,7 +19,7 @@ from benchmarks.ordeal import Stream, Torture, live_and_die, wait
 from benchmarks.rig import ROOT, Rig, behind, wait_for
 from index.errors import SameasError
 from stream.broker.connection import client_options
-from stream.observe import WorkerProcess
+from stream.demo.worker_process import WorkerProcess
 
 EVENTS = 200
 SMALL_FILE = 150_000  # bytes that no file can grow beyond, on a disk that is full

@@ -20,7 +20,7 @@ from benchmarks.speed.stream import news
 from benchmarks.synthetic import OVERLAP, SHARES, TYPO, World, catalogue, links
 from index.search.arrays import Pairs
 from index.search.vectors import VectorIndex
-from stream.observe import percentile
+from stream.demo.measuring import percentile
 
 SIZE = 4_000
 

@@ -23,8 +23,8 @@ from benchmarks.speed import report
 from benchmarks.speed.report import Row
 from index.errors import SameasError
 from stream.console import tell
+from stream.demo.measuring import percentile
 from stream.errors import ConfigError
-from stream.observe import percentile
 
 OURS = "sameas"
 PEERS = (OURS, "splink", "pathway", "dedupe", "faiss")

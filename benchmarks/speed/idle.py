@@ -22,7 +22,7 @@ from benchmarks.speed.report import Row
 from benchmarks.speed.stream import ROLES, cpu_seconds
 from stream.broker.embedded import embedded_broker
 from stream.config import load_settings
-from stream.observe import worker_process
+from stream.demo.worker_process import worker_process
 
 SETTLE_SECONDS = 15.0  # until fetches wait as long as they ever do
 SECONDS = 20.0

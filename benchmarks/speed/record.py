@@ -12,7 +12,7 @@ from benchmarks.speed.child import in_child
 from benchmarks.speed.report import Row, goal
 from benchmarks.speed.running import drain, step, warm_up
 from stream.aligner import Aligner
-from stream.observe import percentile
+from stream.demo.measuring import percentile
 from stream.workspace import decode_canonical
 
 FIRST_OFFSET = 10_000_000  # after all that are stored

@@ -31,8 +31,9 @@ from stream.broker.embedded import embedded_broker
 from stream.broker.producing import produce
 from stream.broker.topics import ensure_topics
 from stream.config import Settings, load_settings
+from stream.demo.measuring import percentile
+from stream.demo.worker_process import STALL_SECONDS, Status, WorkerProcess, worker_process
 from stream.events import Cause, EntityEvent, Upsert, encode, event_key
-from stream.observe import STALL_SECONDS, Status, WorkerProcess, percentile, worker_process
 
 GOAL_RATE = 500  # events/s for which there are goals
 WARM_SHARE = 0.05  # of the messages, before the clock of the catching up starts

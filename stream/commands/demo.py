@@ -15,6 +15,6 @@ def demo(small: bool, report: Path | None) -> None:
     from stream.shutdown import exit_on_signals
 
     with exit_on_signals():
-        from stream.demo import run_demo  # which takes seconds
+        from stream.demo.play import run_demo  # which takes seconds
 
         run_demo(small=small, report=report)

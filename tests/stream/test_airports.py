@@ -8,7 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stream.airports import (
+from stream.catalogue.events import read_events
+from stream.columns import SourceMapping
+from stream.demo.airports import (
     BASELINES,
     LEFT,
     RIGHT,
@@ -20,8 +22,6 @@ from stream.airports import (
     part_of,
     without_codes,
 )
-from stream.catalogue.events import read_events
-from stream.columns import SourceMapping
 from stream.errors import ConfigError
 from stream.events import Delete, EntityEvent, Upsert
 

@@ -14,15 +14,17 @@ import pytest
 from workers import sameas
 
 from index.errors import SameasError
-from stream.airports import LEFT, NAME_COLUMN, RIGHT, SMALL_COUNTRY, Accuracy, make_scenario
-from stream.child import in_child
 from stream.columns import SourceMapping
-from stream.demo import CHANGES_PER_SECOND, interleaved, paced, run_demo
-from stream.demo_text import describe_changes, print_figures, show_alignments
+from stream.demo.airports import LEFT, NAME_COLUMN, RIGHT, SMALL_COUNTRY, Accuracy, make_scenario
+from stream.demo.child import in_child
+from stream.demo.figures import Act, Figures
+from stream.demo.listener import Heard
+from stream.demo.measuring import peak_memory, percentile
+from stream.demo.play import CHANGES_PER_SECOND, interleaved, paced, run_demo
+from stream.demo.text import describe_changes, print_figures, show_alignments
+from stream.demo.worker_process import worker_process
 from stream.errors import ConfigError
 from stream.events import AlignmentRecord, AttributeEvidence, Cause, Evidence, NeighbourEvidence, Upsert
-from stream.figures import Act, Figures
-from stream.observe import Heard, peak_memory, percentile, worker_process
 
 FIGURES = Figures(
     f1=0.96,
@@ -147,7 +149,7 @@ def test_a_worker_that_ends_tells_why(tmp_path: Path) -> None:
 
 
 def test_the_mapping_of_the_demo_is_one_that_users_can_write() -> None:
-    path = Path(__file__).parents[2] / "stream" / "airports.toml"
+    path = Path(__file__).parents[2] / "stream" / "demo" / "airports.toml"
     document = msgspec.toml.decode(path.read_bytes(), type=dict[str, dict[str, SourceMapping]])
     assert set(document["sources"]) == {LEFT, RIGHT}
 

@@ -21,28 +21,22 @@ import msgspec
 import torch
 
 from model.training import Progress, TrainingOptions
-from stream.airports import BASELINES, SMALL_COUNTRY, Scenario, accuracy, change_events, make_scenario
 from stream.broker.embedded import embedded_broker
 from stream.catalogue.events import read_events
 from stream.catalogue.feeding import feed_events
-from stream.child import in_child
 from stream.columns import SourceMapping
 from stream.config import Settings, load_settings
 from stream.console import progress
 from stream.consuming.alignments import current_alignments
-from stream.demo_text import (
-    SHOWN,
-    describe_changes,
-    introduce,
-    print_figures,
-    say,
-    show_alignments,
-    tell_act,
-)
+from stream.demo.airports import BASELINES, SMALL_COUNTRY, Scenario, accuracy, change_events, make_scenario
+from stream.demo.child import in_child
+from stream.demo.figures import Act, Figures, delays
+from stream.demo.listener import Listener
+from stream.demo.measuring import peak_memory, percentile
+from stream.demo.text import SHOWN, describe_changes, introduce, print_figures, say, show_alignments, tell_act
+from stream.demo.worker_process import Status, WorkerProcess, worker_process
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent
-from stream.figures import Act, Figures, delays
-from stream.observe import Listener, Status, WorkerProcess, peak_memory, percentile, worker_process
 from stream.offline import TrainedModel, train_model
 
 BAR_CHARS = 24

@@ -3,9 +3,9 @@
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from stream.airports import LEFT, NAME_COLUMN, RIGHT, Accuracy, Scenario
+from stream.demo.airports import LEFT, NAME_COLUMN, RIGHT, Accuracy, Scenario
+from stream.demo.figures import Act, Figures
 from stream.events import AlignmentRecord, EntityEvent, curie
-from stream.figures import Act, Figures
 
 SHOWN = 10  # alignments
 REASONS = 3  # for each
@@ -25,7 +25,7 @@ def introduce(scenario: Scenario, first: Sequence[EntityEvent]) -> None:
     say(
         f"2  Two airport catalogues ({len(scenario.left.rows):,} and {len(scenario.right.rows):,} airports) "
         f"become {len(first):,} entities:\n"
-        "   airports, cities, regions, countries and time zones, as stream/airports.toml maps them.\n"
+        "   airports, cities, regions, countries and time zones, as stream/demo/airports.toml maps them.\n"
         f"   Codes are withheld: {answers:,} shared ICAO codes are the answers. Training sees {training:,},\n"
         f"   the threshold is chosen on {valid:,}, {test:,} are to be found, the others change on the way."
     )

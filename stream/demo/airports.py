@@ -332,4 +332,4 @@ def _uniform(*words: str) -> float:
 
 
 def _mapping_file() -> Traversable:
-    return importlib.resources.files("stream") / "airports.toml"
+    return importlib.resources.files("stream.demo") / "airports.toml"

@@ -7,7 +7,7 @@ import msgspec
 
 from stream.broker.reading import read_topic
 from stream.config import Settings
-from stream.observe import Heard
+from stream.demo.listener import Heard
 
 
 class Figures(msgspec.Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""The demo: its data, its play, and what it measures."""
