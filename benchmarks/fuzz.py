@@ -22,9 +22,9 @@ from benchmarks.catalogues import train_small
 from benchmarks.chaos import Chaos, Input
 from benchmarks.hostile import hostile
 from benchmarks.speed.clocks import resident
-from stream.aligner import Aligner
+from stream.engine.aligner import Aligner
+from stream.engine.interface import Batch, Counts
 from stream.events import Cause, Message, Upsert
-from stream.interface import Batch, Counts
 from stream.mapping import make_decoder
 
 MESSAGES = 100_000

@@ -11,10 +11,10 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-import stream.aligner
+import stream.engine.aligner
 from stream.cli import main
+from stream.engine.interface import Batch
 from stream.events import Message
-from stream.interface import Batch
 
 KILL_AT: Final = "TORTURE_KILL_AT"
 POINTS: Final = (
@@ -26,7 +26,7 @@ POINTS: Final = (
 )
 
 
-class MortalAligner(stream.aligner.Aligner):
+class MortalAligner(stream.engine.aligner.Aligner):
     """Counts how often each point is passed."""
 
     _passed = 0
@@ -58,5 +58,5 @@ class MortalAligner(stream.aligner.Aligner):
 
 
 if __name__ == "__main__":
-    stream.aligner.Aligner = MortalAligner  # type: ignore[misc]
+    stream.engine.aligner.Aligner = MortalAligner  # type: ignore[misc]
     main()

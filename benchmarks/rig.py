@@ -19,7 +19,6 @@ from kafka import KafkaProducer, TopicPartition
 from benchmarks.chaos import Input
 from benchmarks.mortal_worker import KILL_AT
 from index.errors import SameasError
-from stream.aligner import Aligner
 from stream.broker.connection import client_options
 from stream.broker.embedded import end_with_parent
 from stream.broker.reading import as_message, read_bounds, read_topic
@@ -27,8 +26,9 @@ from stream.broker.topics import ensure_topics
 from stream.config import AlignSettings, KafkaSettings, ModelSettings, Settings, StateSettings, TopicSettings
 from stream.demo.measuring import free_port
 from stream.demo.worker_process import WorkerProcess
+from stream.engine.aligner import Aligner
+from stream.engine.interface import Output
 from stream.generations import read_current
-from stream.interface import Output
 from stream.mapping import make_decoder
 
 SESSION_SECONDS = 3.0  # how long a killed worker keeps its place in the group

@@ -28,8 +28,8 @@ from benchmarks.speed.report import where
 from benchmarks.speed.running import drain, rocksdb_memory, step, store, warm_up
 from benchmarks.synthetic import catalogue, renamed
 from index.errors import SameasError
-from stream.aligner import Aligner
 from stream.console import tell
+from stream.engine.aligner import Aligner
 from stream.events import Cause, Delete, EntityEvent, Message
 from stream.workspace import decode_canonical
 

@@ -27,8 +27,8 @@ from stream.broker.reading import read_bounds
 from stream.broker.topics import ensure_topics, input_specs
 from stream.config import Settings
 from stream.console import tell
+from stream.engine.interface import MessageProcessor
 from stream.errors import BrokerError
-from stream.interface import MessageProcessor
 from stream.metrics import Metrics, serve
 from stream.positions import build_app, check_position, sort_out
 from stream.publishing import Publisher

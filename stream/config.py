@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from stream.columns import SourceMapping
+from stream.engine.interface import Search
 from stream.errors import ConfigError
-from stream.interface import Search
 from stream.mapping import make_decoder
 
 CONFIG_FILE = "sameas.toml"

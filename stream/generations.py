@@ -26,11 +26,12 @@ from index.graph import GraphStore
 from index.store import Store, lock
 from model.checkpoint import ARRAYS, VALUES, load_model
 from model.errors import ModelError
-from stream.aligner import Aligner, settings_of
 from stream.atomic import read, refusals, write
 from stream.changes import Decoder
 from stream.config import Settings
-from stream.interface import Search
+from stream.engine.aligner import Aligner
+from stream.engine.interface import Search
+from stream.engine.recipe import Recipe, settings_of
 
 DERIVED: Final = (
     tables.QUEUE,
@@ -42,20 +43,6 @@ DERIVED: Final = (
     tables.OUTBOX,
 )
 COMMIT_KEYS: Final = 10_000
-
-
-class Recipe(msgspec.Struct, frozen=True):
-    """What a generation is a function of, besides the graph and the links."""
-
-    model: str  # its id
-    threshold: float
-    one_to_one: bool
-    search: Search = "exact"
-
-    def __str__(self) -> str:
-        rule = "one to one" if self.one_to_one else "not one to one"
-        search = "" if self.search == "exact" else f", search in {self.search}"
-        return f"model {self.model}, threshold {self.threshold:.4f}, {rule}{search}"
 
 
 class Promotion(msgspec.Struct, frozen=True):

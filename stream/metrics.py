@@ -19,9 +19,9 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from stream.config import MetricsSettings
+from stream.engine.interface import Batch
 from stream.errors import ConfigError
 from stream.events import TOOL_VERSION
-from stream.interface import Batch
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
 

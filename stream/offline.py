@@ -19,9 +19,11 @@ from model.errors import ModelError
 from model.evaluation import Quality, ScoredPairs, evaluate
 from model.scoring.network import NetworkOptions
 from model.training import Progress, Trained, TrainingOptions, score, train
-from stream.aligner import Aligner, candidate_options
-from stream.batches import batched
-from stream.embedding import VIEWS
+from stream.engine.aligner import Aligner
+from stream.engine.batches import batched
+from stream.engine.interface import Batch, Search
+from stream.engine.parts import candidate_options
+from stream.engine.views import VIEWS
 from stream.errors import ConfigError, InvalidInput
 from stream.events import (
     AlignmentRecord,
@@ -29,7 +31,6 @@ from stream.events import (
     Message,
     split_curie,
 )
-from stream.interface import Batch, Search
 from stream.workspace import BATCH, WORTH_A_SEARCH, LinkPair, Workspace, as_messages, decode_canonical
 
 K: Final = 10  # nearest neighbours in each view that are candidates

@@ -22,10 +22,10 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from index.errors import SameasError
-from stream.aligner import Aligner
 from stream.broker.ranges import Range, read_ranges
 from stream.config import Settings
 from stream.console import tell
+from stream.engine.aligner import Aligner
 from stream.errors import BrokerError
 from stream.events import Message
 from stream.generations import Generations, Progress, Wish

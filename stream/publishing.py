@@ -14,8 +14,8 @@ from faust.types.transports import ProducerT
 
 from stream.broker.limits import MAX_MESSAGE_BYTES, shortened
 from stream.config import TopicSettings
+from stream.engine.interface import Output
 from stream.errors import BrokerError
-from stream.interface import Output
 
 
 class Placed(NamedTuple):

@@ -19,8 +19,8 @@ from kafka import TopicPartition
 
 from stream.broker.reading import POLL_MS, bounds, open_consumer
 from stream.config import Settings
+from stream.engine.interface import Output
 from stream.events import UNDECODABLE, AlignmentRecord
-from stream.interface import Output
 
 _decode = msgspec.json.Decoder(AlignmentRecord).decode
 

@@ -21,7 +21,6 @@ from kafka.errors import KafkaError
 
 from index.errors import StateError, StoreError
 from index.store import lock
-from stream.aligner import Aligner
 from stream.broker.connection import client_options
 from stream.broker.limits import MAX_MESSAGE_BYTES, shortened
 from stream.broker.ranges import Range, read_ranges
@@ -29,9 +28,10 @@ from stream.broker.reading import read_bounds
 from stream.broker.topics import delete_topics, ensure_topics, output_specs
 from stream.changes import Decoder
 from stream.config import Settings
+from stream.engine.aligner import Aligner
+from stream.engine.interface import Batch, Counts, Output, Search
 from stream.errors import BrokerError, ConfigError
 from stream.events import UNDECODABLE, Message
-from stream.interface import Batch, Counts, Output, Search
 from stream.timeline import POINTS, Timeline, measure
 from stream.workspace import LinkPair
 

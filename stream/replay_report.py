@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 
 from model.evaluation import ScoredPairs, evaluate
-from stream.aligner import Aligner
 from stream.broker.topics import find_partitions, output_specs
 from stream.comparing import compare
 from stream.config import Settings
 from stream.consuming.alignments import current_alignments
 from stream.curves import curve
+from stream.engine.aligner import Aligner
 from stream.events import AlignmentRecord
 from stream.offline import score_links
 from stream.replay import Plan, Run, digest

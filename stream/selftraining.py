@@ -20,7 +20,7 @@ from model.checkpoint import save_model
 from model.encoding.encoder import Encoder
 from model.errors import ModelError
 from model.training import Progress, TrainingOptions
-from stream.embedding import VIEWS
+from stream.engine.views import VIEWS
 from stream.events import EntityEvent, Upsert
 from stream.offline import DEFAULT_TRAINING, K, TrainedModel, learn, model_of, split_links
 from stream.workspace import LEAST_FLOORS, Workspace

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from index.errors import StateError
-from stream.aligner import Aligner
+from stream.engine.aligner import Aligner
 from stream.events import UNDECODABLE, AlignmentRecord, split_curie
 from stream.workspace import LinkPair
 

@@ -12,8 +12,8 @@ from concurrent.futures import Executor
 from typing import Any
 
 from stream.config import TopicSettings
+from stream.engine.interface import Batch, Counts, MessageProcessor, Output
 from stream.events import Message
-from stream.interface import Batch, Counts, MessageProcessor, Output
 from stream.metrics import Metrics
 from stream.publishing import Placed
 from stream.reconcile import Published

@@ -21,14 +21,15 @@ from model.errors import ModelError
 from model.scoring.pairs import PairInputs
 from model.shapes import DIM, UNIT
 from model.training import LabelledPairs
-from stream.batches import batched
-from stream.embedding import INDEXES, OFF, VIEWS, Embedding
+from stream.engine.batches import batched
+from stream.engine.embedding import Embedding
+from stream.engine.inbox import Inbox
+from stream.engine.links import LinkStore
+from stream.engine.node_table import NodeTable
+from stream.engine.pair_inputs import pair_inputs
+from stream.engine.retrieval import Retrieval
+from stream.engine.views import INDEXES, OFF, VIEWS
 from stream.events import Cause, EntityEvent, Message, Upsert, decode_entity_event
-from stream.inbox import Inbox
-from stream.links import LinkStore
-from stream.nodes import NodeTable
-from stream.retrieval import Retrieval
-from stream.scoring import pair_inputs
 
 BATCH: Final = 512
 # The least floors of a dense and a sparse view: similarities of unrelated texts, and of texts that share few

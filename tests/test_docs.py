@@ -22,10 +22,10 @@ from kafka import KafkaProducer
 from index import tables as tables_module
 from stream.cli import main
 from stream.config import describe, load
+from stream.engine.records import _event
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
 from stream.mapping import make_decoder
 from stream.metrics import Metrics
-from stream.records import _event
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])

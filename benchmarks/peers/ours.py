@@ -12,7 +12,7 @@ from benchmarks.quality.datasets import read_dataset
 from benchmarks.speed import material
 from benchmarks.speed.child import in_child
 from benchmarks.speed.running import drain, step, store, warm_up
-from stream.aligner import Aligner
+from stream.engine.aligner import Aligner
 from stream.events import Cause, EntityEvent, Message
 from stream.offline import align, train_model
 from stream.workspace import decode_canonical

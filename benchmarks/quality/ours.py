@@ -12,8 +12,8 @@ from benchmarks.quality.task import Model, NotApplicable, Scored, Task, stopwatc
 from model.checkpoint import load_model
 from model.scoring.network import NetworkOptions
 from model.training import Progress, TrainingOptions, score, train
-from stream.aligner import candidate_options
 from stream.console import progress
+from stream.engine.parts import candidate_options
 from stream.selftraining import train_without_links
 
 _FIRST = np.zeros(1, np.int64)

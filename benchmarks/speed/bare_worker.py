@@ -11,8 +11,8 @@ from pathlib import Path
 
 from stream.app import run_worker
 from stream.config import load_settings
+from stream.engine.interface import Batch, Counts, Output
 from stream.events import Message
-from stream.interface import Batch, Counts, Output
 
 RECORD = b"r" * 1200  # bytes, as long as an alignment record with its evidence
 HEADERS = [

@@ -24,9 +24,10 @@ from index.search.arrays import NOBODY, UNREACHABLE, Nearest, Order, Slots, Vect
 from index.search.vectors import UNIT, VectorIndex
 from model.checkpoint import load_model
 from model.shapes import DIM
-from stream.aligner import candidate_options
-from stream.embedding import INDEXES, OFF, VIEWS, Embedding
-from stream.retrieval import Retrieval
+from stream.engine.embedding import Embedding
+from stream.engine.parts import candidate_options
+from stream.engine.retrieval import Retrieval
+from stream.engine.views import INDEXES, OFF, VIEWS
 from stream.workspace import Workspace
 
 NEAREST = 20

@@ -9,7 +9,7 @@ from unittest import mock
 
 import msgspec
 
-from stream.interface import Laps
+from stream.engine.interface import Laps
 
 PAGE = 4096
 Stages = dict[str, float]  # seconds
@@ -75,5 +75,5 @@ def stage_cpu() -> Iterator[Stages]:
             total[stage] = total.get(stage, 0.0) + cpu - self._cpu_at
             self._cpu_at = cpu
 
-    with mock.patch("stream.aligner.Laps", CpuLaps):
+    with mock.patch("stream.engine.aligner.Laps", CpuLaps):
         yield total

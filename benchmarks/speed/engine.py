@@ -16,9 +16,9 @@ from benchmarks.speed.child import in_child
 from benchmarks.speed.clocks import Part, Stages, disk, now, resident, stage_cpu
 from benchmarks.speed.report import Row, goal
 from benchmarks.speed.running import BULK, rocksdb_memory, step, warm_up
-from stream.aligner import Aligner
+from stream.engine.aligner import Aligner
+from stream.engine.interface import Batch, Search
 from stream.events import Message
-from stream.interface import Batch, Search
 from stream.workspace import decode_canonical
 
 PARTS = 10  # of the feed, each a bar in the picture

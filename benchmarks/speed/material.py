@@ -7,7 +7,7 @@ import msgspec
 
 from benchmarks.synthetic import OVERLAP, SHARES, World, catalogue, links
 from model.training import TrainingOptions
-from stream.batches import batched
+from stream.engine.batches import batched
 from stream.events import Cause, EntityEvent, Message
 from stream.offline import train_model
 

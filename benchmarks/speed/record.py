@@ -11,8 +11,8 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.child import in_child
 from benchmarks.speed.report import Row, goal
 from benchmarks.speed.running import drain, step, warm_up
-from stream.aligner import Aligner
 from stream.demo.measuring import percentile
+from stream.engine.aligner import Aligner
 from stream.workspace import decode_canonical
 
 FIRST_OFFSET = 10_000_000  # after all that are stored

@@ -20,8 +20,8 @@ from index.search import products
 from index.search.arrays import Pairs, Vectors
 from index.search.vectors import VectorIndex
 from model.shapes import DIM
-from stream.aligner import Aligner
-from stream.embedding import INDEXES, OFF, VIEWS
+from stream.engine.aligner import Aligner
+from stream.engine.views import INDEXES, OFF, VIEWS
 from stream.workspace import decode_canonical
 
 SAMPLE = 500  # entities of each side of each type whose candidates are looked at

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from benchmarks.speed import material
 from benchmarks.synthetic import catalogue
-from stream.aligner import Aligner
+from stream.engine.aligner import Aligner
+from stream.engine.interface import Batch
 from stream.events import Message
-from stream.interface import Batch
 from stream.workspace import decode_canonical
 
 WARM_UP = 300  # entities of each catalogue, before a clock starts: code is compiled when it is first used

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from stream.interface import TRUNCATED, Output
+from stream.engine.interface import TRUNCATED, Output
 
 MAX_MESSAGE_BYTES = 4_000_000  # what the producers let through; the broker's own limit decides
 TRUNCATED_BYTES = 100_000  # what is kept of a dead letter that does not fit into a message with its headers

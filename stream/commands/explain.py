@@ -14,7 +14,7 @@ from stream.console import shown
 from stream.events import split_curie
 
 if TYPE_CHECKING:
-    from stream.explaining import Explanation
+    from stream.engine.explaining import Explanation
 
 
 @click.command()
@@ -31,7 +31,7 @@ def explain(
     It reads a worker's state directory, also while the worker runs, and needs as much memory as that.
     """
     from stream.console import tell
-    from stream.explaining import check_pair
+    from stream.engine.explaining import check_pair
     from stream.generations import Generations
     from stream.workspace import decode_canonical
 

@@ -12,7 +12,8 @@ from stream.commands.options import configured
 from stream.config import Configuration
 
 if TYPE_CHECKING:
-    from stream.generations import Progress, Recipe
+    from stream.engine.recipe import Recipe
+    from stream.generations import Progress
 
 POLL_SECONDS = 0.5
 ATTEMPTS = 4  # to read what a worker may be replacing just then
@@ -110,7 +111,8 @@ def status(configuration: Configuration, state: Path | None, as_json: bool) -> N
 
 def _in_force(state: Path) -> "Recipe":
     from stream.atomic import read
-    from stream.generations import Recipe, read_current
+    from stream.engine.recipe import Recipe
+    from stream.generations import read_current
 
     for _ in range(ATTEMPTS):
         name = read_current(state)

@@ -18,7 +18,7 @@ from stream.broker.producing import Record, produce
 from stream.broker.reading import read_topic
 from stream.broker.topics import input_specs
 from stream.config import Settings
-from stream.interface import TRUNCATED
+from stream.engine.interface import TRUNCATED
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

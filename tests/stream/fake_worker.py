@@ -20,6 +20,7 @@ import msgspec
 from index.errors import SameasError, StateError
 from stream.app import run_worker
 from stream.config import Settings, load_settings
+from stream.engine.interface import Batch, Counts, Output
 from stream.errors import InvalidInput
 from stream.events import (
     AlignmentRecord,
@@ -29,7 +30,6 @@ from stream.events import (
     alignment_key,
     decode_entity_event,
 )
-from stream.interface import Batch, Counts, Output
 
 
 class State(msgspec.Struct):

@@ -12,9 +12,9 @@ from concurrent.futures import Executor
 from typing import Any
 
 from stream.cli import main
+from stream.engine.interface import Batch, MessageProcessor
 from stream.events import Message
 from stream.generations import Generations
-from stream.interface import Batch, MessageProcessor
 from stream.work import Send, Work
 
 

@@ -21,15 +21,15 @@ from index.search.vectors import VectorIndex
 from model.encoding.encoder import Encoded, Encoder
 from model.encoding.rarest import OwnCells
 from model.errors import ModelError
-from stream import aligner as aligner_module
-from stream import embedding, scoring
-from stream.aligner import Aligner
 from stream.changes import LinkChange
-from stream.embedding import CHECKED
+from stream.engine import aligner as aligner_module
+from stream.engine import embedding, scoring
+from stream.engine.aligner import Aligner
+from stream.engine.embedding import CHECKED
+from stream.engine.interface import Batch, Counts, Search
+from stream.engine.node_table import FIELDS
+from stream.engine.scoring import Scoring
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
-from stream.interface import Batch, Counts, Search
-from stream.nodes import FIELDS
-from stream.scoring import Scoring
 from stream.workspace import decode_canonical
 
 Record = tuple[str, str, float, bytes]

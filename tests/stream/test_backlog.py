@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from index.store import Store
-from stream.backlog import Backlog
+from stream.engine.backlog import Backlog
 
 
 def test_when_nothing_waits_any_more_the_memory_is_given_back(tmp_path: Path) -> None:

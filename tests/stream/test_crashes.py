@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.catalogues import train_small
 from benchmarks.chaos import Chaos
-from stream.aligner import Aligner
+from stream.engine.aligner import Aligner
+from stream.engine.interface import Batch
 from stream.events import Cause, Message
-from stream.interface import Batch
 from stream.mapping import make_decoder
 
 Records = dict[bytes, object]

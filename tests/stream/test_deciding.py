@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.store import Store
-from stream.deciding import DIFFERENT, NONE, SAME, Deciding, Edge, PairId, ScoredPairs
+from stream.engine.deciding import Deciding, Edge
+from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId, ScoredPairs
 
 THRESHOLD = 0.5
 PAIR = st.builds(PairId, st.integers(1, 5), st.integers(11, 15), st.just("a"), st.just("b")) | st.builds(

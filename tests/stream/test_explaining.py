@@ -11,14 +11,14 @@ from click.testing import CliRunner, Result
 from test_aligner import Topic, messages, run
 
 from benchmarks.catalogues import catalogues, film
-from stream.aligner import Aligner
 from stream.changes import LinkChange
 from stream.cli import main
 from stream.config import ModelSettings, Settings, StateSettings
 from stream.console import shown
+from stream.engine.aligner import Aligner
+from stream.engine.explaining import Explanation
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
-from stream.explaining import Explanation
 from stream.generations import Generations
 from stream.workspace import decode_canonical
 

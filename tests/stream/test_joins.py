@@ -17,13 +17,13 @@ from benchmarks.catalogues import catalogues, train_small
 from index.entity import node_of
 from index.graph import GraphStore
 from index.store import Store
-from stream.aligner import Aligner
 from stream.catalogue.events import read_events
 from stream.columns import SourceMapping
+from stream.engine.aligner import Aligner
+from stream.engine.inbox import Inbox
+from stream.engine.links import LinkStore
 from stream.errors import InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Message
-from stream.inbox import Inbox
-from stream.links import LinkStore
 from stream.mapping import make_decoder
 from stream.offline import align
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from stream.interface import Batch, Counts
+from stream.engine.interface import Batch, Counts
 from stream.metrics import Metrics
 
 

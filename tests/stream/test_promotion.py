@@ -23,7 +23,6 @@ from index.errors import StateError
 from model.checkpoint import load_model, save_model
 from model.errors import ModelError
 from stream import promotion
-from stream.aligner import Aligner
 from stream.atomic import write
 from stream.broker.ranges import Range, find_ranges, read_ranges
 from stream.broker.reading import read_topic
@@ -32,6 +31,8 @@ from stream.catalogue.feeding import feed_events
 from stream.cli import main
 from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
 from stream.consuming.alignments import current_alignments, decode_event
+from stream.engine.aligner import Aligner
+from stream.engine.interface import Batch, Output, Search
 from stream.errors import BrokerError
 from stream.events import (
     AlignmentEvent,
@@ -44,7 +45,6 @@ from stream.events import (
     alignment_key,
 )
 from stream.generations import Generations, Promotion, read_current
-from stream.interface import Batch, Output, Search
 from stream.mapping import make_decoder
 from stream.metrics import Metrics
 from stream.promotion import Promoter, _behind
@@ -544,7 +544,7 @@ def test_a_look_at_a_state_survives_a_switch(
 
 
 def test_batches_of_the_outbox_are_bounded(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
-    from stream import aligner as aligner_module
+    from stream.engine import aligner as aligner_module
 
     generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
     first = generations.open()

@@ -16,8 +16,8 @@ from stream.broker.limits import BATCH_BYTES, MAX_MESSAGE_BYTES, TRUNCATED_BYTES
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
 from stream.config import Settings
+from stream.engine.interface import Output
 from stream.errors import BrokerError
-from stream.interface import Output
 from stream.publishing import Placed, Publisher
 
 

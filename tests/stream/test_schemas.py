@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.catalogues import catalogues, train_small
-from stream.aligner import Aligner
 from stream.cli import main
 from stream.commands.schemas import RECORDS, schema
+from stream.engine.aligner import Aligner
 from stream.events import Link
 from stream.workspace import as_messages, decode_canonical
 

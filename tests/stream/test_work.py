@@ -11,9 +11,9 @@ import pytest
 from fake_worker import FakeAligner
 
 from stream.config import Settings, StateSettings
+from stream.engine.interface import Output
 from stream.errors import BrokerError
 from stream.events import Cause, Message
-from stream.interface import Output
 from stream.metrics import Metrics
 from stream.publishing import Placed
 from stream.reconcile import Published

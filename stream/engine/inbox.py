@@ -10,12 +10,12 @@ from index.entity import Entity, node_key, node_of, relation_of
 from index.graph import EdgeChange, GraphStore
 from index.store import Store
 from stream.changes import Change, Decoder, Edge, JoinChange, LinkChange, SnapshotRow
-from stream.deciding import PairId
+from stream.engine.interface import Counts, Output
+from stream.engine.joins import JoinStore
+from stream.engine.links import LinkStore
+from stream.engine.pairs import PairId
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Message, curie
-from stream.interface import Counts, Output
-from stream.joins import JoinStore
-from stream.links import LinkStore
 
 NO_POISON: Mapping[Cause, InvalidInput] = {}
 

@@ -1,7 +1,6 @@
 """Steps 6 and 7: from rows that changed to the candidate pairs whose scores rest on what changed."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,23 +11,9 @@ from index.search.arrays import NOBODY, Mask, Pairs, Slots, sorted_distinct
 from index.search.vectors import UNIT, VectorIndex
 from model.encoding.words import overlap
 from model.shapes import DIM
-from stream.cells import CELL_INDEXES
-from stream.embedding import INDEXES, OFF, VIEWS, Embedding
-
-
-class SourcePair(NamedTuple):
-    """Two sources with entities of one type; the left one's name sorts first."""
-
-    type: str
-    left: str
-    right: str
-
-
-class Found(NamedTuple):
-    """Pairs of two sources, each once."""
-
-    sources: SourcePair
-    pairs: Pairs
+from stream.engine.embedding import Embedding
+from stream.engine.pairs import Found, SourcePair
+from stream.engine.views import CELL_INDEXES, INDEXES, OFF, VIEWS
 
 
 class Retrieval:

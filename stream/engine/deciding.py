@@ -16,36 +16,15 @@ from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from index import tables
 from index.entity import node_key
-from index.graph import Nodes
 from index.store import Store
+from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId, ScoredPairs
 
 _EDGE: Final = struct.Struct("<Qdb")
-SAME, NONE, DIFFERENT = 1, 0, -1
 MANUAL_SCORE: Final = 1.0
-
-
-class ScoredPairs(NamedTuple):
-    """Pairs of two sources whose score may have changed; 0 for pairs that are no candidates any more."""
-
-    left_source: str  # the one whose name sorts first
-    right_source: str
-    left: Nodes  # (P,)
-    right: Nodes  # (P,)
-    score: npt.NDArray[np.float64]  # (P,)
-
-
-class PairId(NamedTuple):
-    """Two nodes and their sources; the left source's name sorts first."""
-
-    left: int
-    right: int
-    left_source: str
-    right_source: str
 
 
 class Edge(NamedTuple):

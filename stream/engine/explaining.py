@@ -7,14 +7,15 @@ import numpy as np
 
 from index.entity import Entity, node_of
 from index.graph import GraphStore
-from stream.backlog import Backlog
-from stream.deciding import DIFFERENT, NONE, SAME, Deciding, PairId
+from stream.engine.backlog import Backlog
+from stream.engine.deciding import Deciding
+from stream.engine.links import LinkStore
+from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId, SourcePair
+from stream.engine.records import Records
+from stream.engine.retrieval import Retrieval
+from stream.engine.scoring import Scoring
 from stream.errors import InvalidInput
 from stream.events import Evidence, curie, split_curie
-from stream.links import LinkStore
-from stream.records import Records
-from stream.retrieval import Retrieval, SourcePair
-from stream.scoring import Scoring
 
 Outcome = Literal[
     "aligned",

@@ -26,43 +26,46 @@ from pathlib import Path
 import msgspec
 
 from index import tables
-from index.candidates import CandidateOptions
 from index.entity import node_key, node_of
 from index.errors import StateError, StoreError
 from index.graph import GraphStore
 from index.store import Store
-from model.checkpoint import Model, load_model
-from model.errors import ModelError
-from stream import memory, snapshot
-from stream.backlog import Backlog
-from stream.batches import batched
+from model.checkpoint import load_model
 from stream.changes import Decoder
-from stream.deciding import Deciding
-from stream.embedding import VIEWS, Embedding
+from stream.engine import memory, snapshot
+from stream.engine.backlog import Backlog
+from stream.engine.batches import batched
+from stream.engine.deciding import Deciding
+from stream.engine.embedding import Embedding
+from stream.engine.explaining import Explaining, Explanation
+from stream.engine.inbox import NO_POISON, Inbox
+from stream.engine.interface import Batch, Counts, Laps, Search
+from stream.engine.links import LinkStore
+from stream.engine.outbox import OUTBOX_CHUNK, PUBLISHED_ENDS
+from stream.engine.pairs import Found
+from stream.engine.parts import SNAPSHOT, candidate_options
+from stream.engine.recipe import settings_of
+from stream.engine.records import Records
+from stream.engine.retrieval import Retrieval
+from stream.engine.scoring import Scoring
+from stream.engine.turn import (
+    BACKLOG_EVALUATIONS,
+    BACKLOG_SHARE,
+    BULK_EVALUATIONS,
+    BULK_PAIRS,
+    BULK_ROWS,
+    HUB_SHARE,
+    IDLE_EVALUATIONS,
+    IDLE_HUB,
+    IDLE_PAIRS,
+)
 from stream.errors import InvalidInput
 from stream.events import Cause, Message
-from stream.explaining import Explaining, Explanation
-from stream.inbox import NO_POISON, Inbox
-from stream.interface import Batch, Counts, Laps, Search
-from stream.links import LinkStore
-from stream.records import Records
-from stream.retrieval import Found, Retrieval
-from stream.scoring import Scoring
 
-IDLE_EVALUATIONS, BULK_EVALUATIONS = 32, 4096  # entities that a call without messages evaluates again
-IDLE_PAIRS, BULK_PAIRS = 1024, 32_768  # waiting pairs that it scores
-BULK_ROWS = 8192  # rows that it makes anew
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
-IDLE_HUB, HUB_SHARE = 8192, 1024  # neighbours of a hub looked through without and with messages
-OUTBOX_CHUNK = 500  # pairs of one batch when a generation takes the place of another
-SNAPSHOT = "snapshot"  # directory in the state
 SNAPSHOT_SHARE = 8  # in quiet it is written anew when one in so many entities was evaluated since
-BACKLOG_EVALUATIONS = 16  # with messages, one waiting entity is evaluated for so many of them
-BACKLOG_SHARE = 16  # with messages, one waiting pair is scored for so many that the messages changed
 
 RECALL_SAMPLE = 32  # entities of each side of every type whose candidates are compared with an exact search
-
-_ENDS = tables.META + b"published"  # where the alignment topic ended after the last publication
 
 _log = logging.getLogger("sameas")
 
@@ -365,11 +368,11 @@ class Aligner:
         while self._unpublished and self._unpublished[0] <= sequence:
             self._store.delete(tables.OUTBOX + node_key(self._unpublished.popleft()))
         if ends is not None:
-            self._store.put(_ENDS, msgspec.msgpack.encode(ends))
+            self._store.put(PUBLISHED_ENDS, msgspec.msgpack.encode(ends))
 
     def published_ends(self) -> Mapping[int, int]:
         """Where the partitions of the alignment topic ended when that was said last."""
-        raw = self._store.get(_ENDS)
+        raw = self._store.get(PUBLISHED_ENDS)
         return {} if raw is None else msgspec.msgpack.decode(raw, type=dict[int, int])
 
     def next_offset(self, topic: str, partition: int) -> int | None:
@@ -457,23 +460,3 @@ class Aligner:
                 self._store.close()
             except StoreError as error:
                 raise StateError(str(error)) from error
-
-
-def settings_of(model_id: str, threshold: float, one_to_one: bool, search: Search) -> str:
-    """What a state is a function of, besides the graph and the links."""
-    settings = f"model {model_id}, threshold {threshold!r}, one_to_one {one_to_one}"
-    return settings if search == "exact" else f"{settings}, search {search}"
-
-
-def candidate_options(model: Model) -> CandidateOptions:
-    """How candidates were made when the model was trained.
-
-    Raises:
-        ModelError: trained with other views than this version has.
-    """
-    if model.options.get("views") != list(VIEWS):
-        raise ModelError(
-            f"the model was trained with views {model.options.get('views')}, this version has {list(VIEWS)}; "
-            "train it again with `sameas train`"
-        )
-    return CandidateOptions(int(model.options["k"]), tuple(model.options["floors"]))

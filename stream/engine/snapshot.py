@@ -18,10 +18,10 @@ import xxhash
 from index.candidates import CandidateOptions, CandidatePairs, Kinds
 from index.search.arrays import NOBODY
 from model.shapes import DIM
-from stream.cells import NodeCells
-from stream.embedding import SavedRows
-from stream.nodes import NodeTable
-from stream.retrieval import SourcePair
+from stream.engine.embedding import SavedRows
+from stream.engine.node_cells import NodeCells
+from stream.engine.node_table import NodeTable
+from stream.engine.pairs import SourcePair
 
 FORMAT = 3
 _ROWS = "rows"  # directory beside those of the lists

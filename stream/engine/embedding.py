@@ -13,22 +13,17 @@ import numpy.typing as npt
 from index.entity import Entity, relation_of
 from index.graph import GraphStore, Heads, Nodes
 from index.search.arrays import NOBODY, Mask, Sims, Slots
-from index.search.sparse import SparseIndex
-from index.search.vectors import VectorIndex
 from model.encoding.encoder import Encoder
 from model.encoding.neighbourhood import HUB_COUNT, neighbourhood
 from model.encoding.sampling import Sample, draw
 from model.encoding.words import GATHERED, gather
 from model.shapes import DIM, SAMPLE
-from stream.batches import batched
-from stream.cells import NodeCells
+from stream.engine.batches import batched
+from stream.engine.node_cells import NodeCells
+from stream.engine.node_table import NodeTable, as_words, digest
+from stream.engine.views import INDEXES, OFF, VIEWS
 from stream.events import Upsert
-from stream.nodes import NodeTable, as_words, digest
 
-VIEWS: Final = ("name", "values", "neighbourhood", "near_words", "far_words")
-# Kinds of index for exact search, one a view.
-INDEXES: Final = (VectorIndex, VectorIndex, VectorIndex, SparseIndex, SparseIndex)
-OFF: Final = 1 << 30  # the floor of a view that is not used
 CHECKED: Final = 64  # saved rows that are made again to see whether the others can be believed
 ROWS_CHUNK: Final = 4096  # rows that are made together: about 100 MB
 HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time

@@ -22,8 +22,8 @@ from index import tables
 from index.entity import node_key
 from index.search.arrays import Pairs, grown, sorted_distinct
 from index.store import Store
-from stream.nodes import NodeTable
-from stream.retrieval import Found, SourcePair
+from stream.engine.node_table import NodeTable
+from stream.engine.pairs import Found, SourcePair
 
 # Arrays of waiting pairs before it is looked for pairs that stand twice: while messages come, and in quiet.
 MAX_ARRAYS, FEW_ARRAYS = 128, 16

@@ -6,13 +6,10 @@ from typing import Final
 import numpy as np
 
 from index.search.arrays import Slots, Vectors, grown
-from index.search.cells import CellIndex, Cells, TwoCellIndex, with_cells
-from index.search.sparse import SparseIndex
+from index.search.cells import Cells, with_cells
 from model.encoding.rarest import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_words
-from stream.nodes import Rows
+from stream.engine.node_table import Rows
 
-# One a view, as `stream/embedding.py:INDEXES`. Many share a year, or a rare word around them; few share two.
-CELL_INDEXES: Final = (CellIndex, TwoCellIndex, TwoCellIndex, SparseIndex, SparseIndex)
 _OWN: Final = np.dtype([("name", np.uint32, NAME_CELLS), ("values", np.uint32, VALUE_CELLS)])
 _FIELDS: Final = ("name", "values")
 

@@ -17,31 +17,29 @@ import numpy as np
 import xxhash
 
 from index import tables
-from index.entity import Entity, Scalar, Value, node_key
+from index.entity import Entity, node_key
 from index.graph import GraphStore
 from index.store import Store
-from stream.deciding import SAME, Deciding, Decision, Edge, PairId
-from stream.embedding import Embedding
+from stream.engine.deciding import Deciding, Decision, Edge
+from stream.engine.embedding import Embedding
+from stream.engine.evidence import evidence_of
+from stream.engine.interface import Output
+from stream.engine.links import LinkStore, StoredLink
+from stream.engine.pairs import SAME, PairId, SourcePair
+from stream.engine.scoring import Attention, Scoring
 from stream.events import (
     TOOL_VERSION,
     AlignmentEvent,
     AlignmentRecord,
-    AttributeEvidence,
     Cause,
     Evidence,
-    NeighbourEvidence,
     alignment_key,
     curie,
     split_curie,
 )
-from stream.interface import Output
-from stream.links import LinkStore, StoredLink
-from stream.retrieval import SourcePair
-from stream.scoring import Attention, Scoring
 
 # A record is revised, and sent, by every change that it shows.
 CONFIDENCE_DIGITS = 4
-SHOWN_CHARS, SHOWN_VALUES = 1000, 20  # of a text, and of a list, in evidence
 EventKind = Literal["aligned", "revised", "withdrawn"]
 
 
@@ -162,7 +160,7 @@ class Records:
         )
         names = dict(zip(near, self._graph.names(near), strict=True))
         return [
-            _evidence(entities[pair.left], entities[pair.right], looks, names)
+            evidence_of(entities[pair.left], entities[pair.right], looks, names)
             for pair, looks in zip(pairs, attention, strict=True)
         ]
 
@@ -216,33 +214,6 @@ def _differ(old: AlignmentRecord | None, new: AlignmentRecord | None) -> bool:
     if old is None or new is None:
         return old is not new
     return msgspec.structs.replace(new, mapping_date=old.mapping_date) != old
-
-
-def _evidence(left: Entity, right: Entity, looks: Iterable[Attention], names: Mapping[int, str]) -> Evidence:
-    evidence = Evidence([], [])
-    for one, other, weight in looks:
-        if one.neighbour is not None and other.neighbour is not None:
-            evidence.neighbours.append(
-                NeighbourEvidence(one.name, names[one.neighbour], other.name, names[other.neighbour], weight)
-            )
-        elif one.neighbour is None and other.neighbour is None:
-            value, other_value = left.attributes.get(one.name), right.attributes.get(other.name)
-            if value is not None and other_value is not None:
-                evidence.attributes.append(
-                    AttributeEvidence(one.name, _shown(value), other.name, _shown(other_value), weight)
-                )
-    return evidence
-
-
-def _shown(value: Value) -> Value:
-    """A value as evidence shows it: two large entities together must not make a record too large to send."""
-    if isinstance(value, list):
-        return [_shown_text(part) for part in value[:SHOWN_VALUES]]
-    return _shown_text(value)
-
-
-def _shown_text(value: Scalar) -> Scalar:
-    return f"{value[:SHOWN_CHARS]}..." if isinstance(value, str) and len(value) > SHOWN_CHARS else value
 
 
 def _newest(entities: Iterable[Entity], link: StoredLink | None) -> Cause:

@@ -8,7 +8,7 @@ from index import tables
 from index.entity import node_key, node_of
 from index.graph import GraphStore
 from index.store import Store
-from stream.deciding import DIFFERENT, NONE, SAME, PairId
+from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId
 from stream.events import Cause, Link, Message, split_curie
 
 

@@ -1,0 +1,25 @@
+"""What a generation is made with: the model, the threshold, the rule and the search."""
+
+import msgspec
+
+from stream.engine.interface import Search
+
+
+def settings_of(model_id: str, threshold: float, one_to_one: bool, search: Search) -> str:
+    """What a state is a function of, besides the graph and the links."""
+    settings = f"model {model_id}, threshold {threshold!r}, one_to_one {one_to_one}"
+    return settings if search == "exact" else f"{settings}, search {search}"
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """What a generation is a function of, besides the graph and the links."""
+
+    model: str  # its id
+    threshold: float
+    one_to_one: bool
+    search: Search = "exact"
+
+    def __str__(self) -> str:
+        rule = "one to one" if self.one_to_one else "not one to one"
+        search = "" if self.search == "exact" else f", search in {self.search}"
+        return f"model {self.model}, threshold {self.threshold:.4f}, {rule}{search}"
