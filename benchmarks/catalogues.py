@@ -5,7 +5,7 @@ from pathlib import Path
 
 from model.training import TrainingOptions
 from stream.events import Upsert
-from stream.offline import TrainedModel, train_model
+from stream.learning.training import TrainedModel, train_model
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "knoll"]
 NAMES = ["anna", "boris", "clara", "david", "elena", "felix", "greta", "henry", "irene", "jonas", "karin"]

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from stream.events import AlignmentRecord, Evidence, split_curie
-from stream.workspace import LinkPair
+from stream.learning.known_links import LinkPair
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,8 +32,8 @@ from stream.engine.aligner import Aligner
 from stream.engine.interface import Batch, Counts, Output, Search
 from stream.errors import BrokerError, ConfigError
 from stream.events import UNDECODABLE, Message
+from stream.learning.known_links import LinkPair
 from stream.timeline import POINTS, Timeline, measure
-from stream.workspace import LinkPair
 
 LIVE: Final = "live"  # what `diff` calls the worker's own alignments
 PREFIX: Final = "sameas.replay"

@@ -16,9 +16,9 @@ from stream.consuming.alignments import current_alignments
 from stream.curves import curve
 from stream.engine.aligner import Aligner
 from stream.events import AlignmentRecord
-from stream.offline import score_links
+from stream.learning.evaluation import score_links
+from stream.learning.known_links import LinkPair
 from stream.replay import Plan, Run, digest
-from stream.workspace import LinkPair
 
 LARGEST = 50  # changes of each kind that the report shows
 

@@ -14,7 +14,7 @@ import msgspec
 from index.errors import StateError
 from stream.engine.aligner import Aligner
 from stream.events import UNDECODABLE, AlignmentRecord, split_curie
-from stream.workspace import LinkPair
+from stream.learning.known_links import LinkPair
 
 POINTS: Final = 20  # in a run; each is a drain of the backlog
 

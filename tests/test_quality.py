@@ -17,7 +17,7 @@ from benchmarks.quality.datasets import read_dataset
 from benchmarks.quality.task import Task, make_task
 from model.encoding.encoder import Encoder
 from stream.errors import ConfigError
-from stream.workspace import Workspace
+from stream.learning.workspace import Workspace
 
 MAPPING = """
 folder = "films"

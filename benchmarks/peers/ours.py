@@ -14,8 +14,9 @@ from benchmarks.speed.child import in_child
 from benchmarks.speed.running import drain, step, store, warm_up
 from stream.engine.aligner import Aligner
 from stream.events import Cause, EntityEvent, Message
-from stream.offline import align, train_model
-from stream.workspace import decode_canonical
+from stream.learning.alignment import align
+from stream.learning.training import train_model
+from stream.learning.workspace import decode_canonical
 
 
 class Figures(msgspec.Struct):

@@ -19,7 +19,7 @@ from benchmarks.quality.task import Model, NotApplicable, Task, judge, make_task
 from index.errors import SameasError
 from stream.console import tell
 from stream.errors import ConfigError
-from stream.workspace import Workspace
+from stream.learning.workspace import Workspace
 
 K = 20
 ONE_SEED = ("no links", "splink", "deepmatcher")  # minutes each

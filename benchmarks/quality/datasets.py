@@ -20,8 +20,7 @@ from stream.catalogue.events import read_events
 from stream.columns import SourceMapping
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert
-from stream.offline import read_links
-from stream.workspace import LabelledLink, LinkPair
+from stream.learning.known_links import LabelledLink, LinkPair, read_links
 
 BUILT_IN = Path(__file__).parent.parent / "datasets"
 LEFT, RIGHT = "left", "right"

@@ -20,7 +20,7 @@ from model.evaluation import ScoredPairs
 from model.training import LabelledPairs
 from stream.console import tell
 from stream.events import Upsert
-from stream.workspace import LabelledLink
+from stream.learning.known_links import LabelledLink
 
 REQUIREMENTS = Path(__file__).with_name("deepmatcher.txt")
 VERSION = "3.7"

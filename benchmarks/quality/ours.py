@@ -14,7 +14,7 @@ from model.scoring.network import NetworkOptions
 from model.training import Progress, TrainingOptions, score, train
 from stream.console import progress
 from stream.engine.parts import candidate_options
-from stream.selftraining import train_without_links
+from stream.learning.self_training import train_without_links
 
 _FIRST = np.zeros(1, np.int64)
 

@@ -28,7 +28,7 @@ from model.encoding.encoder import Encoder
 from model.encoding.items import ItemEncoder
 from stream.console import tell
 from stream.events import Upsert
-from stream.workspace import Workspace
+from stream.learning.workspace import Workspace
 
 REQUIREMENTS = Path(__file__).with_name("sentences.txt")
 LIMIT = 3600.0  # seconds

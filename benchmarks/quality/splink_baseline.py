@@ -20,7 +20,7 @@ from index.entity import node_of
 from model.encoding.tokens import normalise
 from model.evaluation import ScoredPairs
 from stream.events import Upsert
-from stream.workspace import LinkPair
+from stream.learning.known_links import LinkPair
 
 RARE = 60  # entities of one source that may share a word for it to be compared by
 MOST_BLOCKING_WORDS = 6  # of an entity, the rarest

@@ -14,7 +14,7 @@ from index.candidates import CandidateOptions
 from model.encoding.encoder import Encoder
 from model.evaluation import Quality, ScoredPairs, best_threshold, evaluate
 from model.training import LabelledPairs
-from stream.workspace import Workspace
+from stream.learning.workspace import Workspace
 
 
 class NotApplicable(Exception):

@@ -28,7 +28,7 @@ from stream.engine.embedding import Embedding
 from stream.engine.parts import candidate_options
 from stream.engine.retrieval import Retrieval
 from stream.engine.views import INDEXES, OFF, VIEWS
-from stream.workspace import Workspace
+from stream.learning.workspace import Workspace
 
 NEAREST = 20
 QUERIES = 2048  # films of the left catalogue that the right one has, too

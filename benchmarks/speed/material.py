@@ -9,7 +9,7 @@ from benchmarks.synthetic import OVERLAP, SHARES, World, catalogue, links
 from model.training import TrainingOptions
 from stream.engine.batches import batched
 from stream.events import Cause, EntityEvent, Message
-from stream.offline import train_model
+from stream.learning.training import train_model
 
 IN_ONE = (1 + OVERLAP) / 2  # share of a world's entities that one catalogue has
 TRAINING_WORLD = 3_000  # entities; other ones than are measured

@@ -15,7 +15,7 @@ from stream.config import Configuration, Settings
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stream.offline import Evaluation
+    from stream.learning.evaluation import Evaluation
 
 
 def catalogued(function: Callable[..., None]) -> Callable[..., None]:
@@ -72,8 +72,9 @@ def train(
     """Learn a model from catalogue FILES (canonical .jsonl, or those of the mapping) and known links."""
     from model.training import Progress, TrainingOptions
     from stream.console import progress, tell
-    from stream.offline import K, check_writable, read_links, train_model
-    from stream.selftraining import train_without_links
+    from stream.learning.known_links import read_links
+    from stream.learning.self_training import train_without_links
+    from stream.learning.training import K, check_writable, train_model
 
     if (links is None) != no_links or (no_links and valid):
         raise click.UsageError("give either --links FILE (and --valid FILE, if there is one), or --no-links")
@@ -106,7 +107,7 @@ def train(
 def align(settings: Settings, events: list[Any], model: Path) -> None:
     """Align catalogue FILES without a broker; alignment records as JSON Lines on stdout."""
     from stream.console import counting
-    from stream.offline import align as align_files
+    from stream.learning.alignment import align as align_files
 
     with counting("aligning", "events") as progress:
         records = align_files(
@@ -144,7 +145,8 @@ def evaluate(
 ) -> None:
     """Measure a model on catalogue FILES against known links, for the links' left entities."""
     from stream.curves import write_page
-    from stream.offline import evaluate_model, read_links
+    from stream.learning.evaluation import evaluate_model
+    from stream.learning.known_links import read_links
 
     if plot is not None and plot.suffix.lower() not in (".html", ".htm"):
         raise click.BadParameter("an .html file is written", param_hint="--plot")

@@ -48,7 +48,8 @@ def replay(configuration: Configuration, **options: Any) -> None:
     if click.get_current_context().invoked_subcommand is not None:
         return
     from stream.console import tell
-    from stream.offline import check_writable, read_links
+    from stream.learning.known_links import read_links
+    from stream.learning.training import check_writable
     from stream.replay import Run
 
     if not options["name"]:
@@ -216,7 +217,7 @@ def diff(configuration: Configuration, before: str, after: str, links: Path | No
     """Compare the alignments of two runs; `live` stands for the worker's."""
     from stream.comparing import compare
     from stream.consuming.alignments import current_alignments
-    from stream.offline import read_links
+    from stream.learning.known_links import read_links
     from stream.replay import LIVE, Run
 
     settings = configuration.settings

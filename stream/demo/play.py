@@ -37,7 +37,7 @@ from stream.demo.text import SHOWN, describe_changes, introduce, print_figures, 
 from stream.demo.worker_process import Status, WorkerProcess, worker_process
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent
-from stream.offline import TrainedModel, train_model
+from stream.learning.training import TrainedModel, train_model
 
 BAR_CHARS = 24
 CANDIDATES = 3  # in each view; positions are telling, and a demo should be quick

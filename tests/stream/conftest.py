@@ -11,7 +11,7 @@ from benchmarks.catalogues import catalogues, train_small
 from model.checkpoint import load_model, save_model
 from model.scoring.trees import NO_TREES
 from stream.config import Settings
-from stream.offline import evaluate_model
+from stream.learning.evaluation import evaluate_model
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from stream.broker.topics import ensure_topics
 from stream.config import Settings
 from stream.consuming.alignments import current_alignments
 from stream.events import AlignmentEvent, AlignmentRecord, Upsert
-from stream.offline import align
+from stream.learning.alignment import align
 
 MAPPING = """
 [sources.left.tables.film]

@@ -24,8 +24,8 @@ from stream.engine.inbox import Inbox
 from stream.engine.links import LinkStore
 from stream.errors import InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Message
+from stream.learning.alignment import align
 from stream.mapping import make_decoder
-from stream.offline import align
 
 SHOP = msgspec.convert(
     {

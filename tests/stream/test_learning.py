@@ -14,8 +14,10 @@ from model.errors import ModelError
 from model.training import TrainingOptions
 from stream.cli import main
 from stream.events import Upsert
-from stream.offline import align, evaluate_model, read_links
-from stream.selftraining import NOISED, noised, train_without_links
+from stream.learning.alignment import align
+from stream.learning.evaluation import evaluate_model
+from stream.learning.known_links import read_links
+from stream.learning.self_training import NOISED, noised, train_without_links
 
 LINKS = [(f"left:f{n}", f"right:f{n}") for n in range(60, FILMS)]
 PEOPLE = [(f"left:p{n}", f"right:p{n}") for n in range(20)]
@@ -138,7 +140,7 @@ def test_mistakes_are_told(folder: Path, arguments: list[str], problem: str) -> 
 def test_an_unwritable_model_is_refused_before_training(
     folder: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream.selftraining.train_without_links", pytest.fail)
+    monkeypatch.setattr("stream.learning.self_training.train_without_links", pytest.fail)
     refused = run(folder, "train", "--no-links", "--model", str(folder / model))
     assert refused.exit_code == 1
     assert re.search(f"error: --model .*{model}: cannot be written: ", refused.stderr)

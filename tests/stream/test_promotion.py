@@ -45,12 +45,12 @@ from stream.events import (
     alignment_key,
 )
 from stream.generations import Generations, Promotion, read_current
+from stream.learning.workspace import decode_canonical
 from stream.mapping import make_decoder
 from stream.metrics import Metrics
 from stream.promotion import Promoter, _behind
 from stream.publishing import Placed
 from stream.work import Work
-from stream.workspace import decode_canonical
 
 MORTAL = Path(__file__).with_name("mortal_promotion.py")
 

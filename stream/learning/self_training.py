@@ -22,8 +22,9 @@ from model.errors import ModelError
 from model.training import Progress, TrainingOptions
 from stream.engine.views import VIEWS
 from stream.events import EntityEvent, Upsert
-from stream.offline import DEFAULT_TRAINING, K, TrainedModel, learn, model_of, split_links
-from stream.workspace import LEAST_FLOORS, Workspace
+from stream.learning.known_links import split_links
+from stream.learning.training import DEFAULT_TRAINING, K, TrainedModel, learn, model_of
+from stream.learning.workspace import LEAST_FLOORS, Workspace
 
 ALIKE: Final = 0.4  # similarity of names that pass for the same
 LEAD: Final = 0.05  # by which they are ahead of the next best, on both sides

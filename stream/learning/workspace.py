@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -30,6 +30,7 @@ from stream.engine.pair_inputs import pair_inputs
 from stream.engine.retrieval import Retrieval
 from stream.engine.views import INDEXES, OFF, VIEWS
 from stream.events import Cause, EntityEvent, Message, Upsert, decode_entity_event
+from stream.learning.known_links import LabelledLink, LinkPair
 
 BATCH: Final = 512
 # The least floors of a dense and a sparse view: similarities of unrelated texts, and of texts that share few
@@ -41,16 +42,6 @@ LOST_BELOW_FLOOR: Final = 0.005  # share of links that a view's floor may lose; 
 OPTIONAL: Final = ("near_words", "far_words")  # the views that links have to need
 WORTH_A_SEARCH: Final = 0.002  # share of links that such a view has to find and no view before it
 GAIN_LINKS: Final = 2000  # looked at to know
-
-LinkPair = tuple[str, str]
-
-
-class LabelledLink(NamedTuple):
-    """Two CURIEs, and whether they are the same."""
-
-    left: str
-    right: str
-    same: bool
 
 
 class Workspace:

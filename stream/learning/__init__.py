@@ -1,0 +1,1 @@
+"""Training, measuring and aligning whole catalogues without a broker."""

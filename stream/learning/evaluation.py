@@ -1,0 +1,83 @@
+"""How good a model is, against known links."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model.checkpoint import Model, load_model
+from model.errors import ModelError
+from model.evaluation import Quality, ScoredPairs, evaluate
+from model.training import score
+from stream.engine.aligner import Aligner
+from stream.engine.parts import candidate_options
+from stream.events import EntityEvent
+from stream.learning.known_links import LinkPair
+from stream.learning.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a model is: overall, for each type of entity, and the scored pairs that it rests on."""
+
+    quality: Quality
+    types: Mapping[str, Quality]
+    pairs: ScoredPairs
+
+    def to_json(self) -> dict[str, object]:
+        """As JSON-ready values: those of `quality`, and `types`."""
+        types = {kind: quality.to_json() for kind, quality in self.types.items()}
+        return {**self.quality.to_json(), "types": types}
+
+
+def evaluate_model(
+    events: Iterable[EntityEvent],
+    links: Sequence[LinkPair],
+    checkpoint: Path,
+    *,
+    one_to_one: bool = True,
+    threshold: float | None = None,
+) -> Evaluation:
+    """How good a model is on the graph that the events come to, for the left entities of `links`.
+
+    Raises:
+        ModelError: no usable model, or no link between entities that exist.
+    """
+    _, model = load_model(checkpoint)
+    threshold = model.threshold if threshold is None else threshold
+    with Workspace(events) as workspace:
+        workspace.retrieve(model.encoder, candidate_options(model))
+        scored = _scored(workspace, model, links)
+    if not scored:
+        raise ModelError(
+            "no link joins entities that exist; check that the links' ids are those of the entities"
+        )
+    types = {kind: evaluate(pairs, threshold, one_to_one=one_to_one) for kind, pairs in scored.items()}
+    parts = [*scored.values()]
+    everything = ScoredPairs(
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.label for part in parts]),
+        np.concatenate([part.left for part in parts]),
+        np.concatenate([part.right for part in parts]),
+        len({*links}),  # also those of entities that do not exist: they are lost
+    )
+    return Evaluation(evaluate(everything, threshold, one_to_one=one_to_one), types, everything)
+
+
+def score_links(aligner: Aligner, links: Sequence[LinkPair], checkpoint: Path) -> dict[str, ScoredPairs]:
+    """In an aligner's graph all candidates of the links' left entities, scored, by the left entity's type.
+
+    Links with an entity that does not exist are left out.
+    """
+    _, model = load_model(checkpoint)
+    with Workspace(begin_with=aligner.copy_to) as workspace:
+        workspace.retrieve(model.encoder, candidate_options(model))
+        return _scored(workspace, model, links)
+
+
+def _scored(workspace: Workspace, model: Model, links: Sequence[LinkPair]) -> dict[str, ScoredPairs]:
+    return {
+        kind: score(model.scorer(kind), workspace.labelled(some))
+        for kind, some in sorted(workspace.by_type(links).items())
+    }

@@ -1,0 +1,58 @@
+"""Known links: reading them, and splitting them for training, validation and test."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import xxhash
+
+from stream.errors import InvalidInput
+from stream.events import split_curie
+
+VALID_SHARE: Final = 0.2  # of the links, if none are given for validation
+
+LinkPair = tuple[str, str]
+
+
+def read_links(path: Path) -> list[LinkPair]:
+    """Gold links from a CSV file with the columns `left,right` of CURIEs.
+
+    Raises:
+        InvalidInput: the file cannot be read, lacks a column or holds something that is no CURIE.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidInput("bad-links", f"{path}: {error}") from error
+    links = []
+    for number, row in enumerate(rows, start=2):
+        left, right = row.get("left"), row.get("right")
+        if left is None or right is None:
+            raise InvalidInput("bad-links", f"{path}, line {number}: the columns left,right are expected")
+        if split_curie(left)[0] == split_curie(right)[0]:
+            raise InvalidInput("bad-links", f"{path}, line {number}: {left} and {right} are of one source")
+        links.append((left, right))
+    return links
+
+
+def split_links(links: Sequence[LinkPair]) -> tuple[list[LinkPair], list[LinkPair]]:
+    """Links to train on and, a fifth of them, to validate with: which is which depends on the left entity."""
+    parts: tuple[list[LinkPair], list[LinkPair]] = [], []
+    for link in links:
+        parts[_uniform(link[0]) < VALID_SHARE].append(link)
+    return parts
+
+
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return xxhash.xxh3_64_intdigest(text.encode()) / 2.0**64
+
+
+class LabelledLink(NamedTuple):
+    """Two CURIEs, and whether they are the same."""
+
+    left: str
+    right: str
+    same: bool

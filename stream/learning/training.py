@@ -1,0 +1,130 @@
+"""Training on whole catalogues without a broker: the worker's code on files."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from index.candidates import CandidateOptions
+from model.checkpoint import Model, save_model
+from model.encoding.encoder import Encoder
+from model.errors import ModelError
+from model.evaluation import Quality, evaluate
+from model.scoring.network import NetworkOptions
+from model.training import Progress, Trained, TrainingOptions, score, train
+from stream.engine.views import VIEWS
+from stream.errors import ConfigError
+from stream.events import (
+    EntityEvent,
+)
+from stream.learning.known_links import LinkPair, split_links
+from stream.learning.workspace import WORTH_A_SEARCH, Workspace
+
+K: Final = 10  # nearest neighbours in each view that are candidates
+DEFAULT_TRAINING: Final = TrainingOptions()
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What training made."""
+
+    id: str
+    training_links: int
+    valid_links: int
+    report: dict[str, float]
+    quality: Quality | None  # on the test links, one-to-one among these alone
+
+
+def check_writable(option: str, directory: Path) -> None:
+    """Makes the directory that something is to be saved in: refused now rather than after the work.
+
+    Args:
+        option: which named it.
+
+    Raises:
+        ConfigError: it is no directory, or nothing can be written in it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{option} {directory}: cannot be written: {error.strerror}") from error
+
+
+def train_model(
+    events: Iterable[EntityEvent],
+    links: Sequence[LinkPair],
+    directory: Path,
+    *,
+    valid: Sequence[LinkPair] | None = None,
+    test: Sequence[LinkPair] = (),
+    k: int = K,
+    worth: float = WORTH_A_SEARCH,
+    options: TrainingOptions = DEFAULT_TRAINING,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> TrainedModel:
+    """Learns a model from the graph that the events come to and from known links, and saves it.
+
+    Args:
+        links: pairs of CURIEs that are the same. Other candidates of their left entities count as different.
+            Those with an entity that does not exist are left out.
+        valid: links for early stopping, calibration and the threshold; a fifth of `links` if None.
+        test: links to measure the model on afterwards.
+        worth: the share of links that an optional view has to find and no view before it, or else it is
+            not used.
+
+    Raises:
+        ModelError: too few links are among the entities.
+    """
+    if valid is None:
+        links, valid = split_links(links)
+    with Workspace(events) as workspace:
+        links, valid = workspace.present(links), workspace.present(valid)
+        if not links or not valid:
+            raise ModelError(
+                f"{len(links)} training and {len(valid)} validation links join entities that exist; some of "
+                "each are needed. Check that links and entities have the same sources and ids"
+            )
+        encoder = Encoder.fit(workspace.upserts())
+        candidates = workspace.retrieve(encoder, CandidateOptions(k, ()), [*links, *valid], worth)
+        trained = learn(workspace, encoder, links, valid, options, progress)
+        quality = None
+        if test:
+            pairs = score(trained.scorer(), workspace.labelled(test))
+            quality = evaluate(pairs, trained.threshold)
+        types = workspace.by_type(links)
+    model = model_of(encoder, candidates, trained, types)
+    return TrainedModel(save_model(directory, model), len(links), len(valid), trained.report, quality)
+
+
+def learn(
+    workspace: "Workspace",
+    encoder: Encoder,
+    links: Sequence[LinkPair],
+    valid: Sequence[LinkPair],
+    options: TrainingOptions,
+    progress: Callable[[Progress], None],
+) -> Trained:
+    """Trains on the candidates that the workspace has retrieved."""
+    training, validation = workspace.labelled(links), workspace.labelled(valid)
+    context = training.inputs(np.zeros(1, np.int64)).context.shape[1]
+    return train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)
+
+
+def model_of(encoder: Encoder, candidates: CandidateOptions, trained: Trained, types: Iterable[str]) -> Model:
+    """What a checkpoint holds; `types` are those that had links."""
+    return Model(
+        encoder=encoder,
+        network=trained.network,
+        trees=trained.trees,
+        types=tuple(sorted(types)),
+        slope=trained.slope,
+        offset=trained.offset,
+        threshold=trained.threshold,
+        options={"views": list(VIEWS), "k": candidates.k, "floors": list(candidates.floors)},
+        report=dict(trained.report),
+    )
