@@ -25,7 +25,7 @@ from benchmarks.speed.clocks import resident
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Batch, Counts
 from stream.events import Cause, Message, Upsert
-from stream.mapping import make_decoder
+from stream.mapping.decoder import make_decoder
 
 MESSAGES = 100_000
 BATCH = 256

@@ -31,7 +31,7 @@ from index.errors import SameasError
 from stream.console import tell
 from stream.engine.aligner import Aligner
 from stream.events import Cause, Delete, EntityEvent, Message
-from stream.learning.workspace import decode_canonical
+from stream.mapping.canonical import decode_canonical
 
 SECONDS = 1800.0
 N = 2_000  # entities of each catalogue

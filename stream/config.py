@@ -16,10 +16,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from stream.columns import SourceMapping
 from stream.engine.interface import Search
 from stream.errors import ConfigError
-from stream.mapping import make_decoder
+from stream.mapping.language import SourceMapping, check_topics
 
 CONFIG_FILE = "sameas.toml"
 ENV_PREFIX = "SAMEAS_"
@@ -331,4 +330,4 @@ def _check(settings: Settings) -> None:
     names = [topics.entities, topics.links, *written]
     if len(set(names)) < len(names):
         raise ConfigError("topics: two of sameas's own topics have the same name")
-    make_decoder(settings.sources, topics.entities, topics.links, written)  # every topic means one thing
+    check_topics(settings.sources, topics.entities, topics.links, written)  # every topic means one thing

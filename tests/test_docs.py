@@ -24,7 +24,7 @@ from stream.cli import main
 from stream.config import describe, load
 from stream.engine.records import _event
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
-from stream.mapping import make_decoder
+from stream.mapping.decoder import make_decoder
 from stream.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent

@@ -16,7 +16,7 @@ from stream.engine.aligner import Aligner
 from stream.events import Cause, EntityEvent, Message
 from stream.learning.alignment import align
 from stream.learning.training import train_model
-from stream.learning.workspace import decode_canonical
+from stream.mapping.canonical import decode_canonical
 
 
 class Figures(msgspec.Struct):

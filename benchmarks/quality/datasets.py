@@ -17,10 +17,10 @@ import xxhash
 
 from index.entity import Value
 from stream.catalogue.events import read_events
-from stream.columns import SourceMapping
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert
 from stream.learning.known_links import LabelledLink, LinkPair, read_links
+from stream.mapping.language import SourceMapping
 
 BUILT_IN = Path(__file__).parent.parent / "datasets"
 LEFT, RIGHT = "left", "right"

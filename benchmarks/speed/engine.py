@@ -19,7 +19,7 @@ from benchmarks.speed.running import BULK, rocksdb_memory, step, warm_up
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Batch, Search
 from stream.events import Message
-from stream.learning.workspace import decode_canonical
+from stream.mapping.canonical import decode_canonical
 
 PARTS = 10  # of the feed, each a bar in the picture
 GROWTH_FROM = 50_000  # entities; the issue compares the speed there with the speed at a million

@@ -13,7 +13,7 @@ from benchmarks.speed.report import Row, goal
 from benchmarks.speed.running import drain, step, warm_up
 from stream.demo.measuring import percentile
 from stream.engine.aligner import Aligner
-from stream.learning.workspace import decode_canonical
+from stream.mapping.canonical import decode_canonical
 
 FIRST_OFFSET = 10_000_000  # after all that are stored
 UNMEASURED = 20  # records at first

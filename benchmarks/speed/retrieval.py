@@ -22,7 +22,7 @@ from index.search.vectors import VectorIndex
 from model.shapes import DIM
 from stream.engine.aligner import Aligner
 from stream.engine.views import INDEXES, OFF, VIEWS
-from stream.learning.workspace import decode_canonical
+from stream.mapping.canonical import decode_canonical
 
 SAMPLE = 500  # entities of each side of each type whose candidates are looked at
 QUERIES = 2048  # that are timed

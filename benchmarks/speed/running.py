@@ -8,7 +8,7 @@ from benchmarks.synthetic import catalogue
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Batch
 from stream.events import Message
-from stream.learning.workspace import decode_canonical
+from stream.mapping.canonical import decode_canonical
 
 WARM_UP = 300  # entities of each catalogue, before a clock starts: code is compiled when it is first used
 BULK = 2048  # messages in a batch where only the outcome counts

@@ -6,13 +6,14 @@ from pathlib import Path
 import msgspec
 
 from stream.catalogue.opening import Meter, check_exists, format_of, open_bytes
-from stream.catalogue.rows import JSON_LINES, Row, check_suffix, read_rows
-from stream.columns import Join, SourceMapping
+from stream.catalogue.rows import JSON_LINES, check_suffix, read_rows
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert, decode_entity_event, encode
-from stream.mapping import of_source
-from stream.rows import JoinMapper, RowMapper
+from stream.mapping.decoder import of_source
+from stream.mapping.language import Join, SourceMapping
+from stream.mapping.row import Row
+from stream.mapping.row_mapper import JoinMapper, RowMapper
 
 Refused = Callable[[InvalidInput], None]  # is told of each line that cannot be used
 

@@ -15,10 +15,11 @@ import msgspec
 from model.encoding.values import Kind, recognise
 from stream.catalogue.opening import format_of
 from stream.catalogue.rdf import RDF
-from stream.catalogue.rows import cell, is_unicode, read_rows
-from stream.debezium import changed_row
+from stream.catalogue.rows import read_rows
 from stream.errors import ConfigError, InvalidInput
-from stream.rows import NUMBER
+from stream.mapping.debezium import changed_row
+from stream.mapping.row import cell, is_unicode
+from stream.mapping.row_mapper import NUMBER
 
 SAMPLE_ROWS = 50_000
 RECOGNISED = 500  # values of a column whose kinds are looked at

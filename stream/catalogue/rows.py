@@ -13,23 +13,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, TextIO
 
-import msgspec
-
 from stream.catalogue.opening import COMPRESSED, Meter, format_of, open_bytes, require
 from stream.catalogue.rdf import RDF, read_rdf
 from stream.errors import ConfigError, InvalidInput
-from stream.events import MAX_EVENT_BYTES, UNDECODABLE
-from stream.logical import plain_decimal, plain_duration
+from stream.events import MAX_EVENT_BYTES
+from stream.mapping.column_types import plain_decimal, plain_duration
+from stream.mapping.row import Row, decode_object, is_unicode, missing_columns
 
-Row = Mapping[str, object]
 NumberedRow = tuple[int, Row | InvalidInput]
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = {".jsonl", ".ndjson"}
 PARQUET = {".parquet"}
 PARQUET_BATCH = 4096  # rows
-
-_object_decoder = msgspec.json.Decoder(dict[str, object])
 
 
 def read_rows(
@@ -67,37 +63,6 @@ def check_suffix(path: Path) -> None:
             f"{path}: unknown suffix; rows are read from {', '.join(sorted(known))}, "
             f"also with {' or '.join(COMPRESSED)}"
         )
-
-
-def cell(row: Row, column: str) -> object:
-    """A cell by its column, or by a path into nested ones: `address.city`; None when there is none.
-
-    A path that leads through a list takes every element: `cast.name`.
-    """
-    if column in row or "." not in column:
-        return row.get(column)
-    first, _, rest = column.partition(".")
-    return _inside(row.get(first), rest)
-
-
-def _inside(value: object, path: str) -> object:
-    if isinstance(value, Mapping):
-        return cell(value, path)
-    if isinstance(value, list):
-        found = [_inside(item, path) for item in value]
-        return [item for part in found for item in (part if isinstance(part, list) else [part])]
-    return None
-
-
-def missing_columns(required: Sequence[str], row: Row) -> str:
-    """One line that names the required columns that a row lacks and those it has; empty if it lacks none.
-
-    What is nested may be absent; what it is nested in may not.
-    """
-    missing = [column for column in required if column not in row and column.partition(".")[0] not in row]
-    if not missing:
-        return ""
-    return f"no column {', '.join(map(repr, missing))}; there are {', '.join(map(repr, row))}"
 
 
 def _read_delimited(path: Path, raw: IO[bytes], required: Sequence[str]) -> Iterator[NumberedRow]:
@@ -192,32 +157,7 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def decode_object(text: bytes) -> dict[str, object]:
-    """A JSON object.
-
-    Raises:
-        InvalidInput: with reason `too-large` or `malformed`.
-    """
-    if len(text) > MAX_EVENT_BYTES:
-        raise InvalidInput("too-large", f"{len(text)} bytes; {MAX_EVENT_BYTES} are allowed")
-    try:
-        return _object_decoder.decode(text)
-    except UNDECODABLE as error:
-        raise InvalidInput("malformed", str(error)) from error
-
-
 def _without_nul(file: TextIO) -> Iterator[str]:
     # The csv module of CPython 3.11 accepts NUL; ids and names with it help nobody further on.
     for line in file:
         yield line.replace("\0", "\ufffd")
-
-
-def is_unicode(cell: str) -> bool:
-    """Not so are undecodable bytes in the surrogates that stand for them."""
-    if cell.isascii():
-        return True
-    try:
-        cell.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -5,11 +5,11 @@ import getpass
 import click
 import msgspec
 
-from stream.catalogue.rows import is_unicode
 from stream.commands.options import connected
 from stream.config import Configuration
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Link, alignment_key, decode_link, split_curie
+from stream.mapping.row import is_unicode
 
 
 @click.command()

@@ -148,7 +148,7 @@ def _execute(
     run: "Run", plan: "Plan", links: list[tuple[str, str]], settings: Any, report: Path | None
 ) -> None:
     from stream.console import progress, tell
-    from stream.mapping import make_decoder
+    from stream.mapping.decoder import make_decoder
     from stream.replay import execute
 
     caught: list[int] = []

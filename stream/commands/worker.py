@@ -62,7 +62,7 @@ def run(configuration: Configuration, state: Path | None, model: Path | None, ve
 
     def open_aligner() -> Any:
         from stream.generations import Generations
-        from stream.mapping import make_decoder
+        from stream.mapping.decoder import make_decoder
 
         decode = make_decoder(settings.sources, settings.topics.entities, settings.topics.links)
         generations = Generations(settings, decode)

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from uuid import NAMESPACE_URL, uuid5
 
-from stream.columns import SourceMapping
 from stream.config import Settings
 from stream.events import AlignmentRecord, split_curie
+from stream.mapping.language import SourceMapping
 
 SSSOM_VERSION = "1.1"
 UNSPECIFIED_LICENSE = "https://w3id.org/sssom/license/unspecified"

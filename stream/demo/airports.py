@@ -23,12 +23,12 @@ import msgspec
 import numpy as np
 import xxhash
 
-from stream.catalogue.rows import Row
-from stream.columns import SourceMapping
 from stream.config import load_settings
 from stream.errors import ConfigError
 from stream.events import Delete, EntityEvent, curie
-from stream.rows import RowMapper
+from stream.mapping.language import SourceMapping
+from stream.mapping.row import Row
+from stream.mapping.row_mapper import RowMapper
 
 LEFT, RIGHT = "airportsdata", "airportspy"
 LEFT_FILE, RIGHT_FILE = "airportsdata.csv", "airportspy.jsonl"

@@ -24,7 +24,6 @@ from model.training import Progress, TrainingOptions
 from stream.broker.embedded import embedded_broker
 from stream.catalogue.events import read_events
 from stream.catalogue.feeding import feed_events
-from stream.columns import SourceMapping
 from stream.config import Settings, load_settings
 from stream.console import progress
 from stream.consuming.alignments import current_alignments
@@ -38,6 +37,7 @@ from stream.demo.worker_process import Status, WorkerProcess, worker_process
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent
 from stream.learning.training import TrainedModel, train_model
+from stream.mapping.language import SourceMapping
 
 BAR_CHARS = 24
 CANDIDATES = 3  # in each view; positions are telling, and a demo should be quick

@@ -11,7 +11,8 @@ from stream.engine.aligner import Aligner
 from stream.engine.batches import batched
 from stream.engine.interface import Batch, Search
 from stream.events import AlignmentRecord, EntityEvent, Message
-from stream.learning.workspace import BATCH, as_messages, decode_canonical
+from stream.learning.workspace import BATCH
+from stream.mapping.canonical import as_messages, decode_canonical
 
 
 def align(

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -29,8 +28,9 @@ from stream.engine.node_table import NodeTable
 from stream.engine.pair_inputs import pair_inputs
 from stream.engine.retrieval import Retrieval
 from stream.engine.views import INDEXES, OFF, VIEWS
-from stream.events import Cause, EntityEvent, Message, Upsert, decode_entity_event
+from stream.events import EntityEvent, Upsert
 from stream.learning.known_links import LabelledLink, LinkPair
+from stream.mapping.canonical import as_messages, decode_canonical
 
 BATCH: Final = 512
 # The least floors of a dense and a sparse view: similarities of unrelated texts, and of texts that share few
@@ -219,15 +219,3 @@ def _floors(similarities: Sims) -> tuple[int, ...]:
         reached = float(np.quantile(present, LOST_BELOW_FLOOR)) if len(present) else 0.0
         floors.append(max(least, int(reached)))
     return tuple(floors)
-
-
-def as_messages(events: Iterable[EntityEvent]) -> Iterator[Message]:
-    """Canonical messages, as if the events stood in one partition."""
-    encode = msgspec.json.Encoder().encode
-    for offset, event in enumerate(events):
-        yield Message(Cause("events", 0, offset), None, encode(event), 0.0)
-
-
-def decode_canonical(message: Message) -> Sequence[EntityEvent]:
-    """What `as_messages` made."""
-    return [decode_entity_event(message.key, message.value)]

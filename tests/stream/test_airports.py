@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from stream.catalogue.events import read_events
-from stream.columns import SourceMapping
 from stream.demo.airports import (
     BASELINES,
     LEFT,
@@ -24,6 +23,7 @@ from stream.demo.airports import (
 )
 from stream.errors import ConfigError
 from stream.events import Delete, EntityEvent, Upsert
+from stream.mapping.language import SourceMapping
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from stream.engine.interface import Batch, Counts, Search
 from stream.engine.node_table import FIELDS
 from stream.engine.scoring import Scoring
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
-from stream.learning.workspace import decode_canonical
+from stream.mapping.canonical import decode_canonical
 
 Record = tuple[str, str, float, bytes]
 

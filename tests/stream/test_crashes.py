@@ -13,7 +13,7 @@ from benchmarks.chaos import Chaos
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Batch
 from stream.events import Cause, Message
-from stream.mapping import make_decoder
+from stream.mapping.decoder import make_decoder
 
 Records = dict[bytes, object]
 DECODE = make_decoder({}, "entities", "links")

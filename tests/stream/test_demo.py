@@ -14,7 +14,6 @@ import pytest
 from workers import sameas
 
 from index.errors import SameasError
-from stream.columns import SourceMapping
 from stream.demo.airports import LEFT, NAME_COLUMN, RIGHT, SMALL_COUNTRY, Accuracy, make_scenario
 from stream.demo.child import in_child
 from stream.demo.figures import Act, Figures
@@ -25,6 +24,7 @@ from stream.demo.text import describe_changes, print_figures, show_alignments
 from stream.demo.worker_process import worker_process
 from stream.errors import ConfigError
 from stream.events import AlignmentRecord, AttributeEvidence, Cause, Evidence, NeighbourEvidence, Upsert
+from stream.mapping.language import SourceMapping
 
 FIGURES = Figures(
     f1=0.96,

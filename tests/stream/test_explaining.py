@@ -20,7 +20,7 @@ from stream.engine.explaining import Explanation
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.generations import Generations
-from stream.learning.workspace import decode_canonical
+from stream.mapping.canonical import decode_canonical
 
 TWIN = Upsert("right", "twin", "film", film("right", 60).attributes, film("right", 60).relations)
 LINKS = [

@@ -14,10 +14,10 @@ from stream.broker.topics import ensure_topics
 from stream.catalogue.events import accepted, read_files
 from stream.catalogue.feeding import feed_events, present_entities
 from stream.catalogue.resuming import FeedProgress
-from stream.columns import SourceMapping
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert, encode
+from stream.mapping.language import SourceMapping
 
 GOOD = '{"op":"upsert","source":"x","id":"1","type":"t"}\n'
 DELETE = '{"op":"delete","source":"x","id":"1"}\n'

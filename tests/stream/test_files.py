@@ -10,8 +10,9 @@ import pyarrow.parquet as parquet
 import pytest
 
 from stream.catalogue.opening import Meter
-from stream.catalogue.rows import cell, read_rows
+from stream.catalogue.rows import read_rows
 from stream.errors import ConfigError, InvalidInput
+from stream.mapping.row import cell
 
 CSV = b"id,name\n1,Alien\n2,Aliens\n"
 NT = b"""<http://x/film/1> <http://www.w3.org/1999/02/22-rdf-syntax-ns#type> <http://x/Film> .

@@ -18,14 +18,14 @@ from index.entity import node_of
 from index.graph import GraphStore
 from index.store import Store
 from stream.catalogue.events import read_events
-from stream.columns import SourceMapping
 from stream.engine.aligner import Aligner
 from stream.engine.inbox import Inbox
 from stream.engine.links import LinkStore
 from stream.errors import InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Message
 from stream.learning.alignment import align
-from stream.mapping import make_decoder
+from stream.mapping.decoder import make_decoder
+from stream.mapping.language import SourceMapping
 
 SHOP = msgspec.convert(
     {

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.columns import SourceMapping
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, Message, Upsert
-from stream.logical import _variable_decimal, by_schema, converter
-from stream.mapping import make_decoder
+from stream.mapping.column_types import _variable_decimal, by_schema, converter
+from stream.mapping.decoder import make_decoder
+from stream.mapping.language import SourceMapping
 
 TYPED: dict[str, tuple[dict[str, Any], object, str, object]] = {
     # column: (schema, what is sent, the type in a mapping, what it means)

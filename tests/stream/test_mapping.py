@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.catalogue.events import read_canonical, read_events
-from stream.catalogue.rows import Row
 from stream.changes import LinkChange
-from stream.columns import Join, SourceMapping, Template
 from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
-from stream.mapping import make_decoder
-from stream.rows import RowMapper
+from stream.mapping.decoder import make_decoder
+from stream.mapping.language import Join, SourceMapping, Template
+from stream.mapping.row import Row
+from stream.mapping.row_mapper import RowMapper
 
 FILMS = """
 [sources.imdb]

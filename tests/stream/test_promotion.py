@@ -45,8 +45,8 @@ from stream.events import (
     alignment_key,
 )
 from stream.generations import Generations, Promotion, read_current
-from stream.learning.workspace import decode_canonical
-from stream.mapping import make_decoder
+from stream.mapping.canonical import decode_canonical
+from stream.mapping.decoder import make_decoder
 from stream.metrics import Metrics
 from stream.promotion import Promoter, _behind
 from stream.publishing import Placed

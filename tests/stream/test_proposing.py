@@ -13,8 +13,8 @@ from test_files import NT, compressed
 from stream.catalogue.events import read_events
 from stream.catalogue.proposing import propose
 from stream.cli import main
-from stream.columns import SourceMapping
 from stream.errors import ConfigError, InvalidInput
+from stream.mapping.language import SourceMapping
 
 PEOPLE = ["Weaver, Sigourney", "Hurt, John", "Holm, Ian", "Skerritt, Tom", "Cartwright, Veronica"]
 

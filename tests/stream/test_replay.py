@@ -28,7 +28,7 @@ from stream.consuming.alignments import current_alignments
 from stream.errors import ConfigError
 from stream.events import AlignmentRecord, Cause, Delete, Evidence, Link, alignment_key
 from stream.learning.known_links import LinkPair
-from stream.mapping import make_decoder
+from stream.mapping.decoder import make_decoder
 from stream.replay import Plan, Run, digest, execute, remove_run
 from stream.timeline import POINTS, Point
 

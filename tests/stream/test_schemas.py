@@ -16,7 +16,7 @@ from stream.cli import main
 from stream.commands.schemas import RECORDS, schema
 from stream.engine.aligner import Aligner
 from stream.events import Link
-from stream.learning.workspace import as_messages, decode_canonical
+from stream.mapping.canonical import as_messages, decode_canonical
 
 DOCS = Path(__file__).parents[2] / "docs" / "schemas"
 FIRST = Path(__file__).parent / "v1"  # as first released; never to be edited

@@ -20,12 +20,12 @@ from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
 from stream.catalogue.feeding import present_entities
 from stream.cli import main
-from stream.columns import SourceMapping
 from stream.config import Settings
 from stream.consuming.alignments import Filter, current_alignments, decode_record, follow, parse_start
 from stream.consuming.export import n_triples, sssom
 from stream.errors import BrokerError, ConfigError, InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
+from stream.mapping.language import SourceMapping
 from stream.reconcile import Published
 
 EVERYTHING: dict[str, Any] = {"until_end": True, "start": "beginning", "wanted": Filter(), "as_json": True}

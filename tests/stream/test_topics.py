@@ -10,9 +10,9 @@ from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from workers import own_settings
 
 from stream.broker.topics import ensure_topics, input_specs, output_specs
-from stream.columns import SourceMapping
 from stream.config import Settings
 from stream.errors import BrokerError
+from stream.mapping.language import SourceMapping
 
 
 def create(settings: Settings, name: str, partitions: int = 1, /, **config: str) -> None:

@@ -5,12 +5,12 @@ import re
 from collections.abc import Collection, Mapping
 
 from index.entity import Scalar, Value
-from stream.catalogue.rows import Row, cell, missing_columns
 from stream.changes import Edge
-from stream.columns import Attribute, Join, Relation, Table, Template
 from stream.errors import InvalidInput
 from stream.events import MAX_EVENT_BYTES, MAX_ID_CHARS, Delete, Upsert, check_entity_event, check_relation
-from stream.logical import EXACT_DIGITS, UNAVAILABLE, Convert, converter
+from stream.mapping.column_types import EXACT_DIGITS, UNAVAILABLE, Convert, converter
+from stream.mapping.language import Attribute, Join, Relation, Table, Template
+from stream.mapping.row import Row, cell, missing_columns
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-][0-9]+)?")
 NOTHING: frozenset[str] = frozenset()

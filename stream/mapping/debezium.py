@@ -2,16 +2,16 @@
 
 A deletion is an envelope with `op: d`, its tombstone, or a lone tombstone; all three say the same. Which row
 it was is told by the message's key alone: `before` depends on the table's REPLICA IDENTITY. Where a Kafka
-Connect schema comes with the payload, values are read as it says (`stream/logical.py`).
+Connect schema comes with the payload, values are read as it says (`stream/mapping/column_types.py`).
 """
 
 from collections.abc import Mapping
 
 import msgspec
 
-from stream.catalogue.rows import decode_object
 from stream.errors import InvalidInput
-from stream.logical import by_schema, explained, field_schema
+from stream.mapping.column_types import by_schema, explained, field_schema
+from stream.mapping.row import decode_object
 
 DELETED = "__deleted"  # what Debezium's own flattening of envelopes may write instead of a tombstone
 ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)

@@ -22,14 +22,14 @@ other cells hold; `kind` overrides that.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
-from stream.errors import InvalidInput
+from stream.errors import ConfigError, InvalidInput
 from stream.events import check_relation
-from stream.logical import converter
+from stream.mapping.column_types import converter
 
 IRI = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"{}|\\^`]*')
 FIELD = re.compile(r"\{([^{}]+)\}")
@@ -85,7 +85,7 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where rows come from, and which types their columns have (`stream/logical.py`)."""
+    """Where rows come from, and which types their columns have (`stream/mapping/column_types.py`)."""
 
     topic: str | None = None
     file: str | list[str] = []
@@ -249,6 +249,35 @@ class SourceMapping(Table, frozen=True):
         """Every file that is read for this source."""
         rows: list[Rows] = [self, *self.tables.values(), *self.all_joins()]
         return [file for part in rows for file in part.files]
+
+
+def check_topics(
+    sources: Mapping[str, SourceMapping], entities: str, links: str, written: Collection[str] = ()
+) -> None:
+    """Every topic means one thing.
+
+    Args:
+        written: the topics that sameas writes to. Read again, one bad message would become bad ones for ever.
+
+    Raises:
+        ConfigError: two sources, or a source and a topic of sameas, share a topic.
+    """
+    taken = {entities, links}
+    for name, topic in _topics(sources):
+        if topic in taken:
+            raise ConfigError(f"sources.{name}.topic: {topic} is already read as something else")
+        if topic in written:
+            raise ConfigError(f"sources.{name}.topic: sameas itself writes to {topic}")
+        taken.add(topic)
+
+
+def _topics(sources: Mapping[str, SourceMapping]) -> Iterator[tuple[str, str]]:
+    """Every topic that a source is read from, with where in the settings it stands."""
+    for source, mapping in sources.items():
+        topics = [(source, mapping.topic)]
+        topics += [(f"{source}.tables.{name}", table.topic) for name, table in mapping.tables.items()]
+        topics += [(f"{source}.joins.{name}", join.topic) for name, join in mapping.joins.items()]
+        yield from ((name, topic) for name, topic in topics if topic is not None)
 
 
 def _check_names(relations: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """What the messages of each topic mean: canonical events, links, or the rows of a source.
 
-`stream/columns.py` says what can be written there, `stream/rows.py` makes entities of a row.
+`stream/mapping/language.py` says what can be written there, `stream/mapping/row_mapper.py` makes entities of
+a row.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -9,11 +10,11 @@ import msgspec
 import xxhash
 
 from stream.changes import Change, Decoder, JoinChange, LinkChange, SnapshotRow
-from stream.columns import SourceMapping
-from stream.debezium import changed_row, key_row
-from stream.errors import ConfigError, InvalidInput
+from stream.errors import InvalidInput
 from stream.events import EntityEvent, Message, decode_entity_event, decode_link
-from stream.rows import JoinMapper, RowMapper
+from stream.mapping.debezium import changed_row, key_row
+from stream.mapping.language import SourceMapping, check_topics
+from stream.mapping.row_mapper import JoinMapper, RowMapper
 
 
 def make_decoder(
@@ -30,25 +31,22 @@ def make_decoder(
     Raises:
         ConfigError: two sources, or a source and a topic of sameas, share a topic.
     """
+    check_topics(sources, entities_topic, links_topic, written)
     decoders: dict[str, Decoder] = {entities_topic: _decode_canonical, links_topic: _decode_links}
 
-    def add(name: str, topic: str | None, decoder: Decoder) -> None:
-        if topic in decoders:
-            raise ConfigError(f"sources.{name}.topic: {topic} is already read as something else")
-        if topic in written:
-            raise ConfigError(f"sources.{name}.topic: sameas itself writes to {topic}")
+    def add(topic: str | None, decoder: Decoder) -> None:
         if topic is not None:
             decoders[topic] = decoder
 
     for source, mapping in sources.items():
         if mapping.id is None:
-            add(source, mapping.topic, _canonical_decoder(source))
+            add(mapping.topic, _canonical_decoder(source))
         else:
-            add(source, mapping.topic, _row_decoder(RowMapper(source, mapping)))
-        for name, table in mapping.tables.items():
-            add(f"{source}.tables.{name}", table.topic, _row_decoder(RowMapper(source, table)))
-        for name, join in mapping.joins.items():
-            add(f"{source}.joins.{name}", join.topic, _join_decoder(JoinMapper(source, join)))
+            add(mapping.topic, _row_decoder(RowMapper(source, mapping)))
+        for table in mapping.tables.values():
+            add(table.topic, _row_decoder(RowMapper(source, table)))
+        for join in mapping.joins.values():
+            add(join.topic, _join_decoder(JoinMapper(source, join)))
 
     def decode(message: Message) -> Sequence[Change]:
         decoder = decoders.get(message.cause.topic)
