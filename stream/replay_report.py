@@ -13,11 +13,11 @@ from stream.broker.topics import find_partitions, output_specs
 from stream.comparing import compare
 from stream.config import Settings
 from stream.consuming.alignments import current_alignments
-from stream.curves import curve
 from stream.engine.aligner import Aligner
 from stream.events import AlignmentRecord
 from stream.learning.evaluation import score_links
 from stream.learning.known_links import LinkPair
+from stream.pages.curves import curve
 from stream.replay import Plan, Run, digest
 
 LARGEST = 50  # changes of each kind that the report shows

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from stream.curves import quality_charts
-from stream.pages import Series, chart, page, table
+from stream.pages.curves import quality_charts
+from stream.pages.page import Series, chart, page, table
 
 REASONS = 3
 

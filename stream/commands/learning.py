@@ -144,9 +144,9 @@ def evaluate(
     plot: Path | None,
 ) -> None:
     """Measure a model on catalogue FILES against known links, for the links' left entities."""
-    from stream.curves import write_page
     from stream.learning.evaluation import evaluate_model
     from stream.learning.known_links import read_links
+    from stream.pages.curves import write_page
 
     if plot is not None and plot.suffix.lower() not in (".html", ".htm"):
         raise click.BadParameter("an .html file is written", param_hint="--plot")

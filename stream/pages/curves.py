@@ -9,7 +9,7 @@ import numpy as np
 
 from model.evaluation import Quality, ScoredPairs, precision_recall
 from stream.errors import ConfigError
-from stream.pages import Point, Series, chart, page, table
+from stream.pages.page import Point, Series, chart, page, table
 
 MOST_POINTS: Final = 400  # of a curve
 
