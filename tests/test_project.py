@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from stream.config import load
-from stream.replay import Run
+from stream.replay.run import Run
 
 ROOT = Path(__file__).parent.parent
 

@@ -17,7 +17,7 @@ from stream.config import Configuration
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stream.replay import Plan, Progress, Run
+    from stream.replay.run import Plan, Progress, Run
 
 BEGINNING, END = "the beginning", "the end"
 SHOWN = 10  # changes of each kind that `diff` prints
@@ -50,7 +50,7 @@ def replay(configuration: Configuration, **options: Any) -> None:
     from stream.console import tell
     from stream.learning.known_links import read_links
     from stream.learning.training import check_writable
-    from stream.replay import Run
+    from stream.replay.run import Run
 
     if not options["name"]:
         raise ConfigError("replay: give the run a name with --run NAME")
@@ -70,7 +70,7 @@ def replay(configuration: Configuration, **options: Any) -> None:
         tell("nothing was done; --execute does it")
         return
     if options["report"]:
-        from stream.replay_report import has_alignments
+        from stream.replay.report import has_alignments
 
         has_alignments(settings)  # refused now rather than at the end
         check_writable("--report", options["report"])
@@ -92,7 +92,7 @@ def _plan(
 
     from model.checkpoint import load_model
     from stream.broker.ranges import find_ranges, parse_datetime, parse_duration
-    from stream.replay import Plan, digest
+    from stream.replay.run import Plan, digest
 
     if sum(map(bool, (from_beginning, from_datetime, by_duration))) > 1:
         raise ConfigError("replay: one of --from-beginning, --from-datetime and --by-duration")
@@ -149,7 +149,7 @@ def _execute(
 ) -> None:
     from stream.console import progress, tell
     from stream.mapping.decoder import make_decoder
-    from stream.replay import execute
+    from stream.replay.execution import execute
 
     caught: list[int] = []
 
@@ -188,8 +188,8 @@ def _execute(
             f"+ stale {counts.stale:,} + dead-lettered {counts.dead_lettered:,}"
         )
         if report is not None:
-            from stream.replay_report import make_report
-            from stream.report_page import render
+            from stream.replay.page import render
+            from stream.replay.report import make_report
 
             figures = make_report(run, plan, aligner, checkpoint, links, settings)
             for name, text in (
@@ -215,10 +215,10 @@ def _duration(seconds: float) -> str:
 @click.option("--json", "as_json", is_flag=True, help="All changes, as JSON Lines")
 def diff(configuration: Configuration, before: str, after: str, links: Path | None, as_json: bool) -> None:
     """Compare the alignments of two runs; `live` stands for the worker's."""
-    from stream.comparing import compare
     from stream.consuming.alignments import current_alignments
     from stream.learning.known_links import read_links
-    from stream.replay import LIVE, Run
+    from stream.replay.comparing import compare
+    from stream.replay.run import LIVE, Run
 
     settings = configuration.settings
     sides = [
@@ -253,7 +253,7 @@ def diff(configuration: Configuration, before: str, after: str, links: Path | No
 def remove(configuration: Configuration, name: str) -> None:
     """Forget a run: delete its state and its topics."""
     from stream.console import tell
-    from stream.replay import Run, remove_run
+    from stream.replay.run import Run, remove_run
 
     for gone in remove_run(Run(configuration.settings, name)):
         tell(f"deleted {gone}")

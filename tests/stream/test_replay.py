@@ -29,8 +29,9 @@ from stream.errors import ConfigError
 from stream.events import AlignmentRecord, Cause, Delete, Evidence, Link, alignment_key
 from stream.learning.known_links import LinkPair
 from stream.mapping.decoder import make_decoder
-from stream.replay import Plan, Run, digest, execute, remove_run
-from stream.timeline import POINTS, Point
+from stream.replay.execution import execute
+from stream.replay.run import Plan, Run, digest, remove_run
+from stream.replay.timeline import POINTS, Point
 
 LINKS: list[LinkPair] = [(f"left:f{n}", f"right:f{n}") for n in range(60, 120)]
 
@@ -411,7 +412,7 @@ def test_letters_of_a_run_are_its_own(embedded_settings: Settings, checkpoint: P
 
 
 def test_diff_knows_right_from_wrong() -> None:
-    from stream.comparing import compare
+    from stream.replay.comparing import compare
 
     def record(left: int, right: int, confidence: float) -> AlignmentRecord:
         return AlignmentRecord(

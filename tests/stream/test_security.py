@@ -25,7 +25,7 @@ from workers import Process, aligned, own_settings, produce, sameas, until, upse
 from stream.broker.topics import ensure_topics, output_specs
 from stream.catalogue.feeding import feed_events
 from stream.config import Settings
-from stream.replay import Run
+from stream.replay.run import Run
 
 Kafka = dict[str, Any]
 PROMPT_SECONDS = 15.0  # for an error line, on a busy machine

@@ -10,7 +10,6 @@ import numpy as np
 
 from model.evaluation import ScoredPairs, evaluate
 from stream.broker.topics import find_partitions, output_specs
-from stream.comparing import compare
 from stream.config import Settings
 from stream.consuming.alignments import current_alignments
 from stream.engine.aligner import Aligner
@@ -18,7 +17,8 @@ from stream.events import AlignmentRecord
 from stream.learning.evaluation import score_links
 from stream.learning.known_links import LinkPair
 from stream.pages.curves import curve
-from stream.replay import Plan, Run, digest
+from stream.replay.comparing import compare
+from stream.replay.run import Plan, Run, digest
 
 LARGEST = 50  # changes of each kind that the report shows
 

@@ -6,147 +6,32 @@ is done and drained; `progress.json` counts. Whatever ends a run, the same comma
 outcome is that of an undisturbed run: alignments are a function of the graph, and so are the points.
 """
 
-import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
-import xxhash
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from index.errors import StateError, StoreError
-from index.store import lock
+from index.errors import StateError
 from stream.broker.connection import client_options
 from stream.broker.limits import MAX_MESSAGE_BYTES, shortened
-from stream.broker.ranges import Range, read_ranges
+from stream.broker.ranges import read_ranges
 from stream.broker.reading import read_bounds
-from stream.broker.topics import delete_topics, ensure_topics, output_specs
+from stream.broker.topics import ensure_topics, output_specs
 from stream.changes import Decoder
 from stream.config import Settings
 from stream.engine.aligner import Aligner
-from stream.engine.interface import Batch, Counts, Output, Search
-from stream.errors import BrokerError, ConfigError
-from stream.events import UNDECODABLE, Message
+from stream.engine.interface import Batch, Output
+from stream.errors import BrokerError
+from stream.events import Message
 from stream.learning.known_links import LinkPair
-from stream.timeline import POINTS, Timeline, measure
+from stream.replay.run import PREFIX, Plan, Progress, Run, digest
+from stream.replay.timeline import POINTS, measure
 
-LIVE: Final = "live"  # what `diff` calls the worker's own alignments
-PREFIX: Final = "sameas.replay"
 DELIVERY_SECONDS: Final = 60.0
-_T = TypeVar("_T", bound=msgspec.Struct)
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run reads, and with what. All but the offsets is as the command said it."""
-
-    since: str  # as asked for: "the beginning", a date, or a duration
-    until: str
-    model: str
-    threshold: float
-    one_to_one: bool
-    search: Search = "exact"
-    links: str  # digest of the known links
-    sources: str  # digest of the mappings
-    ranges: list[Range]
-
-    @property
-    def messages(self) -> int:
-        """At most so many; compaction may have left fewer."""
-        return sum(part.end - part.start for part in self.ranges)
-
-
-class Progress(msgspec.Struct):
-    """What a run has done, all its sessions together. A kill may lose the last batch's share of it."""
-
-    counts: Counts
-    seconds: float = 0.0
-    time: float = 0.0  # of the stream: when the last message of the current batch was written
-    finished: bool = False
-
-
-class Run:
-    """A run's name, directory, and settings: the worker's, but for topics and state.
-
-    Raises:
-        ConfigError: no usable name.
-    """
-
-    def __init__(self, settings: Settings, name: str) -> None:
-        if not _NAME.fullmatch(name) or name == LIVE:
-            raise ConfigError(f"--run {name}: up to 64 letters, digits, '_' and '-', and not {LIVE!r}")
-        self.name = name
-        self.home = settings.state.dir.parent / "replay" / name
-        outputs = {
-            role: f"{PREFIX}.{name}.{role.replace('_', '-')}"
-            for role in ("alignments", "alignment_events", "dead_letters")
-        }
-        if set(outputs.values()) & set(msgspec.structs.astuple(settings.topics)):
-            raise ConfigError(
-                f"--run {name}: the worker itself writes to {PREFIX}.{name}.*; take another name"
-            )
-        self.settings = msgspec.structs.replace(
-            settings,
-            topics=msgspec.structs.replace(settings.topics, **outputs),
-            state=msgspec.structs.replace(settings.state, dir=self.home / "state"),
-        )
-
-    @property
-    def plan(self) -> Plan | None:
-        """The plan that the run was started with, None if it was not."""
-        return _read(self.home / "run.json", Plan)
-
-    @property
-    def progress(self) -> Progress:
-        return _read(self.home / "progress.json", Progress) or Progress(Counts())
-
-    @property
-    def timeline(self) -> Timeline:
-        return Timeline(self.home / "timeline.jsonl")
-
-    def agree(self, plan: Plan) -> Plan:
-        """The plan to follow: this one, or that of the run if it was started already with the same command.
-
-        Raises:
-            ConfigError: it was started with another one.
-        """
-        started = self.plan
-        if started is None:
-            return plan
-        for name in ("since", "until", "model", "threshold", "one_to_one", "search", "links", "sources"):
-            old, new = getattr(started, name), getattr(plan, name)
-            if old != new and not (name == "links" and self.progress.finished):
-                told = f"{name}={old}, not {new}"
-                if name in ("links", "sources"):
-                    told = f"other {'known links' if name == 'links' else 'mappings'}"
-                raise ConfigError(
-                    f"run {self.name} was started with {told}; take another --run, or forget this one with "
-                    f"`sameas replay remove {self.name}`"
-                )
-        return started
-
-    def save(self, name: str, content: msgspec.Struct) -> None:
-        """Writes one of the run's files, whole or not at all. Raises StateError."""
-        partial = self.home / f"{name}.partial"
-        with self.refusals():
-            partial.write_bytes(msgspec.json.encode(content))
-            partial.replace(self.home / name)
-
-    @contextmanager
-    def refusals(self) -> Iterator[None]:
-        """What the file system refuses within becomes a StateError."""
-        try:
-            yield
-        except OSError as error:
-            raise StateError(
-                f"run {self.name}: {error.filename or self.home}: {error.strerror}; runs are kept beside "
-                "state.dir, where they need room and the right to write"
-            ) from error
 
 
 def execute(
@@ -324,39 +209,3 @@ class _Publisher:
     def _send(self, output: Output) -> Any:
         topic, output = getattr(self._topics, output.kind), shortened(output)
         return self._producer.send(topic, key=output.key, value=output.value, headers=output.headers)
-
-
-def remove_run(run: Run) -> list[str]:
-    """Deletes a run's topics and its directory; their names.
-
-    Raises:
-        StateError: the run is active, or its directory cannot be deleted.
-        BrokerError: the topics cannot be deleted.
-    """
-    with run.refusals():
-        has_state = run.settings.state.dir.exists()
-    if has_state:
-        try:
-            lock(run.settings.state.dir).close()
-        except StoreError as error:
-            raise StateError(str(error)) from error
-    gone = delete_topics(run.settings, output_specs(run.settings))
-    with run.refusals():
-        if run.home.exists():
-            shutil.rmtree(run.home)
-            gone.append(str(run.home))
-    return gone
-
-
-def digest(content: object) -> str:
-    """Of something that can be written as JSON."""
-    return xxhash.xxh3_64_hexdigest(msgspec.json.encode(content))
-
-
-def _read(path: Path, kind: type[_T]) -> _T | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except FileNotFoundError:
-        return None
-    except (OSError, *UNDECODABLE) as error:
-        raise StateError(f"{path}: {error}; `sameas replay remove` forgets the run") from error

@@ -11,7 +11,7 @@ REASONS = 3
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The page of a report as `stream/replay_report.py` makes it. All of its text is escaped."""
+    """The page of a report as `stream/replay/report.py` makes it. All of its text is escaped."""
     title = f"Replay {report['run']}"
     sections = [_summary(report), _quality(report), _timeline(report), _live(report)]
     return page(title, "\n".join(sections))
