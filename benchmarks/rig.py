@@ -28,8 +28,8 @@ from stream.demo.measuring import free_port
 from stream.demo.worker_process import WorkerProcess
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Output
-from stream.generations import read_current
 from stream.mapping.decoder import make_decoder
+from stream.state.generations import read_current
 
 SESSION_SECONDS = 3.0  # how long a killed worker keeps its place in the group
 BATCH = 20  # messages; small, so that there is much to be killed between

@@ -37,8 +37,8 @@ from stream.shutdown import Deadline, stop_on_signals
 from stream.work import Work
 
 if TYPE_CHECKING:
-    from stream.generations import Generations
     from stream.promotion import Promoter
+    from stream.state.generations import Generations
 
 PROGRESS_SECONDS = 5.0
 RETRY_SECONDS = 2.0  # between two tries to reach a broker that was there and is not now

@@ -28,8 +28,9 @@ from stream.console import tell
 from stream.engine.aligner import Aligner
 from stream.errors import BrokerError
 from stream.events import Message
-from stream.generations import Generations, Progress, Wish
 from stream.metrics import Metrics
+from stream.state.generations import Generations
+from stream.state.wishes import Progress, Wish
 from stream.work import Send, Work
 
 POLL_SECONDS = 1.0  # between two looks at what is wanted

@@ -32,8 +32,8 @@ def explain(
     """
     from stream.console import tell
     from stream.engine.explaining import check_pair
-    from stream.generations import Generations
     from stream.mapping.canonical import decode_canonical
+    from stream.state.generations import Generations
 
     if other is None:  # refused now rather than when all is loaded
         split_curie(entity)

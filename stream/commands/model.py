@@ -13,7 +13,7 @@ from stream.config import Configuration
 
 if TYPE_CHECKING:
     from stream.engine.recipe import Recipe
-    from stream.generations import Progress
+    from stream.state.wishes import Progress
 
 POLL_SECONDS = 0.5
 ATTEMPTS = 4  # to read what a worker may be replacing just then
@@ -41,7 +41,8 @@ def promote(configuration: Configuration, state: Path | None, directory: Path, n
     """
     from stream.atomic import write
     from stream.console import progress, tell
-    from stream.generations import Promotion, is_held, keep_model, read_current
+    from stream.state.generations import is_held, keep_model, read_current
+    from stream.state.wishes import Promotion
 
     state = state or configuration.settings.state.dir
     if read_current(state) is None:
@@ -80,7 +81,8 @@ def status(configuration: Configuration, state: Path | None, as_json: bool) -> N
     import msgspec
 
     from stream.atomic import read
-    from stream.generations import Promotion, is_held, read_current
+    from stream.state.generations import is_held, read_current
+    from stream.state.wishes import Promotion
 
     state = state or configuration.settings.state.dir
     current = read_current(state)
@@ -112,7 +114,7 @@ def status(configuration: Configuration, state: Path | None, as_json: bool) -> N
 def _in_force(state: Path) -> "Recipe":
     from stream.atomic import read
     from stream.engine.recipe import Recipe
-    from stream.generations import read_current
+    from stream.state.generations import read_current
 
     for _ in range(ATTEMPTS):
         name = read_current(state)
@@ -125,6 +127,6 @@ def _in_force(state: Path) -> "Recipe":
 
 def _progress(state: Path) -> "Progress | None":
     from stream.atomic import read
-    from stream.generations import Progress
+    from stream.state.wishes import Progress
 
     return read(state / "progress.json", Progress)

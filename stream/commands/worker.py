@@ -61,8 +61,8 @@ def run(configuration: Configuration, state: Path | None, model: Path | None, ve
         logging.getLogger().setLevel(logging.INFO)
 
     def open_aligner() -> Any:
-        from stream.generations import Generations
         from stream.mapping.decoder import make_decoder
+        from stream.state.generations import Generations
 
         decode = make_decoder(settings.sources, settings.topics.entities, settings.topics.links)
         generations = Generations(settings, decode)

@@ -14,7 +14,7 @@ from typing import Any
 from stream.cli import main
 from stream.engine.interface import Batch, MessageProcessor
 from stream.events import Message
-from stream.generations import Generations
+from stream.state.generations import Generations
 from stream.work import Send, Work
 
 

@@ -19,8 +19,8 @@ from stream.engine.aligner import Aligner
 from stream.engine.explaining import Explanation
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
-from stream.generations import Generations
 from stream.mapping.canonical import decode_canonical
+from stream.state.generations import Generations
 
 TWIN = Upsert("right", "twin", "film", film("right", 60).attributes, film("right", 60).relations)
 LINKS = [

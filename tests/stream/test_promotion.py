@@ -44,12 +44,13 @@ from stream.events import (
     Message,
     alignment_key,
 )
-from stream.generations import Generations, Promotion, read_current
 from stream.mapping.canonical import decode_canonical
 from stream.mapping.decoder import make_decoder
 from stream.metrics import Metrics
 from stream.promotion import Promoter, _behind
 from stream.publishing import Placed
+from stream.state.generations import Generations, read_current
+from stream.state.wishes import Promotion
 from stream.work import Work
 
 MORTAL = Path(__file__).with_name("mortal_promotion.py")
@@ -185,7 +186,7 @@ def fold(topic: dict[bytes | None, bytes], outputs: Iterable[Output]) -> None:
 
 def promote(state: Path, checkpoint: Path) -> None:
     """As the command does."""
-    from stream.generations import keep_model
+    from stream.state.generations import keep_model
 
     write(state / "promotion.json", Promotion(keep_model(state, checkpoint)))
 

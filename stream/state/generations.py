@@ -32,6 +32,7 @@ from stream.config import Settings
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Search
 from stream.engine.recipe import Recipe, settings_of
+from stream.state.wishes import Progress, Promotion, Wish
 
 DERIVED: Final = (
     tables.QUEUE,
@@ -43,31 +44,6 @@ DERIVED: Final = (
     tables.OUTBOX,
 )
 COMMIT_KEYS: Final = 10_000
-
-
-class Promotion(msgspec.Struct, frozen=True):
-    """`sameas model promote`: this model counts instead of the settings' one, while that stays the same."""
-
-    model: str
-    asked: float = 0.0  # when, so that the same command is another wish
-    configured: str | None = None  # the settings' model when a worker first saw the promotion
-
-
-class Wish(msgspec.Struct, frozen=True):
-    """What should be in force, and when that was asked for."""
-
-    recipe: Recipe
-    asked: float = 0.0
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far the next generation is."""
-
-    wish: Wish
-    stage: str  # "building", "catching up", "switching", "in force", "failed"
-    waiting: int = 0  # entities
-    pairs: int = 0  # that wait for their score
-    error: str = ""
 
 
 class Generations:

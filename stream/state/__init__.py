@@ -1,0 +1,1 @@
+"""The state directory: which generation is in force, and which is wanted."""

@@ -1,0 +1,30 @@
+"""What should be in force, and how far its building is."""
+
+import msgspec
+
+from stream.engine.recipe import Recipe
+
+
+class Promotion(msgspec.Struct, frozen=True):
+    """`sameas model promote`: this model counts instead of the settings' one, while that stays the same."""
+
+    model: str
+    asked: float = 0.0  # when, so that the same command is another wish
+    configured: str | None = None  # the settings' model when a worker first saw the promotion
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """What should be in force, and when that was asked for."""
+
+    recipe: Recipe
+    asked: float = 0.0
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the next generation is."""
+
+    wish: Wish
+    stage: str  # "building", "catching up", "switching", "in force", "failed"
+    waiting: int = 0  # entities
+    pairs: int = 0  # that wait for their score
+    error: str = ""
