@@ -25,7 +25,7 @@ from stream.config import describe, load
 from stream.engine.records import _event
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
 from stream.mapping.decoder import make_decoder
-from stream.metrics import Metrics
+from stream.worker.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])

@@ -27,8 +27,8 @@ def test_importing_says_nothing_and_leaves_the_home_alone(tmp_path: Path, writab
         home.touch()
         home /= "none"
     code = (
-        "import model.training, stream.app, stream.broker.embedded, stream.learning.training; "
-        "stream.broker.embedded._executable()"
+        "import model.training, stream.worker.app, stream.broker.embedded, "
+        "stream.learning.training; stream.broker.embedded._executable()"
     )
     environment = {name: value for name, value in os.environ.items() if name != "DGLBACKEND"}
     started = subprocess.run(

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from stream.app import run_worker
 from stream.config import load_settings
 from stream.engine.interface import Batch, Counts, Output
 from stream.events import Message
+from stream.worker.app import run_worker
 
 RECORD = b"r" * 1200  # bytes, as long as an alignment record with its evidence
 HEADERS = [

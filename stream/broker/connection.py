@@ -50,25 +50,6 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
     return options | {"ssl_context": context} if context else options
 
 
-def faust_credentials(kafka: KafkaSettings) -> Any:
-    """Credentials for a Faust app, None without TLS and SASL.
-
-    Raises:
-        ConfigError: the certificates or the password file cannot be used.
-    """
-    import faust.auth
-
-    context = ssl_context(kafka)
-    if kafka.security_protocol.startswith("SASL"):
-        return faust.auth.SASLCredentials(
-            username=kafka.sasl_plain_username,
-            password=sasl_password(kafka),
-            mechanism=kafka.sasl_mechanism,
-            ssl_context=context,
-        )
-    return faust.auth.SSLCredentials(context) if context else None
-
-
 def sasl_password(kafka: KafkaSettings) -> str:
     """The password itself, from the setting or the file."""
     if kafka.sasl_plain_password is not None:

@@ -12,7 +12,7 @@ import click
 )
 def demo(small: bool, report: Path | None) -> None:
     """Watch it work: two real airport catalogues through an embedded broker, in under five minutes."""
-    from stream.shutdown import exit_on_signals
+    from stream.worker.shutdown import exit_on_signals
 
     with exit_on_signals():
         from stream.demo.play import run_demo  # which takes seconds

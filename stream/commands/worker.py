@@ -68,6 +68,6 @@ def run(configuration: Configuration, state: Path | None, model: Path | None, ve
         generations = Generations(settings, decode)
         return generations.open(), generations
 
-    from stream.app import run_worker
+    from stream.worker.app import run_worker
 
     run_worker(settings, open_aligner)

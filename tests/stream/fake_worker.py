@@ -18,7 +18,6 @@ from pathlib import Path
 import msgspec
 
 from index.errors import SameasError, StateError
-from stream.app import run_worker
 from stream.config import Settings, load_settings
 from stream.engine.interface import Batch, Counts, Output
 from stream.errors import InvalidInput
@@ -30,6 +29,7 @@ from stream.events import (
     alignment_key,
     decode_entity_event,
 )
+from stream.worker.app import run_worker
 
 
 class State(msgspec.Struct):

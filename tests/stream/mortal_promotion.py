@@ -15,7 +15,7 @@ from stream.cli import main
 from stream.engine.interface import Batch, MessageProcessor
 from stream.events import Message
 from stream.state.generations import Generations
-from stream.work import Send, Work
+from stream.worker.pipeline import Send, Work
 
 
 def die() -> None:

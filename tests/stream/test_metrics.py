@@ -6,7 +6,7 @@ from pathlib import Path
 from prometheus_client import generate_latest
 
 from stream.engine.interface import Batch, Counts
-from stream.metrics import Metrics
+from stream.worker.metrics import Metrics
 
 
 def samples(metrics: Metrics) -> list[str]:

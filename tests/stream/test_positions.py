@@ -10,10 +10,10 @@ from faust.transport.drivers.aiokafka import Consumer
 from faust.types import TP
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
-from stream import positions
+from stream.worker import transport
 
 ROOM = 3
-REACHED = positions.Reached({TP("topic", 0): 7})
+REACHED = transport.Reached({TP("topic", 0): 7})
 
 
 class Reading:
@@ -35,7 +35,7 @@ class Reading:
             _thread=SimpleNamespace(reached={}),
         )
         self._fetcher = SimpleNamespace(should_stop=False)
-        drain: Coroutine[Any, Any, None] = positions._PositionedConsumer._drain_messages(
+        drain: Coroutine[Any, Any, None] = transport._PositionedConsumer._drain_messages(
             self.consumer,  # type: ignore[arg-type]
             self._fetcher,
         )
@@ -59,7 +59,7 @@ async def turns() -> None:
 
 
 def test_nothing_is_fetched_while_the_queue_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(positions, "FULL_SECONDS", 0)
+    monkeypatch.setattr(transport, "FULL_SECONDS", 0)
 
     async def run() -> None:
         reading = Reading([1, 2], [3, 4], [5])
@@ -122,7 +122,7 @@ def test_a_seek_forgets_where_the_last_fetch_ended(monkeypatch: pytest.MonkeyPat
         return {TP("topic", 0): 3}
 
     monkeypatch.setattr(Consumer, "perform_seek", done)
-    consumer: Any = object.__new__(positions._PositionedConsumer)
+    consumer: Any = object.__new__(transport._PositionedConsumer)
     consumer._assigned = lambda: {TP("topic", 0)}
     consumer.transport = SimpleNamespace(positions=start)
     consumer.seek_wait, consumer._committed_offset = done, {}

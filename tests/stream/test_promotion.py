@@ -22,7 +22,6 @@ from benchmarks.catalogues import catalogues, film
 from index.errors import StateError
 from model.checkpoint import load_model, save_model
 from model.errors import ModelError
-from stream import promotion
 from stream.atomic import write
 from stream.broker.ranges import Range, find_ranges, read_ranges
 from stream.broker.reading import read_topic
@@ -46,12 +45,13 @@ from stream.events import (
 )
 from stream.mapping.canonical import decode_canonical
 from stream.mapping.decoder import make_decoder
-from stream.metrics import Metrics
-from stream.promotion import Promoter, _behind
-from stream.publishing import Placed
 from stream.state.generations import Generations, read_current
 from stream.state.wishes import Promotion
-from stream.work import Work
+from stream.worker import promotion
+from stream.worker.metrics import Metrics
+from stream.worker.pipeline import Work
+from stream.worker.promotion import Promoter, _behind
+from stream.worker.publisher import Placed
 
 MORTAL = Path(__file__).with_name("mortal_promotion.py")
 

@@ -18,7 +18,7 @@ from stream.broker.topics import ensure_topics
 from stream.config import Settings
 from stream.engine.interface import Output
 from stream.errors import BrokerError
-from stream.publishing import Placed, Publisher
+from stream.worker.publisher import Placed, Publisher
 
 
 def publish(settings: Settings, outputs: Sequence[Output]) -> list[Placed]:

@@ -26,7 +26,7 @@ from stream.consuming.export import n_triples, sssom
 from stream.errors import BrokerError, ConfigError, InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
 from stream.mapping.language import SourceMapping
-from stream.reconcile import Published
+from stream.worker.alignment_topic import Published
 
 EVERYTHING: dict[str, Any] = {"until_end": True, "start": "beginning", "wanted": Filter(), "as_json": True}
 

@@ -15,7 +15,7 @@ from stream.broker.topics import ensure_topics
 from stream.config import Settings
 from stream.consuming.dead_letters import Selection, read_dead_letters
 from stream.events import AlignmentRecord, Cause, Evidence
-from stream.reconcile import Published
+from stream.worker.alignment_topic import Published
 
 ZOMBIE = AlignmentRecord(  # what another worker wrote
     record_id="left:98|right:98",

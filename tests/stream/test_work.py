@@ -14,10 +14,10 @@ from stream.config import Settings, StateSettings
 from stream.engine.interface import Output
 from stream.errors import BrokerError
 from stream.events import Cause, Message
-from stream.metrics import Metrics
-from stream.publishing import Placed
-from stream.reconcile import Published
-from stream.work import Work
+from stream.worker.alignment_topic import Published
+from stream.worker.metrics import Metrics
+from stream.worker.pipeline import Work
+from stream.worker.publisher import Placed
 
 
 class Topic:

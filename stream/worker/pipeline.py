@@ -14,9 +14,9 @@ from typing import Any
 from stream.config import TopicSettings
 from stream.engine.interface import Batch, Counts, MessageProcessor, Output
 from stream.events import Message
-from stream.metrics import Metrics
-from stream.publishing import Placed
-from stream.reconcile import Published
+from stream.worker.alignment_topic import Published
+from stream.worker.metrics import Metrics
+from stream.worker.publisher import Placed
 
 Send = Callable[[Sequence[Output]], Awaitable[list[Placed]]]  # until the broker has them
 

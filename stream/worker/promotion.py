@@ -28,10 +28,10 @@ from stream.console import tell
 from stream.engine.aligner import Aligner
 from stream.errors import BrokerError
 from stream.events import Message
-from stream.metrics import Metrics
 from stream.state.generations import Generations
 from stream.state.wishes import Progress, Wish
-from stream.work import Send, Work
+from stream.worker.metrics import Metrics
+from stream.worker.pipeline import Send, Work
 
 POLL_SECONDS = 1.0  # between two looks at what is wanted
 SHOW_SECONDS = 1.0

@@ -31,10 +31,10 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP
 
 from index.errors import StateError
-from stream.broker.connection import faust_credentials
+from stream.broker.connection import sasl_password, ssl_context
 from stream.broker.limits import BATCH_BYTES, MAX_MESSAGE_BYTES
 from stream.broker.reading import FETCH_WAIT_MS, Patience, as_message
-from stream.config import Settings
+from stream.config import KafkaSettings, Settings
 from stream.console import tell
 from stream.events import Message
 
@@ -243,3 +243,22 @@ def check_position(tp: TP, state: Path, applied: int | None, first: int, end: in
             f"warning: messages {applied} to {first - 1} of {place} were removed by the broker before "
             "they were read; delete the state directory to rebuild"
         )
+
+
+def faust_credentials(kafka: KafkaSettings) -> Any:
+    """Credentials for a Faust app, None without TLS and SASL.
+
+    Raises:
+        ConfigError: the certificates or the password file cannot be used.
+    """
+    import faust.auth
+
+    context = ssl_context(kafka)
+    if kafka.security_protocol.startswith("SASL"):
+        return faust.auth.SASLCredentials(
+            username=kafka.sasl_plain_username,
+            password=sasl_password(kafka),
+            mechanism=kafka.sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.auth.SSLCredentials(context) if context else None

@@ -1,10 +1,10 @@
 """The worker: Faust around the aligner.
 
-Faust reads the topics and keeps the group; what is done with a micro-batch stands in `stream/work.py`, and
-where reading begins in `stream/positions.py`. Three of Faust's habits would lose messages or hang and are
-worked around here: its streams acknowledge what they could not decode or process (so they are passed by, and
-offsets are committed when the outputs are in the broker), it goes on when an agent is dead (so a crashing
-supervisor), and it does not end while a broker is away (so a deadline).
+Faust reads the topics and keeps the group; what is done with a micro-batch stands in
+`stream/worker/pipeline.py`, and where reading begins in `stream/worker/transport.py`. Three of Faust's habits
+would lose messages or hang and are worked around here: its streams acknowledge what they could not decode or
+process (so they are passed by, and offsets are committed when the outputs are in the broker), it goes on when
+an agent is dead (so a crashing supervisor), and it does not end while a broker is away (so a deadline).
 """
 
 import asyncio
@@ -29,26 +29,29 @@ from stream.config import Settings
 from stream.console import tell
 from stream.engine.interface import MessageProcessor
 from stream.errors import BrokerError
-from stream.metrics import Metrics, serve
-from stream.positions import build_app, check_position, sort_out
-from stream.publishing import Publisher
-from stream.reconcile import Published
-from stream.shutdown import Deadline, stop_on_signals
-from stream.work import Work
+from stream.worker.alignment_topic import Published
+from stream.worker.chores import (
+    BACKLOG_SECONDS,
+    PROGRESS_SECONDS,
+    QUIET_SECONDS,
+    RECALL_SECONDS,
+    RECONCILE_SECONDS,
+    WATCH_SECONDS,
+)
+from stream.worker.http import serve
+from stream.worker.metrics import Metrics
+from stream.worker.pipeline import Work
+from stream.worker.publisher import Publisher
+from stream.worker.shutdown import Deadline, stop_on_signals
+from stream.worker.transport import build_app, check_position, sort_out
 
 if TYPE_CHECKING:
-    from stream.promotion import Promoter
     from stream.state.generations import Generations
+    from stream.worker.promotion import Promoter
 
-PROGRESS_SECONDS = 5.0
 RETRY_SECONDS = 2.0  # between two tries to reach a broker that was there and is not now
 BEHIND_BATCHES = 8  # full batches that wait when a worker counts as behind
 BULK_BATCHES = 4  # taken at once then, as an entity costs less in a big batch
-BACKLOG_SECONDS = 0.005  # between two looks, while there is a backlog, at whether no message waits
-QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
-RECALL_SECONDS = 60.0  # between two looks at what search misses, each some ten milliseconds of work
-RECONCILE_SECONDS = 0.5  # between two looks at whether the worker has caught up
-WATCH_SECONDS = 10.0  # between two looks, in quiet, at whether somebody else has published
 SWITCH_SECONDS = 0.0005  # for which the aligner's thread may keep Python from the others
 FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
 LEAVE_SECONDS = 3.0  # what Faust gets to commit offsets and to leave the group: both only spare others time
@@ -148,7 +151,7 @@ class Worker:
 
     def follow_promotions(self, generations: "Generations") -> None:
         """From `wait` on, what is wanted is made what is in force."""
-        from stream.promotion import Promoter  # which needs the model
+        from stream.worker.promotion import Promoter  # which needs the model
 
         self._promoter = Promoter(
             generations,

@@ -1,0 +1,1 @@
+"""The worker: Faust around the engine, with its transport, its publisher and its chores."""
