@@ -60,10 +60,6 @@ endif
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# No packages: several have a conftest.py, and a test imports its neighbours by their bare names. So each is a
-# run of mypy by itself.
-TEST_FOLDERS = $(sort $(dir $(shell find tests -name '*.py')))
-
 # Said at once, and not after minutes of installing.
 WITH_DATA := $(filter quality sentences peers,$(MAKECMDGOALS))
 ifneq ($(WITH_DATA),)
@@ -115,7 +111,6 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	set -e; for folder in $(TEST_FOLDERS); do $(BIN)/mypy $$folder*.py; done
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 install: $(STAMP)

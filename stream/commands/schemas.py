@@ -1,7 +1,7 @@
 """JSON Schemas of the records, generated from the definitions that decode and encode them.
 
 They are version 1. Within it fields may be added, none is taken away or becomes required, and none changes
-what it may hold; `tests/stream/test_schemas.py` compares with what was first released.
+what it may hold; `tests/stream/commands/test_schemas.py` compares with what was first released.
 """
 
 from typing import Any

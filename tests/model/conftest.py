@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from arrays import in_step
 
 from model.scoring.network import AlignmentNetwork, NetworkOptions
 from model.scoring.pairs import PairInputs, Side, similarities
 from model.scoring.trees import NODES, Trees, features
 from model.shapes import DIM, OWN, SLOTS
+from tests.model.arrays import in_step
 
 KEYS, CONTEXT = 30, 5
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arrays import in_step
 
 from model.checkpoint import ARRAYS, VALUES, Model, load_model, save_model
 from model.encoding.encoder import Encoder
@@ -17,6 +16,7 @@ from model.scoring.pairs import PairInputs
 from model.scoring.scorer import DenseScorer
 from model.scoring.trees import Trees
 from stream.events import Upsert
+from tests.model.arrays import in_step
 
 ENTITIES = [Upsert("a", str(n), "t", {"name": f"entity {n}", "year": 1900 + n}) for n in range(20)]
 

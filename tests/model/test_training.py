@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from arrays import in_step
 from torch.optim.swa_utils import AveragedModel
 
 from model.errors import ModelError
@@ -17,6 +16,7 @@ from model.evaluation import evaluate
 from model.scoring.network import NetworkOptions
 from model.scoring.pairs import PairInputs
 from model.training import LabelledPairs, Progress, TrainingOptions, _averaging, fit_platt, score, train
+from tests.model.arrays import in_step
 
 Make = Callable[[int, int], PairInputs]
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from workers import own_settings
 
 from benchmarks.catalogues import catalogues, train_small
 from model.checkpoint import load_model, save_model
 from model.scoring.trees import NO_TREES
 from stream.config import Settings
 from stream.learning.evaluation import evaluate_model
+from tests.stream.workers import own_settings
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Tests of `stream/`, and the helpers that they share."""

@@ -1,0 +1,1 @@
+"""Tests of `stream/broker/`, against real brokers."""

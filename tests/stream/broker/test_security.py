@@ -1,0 +1,350 @@
+"""Users, passwords, certificates and ACLs: what is needed works, what is missing is said in one line."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import (
+    ACL,
+    ACLFilter,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ResourcePattern,
+    ResourcePatternFilter,
+    ResourceType,
+)
+
+from stream.broker.topics import ensure_topics, output_specs
+from stream.catalogue.feeding import feed_events
+from stream.config import Settings
+from stream.replay.run import Run
+from tests.stream.workers import Process, aligned, own_settings, produce, sameas, until, upserts, worker
+
+Kafka = dict[str, Any]
+PROMPT_SECONDS = 15.0  # for an error line, on a busy machine
+
+# docs/security.md: what each command needs
+WORKER = {
+    "entities": ["READ"],
+    "links": ["READ"],
+    "alignments": ["READ", "WRITE"],
+    "alignment_events": ["WRITE"],
+    "dead_letters": ["WRITE"],
+}
+
+
+@pytest.fixture
+def open_settings(apache_kafka: Kafka, tmp_path: Path) -> Settings:
+    """As the one who may do everything; the topics exist."""
+    settings = own_settings(apache_kafka["plaintext"], tmp_path)
+    ensure_topics(settings)
+    return settings
+
+
+class Rights:
+    """ACLs for one user, gone at the end."""
+
+    def __init__(self, kafka: Kafka, user: str) -> None:
+        self._admin = KafkaAdminClient(bootstrap_servers=kafka["plaintext"])
+        self._user = user
+
+    def allow(self, settings: Settings, rights: dict[str, list[str]], *, group: bool = False) -> None:
+        resources = [
+            (ResourcePattern(ResourceType.TOPIC, getattr(settings.topics, role)), operation)
+            for role, operations in rights.items()
+            for operation in operations
+        ]
+        if group:
+            resources.append((ResourcePattern(ResourceType.GROUP, settings.kafka.group_id), "READ"))
+        acls = [
+            ACL(f"User:{self._user}", "*", ACLOperation[operation], ACLPermissionType.ALLOW, resource)
+            for resource, operation in resources
+        ]
+        self._admin.create_acls(acls)
+        until(lambda: len(self._all()) >= len(acls), 10, "ACLs")
+
+    def _all(self) -> list[Any]:
+        return list(self._admin.describe_acls(self._filter())[0])
+
+    def _filter(self) -> Any:
+        everything = ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY)
+        return ACLFilter(f"User:{self._user}", None, ACLOperation.ANY, ACLPermissionType.ANY, everything)
+
+    def end(self) -> None:
+        self._admin.delete_acls([self._filter()])
+        until(lambda: not self._all(), 10, "end of the ACLs")
+        self._admin.close()
+
+
+@pytest.fixture
+def alice(apache_kafka: Kafka) -> Iterator[Rights]:
+    rights = Rights(apache_kafka, "alice")
+    yield rights
+    rights.end()
+
+
+def secure(kafka: Kafka, **changes: str) -> dict[str, str]:
+    """The environment of somebody who logs in as alice by TLS and SCRAM."""
+    settings = {
+        "bootstrap_servers": kafka["tls"],
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "sasl_plain_username": "alice",
+        "sasl_plain_password": "alice-secret",
+        "ssl_cafile": kafka["ca"],
+        **changes,
+    }
+    return {f"SAMEAS_KAFKA__{key.upper()}": value for key, value in settings.items() if value}
+
+
+def topics(settings: Settings) -> dict[str, str]:
+    roles = ("entities", "links", "alignments", "alignment_events", "dead_letters")
+    return {f"SAMEAS_TOPICS__{role.upper()}": getattr(settings.topics, role) for role in roles}
+
+
+def run(arguments: list[str], settings: Settings, directory: Path, environment: dict[str, str]) -> Process:
+    return sameas(*arguments, log=directory / "log", **environment, **topics(settings))
+
+
+def refused(process: Process) -> str:
+    """The one line that a command ends with, and soon."""
+    started = time.monotonic()
+    with process:
+        assert process.wait(PROMPT_SECONDS) == 1, process.text
+    lines = [line for line in process.text.splitlines() if "warning" not in line]
+    assert len(lines) == 1 and lines[0].startswith("sameas: error: "), process.text
+    assert time.monotonic() - started < PROMPT_SECONDS
+    return lines[0]
+
+
+def events_file(directory: Path) -> Path:
+    file = directory / "events.jsonl"
+    file.write_text('{"op":"upsert","source":"x","id":"1","type":"t"}\n')
+    return file
+
+
+@pytest.mark.parametrize(
+    ("listener", "mechanism"),
+    [("tls", "SCRAM-SHA-256"), ("sasl", "SCRAM-SHA-256"), ("tls", "PLAIN"), ("sasl", "PLAIN")],
+)
+def test_feed_and_subscribe_with_the_least_rights(
+    open_settings: Settings,
+    apache_kafka: Kafka,
+    alice: Rights,
+    tmp_path: Path,
+    listener: str,
+    mechanism: str,
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("alice-secret\n")
+    environment = secure(
+        apache_kafka,
+        bootstrap_servers=apache_kafka[listener],
+        security_protocol="SASL_SSL" if listener == "tls" else "SASL_PLAINTEXT",
+        ssl_cafile=apache_kafka["ca"] if listener == "tls" else "",
+        sasl_mechanism=mechanism,
+        sasl_plain_password="",
+        sasl_plain_password_file=str(password),
+    )
+    alice.allow(open_settings, {"entities": ["WRITE"], "alignments": ["READ"]})
+    for arguments in (["feed", str(events_file(tmp_path))], ["subscribe", "-e"]):
+        with run(arguments, open_settings, tmp_path, environment) as process:
+            assert process.wait(30) == 0, process.text
+
+
+def test_a_worker_with_the_least_rights(
+    open_settings: Settings, apache_kafka: Kafka, alice: Rights, tmp_path: Path
+) -> None:
+    alice.allow(open_settings, WORKER, group=True)
+    feed_events(open_settings, upserts(range(20)))
+    environment = secure(apache_kafka)
+    options = {key.removeprefix("SAMEAS_").lower(): value for key, value in environment.items()}
+    with worker(open_settings, **options) as process:
+        until(lambda: len(aligned(open_settings)) == 20, 60, "alignments", process)
+        assert process.end(signal.SIGTERM) == 0
+    assert "Traceback" not in process.text and "alice-secret" not in process.text
+
+
+def test_a_replay_with_the_least_rights(
+    open_settings: Settings, apache_kafka: Kafka, alice: Rights, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Its topics are made by somebody who may create them."""
+    feed_events(open_settings, upserts(range(20)))
+    replay = Run(open_settings, open_settings.kafka.group_id)
+    ensure_topics(replay.settings, output_specs(replay.settings))
+    words = ["replay", "--run", replay.name, "--model", str(checkpoint), "--execute", "--report", "report"]
+    environment = secure(apache_kafka) | {"SAMEAS_STATE__DIR": str(open_settings.state.dir)}
+
+    def said() -> str:
+        with run(words, open_settings, tmp_path, environment) as process:
+            assert process.wait(60) == 1, process.text
+            last = process.text.splitlines()[-1]
+            assert last.startswith("sameas: error: ") and "Traceback" not in process.text
+            return last
+
+    topics = open_settings.topics
+    alice.allow(open_settings, {"entities": ["DESCRIBE"], "links": ["READ"]})
+    assert f"topic {topics.entities}: user alice may not read it" in said()
+    alice.allow(open_settings, {"entities": ["READ"]})
+    assert f"topic {topics.alignments}: user alice may not read it" in said()
+    alice.allow(open_settings, {"alignments": ["READ"]})
+    rights = {role: WORKER[role] for role in ("alignments", "alignment_events")}
+    alice.allow(replay.settings, rights)
+    assert f"topic {replay.settings.topics.dead_letters}: user alice may not write to it" in said()
+    alice.allow(replay.settings, {"dead_letters": ["WRITE"]})
+    with run(words, open_settings, tmp_path, environment) as process:
+        assert process.wait(60) == 0, process.text
+    assert "received 20 = applied 20" in process.text and (tmp_path / "report" / "report.html").exists()
+
+
+def test_a_replay_is_removed_with_the_least_rights(
+    open_settings: Settings, apache_kafka: Kafka, alice: Rights, tmp_path: Path
+) -> None:
+    replay = Run(open_settings, open_settings.kafka.group_id)
+    names = ensure_topics(replay.settings, output_specs(replay.settings))
+    words = ["replay", "remove", replay.name]
+    environment = secure(apache_kafka) | {"SAMEAS_STATE__DIR": str(open_settings.state.dir)}
+    alice.allow(replay.settings, {"alignments": ["DELETE"], "alignment_events": ["DELETE"]})
+    line = refused(run(words, open_settings, tmp_path, environment))
+    letters = replay.settings.topics.dead_letters
+    assert f"topic {letters}: user alice may not delete it; " in line
+    assert f"--operation Delete --topic {letters}" in line
+    alice.allow(replay.settings, {"dead_letters": ["DELETE"]})
+    with run(words, open_settings, tmp_path, environment) as process:
+        assert process.wait(30) == 0, process.text
+    assert [f"deleted {name}" in process.text for name in names] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rights", "missing"),
+    [
+        (["subscribe", "-e"], {"alignments": ["DESCRIBE"]}, ("alignments", "Read")),
+        (["subscribe", "-e"], {}, ("alignments", "Read")),
+        (["subscribe", "-e", "--events"], {"alignments": ["READ"]}, ("alignment_events", "Read")),
+        (["subscribe", "--sssom"], {"alignments": ["DESCRIBE"]}, ("alignments", "Read")),
+        (["feed", "events.jsonl"], {"entities": ["READ"]}, ("entities", "Write")),
+        (["feed", "events.jsonl", "--delete-missing"], {"entities": ["WRITE"]}, ("entities", "Read")),
+        (["link", "a:1", "b:2"], {"links": ["READ"]}, ("links", "Write")),
+        (["dead-letters", "list"], {"dead_letters": ["WRITE"]}, ("dead_letters", "Read")),
+        (["run"], WORKER | {"entities": ["DESCRIBE"]}, ("entities", "Read")),
+        (["run"], WORKER | {"alignments": ["READ"]}, ("alignments", "Write")),
+        (["run"], WORKER | {"dead_letters": ["DESCRIBE"]}, ("dead_letters", "Write")),
+        (["run"], WORKER, ("group", "Read")),
+    ],
+)
+def test_a_missing_acl_is_named_with_its_remedy(
+    open_settings: Settings,
+    apache_kafka: Kafka,
+    alice: Rights,
+    tmp_path: Path,
+    arguments: list[str],
+    rights: dict[str, list[str]],
+    missing: tuple[str, str],
+) -> None:
+    """A topic that may only be described looks like an empty one to kafka-python."""
+    events_file(tmp_path)
+    if rights:
+        alice.allow(open_settings, rights)
+    line = refused(run(arguments, open_settings, tmp_path, secure(apache_kafka)))
+    resource, operation = missing
+    name = (
+        f"--group {open_settings.kafka.group_id}"
+        if resource == "group"
+        else f"--topic {getattr(open_settings.topics, resource)}"
+    )
+    if resource == "group":
+        name = "--group sameas"
+    assert f"kafka-acls --add --allow-principal User:alice --operation {operation} {name}" in line
+    assert "user alice may not" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"sasl_plain_password": "wrong"}, "sasl_mechanism, sasl_plain_username and the password"),
+        (
+            {"sasl_plain_password": "wrong", "sasl_mechanism": "PLAIN"},
+            "sasl_mechanism, sasl_plain_username and the password",
+        ),
+        ({"sasl_mechanism": "SCRAM-SHA-512"}, "sasl_mechanism, sasl_plain_username and the password"),
+        ({"ssl_cafile": "other.pem"}, "check kafka.security_protocol and ssl_cafile"),
+        ({"ssl_cafile": ""}, "check kafka.security_protocol and ssl_cafile"),
+        ({"security_protocol": "SASL_PLAINTEXT"}, "check kafka.security_protocol"),
+        ({"security_protocol": "PLAINTEXT"}, "check kafka.security_protocol"),
+        ({"ssl_cafile": "gone.pem"}, "kafka.ssl_cafile: there is no file gone.pem"),
+        ({"ssl_cafile": "events.jsonl"}, "kafka.ssl_cafile, ssl_certfile or ssl_keyfile cannot be used"),
+        ({"sasl_plain_password": ""}, "set one of sasl_plain_password and sasl_plain_password_file"),
+    ],
+)
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["feed", "events.jsonl"], ["subscribe", "-e"]], ids=lambda a: a[0]
+)
+def test_who_is_not_let_in_is_told_why(
+    open_settings: Settings,
+    apache_kafka: Kafka,
+    tmp_path: Path,
+    arguments: list[str],
+    changes: dict[str, str],
+    advice: str,
+) -> None:
+    events_file(tmp_path)
+    if changes.get("ssl_cafile") == "other.pem":
+        make_authority(tmp_path / "other.pem")
+    line = refused(run(arguments, open_settings, tmp_path, secure(apache_kafka, **changes)))
+    assert advice in line
+    assert "alice-secret" not in line and "wrong" not in line
+
+
+def make_authority(path: Path) -> None:
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=other"),
+            *("-keyout", str(path.with_suffix(".key")), "-out", str(path)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_a_missing_topic_is_said_to_be_missing(
+    open_settings: Settings, apache_kafka: Kafka, alice: Rights, tmp_path: Path
+) -> None:
+    other = own_settings(apache_kafka["plaintext"], tmp_path)
+    line = refused(
+        run(
+            ["subscribe", "-e"],
+            other,
+            tmp_path,
+            {"SAMEAS_KAFKA__BOOTSTRAP_SERVERS": apache_kafka["plaintext"]},
+        )
+    )
+    assert f"topic {other.topics.alignments} does not exist" in line and "sameas run" in line
+    alice.allow(other, WORKER, group=True)
+    line = refused(run(["run"], other, tmp_path, secure(apache_kafka)))
+    assert f"topic {other.topics.entities} (entities) is missing and cannot be created" in line
+    assert "create it with 1 partition(s) and cleanup.policy=compact" in line
+
+
+def test_secrets_are_not_told(
+    open_settings: Settings, apache_kafka: Kafka, alice: Rights, tmp_path: Path
+) -> None:
+    environment = secure(apache_kafka, ssl_password="key-secret")
+    with run(["config", "show"], open_settings, tmp_path, environment) as process:
+        assert process.wait(20) == 0
+    assert 'sasl_plain_password = "***"' in process.text and 'ssl_password = "***"' in process.text
+    assert "alice-secret" not in process.text and "key-secret" not in process.text
+    # a defect shows its traceback, with the settings in it
+    alice.allow(open_settings, WORKER, group=True)
+    produce(open_settings, open_settings.topics.entities, [(b"x:1", b"defect")])
+    options = {key.removeprefix("SAMEAS_").lower(): value for key, value in secure(apache_kafka).items()}
+    with worker(open_settings, **options, align__linger_ms="1") as failing:
+        failing.wait(60)
+    assert "alice-secret" not in failing.text
+    assert os.environ.get("SAMEAS_KAFKA__SASL_PLAIN_PASSWORD") is None

@@ -1,0 +1,145 @@
+"""What a mapping is proposed from, and that the proposal can be used as it is."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from stream.catalogue.events import read_events
+from stream.catalogue.proposing import propose
+from stream.cli import main
+from stream.errors import ConfigError, InvalidInput
+from stream.mapping.language import SourceMapping
+from tests.stream.catalogue.test_rows import NT, compressed
+
+PEOPLE = ["Weaver, Sigourney", "Hurt, John", "Holm, Ian", "Skerritt, Tom", "Cartwright, Veronica"]
+
+
+def proposed(path: Path, source: str = "s") -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads(propose(path, source).toml)["sources"][source]
+    return table
+
+
+def films(directory: Path, separator: str = ";") -> Path:
+    lines = ["tconst,primaryTitle,kind,cast,director,startYear,code,rest"]
+    for number in range(60):
+        cast = separator.join(PEOPLE[number % 5 : number % 5 + 1 + number % 3])
+        kind = ("film", "series", "short")[number % 3]
+        lines.append(
+            f'tt{number:07},Title {number},{kind},"{cast}","{PEOPLE[number % 4]}",{1970 + number},00{number},'
+        )
+    path = directory / "films.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_columns_of_a_table(tmp_path: Path) -> None:
+    path = films(tmp_path)
+    table = proposed(path)
+    assert (table["id"], table["type_column"], table["file"]) == ("tconst", "kind", str(path))
+    assert table["attributes"] == ["primaryTitle", "startYear", "code"]
+    assert table["relations"] == {
+        "cast": {"column": "cast", "type": "cast", "separator": ";"},
+        "director": {"column": "director", "type": "director"},  # 'Last, First' is one name
+    }
+    mapping = msgspec.convert(table, SourceMapping)
+    events = [event for _, event in read_events("s", mapping, Path())]
+    assert len(events) == 60 + 5 + 4 and not any(isinstance(event, InvalidInput) for event in events)
+
+
+def test_commas_that_separate_now_two_and_now_three(tmp_path: Path) -> None:
+    path = tmp_path / "papers.csv"
+    names = ["A. Aho", "J. Ullman", "R. Sethi", "D. Knuth", "B. Kernighan"]
+    rows = [f'{n},"{", ".join(names[n % 5 : n % 5 + 1 + n % 4])}"' for n in range(40)]
+    path.write_text("key,authors\n" + "\n".join(rows) + "\n")
+    table = proposed(path)
+    assert table["relations"]["authors"] == {"column": "authors", "type": "author", "separator": ","}
+    assert table["type"] == "paper"
+
+
+def test_nested_rows_and_what_some_lack(tmp_path: Path) -> None:
+    path = tmp_path / "films.jsonl"
+    rows: list[dict[str, Any]] = [
+        {
+            "nr": n,
+            "maker": {"name": f"Studio {n % 4}"},
+            "cast": [{"name": PEOPLE[n % 5]}, {"name": PEOPLE[n % 3]}],
+        }
+        for n in range(40)
+    ]
+    rows[5]["plot"] = "A commercial vessel picks up a signal " * 4
+    path.write_text("\n".join(map(json.dumps, rows)))
+    table = proposed(path)
+    assert table["id"] == "nr" and table["optional"] == ["plot"] and table["attributes"] == ["plot"]
+    assert table["relations"]["maker"] == {"column": "maker.name", "type": "maker"}
+    assert table["relations"]["cast"] == {"column": "cast.name", "type": "cast"}
+    assert len([e for _, e in read_events("s", msgspec.convert(table, SourceMapping), Path())]) == 40 + 4 + 5
+
+
+def test_messages_of_debezium(tmp_path: Path) -> None:
+    path = tmp_path / "film.jsonl"
+    rows = [{"id": n, "title": f"Title {n}", "released": 9000 + n, "seen_at": 10**15 + n} for n in range(20)]
+    path.write_text("\n".join(json.dumps({"op": "r", "before": None, "after": row}) for row in rows))
+    table = proposed(path)
+    assert table["topic"] == "SERVER.SCHEMA.film" and table["id"] == "id"
+    assert table["columns"] == {"released": "date", "seen_at": "timestamp-micros"}
+    msgspec.convert(table, SourceMapping)
+
+
+def test_rdf_and_triples(tmp_path: Path) -> None:
+    film = b"<http://x/film/%d>"
+    more = b"".join(
+        b'%s <http://p/name> "Film %d" .\n%s <http://q#after> %s .\n'
+        % (film % n, n, film % n, film % (n - 1))
+        for n in range(3, 30)
+    )
+    table = proposed(compressed(tmp_path / "films.nt.gz", NT + more))
+    assert (table["id"], table["attributes"]) == ("@id", ["@type", "name"])
+    assert table["optional"] == ["@type", "by", "after"]
+    assert table["relations"]["after"] == {"column": "after"}
+    path = tmp_path / "t.tsv"
+    path.write_text("head\trelation\ttail\n1\tby\t2\n")
+    (join,) = proposed(path)["joins"].values()
+    assert join == {"file": str(path), "head": "head", "relation_column": "relation", "tail": "tail"}
+
+
+def test_no_column_tells_the_rows_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n" + "".join(f"{n // 5},{n % 5}\n" for n in range(20)))
+    assert proposed(path)["id"] == "{a}/{b}"
+    path.write_text("a\nx\nx\n")
+    found = propose(path, "s")
+    assert tomllib.loads(found.toml)["sources"]["s"]["id"] == "a"
+    assert any("A GUESS" in line for line in found.seen)
+
+
+def test_what_needs_no_mapping(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"op":"upsert","source":"x","id":"1","type":"t"}\n')
+    with pytest.raises(ConfigError, match=r"holds canonical events; .* needs no mapping"):
+        propose(path, "s")
+    path.write_text("")
+    with pytest.raises(ConfigError, match="has no rows"):
+        propose(path, "s")
+
+
+@pytest.mark.parametrize("data", ["id,t\n1,2\n".encode("utf-16"), b"\xd0\x00\x8f,\xfe\n1,2\n"])
+def test_what_is_no_utf_8(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "films.csv"
+    path.write_bytes(data)
+    result = CliRunner().invoke(main, ["map", str(path)])
+    assert result.exit_code == 1 and "films.csv: the names of its columns are not UTF-8" in result.stderr
+
+
+def test_the_command_prints_toml_and_reasons_apart(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["map", str(films(tmp_path)), "--source", "my films"])
+    assert result.exit_code == 0
+    assert tomllib.loads(result.stdout)["sources"]["my films"]["id"] == "tconst"
+    assert "sameas: rest: left out: always blank" in result.stderr
+    assert "sameas: kind: type: film (20), series (20), short (20)" in result.stderr
+    result = CliRunner().invoke(main, ["map", str(tmp_path / "gone.csv")])
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "cannot be read" in result.stderr

@@ -1,0 +1,292 @@
+"""Subscribing: the current alignments and the log, filtered, from anywhere, into a pipe."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyoxigraph
+import pytest
+from click.testing import CliRunner
+from kafka import KafkaProducer
+
+from stream.broker.reading import read_topic
+from stream.broker.topics import ensure_topics
+from stream.catalogue.feeding import present_entities
+from stream.cli import main
+from stream.config import Settings
+from stream.consuming.alignments import Filter, current_alignments, decode_record, follow, parse_start
+from stream.consuming.export import n_triples, sssom
+from stream.errors import BrokerError, ConfigError, InvalidInput
+from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
+from stream.mapping.language import SourceMapping
+from stream.worker.alignment_topic import Published
+from tests.stream.workers import ROOT, produce, sameas
+
+EVERYTHING: dict[str, Any] = {"until_end": True, "start": "beginning", "wanted": Filter(), "as_json": True}
+
+
+def record(number: int, confidence: float = 0.9, **event: str) -> AlignmentRecord:
+    fields: dict[str, Any] = {
+        "record_id": f"r{number}",
+        "subject_id": f"imdb:{number}",
+        "subject_category": "film" if number % 2 else "person",
+        "object_id": f"wiki:{number}",
+        "object_category": "film" if number % 2 else "person",
+        "mapping_justification": "semapv:SemanticSimilarityThresholdMatching",
+        "confidence": confidence,
+        "mapping_tool_version": "0",
+        "mapping_date": "2026-01-01",
+        "revision": 1,
+        "model": "m",
+        "cause": Cause("t", 0, number),
+        "evidence": Evidence(),
+    }
+    return AlignmentEvent(**fields, **event) if event else AlignmentRecord(**fields)  # type: ignore[arg-type]
+
+
+def put(settings: Settings, *records: AlignmentRecord | int) -> None:
+    """Records into the topic that they belong to; a number withdraws its pair."""
+    for one in records:
+        if isinstance(one, int):
+            pair, value, topic = (f"imdb:{one}", f"wiki:{one}"), None, settings.topics.alignments
+        else:
+            pair, value = (one.subject_id, one.object_id), msgspec.json.encode(one)
+            is_event = isinstance(one, AlignmentEvent)
+            topic = settings.topics.alignment_events if is_event else settings.topics.alignments
+        produce(settings, topic, [(alignment_key(*pair).encode(), value)])
+
+
+def subjects(lines: Any) -> list[str]:
+    return [json.loads(line)["subject_id"] for line in lines]
+
+
+def test_current_alignments_are_folded_by_key(settings: Settings) -> None:
+    ensure_topics(settings)
+    assert current_alignments(settings) == {}
+    put(settings, record(1), record(2, 0.8), record(1, 0.95), record(3), 3)
+    assert {found.subject_id: found.confidence for found in current_alignments(settings).values()} == {
+        "imdb:1": 0.95,
+        "imdb:2": 0.8,
+    }
+    assert subjects(follow(settings, log=False, **EVERYTHING)) == ["imdb:2", "imdb:1"]
+    confident = {**EVERYTHING, "wanted": Filter(min_confidence=0.9)}
+    assert subjects(follow(settings, log=False, **confident)) == ["imdb:1"]
+
+
+def test_garbage_in_a_topic_ends_nothing(embedded_settings: Settings) -> None:
+    settings = embedded_settings
+    garbage = [(b"1", b"x"), (b"2", b'{"x":"\xff"}'), (b"3", b'{"x":' + b"[" * 5000)]
+    ensure_topics(settings)
+    for topic in (settings.topics.alignments, settings.topics.entities):
+        produce(settings, topic, garbage)
+    published = Published(settings, 1)
+    published.read()
+    outputs = published.differences([(b"2", msgspec.json.encode(record(2)))])
+    assert [output.key for output in outputs] == [b"2", b"1", b"3"]
+    assert present_entities(settings).keys() == {b"1", b"2", b"3"}
+    for found in read_topic(settings, settings.topics.alignments):
+        with pytest.raises(InvalidInput, match=rf"partition 0, offset {found.offset}: "):
+            decode_record(found)
+
+
+def test_the_log_from_anywhere_and_filtered(settings: Settings) -> None:
+    ensure_topics(settings)
+    put(settings, *(record(number, event="aligned", event_id=str(number)) for number in range(5)))
+
+    def numbers(**options: Any) -> list[str]:
+        return [name[5:] for name in subjects(follow(settings, log=True, **{**EVERYTHING, **options}))]
+
+    assert numbers() == ["0", "1", "2", "3", "4"]
+    assert numbers(start=3) == ["3", "4"]
+    assert numbers(start="end") == []
+    assert numbers(wanted=Filter(entities=frozenset(["wiki:2"]))) == ["2"]
+    assert numbers(wanted=Filter(sources=frozenset(["other"]))) == []
+    assert numbers(wanted=Filter(types=frozenset(["film"]))) == ["1", "3"]
+    table = list(follow(settings, log=True, **{**EVERYTHING, "as_json": False}))
+    assert len(table) == 6
+    assert "aligned" in table[1] and "imdb:0" in table[1]
+
+
+def test_it_follows_until_told_to_stop(settings: Settings, tmp_path: Path) -> None:
+    ensure_topics(settings)
+    put(settings, record(1))
+    options = [
+        *("--bootstrap", settings.kafka.bootstrap_servers),
+        *("--set", f"topics.alignments={settings.topics.alignments}"),
+    ]
+    with sameas("subscribe", *options, log=tmp_path / "log") as subscriber:
+        subscriber.wait_for("imdb:1")
+        put(settings, 1)
+        subscriber.wait_for('"withdrawn":true')
+        assert subscriber.end(signal.SIGINT) == 0
+        assert subscriber.text.count("\n") == 2  # and no traceback
+
+
+def test_a_closed_pipe_ends_it_quietly(settings: Settings) -> None:
+    ensure_topics(settings)
+    produce(
+        settings,
+        settings.topics.alignments,
+        ((f"{n}".encode(), msgspec.json.encode(record(n))) for n in range(2000)),
+    )
+    command = [sys.executable, "-m", "stream.cli", "subscribe", "-e"]
+    options = [
+        *("--bootstrap", settings.kafka.bootstrap_servers),
+        *("--set", f"topics.alignments={settings.topics.alignments}"),
+    ]
+    with subprocess.Popen(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as subscriber:
+        assert subscriber.stdout is not None and subscriber.stderr is not None
+        assert b"imdb:0" in subscriber.stdout.readline()
+        subscriber.stdout.close()
+        assert subscriber.stderr.read() == b""
+        assert subscriber.wait(30) == 0
+
+
+def test_a_missing_topic_and_a_wrong_offset(settings: Settings) -> None:
+    with pytest.raises(BrokerError, match=r"does not exist at .*has a worker run"):
+        list(read_topic(settings, settings.topics.alignments))
+    with pytest.raises(ConfigError, match="--offset soon"):
+        parse_start("soon")
+    with pytest.raises(ConfigError, match=r"--offset 2026-02-30: .* or a date such as"):
+        parse_start("2026-02-30")
+    assert parse_start("17") == 17
+    noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert parse_start("2026-01-31T12:00") == parse_start("2026-01-31T13:00+01:00") == noon
+
+
+def test_from_a_date_on(settings: Settings) -> None:
+    ensure_topics(settings)
+    moments = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+    producer = KafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers)
+    for number, moment in enumerate(moments):
+        value = msgspec.json.encode(record(number, event="aligned", event_id="e"))
+        stamp = int(moment.timestamp() * 1000)
+        producer.send(settings.topics.alignment_events, value, b"k", timestamp_ms=stamp).get(timeout=20)
+    producer.close(timeout=5)
+
+    def since(text: str) -> list[str]:
+        return subjects(follow(settings, log=True, **{**EVERYTHING, "start": parse_start(text)}))
+
+    assert since("2025-12-31") == ["imdb:0", "imdb:1", "imdb:2"]
+    assert since("2026-01-02") == ["imdb:1", "imdb:2"]
+    assert since("2026-01-02T00:00:01") == ["imdb:2"]
+    assert since("2026-02-01") == []
+
+
+def test_a_withdrawn_pair_has_the_names_that_were_aligned(embedded_settings: Settings) -> None:
+    ensure_topics(embedded_settings)
+    ids = ("imdb:a%7Cb|c", "wiki:%257C")
+    one = msgspec.structs.replace(record(1), subject_id=ids[0], object_id=ids[1])
+    options = {**EVERYTHING, "until_end": False, "wanted": Filter(entities=frozenset(ids[:1]))}
+    put(embedded_settings, one)
+    lines = follow(embedded_settings, log=False, **options)
+    next(lines)
+    produce(embedded_settings, embedded_settings.topics.alignments, [(alignment_key(*ids).encode(), None)])
+    assert json.loads(next(lines)) == {"subject_id": ids[0], "object_id": ids[1], "withdrawn": True}
+
+
+def test_a_pair_that_falls_below_the_filter_is_withdrawn(embedded_settings: Settings) -> None:
+    settings = embedded_settings
+    ensure_topics(settings)
+    put(settings, record(1), record(3, 0.5), record(2))
+    wanted = Filter(min_confidence=0.8, types=frozenset(["film"]))
+    lines = follow(settings, log=False, until_end=False, start="beginning", wanted=wanted, as_json=True)
+    assert json.loads(next(lines))["subject_id"] == "imdb:1"
+    put(settings, 2, 3, record(1, 0.7), record(1, 0.6), record(1, 0.9), 1, record(5))
+    found = [json.loads(next(lines)) for _ in range(4)]
+    assert [(line["subject_id"], line.get("withdrawn")) for line in found] == [
+        ("imdb:1", True),  # below
+        ("imdb:1", None),  # above again
+        ("imdb:1", True),  # gone
+        ("imdb:5", None),
+    ]
+    lines.close()
+
+
+@pytest.mark.parametrize("entity", ["tt0133093", ":1", "imdb:", "im db:1"])
+def test_an_entity_is_named_with_its_source(entity: str) -> None:
+    result = CliRunner().invoke(main, ["subscribe", "--entity", entity])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"sameas: error: --entity {entity}: ") and result.stderr.count("\n") == 1
+
+
+AWKWARD = ["tt1", 'person/S. "W" |%\t[x]', "Amélie_(film)", "a#b?c", "50%20off"]
+
+
+def awkward(sources: dict[str, SourceMapping]) -> tuple[Settings, list[AlignmentRecord]]:
+    pairs = [(f"9x:{one}", f"dbpedia:{other}") for one in AWKWARD for other in AWKWARD]
+    records = [
+        msgspec.structs.replace(
+            record(number), subject_id=pair[0], object_id=pair[1], record_id=f"sameas:{number}"
+        )
+        for number, pair in enumerate(pairs)
+    ]
+    return Settings(sources=sources), records
+
+
+DBPEDIA = {"dbpedia": SourceMapping(topic="t", id="id", iri="http://dbpedia.org/resource/")}
+
+
+def test_rdf_is_rdf_and_pairs_stay_apart() -> None:
+    lines = list(n_triples(*awkward({})))
+    triples = list(pyoxigraph.parse("\n".join(lines), pyoxigraph.RdfFormat.N_TRIPLES))
+    assert len(set(triples)) == len(AWKWARD) ** 2
+    last = list(n_triples(*awkward(DBPEDIA)))[2]
+    assert last.startswith("<urn:sameas:9x:tt1> <http://www.w3.org/2002/07/owl#sameAs> ")
+    assert last.endswith(" <http://dbpedia.org/resource/Amélie_(film)> .")
+
+
+def test_sssom_is_what_the_sssom_package_takes(tmp_path: Path) -> None:
+    validator = next(
+        (
+            path
+            for path in (Path(sys.executable).with_name("sssom"), ROOT / ".venv-sssom" / "bin" / "sssom")
+            if path.exists()
+        ),
+        None,
+    )
+    lines = list(sssom(*awkward(DBPEDIA)))
+    assert '#  "dbpedia": "http://dbpedia.org/resource/"' in lines
+    assert len({line.split("\t")[1] + line.split("\t")[4] for line in lines[8:]}) == len(AWKWARD) ** 2
+    if validator is None:
+        pytest.skip("no sssom: `make sssom` installs it beside the project")
+    path = tmp_path / "pairs.sssom.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    found = subprocess.run([validator, "validate", path], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    # what it does not understand it leaves out, and only warns
+    parsed = tmp_path / "parsed.tsv"
+    command: list[str | Path] = [validator, "parse", path, "-o", parsed]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0 and "not well-formed" not in found.stderr, found.stderr
+    rows = [line for line in parsed.read_text().splitlines() if not line.startswith("#")]
+    assert len(rows) == 1 + len(AWKWARD) ** 2
+
+
+def test_exports_are_of_the_current_alignments(embedded_settings: Settings, tmp_path: Path) -> None:
+    settings = embedded_settings
+    ensure_topics(settings)
+    put(settings, record(1), record(2), record(3, 0.5), 2)
+    options = [
+        *("--bootstrap", settings.kafka.bootstrap_servers),
+        *("--set", f"topics.alignments={settings.topics.alignments}"),
+    ]
+    result = CliRunner().invoke(main, ["subscribe", "--sssom", *options])
+    assert result.exit_code == 0
+    rows = [line.split("\t")[1] for line in result.stdout.splitlines() if not line.startswith("#")]
+    assert rows == ["subject_id", "imdb:1", "imdb:3"]
+    result = CliRunner().invoke(main, ["subscribe", "--rdf", "--min-confidence", ".8", *options])
+    assert result.stdout.startswith("<urn:sameas:imdb:1> <http://") and result.stdout.count("\n") == 1
+    result = CliRunner().invoke(main, ["subscribe", "--rdf", "--events", *options])
+    assert result.exit_code == 1 and "without --events" in result.stderr

@@ -1,0 +1,1 @@
+"""Tests of `stream/worker/`, and from end to end."""

@@ -1,0 +1,134 @@
+"""Who else writes to the alignment topic is not forgotten before it was made good."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from stream.config import Settings, StateSettings
+from stream.engine.interface import Output
+from stream.errors import BrokerError
+from stream.events import Cause, Message
+from stream.worker.alignment_topic import Published
+from stream.worker.metrics import Metrics
+from stream.worker.pipeline import Work
+from stream.worker.publisher import Placed
+from tests.stream.fake_worker import FakeAligner
+
+
+class Topic:
+    """The one partition of the alignment topic."""
+
+    def __init__(self) -> None:
+        self.end = 0
+
+    async def send(self, outputs: Sequence[Output]) -> list[Placed]:
+        placed = []
+        for output in outputs:
+            if output.kind == "alignments":
+                placed.append(Placed(Settings().topics.alignments, 0, self.end, 1))
+                self.end += 1
+        return placed
+
+
+def session(directory: Path, topic: Topic, what: Callable[[Work], Coroutine[Any, Any, None]]) -> None:
+    """As a worker that is killed at the end."""
+
+    async def ends() -> dict[int, int]:
+        return {0: topic.end}
+
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as thread:
+            settings = Settings(state=StateSettings(dir=directory))
+            work = Work(FakeAligner(settings), thread, settings.topics, Metrics())
+            await work.publish_pending(topic.send)
+            await work.own(ends)
+            await what(work)
+
+    asyncio.run(run())
+    (directory / "fake.lock").unlink()
+
+
+def upsert(number: int) -> Message:
+    event = {"op": "upsert", "source": "left", "id": f"f{number}", "type": "film", "attributes": {}}
+    return Message(Cause("t", 0, number), None, msgspec.json.encode(event), 0.0)
+
+
+def test_a_dispute_outlives_a_crash(tmp_path: Path) -> None:
+    topic = Topic()
+
+    async def publish(work: Work) -> None:
+        assert not work.is_disputed
+        await (await work.step([upsert(1)], topic.send, bulk=False))
+
+    async def publish_disputed(work: Work) -> None:
+        assert work.is_disputed
+        await (await work.step([upsert(2)], topic.send, bulk=False))
+
+    async def look(work: Work) -> None:
+        assert work.is_disputed
+
+    session(tmp_path, topic, publish)
+    topic.end += 1  # somebody else
+    session(tmp_path, topic, publish_disputed)
+    session(tmp_path, topic, look)
+
+
+def test_somebody_else_is_noticed_while_nothing_is_published(tmp_path: Path) -> None:
+    topic = Topic()
+
+    async def look(work: Work) -> None:
+        async def ends() -> dict[int, int]:
+            return {0: topic.end}
+
+        async def ends_while_publishing() -> dict[int, int]:
+            await (await work.step([upsert(2)], topic.send, bulk=False))
+            return await ends()
+
+        await (await work.step([upsert(1)], topic.send, bulk=False))
+        await work.watch(ends)
+        assert topic.end and not work.is_disputed
+        await work.watch(ends_while_publishing)
+        assert not work.is_disputed
+        topic.end += 1  # somebody else
+        async with work.lock:  # who has it may be publishing
+            await work.watch(ends)
+        assert not work.is_disputed
+        await work.watch(ends)
+        assert work.is_disputed
+
+    session(tmp_path, topic, look)
+
+
+def test_a_dispute_lasts_until_the_differences_are_published(tmp_path: Path) -> None:
+    topic = Topic()
+
+    class Read:
+        def __init__(self, end: int) -> None:
+            self.ends = {0: end}
+
+        def read(self) -> None:
+            pass
+
+        def differences(self, records: object) -> list[Output]:
+            return [Output("alignments", b"a|b", None)]
+
+    async def refuse(outputs: Sequence[Output]) -> list[Placed]:
+        raise BrokerError("refused")
+
+    async def reconcile(work: Work) -> None:
+        topic.end += 1  # somebody else
+        await (await work.step([upsert(1)], topic.send, bulk=False))
+        assert work.is_disputed
+        read = cast(Published, Read(topic.end))
+        with pytest.raises(BrokerError):
+            await work.reconcile(read, refuse)
+        assert work.is_disputed
+        await work.reconcile(read, topic.send)
+        assert not work.is_disputed
+
+    session(tmp_path, topic, reconcile)

@@ -1,0 +1,561 @@
+"""Generations: built beside the one in force, switched in one step, never mixed."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from benchmarks.catalogues import catalogues, film
+from index.errors import StateError
+from model.checkpoint import load_model, save_model
+from model.errors import ModelError
+from stream.atomic import write
+from stream.broker.ranges import Range, find_ranges, read_ranges
+from stream.broker.reading import read_topic
+from stream.broker.topics import ensure_topics
+from stream.catalogue.feeding import feed_events
+from stream.cli import main
+from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
+from stream.consuming.alignments import current_alignments, decode_event
+from stream.engine.aligner import Aligner
+from stream.engine.interface import Batch, Output, Search
+from stream.errors import BrokerError
+from stream.events import (
+    AlignmentEvent,
+    AlignmentRecord,
+    Cause,
+    Delete,
+    EntityEvent,
+    Link,
+    Message,
+    alignment_key,
+)
+from stream.mapping.canonical import decode_canonical
+from stream.mapping.decoder import make_decoder
+from stream.state.generations import Generations, read_current
+from stream.state.wishes import Promotion
+from stream.worker import promotion
+from stream.worker.metrics import Metrics
+from stream.worker.pipeline import Work
+from stream.worker.promotion import Promoter, _behind
+from stream.worker.publisher import Placed
+from tests.stream.workers import DONE_SECONDS, Process, cli_environment, produce, sameas, until
+
+MORTAL = Path(__file__).with_name("mortal_promotion.py")
+
+
+def dateless(values: Iterable[tuple[bytes, bytes]]) -> dict[str, AlignmentRecord]:
+    return {
+        key.decode(): msgspec.structs.replace(
+            msgspec.json.decode(value, type=AlignmentRecord), mapping_date=""
+        )
+        for key, value in values
+    }
+
+
+def messages(events: Iterable[EntityEvent]) -> list[Message]:
+    return [
+        Message(Cause("t", 0, number), None, msgspec.json.encode(event), float(number))
+        for number, event in enumerate(events)
+    ]
+
+
+def apply(aligner: Aligner, inputs: Sequence[Message]) -> list[Output]:
+    """Everything, drained; what is published."""
+    batches = [aligner.process(inputs)]
+    while batches[-1].backlog:
+        batches.append(aligner.process([]))
+    aligner.published(batches[-1].sequence)
+    return [output for batch in batches for output in batch.outputs]
+
+
+def settings_of(directory: Path, checkpoint: Path, threshold: float | None = None) -> Settings:
+    return Settings(
+        state=StateSettings(dir=directory / "state"), model=ModelSettings(dir=checkpoint, threshold=threshold)
+    )
+
+
+def built(generations: Generations, former: Aligner) -> tuple[str, Aligner]:
+    """The wanted generation, drained, and nothing of it published."""
+    partial = generations.partial()
+    former.copy_to(partial)
+    name = generations.begin(generations.wanted().recipe, partial)
+    aligner = generations.aligner(name)
+    apply(aligner, [])
+    return name, aligner
+
+
+STREAM: list[EntityEvent] = [
+    *catalogues(60),
+    *(Delete(source="left", id=f"f{n}") for n in range(3)),
+    film("left", 70),
+]
+
+
+def test_a_generation_is_what_a_fresh_run_makes(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
+    fresh = Aligner(tmp_path / "fresh", worse, decode_canonical)
+    generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
+    first = generations.open()
+    with closing(fresh), closing(first), closing(generations):
+        apply(fresh, messages(STREAM))
+        apply(first, messages(STREAM)[:250])
+        promote(tmp_path / "state", worse)
+        _, second = built(generations, first)
+        with closing(second):
+            late = messages(STREAM)[250:]
+            apply(first, late)
+            apply(second, late)
+            assert dateless(second.records()) == dateless(fresh.records())
+            assert dateless(first.records()) != dateless(fresh.records())
+
+
+def test_a_partition_that_came_later_is_caught_up_with(checkpoint: Path, tmp_path: Path) -> None:
+    """A topic may get partitions while a worker runs, and a copy of its state may be older than they are."""
+    one = Aligner(tmp_path / "one", checkpoint, decode_canonical)
+    one.process(messages(STREAM[:10]))
+    one.copy_to(tmp_path / "other")
+    late = [Message(Cause("t", 1, n), None, m.value, 0.0) for n, m in enumerate(messages(STREAM[10:13]))]
+    one.process([*messages(STREAM[:12]), *late])
+    other = Aligner(tmp_path / "other", checkpoint, decode_canonical)
+    with closing(one), closing(other):
+        assert set(_behind(other, one.offsets())) == {Range("t", 0, 10, 12), Range("t", 1, 0, 3)}
+
+
+def test_what_differs_is_published_and_nothing_else(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
+    generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
+    first = generations.open()
+    topic: dict[bytes | None, bytes] = {}
+    with closing(first), closing(generations):
+        fold(topic, apply(first, messages(STREAM)))
+        before = dateless(first.records())
+        promote(tmp_path / "state", worse)
+        name, second = built(generations, first)
+        with closing(second):
+            assert not list(second.pending())
+            second.supersede(first, name)
+            again = [output for batch in second.pending() for output in batch.outputs]
+            changed = second.supersede(first, name)
+            outputs = [output for batch in second.pending() for output in batch.outputs]
+            assert [ids(output) for output in again] == [ids(output) for output in outputs]
+            fold(topic, outputs)
+            after = dateless(second.records())
+            assert dateless((key or b"", value) for key, value in topic.items()) == after
+            events = [decode(output) for output in outputs if output.kind == "alignment_events"]
+            assert len(events) == changed
+            kinds = {event.event: set[str]() for event in events}
+            for event in events:
+                kinds[event.event].add(f"{event.subject_id}|{event.object_id}")
+            assert kinds["withdrawn"] == before.keys() - after.keys() != set()
+            assert kinds["revised"] == before.keys() & after.keys() != set()
+            assert kinds.get("aligned", set()) == after.keys() - before.keys()
+            assert {event.model for event in events} == {load_model(worse)[0]}
+            # back and there again is another change, and another event
+            first.supersede(second, "generation-3")
+            second.supersede(first, "generation-4")
+            later = [output for batch in second.pending() for output in batch.outputs]
+            assert not {ids(output) for output in later} & {ids(output) for output in outputs if ids(output)}
+
+
+def ids(output: Output) -> str:
+    return dict(output.headers).get("ce_id", b"").decode()
+
+
+def decode(output: Output) -> AlignmentEvent:
+    return msgspec.json.decode(output.value or b"", type=AlignmentEvent)
+
+
+def fold(topic: dict[bytes | None, bytes], outputs: Iterable[Output]) -> None:
+    for output in outputs:
+        if output.kind == "alignments" and output.value is None:
+            del topic[output.key]
+        elif output.kind == "alignments":
+            topic[output.key] = output.value or b""
+
+
+def promote(state: Path, checkpoint: Path) -> None:
+    """As the command does."""
+    from stream.state.generations import keep_model
+
+    write(state / "promotion.json", Promotion(keep_model(state, checkpoint)))
+
+
+def test_the_newest_wish_counts(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
+    """A promotion counts until the settings name another model."""
+    good, bad = load_model(checkpoint)[0], load_model(worse)[0]
+
+    def opened(model: Path, threshold: float | None = None) -> tuple[str, str, float]:
+        generations = Generations(settings_of(tmp_path, model, threshold), decode_canonical)
+        with closing(generations), closing(generations.open()):
+            wanted = generations.wanted().recipe
+            return generations.current.model, wanted.model, wanted.threshold
+
+    own = load_model(checkpoint)[1].threshold
+    assert opened(checkpoint) == (good, good, own)
+    assert opened(checkpoint, 0.5) == (good, good, 0.5)
+    promote(tmp_path / "state", worse)
+    assert opened(checkpoint)[:2] == (good, bad)
+    assert opened(checkpoint, 0.75) == (good, bad, 0.75)
+    assert opened(worse)[:2] == (good, bad)  # the settings follow
+    assert opened(checkpoint)[:2] == (good, good)  # and are changed back: newer than the promotion
+    assert not (tmp_path / "state" / "promotion.json").exists()
+
+
+def test_auto_goes_from_exact_to_cells_and_not_back(checkpoint: Path, tmp_path: Path) -> None:
+    def settings(**align: Any) -> Settings:
+        return msgspec.structs.replace(
+            settings_of(tmp_path, checkpoint), align=AlignSettings(cells_from=50, **align)
+        )
+
+    generations = Generations(settings(), decode_canonical)
+    with closing(generations), closing(generations.open()) as first:
+        assert generations.current.search == "exact"
+        searches = [generations.wanted(searched).recipe.search for searched in (0, 49, 50, 3)]
+        assert searches == ["exact", "exact", "cells", "cells"]
+        name, second = built(generations, first)
+        second.close()
+        generations.switch(name)
+    for asked, wanted in (("auto", "cells"), ("exact", "exact"), ("cells", "cells")):
+        generations = Generations(settings(search=asked), decode_canonical)
+        with closing(generations), closing(generations.open()):
+            assert (generations.current.search, generations.wanted().recipe.search) == ("cells", wanted)
+
+
+def test_a_state_is_refused_or_begun_anew(checkpoint: Path, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, checkpoint)
+
+    def opened() -> None:
+        generations = Generations(settings, decode_canonical)
+        try:
+            generations.open().close()
+        finally:
+            generations.close()
+
+    first = Generations(settings, decode_canonical)
+    with closing(first), closing(first.open()), pytest.raises(StateError, match="in use by process"):
+        opened()
+    opened()
+    recipe = tmp_path / "state" / "generation-1" / "recipe.json"
+    for corrupt in (b"{", b'{"model":"\xff"}', b'{"x":' + b"[" * 5000):
+        recipe.write_bytes(corrupt)
+        with pytest.raises(StateError, match=r"recipe\.json: .*delete the directory to rebuild"):
+            opened()
+    (tmp_path / "state" / "rocksdb").mkdir()
+    with pytest.raises(StateError, match="written by an earlier version"):
+        opened()
+    settings = settings_of(tmp_path / "other", tmp_path / "nothing")
+    with pytest.raises(ModelError, match="no model"):
+        opened()
+
+
+# ---------------------------------------------------------------------- with a worker
+
+
+def worker(settings: Settings, checkpoint: Path, log: Path, kill_at: str = "", **more: str) -> Process:
+    environment = cli_environment(settings, model__dir=str(checkpoint), align__batch_size="20", **more)
+    if not kill_at:
+        return sameas("run", log=log, **environment)
+    return Process([sys.executable, str(MORTAL), kill_at, "run"], log, **environment)
+
+
+def command(settings: Settings, checkpoint: Path, *words: str) -> Result:
+    environment = cli_environment(settings, model__dir=str(checkpoint))
+    outcome = CliRunner().invoke(main, ["model", *words], env=environment)
+    assert outcome.exception is None or isinstance(outcome.exception, SystemExit), outcome
+    return outcome
+
+
+def truth(
+    settings: Settings, checkpoint: Path, directory: Path, search: Search = "exact"
+) -> dict[str, AlignmentRecord]:
+    """What an undisturbed run with this model alone makes of the topics."""
+    decode = make_decoder({}, settings.topics.entities, settings.topics.links)
+    with closing(Aligner(directory, checkpoint, decode, search=search)) as aligner:
+        apply(aligner, list(read_ranges(settings, find_ranges(settings, None, None))))
+        return dateless(aligner.records())
+
+
+def published(settings: Settings) -> dict[str, AlignmentRecord]:
+    return {
+        key: msgspec.structs.replace(record, mapping_date="")
+        for key, record in current_alignments(settings).items()
+    }
+
+
+def models(settings: Settings) -> list[str]:
+    """Whose events follow whose in the log, repetitions left out."""
+    log = [decode_event(record).model for record in read_topic(settings, settings.topics.alignment_events)]
+    return [model for number, model in enumerate(log) if number == 0 or log[number - 1] != model]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last_kill", ["switched", "published"])
+def test_promoted_and_back_while_events_flow_and_workers_die(
+    settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path, last_kill: str
+) -> None:
+    """Tries to make two generations mix: what goes out is of one model, then the other, then the first."""
+    good, bad = load_model(checkpoint)[0], load_model(worse)[0]
+    # in turns, people first: taken from the end, each part brings both sides of something
+    sides = [[entity for entity in catalogues() if entity.source == side] for side in ("left", "right")]
+    stream = [entity for pair in zip(*sides, strict=True) for entity in pair][::-1]
+    stream += [Delete(source="left", id=f"f{n}") for n in range(8)]
+    parts = [stream[at : at + 90] for at in range(0, len(stream), 90)]
+    ensure_topics(settings)
+    verdict = Link(left="left:f9", right="right:f10", verdict="same")
+    produce(settings, settings.topics.links, [(b"left:f9|right:f10", msgspec.json.encode(verdict))])
+    feed_events(settings, parts.pop())
+    feed_events(settings, parts.pop())
+    # killed while it builds; should it be quick, then before it switches
+    with worker(settings, checkpoint, tmp_path / "1.log", "switch") as first:
+        first.wait_for("ready: ")
+        until(lambda: read_current(settings.state.dir), DONE_SECONDS, "a generation", first)
+        first.wait_for("is what this state says")
+        assert command(settings, checkpoint, "promote", str(worse), "--no-wait").exit_code == 0
+        first.wait_for("building beside the generation in force")
+        feed_events(settings, parts.pop())
+        first.end(signal.SIGKILL)
+    assert read_current(settings.state.dir) == "generation-1"
+    for kill_at, in_force in (("switch", "generation-1"), (last_kill, "generation-2")):
+        with worker(settings, checkpoint, tmp_path / f"{kill_at}.log", kill_at) as second:
+            assert second.wait(DONE_SECONDS) == -signal.SIGKILL, second.text
+        assert read_current(settings.state.dir) == in_force
+        assert models(settings) == ([good, bad] if kill_at == "published" else [good])
+    with worker(settings, checkpoint, tmp_path / "3.log", metrics__port="0") as third:
+        address = third.wait_for(r"http://127\.0\.0\.1:\d+")
+        feed_events(settings, parts.pop())
+        expected = truth(settings, worse, tmp_path / "worse")
+        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", third)
+        assert models(settings) == [good, bad]
+        assert f"in force: model {bad}" in read(f"{address}/readyz")
+        assert f'model="{bad}"' in read(f"{address}/metrics")
+        told = json.loads(command(settings, checkpoint, "status", "--json").stdout)
+        assert (told["in_force"]["model"], told["promoted"], told["worker"]) == (bad, bad, True)
+        back = command(settings, checkpoint, "promote", str(checkpoint))
+        assert back.exit_code == 0 and f"in force: model {good}" in back.stderr
+        feed_events(settings, parts.pop())
+        expected = truth(settings, checkpoint, tmp_path / "good")
+        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", third)
+        assert models(settings) == [good, bad, good]
+        until(lambda: generations_in(settings) == ["generation-3"], DONE_SECONDS, "clean state", third)
+        assert third.end() == 0
+    assert told_by_events(settings) == published(settings).keys()
+
+
+def told_by_events(settings: Settings) -> set[str]:
+    """The pairs that are aligned according to the log, for a reader that drops the ids that it has seen."""
+    seen: set[str] = set()
+    aligned: set[str] = set()
+    for record in read_topic(settings, settings.topics.alignment_events):
+        event = decode_event(record)
+        if event.event_id not in seen:
+            seen.add(event.event_id)
+            pair = alignment_key(event.subject_id, event.object_id)
+            (aligned.discard if event.event == "withdrawn" else aligned.add)(pair)
+    return aligned
+
+
+def generations_in(settings: Settings) -> list[str]:
+    return sorted(path.name for path in settings.state.dir.glob("generation-*"))
+
+
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+@pytest.mark.slow
+def test_changed_settings_are_built_beside(
+    embedded_settings: Settings, checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = embedded_settings
+    ensure_topics(settings)
+    feed_events(settings, catalogues(20))
+    with worker(settings, checkpoint, tmp_path / "1.log") as first:
+        first.wait_for("is what this state says")
+        assert first.end() == 0
+    before = published(settings)
+    threshold = f"{sorted(record.confidence for record in before.values())[len(before) // 2]:.4f}"
+    with worker(settings, checkpoint, tmp_path / "2.log", model__threshold=threshold) as stopped:
+        stopped.wait_for("building beside")
+        assert stopped.end() == 0
+    with worker(settings, checkpoint, tmp_path / "3.log", model__threshold=threshold) as second:
+        second.wait_for(rf"in force: model \w+, threshold {threshold}")
+        after = {key: record for key, record in before.items() if record.confidence >= float(threshold)}
+        assert 0 < len(after) < len(before)
+        until(lambda: published(settings) == after, DONE_SECONDS, "fewer alignments", second)
+        assert second.end() == 0
+
+
+@pytest.mark.slow
+def test_a_catalogue_that_grows_out_of_exact_search_gets_cells(
+    embedded_settings: Settings, checkpoint: Path, tmp_path: Path
+) -> None:
+    settings = embedded_settings
+    ensure_topics(settings)
+    stream = catalogues(30)
+    with worker(settings, checkpoint, tmp_path / "1.log", align__cells_from="25", metrics__port="0") as first:
+        address = first.wait_for(r"http://127\.0\.0\.1:\d+")
+        first.wait_for("is what this state says")
+        feed_events(settings, [entity for entity in stream if entity.type == "film"][:20])
+        expected = truth(settings, checkpoint, tmp_path / "exact")
+        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", first)
+        assert "search in cells" not in first.text
+        feed_events(settings, stream)
+        first.wait_for(r"in force: model \w+, threshold [\d.]+, one to one, search in cells", DONE_SECONDS)
+        feed_events(settings, [Delete(source="left", id=f"f{n}") for n in range(20)])
+        expected = truth(settings, checkpoint, tmp_path / "cells", "cells")
+        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", first)
+        gauge = 'sameas_retrieval_recall{view="name"}'
+        until(lambda: gauge in read(f"{address}/metrics"), DONE_SECONDS, gauge, first)
+        until(lambda: generations_in(settings) == ["generation-2"], DONE_SECONDS, "clean state", first)
+        assert first.end() == 0
+    with worker(settings, checkpoint, tmp_path / "2.log", align__cells_from="25") as again:
+        again.wait_for("is what this state says")
+        assert again.end() == 0
+        assert "building beside" not in again.text
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_built_leaves_the_old_one(
+    embedded_settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path
+) -> None:
+    settings = embedded_settings
+    ensure_topics(settings)
+    feed_events(settings, catalogues(5))
+    other = tmp_path / "other"
+    _, model = load_model(worse)
+    save_model(other, replace(model, options={**model.options, "views": ["name"]}))
+    with worker(settings, checkpoint, tmp_path / "1.log") as running:
+        running.wait_for("is what this state says")
+        outcome = command(settings, checkpoint, "promote", str(other))
+        assert outcome.exit_code == 1
+        assert "was not put in force: the model was trained with views" in outcome.stderr.splitlines()[-1]
+        assert "stays in force" in running.text
+        told = json.loads(command(settings, checkpoint, "status", "--json").stdout)
+        assert told["progress"]["stage"] == "failed"
+        again = command(settings, checkpoint, "promote", str(other))
+        assert again.exit_code == 1 and running.text.count("cannot be built") == 2
+        outcome = command(settings, checkpoint, "promote", str(worse))
+        assert outcome.exit_code == 0, outcome.stderr
+        assert running.end() == 0
+
+
+def test_mistakes_with_models(
+    embedded_settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path
+) -> None:
+    settings = embedded_settings
+    outcome = command(settings, checkpoint, "promote", str(worse))
+    assert outcome.exit_code == 1 and "no worker has run with it yet" in outcome.stderr
+    generations = Generations(
+        msgspec.structs.replace(settings, model=ModelSettings(dir=checkpoint)), decode_canonical
+    )
+    generations.open().close()
+    generations.close()
+    outcome = command(settings, checkpoint, "promote", str(tmp_path / "nowhere"))
+    assert outcome.exit_code == 1 and "nowhere: no model.json" in outcome.stderr
+    outcome = command(settings, checkpoint, "promote", str(worse))
+    assert outcome.exit_code == 0 and "no worker runs with" in outcome.stderr
+    assert "no worker runs" in command(settings, checkpoint, "status").stdout
+
+
+def test_what_a_crash_left_is_cleaned_up(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
+    generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
+    with closing(generations), closing(generations.open()) as first:
+        promote(tmp_path / "state", worse)
+        recipe = generations.wanted().recipe
+        name, second = built(generations, first)
+        second.close()
+        (tmp_path / "state" / "generation-7").mkdir()
+        (tmp_path / "state" / "generation-8.partial").mkdir()
+        assert generations.unfinished(recipe) == name == "generation-2"
+        assert sorted(path.name for path in (tmp_path / "state").glob("gen*")) == ["generation-1", name]
+        assert generations.unfinished(generations.current) is None
+        assert [path.name for path in (tmp_path / "state").glob("gen*")] == ["generation-1"]
+
+
+def test_a_broker_that_is_away_puts_a_promotion_off(
+    checkpoint: Path, worse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, looks = settings_of(tmp_path, checkpoint), 0
+
+    def read(*_: object) -> Iterator[Message]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise BrokerError("it is away")
+        return iter(())
+
+    async def send(outputs: Sequence[Output]) -> list[Placed]:
+        return []
+
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as thread:
+            generations = Generations(settings, decode_canonical)
+            work = Work(thread.submit(generations.open).result(), thread, settings.topics, Metrics())
+            await work.step(messages(STREAM), send, bulk=True)
+            promote(tmp_path / "state", worse)
+            promoter = Promoter(generations, work, settings, Metrics(), lambda: True, lambda: send)
+            wanted = generations.wanted().recipe
+            running = asyncio.create_task(promoter.run())
+            async with asyncio.timeout(DONE_SECONDS):
+                while generations.current != wanted and not running.done():
+                    await asyncio.sleep(0)
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            await work.close()
+            generations.close()
+
+    monkeypatch.setattr(promotion, "read_ranges", read)
+    monkeypatch.setattr(promotion, "POLL_SECONDS", 0.01)
+    asyncio.run(run())
+    assert looks == 2
+
+
+def test_a_look_at_a_state_survives_a_switch(
+    checkpoint: Path, worse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
+    with closing(generations), closing(generations.open()) as first:
+        promote(tmp_path / "state", worse)
+        name, second = built(generations, first)
+        second.close()
+        opened = Generations.aligner
+
+        def switched(self: Generations, of: str, *, read_only: bool = False) -> Aligner:
+            if generations.current != generations.recipe(name):
+                generations.switch(name)
+                generations.clean()
+            return opened(self, of, read_only=read_only)
+
+        monkeypatch.setattr(Generations, "aligner", switched)
+        with closing(Generations(settings_of(tmp_path, checkpoint), decode_canonical).look()) as seen:
+            assert seen.model_id == load_model(worse)[0]
+
+
+def test_batches_of_the_outbox_are_bounded(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
+    from stream.engine import aligner as aligner_module
+
+    generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
+    first = generations.open()
+    with closing(first), closing(generations), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aligner_module, "OUTBOX_CHUNK", 10)
+        apply(first, messages(STREAM))
+        promote(tmp_path / "state", worse)
+        name, second = built(generations, first)
+        with closing(second):
+            changed = second.supersede(first, name)
+            batches: list[Batch] = list(second.pending())
+            assert len(batches) == -(-changed // 10) > 3
+            assert [batch.sequence for batch in batches] == sorted(batch.sequence for batch in batches)
