@@ -199,7 +199,7 @@ def test_a_tiny_run_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFix
     result = json.loads(table.read_text())
     assert result["settings"]["n"] == 150 and result["versions"]["numpy"]
     rows = {row["what"]: row for row in result["rows"]}
-    assert rows["throughput"]["value"] > 0 and rows["throughput"]["at_least"] == 3000
+    assert rows["throughput"]["value"] > 0 and rows["throughput"]["at_least"] in (3000, 4000)
     assert rows["alignments"]["value"] > 30
     assert rows["pairs scored"]["value"] > 1
     printed = capsys.readouterr().out
