@@ -69,10 +69,17 @@ class KafkaSettings(Section, frozen=True):
     ssl_keyfile: Path | None = None
     ssl_password: Secret | None = None
     ssl_check_hostname: bool = True
+    # Of what sameas writes; a topic's own `compression.type` may be another one. All are read.
+    compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
     group_id: str = "sameas"
     # How long a killed worker keeps its place: its successor waits this long.
     session_timeout_seconds: Annotated[float, msgspec.Meta(ge=1, le=300)] = 10.0
     connect_timeout_seconds: Annotated[float, msgspec.Meta(ge=1, le=25)] = 10.0
+
+    @property
+    def codec(self) -> str | None:
+        """`compression_type` as clients in Python want it."""
+        return None if self.compression_type == "none" else self.compression_type
 
     @property
     def servers(self) -> list[str]:

@@ -76,6 +76,7 @@ def _producer(settings: Settings) -> KafkaProducer:
         return KafkaProducer(
             **client_options(settings.kafka),
             acks="all",
+            compression_type=settings.kafka.codec,
             linger_ms=LINGER_MS,
             batch_size=BATCH_BYTES,
             max_request_size=2 * MAX_EVENT_BYTES,

@@ -183,8 +183,12 @@ class _Publisher:
     def __init__(self, settings: Settings, aligner: Aligner) -> None:
         self._topics = settings.topics
         self._aligner = aligner
-        options = client_options(settings.kafka)
-        self._producer = KafkaProducer(**options, acks="all", max_request_size=MAX_MESSAGE_BYTES)
+        self._producer = KafkaProducer(
+            **client_options(settings.kafka),
+            acks="all",
+            compression_type=settings.kafka.codec,
+            max_request_size=MAX_MESSAGE_BYTES,
+        )
 
     def __enter__(self) -> "_Publisher":
         return self

@@ -210,6 +210,7 @@ def build_app(settings: Settings, waiting: int, positions: Positions, done: Done
         stream_wait_empty=False,  # positions come from the state, so nothing has to be waited for
         producer_max_request_size=MAX_MESSAGE_BYTES,
         producer_max_batch_size=BATCH_BYTES,
+        producer_compression_type=kafka.codec,
         topic_allow_declare=False,
         topic_disable_leader=True,
         store="memory://",
