@@ -9,7 +9,7 @@ batch passes them, are those of `POINTS`. Everything else is the worker as users
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import stream.engine.aligner
 from stream.cli import main
@@ -31,6 +31,16 @@ class MortalAligner(stream.engine.aligner.Aligner):
 
     _passed = 0
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        commit = self._store.commit
+
+        def mortal() -> None:
+            self._pass("storing")
+            commit()
+
+        self._store.commit = mortal  # type: ignore[method-assign]
+
     def pending(self) -> Iterator[Batch]:
         self._pass("recovering")
         return super().pending()
@@ -39,10 +49,6 @@ class MortalAligner(stream.engine.aligner.Aligner):
         batch = super().process(messages, bulk=bulk)
         self._pass("stored")
         return batch
-
-    def _commit(self) -> None:
-        self._pass("storing")
-        super()._commit()
 
     def published(self, sequence: int, ends: Mapping[int, int] | None = None) -> None:
         self._pass("published")

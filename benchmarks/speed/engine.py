@@ -164,7 +164,7 @@ def feed(
         else None,
         growth_from=first,
         backlog=backlog,
-        scored=aligner._scoring.scored,
+        scored=aligner._parts.scoring.scored,
         evaluations=aligner.evaluations,
         records=sum(1 for _ in aligner.records()),
         resident=resident() - resident_before,

@@ -75,7 +75,7 @@ def look(model: Path, state: Path, k: int) -> Found:
     """Opens the state; samples every type from both sides, and times the names of the largest type."""
     faiss.omp_set_num_threads(1)
     aligner = Aligner(state, model, decode_canonical)
-    retrieval, chance = aligner._retrieval, np.random.default_rng(0)
+    retrieval, chance = aligner._parts.retrieval, np.random.default_rng(0)
     rows = retrieval.embedding.table.rows
     hits: list[tuple[int, int]] = []  # found, and to be found
     largest: tuple[I32, I32] | None = None

@@ -14,6 +14,7 @@ there are any, and then all pairs of all entities are scored again after a resta
 
 from collections.abc import Collection, Container, Iterable, Iterator
 from itertools import chain, islice
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,13 @@ from stream.engine.pairs import Found, SourcePair
 # Arrays of waiting pairs before it is looked for pairs that stand twice: while messages come, and in quiet.
 MAX_ARRAYS, FEW_ARRAYS = 128, 16
 _DEFERRED = tables.META + b"deferred"  # there while entities wait that have changed themselves
+
+
+class Hub(NamedTuple):
+    """A node with many neighbours, some of which have not been looked through yet."""
+
+    node: int
+    start: bytes  # where to go on, as `GraphStore.neighbours` takes it
 
 
 class Backlog:
@@ -79,6 +87,16 @@ class Backlog:
     def pairs(self) -> int:
         """Pairs that wait for their score; those that stand twice count twice."""
         return sum(len(array) for arrays in self._pairs.values() for array in arrays)
+
+    @property
+    def has_entities(self) -> bool:
+        """Whether an entity waits for evaluation."""
+        return bool(self.entities or self.unsure)
+
+    @property
+    def has_outdated(self) -> bool:
+        """Whether the row of a waiting entity is not what it should be."""
+        return bool(self._outdated)
 
     def waits(self, node: int) -> bool:
         """Whether this entity or some of its pairs wait."""
@@ -142,13 +160,13 @@ class Backlog:
         self._hubs[hub] = start
         self._store.put(tables.HUBS + node_key(hub), start)
 
-    def next_hub(self) -> tuple[int, bytes] | None:
-        """Takes out the newest hub, with where its expansion goes on."""
+    def next_hub(self) -> Hub | None:
+        """Removes the newest waiting hub and returns it; None if no hub waits."""
         if not self._hubs:
             return None
-        hub, start = self._hubs.popitem()
-        self._store.delete(tables.HUBS + node_key(hub))
-        return hub, start
+        hub = Hub(*self._hubs.popitem())
+        self._store.delete(tables.HUBS + node_key(hub.node))
+        return hub
 
     def score(self, found: Found, table: NodeTable) -> None:
         """Pairs wait."""
@@ -166,11 +184,15 @@ class Backlog:
             self._flagged[node] = None
             self._store.put(tables.WAITING + node_key(node), b"")
 
-    def scored(self, most: int, *, bulk: bool) -> Iterator[Found]:
-        """Takes out about `most` pairs, to be scored now; in bulk none twice."""
+    def scored(self, most: int, *, distinct: bool) -> Iterator[Found]:
+        """Takes out about `most` pairs, to be scored now.
+
+        Args:
+            distinct: no pair comes twice, at the price of sorting all that wait.
+        """
         while self._pairs and most > 0:
             sources, arrays = next(reversed(self._pairs.items()))
-            if len(arrays) > (1 if bulk else FEW_ARRAYS) and (bulk or most >= len(arrays[-1])):
+            if len(arrays) > (1 if distinct else FEW_ARRAYS) and (distinct or most >= len(arrays[-1])):
                 arrays[:] = [sorted_distinct(arrays)]
             newest = arrays.pop()
             taken, rest = newest[-most:], newest[:-most]

@@ -1,17 +1,66 @@
 """Why a pair scored as it did: the values and neighbours that the model looked at."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from index.entity import Entity, Scalar, Value
-from stream.engine.scoring import Attention
+from index.graph import GraphStore
+from stream.engine.embedding import Embedding
+from stream.engine.pairs import PairId, SourcePair
+from stream.engine.scoring import Attention, Scoring
 from stream.events import AttributeEvidence, Evidence, NeighbourEvidence
 
 SHOWN_CHARS, SHOWN_VALUES = 1000, 20  # of a text, and of a list, in evidence
 
 
-def evidence_of(
-    left: Entity, right: Entity, looks: Iterable[Attention], names: Mapping[int, str]
-) -> Evidence:
+class EvidenceBuilder:
+    """Puts names and values to what the model looked at."""
+
+    def __init__(self, graph: GraphStore, embedding: Embedding, scoring: Scoring) -> None:
+        self._graph = graph
+        self._embedding = embedding
+        self._scoring = scoring
+
+    def build(self, pairs: Sequence[PairId], entities: Mapping[int, Entity]) -> list[Evidence]:
+        """The evidence of pairs of existing entities, aligned or not.
+
+        Args:
+            entities: both entities of every pair, by node.
+        """
+        attention = self._attention(pairs)
+        near = dict.fromkeys(
+            seen.neighbour
+            for looks in attention
+            for look in looks
+            for seen in (look.left, look.right)
+            if seen.neighbour is not None
+        )
+        names = dict(zip(near, self._graph.names(near), strict=True))
+        return [
+            _evidence(entities[pair.left], entities[pair.right], looks, names)
+            for pair, looks in zip(pairs, attention, strict=True)
+        ]
+
+    def _attention(self, pairs: Sequence[PairId]) -> list[list[Attention]]:
+        """What the model looked at; nothing where a person linked entities of two types."""
+        types = [
+            self._embedding.types([pair.left for pair in pairs]),
+            self._embedding.types([pair.right for pair in pairs]),
+        ]
+        found: list[list[Attention]] = [[] for _ in pairs]
+        groups: dict[SourcePair, list[int]] = {}
+        for number, (pair, left, right) in enumerate(zip(pairs, *types, strict=True)):
+            if left == right:
+                groups.setdefault(SourcePair(left, pair.left_source, pair.right_source), []).append(number)
+        for group, numbers in groups.items():
+            left, right = (np.array([pairs[n][side] for n in numbers], np.uint64) for side in (0, 1))
+            for number, looks in zip(numbers, self._scoring.explain(group, left, right), strict=True):
+                found[number] = looks
+        return found
+
+
+def _evidence(left: Entity, right: Entity, looks: Iterable[Attention], names: Mapping[int, str]) -> Evidence:
     evidence = Evidence([], [])
     for one, other, weight in looks:
         if one.neighbour is not None and other.neighbour is not None:

@@ -6,14 +6,8 @@ import msgspec
 import numpy as np
 
 from index.entity import Entity, node_of
-from index.graph import GraphStore
-from stream.engine.backlog import Backlog
-from stream.engine.deciding import Deciding
-from stream.engine.links import LinkStore
 from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId, SourcePair
-from stream.engine.records import Records
-from stream.engine.retrieval import Retrieval
-from stream.engine.scoring import Scoring
+from stream.engine.parts import Parts
 from stream.errors import InvalidInput
 from stream.events import Evidence, curie, split_curie
 
@@ -65,23 +59,15 @@ def check_pair(name: str, other: str) -> None:
 class Explaining:
     """Looks at the parts of an aligner; changes none of them."""
 
-    def __init__(
-        self,
-        graph: GraphStore,
-        links: LinkStore,
-        backlog: Backlog,
-        retrieval: Retrieval,
-        scoring: Scoring,
-        deciding: Deciding,
-        records: Records,
-    ) -> None:
-        self._graph = graph
-        self._links = links
-        self._backlog = backlog
-        self._retrieval = retrieval
-        self._scoring = scoring
-        self._deciding = deciding
-        self._records = records
+    def __init__(self, parts: Parts) -> None:
+        self._graph = parts.graph
+        self._links = parts.links
+        self._backlog = parts.backlog
+        self._retrieval = parts.retrieval
+        self._scoring = parts.scoring
+        self._deciding = parts.deciding
+        self._evidence = parts.evidence
+        self._model = parts.records.model
 
     def pair(self, name: str, other: str) -> Explanation:
         """Of two entities.
@@ -169,7 +155,7 @@ class Explaining:
             object_aligned_with=self._graph.names(
                 self._deciding.partners(pair.right, pair.right_source, pair.left_source)
             ),
-            model=self._records.model,
+            model=self._model,
             views=views,
-            evidence=self._records.evidence([pair], {pair.left: left, pair.right: right})[0],
+            evidence=self._evidence.build([pair], {pair.left: left, pair.right: right})[0],
         )

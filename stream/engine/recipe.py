@@ -5,12 +5,6 @@ import msgspec
 from stream.engine.interface import Search
 
 
-def settings_of(model_id: str, threshold: float, one_to_one: bool, search: Search) -> str:
-    """What a state is a function of, besides the graph and the links."""
-    settings = f"model {model_id}, threshold {threshold!r}, one_to_one {one_to_one}"
-    return settings if search == "exact" else f"{settings}, search {search}"
-
-
 class Recipe(msgspec.Struct, frozen=True):
     """What a generation is a function of, besides the graph and the links."""
 
@@ -18,6 +12,12 @@ class Recipe(msgspec.Struct, frozen=True):
     threshold: float
     one_to_one: bool
     search: Search = "exact"
+
+    @property
+    def settings(self) -> str:
+        """The same as a state directory keeps it."""
+        settings = f"model {self.model}, threshold {self.threshold!r}, one_to_one {self.one_to_one}"
+        return settings if self.search == "exact" else f"{settings}, search {self.search}"
 
     def __str__(self) -> str:
         rule = "one to one" if self.one_to_one else "not one to one"

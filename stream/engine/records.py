@@ -5,7 +5,7 @@ a function of the graph, the links and the model, its date aside, so that every 
 with the same records; an event goes out only where the record changed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import groupby
@@ -13,7 +13,6 @@ from operator import itemgetter
 from typing import Literal
 
 import msgspec
-import numpy as np
 import xxhash
 
 from index import tables
@@ -21,12 +20,10 @@ from index.entity import Entity, node_key
 from index.graph import GraphStore
 from index.store import Store
 from stream.engine.deciding import Deciding, Decision, Edge
-from stream.engine.embedding import Embedding
-from stream.engine.evidence import evidence_of
+from stream.engine.evidence import EvidenceBuilder
 from stream.engine.interface import Output
 from stream.engine.links import LinkStore, StoredLink
-from stream.engine.pairs import SAME, PairId, SourcePair
-from stream.engine.scoring import Attention, Scoring
+from stream.engine.pairs import SAME, PairId
 from stream.events import (
     TOOL_VERSION,
     AlignmentEvent,
@@ -52,16 +49,14 @@ class Records:
         graph: GraphStore,
         links: LinkStore,
         deciding: Deciding,
-        embedding: Embedding,
-        scoring: Scoring,
+        evidence: EvidenceBuilder,
         model: str,
     ) -> None:
         self._store = store
         self._graph = graph
         self._links = links
         self._deciding = deciding
-        self._embedding = embedding
-        self._scoring = scoring
+        self._evidence = evidence
         self.model = model
         self._decode = msgspec.json.Decoder(AlignmentRecord).decode
 
@@ -142,44 +137,11 @@ class Records:
             for node, entity in zip(nodes, self._graph.entities(nodes), strict=True)
             if entity is not None
         }
-        evidence = self.evidence([pair for pair, _ in aligned], entities)
+        evidence = self._evidence.build([pair for pair, _ in aligned], entities)
         return [
             self._record(pair, edge, entities[pair.left], entities[pair.right], found)
             for (pair, edge), found in zip(aligned, evidence, strict=True)
         ]
-
-    def evidence(self, pairs: Sequence[PairId], entities: Mapping[int, Entity]) -> list[Evidence]:
-        """What the model looked at in pairs of existing entities, aligned or not."""
-        attention = self._attention(pairs)
-        near = dict.fromkeys(
-            seen.neighbour
-            for looks in attention
-            for look in looks
-            for seen in look[:2]
-            if seen.neighbour is not None
-        )
-        names = dict(zip(near, self._graph.names(near), strict=True))
-        return [
-            evidence_of(entities[pair.left], entities[pair.right], looks, names)
-            for pair, looks in zip(pairs, attention, strict=True)
-        ]
-
-    def _attention(self, pairs: Sequence[PairId]) -> list[list[Attention]]:
-        """What the model looked at; nothing where a person linked entities of two types."""
-        types = [
-            self._embedding.types([pair.left for pair in pairs]),
-            self._embedding.types([pair.right for pair in pairs]),
-        ]
-        found: list[list[Attention]] = [[] for _ in pairs]
-        groups: dict[SourcePair, list[int]] = {}
-        for number, (pair, left, right) in enumerate(zip(pairs, *types, strict=True)):
-            if left == right:
-                groups.setdefault(SourcePair(left, pair.left_source, pair.right_source), []).append(number)
-        for group, numbers in groups.items():
-            left, right = (np.array([pairs[n][side] for n in numbers], np.uint64) for side in (0, 1))
-            for number, looks in zip(numbers, self._scoring.explain(group, left, right), strict=True):
-                found[number] = looks
-        return found
 
     def _record(
         self, pair: PairId, edge: Edge, left: Entity, right: Entity, evidence: Evidence

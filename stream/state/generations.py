@@ -31,7 +31,7 @@ from stream.changes import Decoder
 from stream.config import Settings
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Search
-from stream.engine.recipe import Recipe, settings_of
+from stream.engine.recipe import Recipe
 from stream.state.wishes import Progress, Promotion, Wish
 
 DERIVED: Final = (
@@ -183,10 +183,7 @@ class Generations:
         with refusals(copied), Store(copied) as store:
             for table in DERIVED:
                 store.clear(table)
-            store.put(
-                tables.META + b"settings",
-                settings_of(recipe.model, recipe.threshold, recipe.one_to_one, recipe.search).encode(),
-            )
+            store.put(tables.META + b"settings", recipe.settings.encode())
             for number, (node, entity) in enumerate(GraphStore(store).scan(), start=1):
                 if not entity.deleted:
                     store.put(tables.WAITING + node_key(node), b"")

@@ -23,7 +23,7 @@ from model.encoding.rarest import OwnCells
 from model.errors import ModelError
 from stream.changes import LinkChange
 from stream.engine import aligner as aligner_module
-from stream.engine import embedding, scoring
+from stream.engine import embedding, scoring, turn
 from stream.engine.aligner import Aligner
 from stream.engine.embedding import CHECKED
 from stream.engine.interface import Batch, Counts, Search
@@ -117,7 +117,9 @@ def live(
         aligner.published(batch.sequence)
         # whatever waits: nothing stays aligned with an entity that is gone
         ends = {node_of(name) for pair in topic.pairs() for name in pair}
-        assert all(entity is not None and not entity.deleted for entity in aligner._graph.entities(ends))
+        assert all(
+            entity is not None and not entity.deleted for entity in aligner._parts.graph.entities(ends)
+        )
         for _ in range(step.idle):
             topic.take(aligner.process([], bulk=step.bulk))
         if step.end:
@@ -203,9 +205,10 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         monkeypatch.setattr(embedding, "HUB_DEGREE", 2)
         monkeypatch.setattr(scoring, "SCORE_CHUNK", 2)
         for name in ("EVALUATIONS", "PAIRS", "HUB"):
-            monkeypatch.setattr(aligner_module, f"IDLE_{name}", 2)
-        for name in ("BULK_EVALUATIONS", "BULK_PAIRS", "EVALUATION_CHUNK", "HUB_SHARE"):
-            monkeypatch.setattr(aligner_module, name, 2)
+            monkeypatch.setattr(turn, f"IDLE_{name}", 2)
+        for name in ("BULK_EVALUATIONS", "BULK_PAIRS", "HUB_SHARE"):
+            monkeypatch.setattr(turn, name, 2)
+        monkeypatch.setattr(aligner_module, "EVALUATION_CHUNK", 2)
     return str(request.param)
 
 
@@ -437,10 +440,10 @@ def test_after_a_kill_rows_are_what_lists_and_scores_rest_on(checkpoint: Path, t
     for batch in (messages(recast, 1000), []):
         aligner.process(batch)
         assert aligner.backlog
-        before = aligner._embedding.table.rows
+        before = aligner._parts.embedding.table.rows
         aligner._store.close()
         aligner = Aligner(tmp_path, checkpoint, decode_canonical)
-        after = aligner._embedding.table
+        after = aligner._parts.embedding.table
         slots = after.slots(before["node"].tolist())
         for field in (*embedding.AROUND, "degree", "shown"):
             assert (after.rows[field][slots] == before[field]).all(), field
@@ -535,12 +538,12 @@ def test_rows_of_a_snapshot_are_what_the_store_says(
     def opened() -> dict[str, np.ndarray[Any, Any]]:
         """Every field of every entity, in the order of nodes."""
         aligner = Aligner(tmp_path, checkpoint, decode_canonical, search=search)
-        table = aligner._embedding.table
+        table = aligner._parts.embedding.table
         order = np.argsort(table.rows["node"])
         order = order[table.rows["exists"][order]]
         by_process = ("space", "sample", "content")  # they name slots and numbers of spaces
         found = {field: table.rows[field][order] for field in FIELDS if field not in by_process}
-        found["types"] = np.array(aligner._embedding.types(found["node"].tolist()))
+        found["types"] = np.array(aligner._parts.embedding.types(found["node"].tolist()))
         used = (found["item_keys"].T != 0)[:, :, None]
         found["items"] = np.where(used, table.items[:, order], 0)
         aligner._store.close()  # killed
@@ -649,7 +652,7 @@ def test_a_value_of_another_type_is_another_value(
     aligner = Aligner(tmp_path, checkpoint, decode_canonical)
     for number, year in enumerate([value, other, value]):
         aligner.process(messages([Upsert("left", "f1", "film", {"title": "a", "year": year})], number))
-        entity = aligner._graph.entities([node_of("left:f1")])[0]
+        entity = aligner._parts.graph.entities([node_of("left:f1")])[0]
         assert entity is not None and repr(entity.attributes["year"]) == repr(year)
     aligner.close()
 
@@ -719,7 +722,7 @@ def test_a_hub_does_not_stall_the_stream(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedding, "HUB_DEGREE", 16)
-    monkeypatch.setattr(aligner_module, "IDLE_HUB", 64)
+    monkeypatch.setattr(turn, "IDLE_HUB", 64)
 
     def films(studio: str) -> list[EntityEvent]:
         base = [

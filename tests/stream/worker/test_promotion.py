@@ -29,6 +29,7 @@ from stream.catalogue.feeding import feed_events
 from stream.cli import main
 from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
 from stream.consuming.alignments import current_alignments, decode_event
+from stream.engine import outbox
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Batch, Output, Search
 from stream.errors import BrokerError
@@ -545,12 +546,10 @@ def test_a_look_at_a_state_survives_a_switch(
 
 
 def test_batches_of_the_outbox_are_bounded(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
-    from stream.engine import aligner as aligner_module
-
     generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
     first = generations.open()
     with closing(first), closing(generations), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aligner_module, "OUTBOX_CHUNK", 10)
+        patch.setattr(outbox, "OUTBOX_CHUNK", 10)
         apply(first, messages(STREAM))
         promote(tmp_path / "state", worse)
         name, second = built(generations, first)
