@@ -16,7 +16,7 @@ import numpy.typing as npt
 from index.compiled import compiled
 from index.lists import CandidateLists, compare
 from index.search.arrays import (
-    NOBODY,
+    MISSING,
     UNREACHABLE,
     Hits,
     Mask,
@@ -42,7 +42,7 @@ class CandidateOptions(NamedTuple):
     floors: tuple[int, ...]  # similarity below which nobody is a candidate, one a view
 
 
-class Change(NamedTuple):
+class VectorChange(NamedTuple):
     """New vectors of one side's entities; a zero vector takes the entity out of that view."""
 
     keys: Slots  # (n,) distinct
@@ -112,7 +112,7 @@ class CandidatePairs:
             for _, kind in zip(options.floors, kinds, strict=True)
         ]
 
-    def update(self, left: Change, right: Change, order: Order) -> Touched:
+    def update(self, left: VectorChange, right: VectorChange, order: Order) -> Touched:
         """Takes in changed vectors of both sides.
 
         Args:
@@ -129,7 +129,7 @@ class CandidatePairs:
         return Touched(Pairs(columns[0], columns[1]), columns[2], columns[3])
 
     def _update_view(
-        self, view: int, changes: tuple[Change, Change], order: Order
+        self, view: int, changes: tuple[VectorChange, VectorChange], order: Order
     ) -> tuple[Slots, Slots, Slots, Slots]:
         sides, floor, k = self._views[view], self.options.floors[view], self.options.k
         both = ((0, 1), (1, 0))
@@ -214,10 +214,10 @@ class CandidatePairs:
                 keys = chance.permutation(own.index.keys)[:sample]
                 queries = own.index.vectors(own.index.rows(keys))
                 exact = other.index.nearest_of_all(queries, k, floor, order)
-                wanted = (exact.keys != NOBODY).sum(axis=1)
+                wanted = (exact.keys != MISSING).sum(axis=1)
                 least = np.where(wanted > 0, exact.sims[np.arange(len(keys)), wanted - 1], UNREACHABLE)
                 members, sims = own.lists(keys)
-                as_near = (members[:, :k] != NOBODY) & (sims[:, :k] >= least[:, None])
+                as_near = (members[:, :k] != MISSING) & (sims[:, :k] >= least[:, None])
                 counts[view] += int(as_near.sum()), int(wanted.sum())
         return counts
 
@@ -260,7 +260,7 @@ class CandidatePairs:
                 if not len(sides[own].index):
                     continue
                 members = sides[own].lists(keys)[0][:, : self.options.k]
-                row, column = np.nonzero(members != NOBODY)
+                row, column = np.nonzero(members != MISSING)
                 owners, listed = sides[own].listing((right, left)[own], self.options.k)
                 owners = np.concatenate([keys[row], owners])
                 listed = np.concatenate([members[row, column], listed])

@@ -24,6 +24,7 @@ import xxhash
 
 from index import tables
 from index.entity import Entity, node_key
+from index.search.arrays import Mask
 from index.store import Store
 
 HEAD_EDGES: Final = 12
@@ -37,7 +38,6 @@ _OVERFLOW_KEY: Final = np.dtype(
 )
 
 Nodes = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
 
 
 class Heads(NamedTuple):

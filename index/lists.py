@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from index.search.arrays import NOBODY, Mask, Nearest, Order, Sims, Slots, Vectors, grown
+from index.search.arrays import MISSING, Mask, Nearest, Order, Rows, Sims, Slots, Vectors, grown
 from index.search.postings import Postings
 from index.search.vectors import UNIT, VectorIndex
-
-Rows = npt.NDArray[np.int32]
 
 _LAST_NODE: Final = np.uint64((1 << 64) - 1)
 
@@ -44,7 +42,7 @@ class CandidateLists:
         size = len(self.index)
         self._members, self._sims = grown(self._members, size), grown(self._sims, size)
         self._bound_sim, self._bound_node = grown(self._bound_sim, size), grown(self._bound_node, size)
-        self._members[before:size] = NOBODY
+        self._members[before:size] = MISSING
         for array in (self._sims, self._bound_sim, self._bound_node):
             array[before:size] = 0
 
@@ -57,7 +55,7 @@ class CandidateLists:
                 array[target] = array[source]
 
     def lists(self, keys: Slots) -> tuple[Slots, Sims]:
-        """(n, length) members and similarities of these entities; NOBODY where they have no list."""
+        """(n, length) members and similarities of these entities; MISSING where they have no list."""
         return _lists(self.index.rows(keys), self._members, self._sims)
 
     def listing(self, members: Slots, k: int) -> tuple[Slots, Slots]:
@@ -80,7 +78,7 @@ class CandidateLists:
             return owners
         rows = self.index.rows(owners)
         incomplete = (self._bound_sim[rows] > floor) | (self._bound_node[rows] != _LAST_NODE)
-        is_short: Mask = (rows >= 0) & incomplete & (self._members[rows, k - 1] == NOBODY)
+        is_short: Mask = (rows >= 0) & incomplete & (self._members[rows, k - 1] == MISSING)
         return owners[is_short]
 
     def replace(self, owners: Slots, nearest: Nearest, floor: int, order: Order) -> None:
@@ -132,7 +130,7 @@ class CandidateLists:
         np.savez(
             path.with_suffix(".npz"),
             keys=numbers[self.index.keys],
-            members=np.where(members == NOBODY, NOBODY, numbers[members]),
+            members=np.where(members == MISSING, MISSING, numbers[members]),
             sims=self._sims[:n],
             bound_sim=self._bound_sim[:n],
             bound_node=self._bound_node[:n],
@@ -158,12 +156,12 @@ class CandidateLists:
 
 @compiled
 def _flat(members: Any, owners: Any) -> tuple[Any, Any]:
-    """The members (n, length) of lists and their owners (n,), as they are posted; NOBODY is not."""
+    """The members (n, length) of lists and their owners (n,), as they are posted; MISSING is not."""
     words, values = np.empty(members.size, np.uint32), np.empty(members.size, np.uint32)
     count = 0
     for i in range(len(members)):
         for member in members[i]:
-            if member != NOBODY:
+            if member != MISSING:
                 words[count], values[count] = member, owners[i]
                 count += 1
     return words[:count], values[:count]
@@ -172,7 +170,7 @@ def _flat(members: Any, owners: Any) -> tuple[Any, Any]:
 @compiled
 def _lists(rows: Any, members: Any, sims: Any) -> tuple[Any, Any]:
     length = members.shape[1]
-    found = np.full((len(rows), length), NOBODY, np.int32)
+    found = np.full((len(rows), length), MISSING, np.int32)
     found_sims = np.zeros((len(rows), length), np.int32)
     for i in range(len(rows)):
         if rows[i] >= 0:
@@ -199,7 +197,7 @@ def _drop(rows: Any, dropped: Any, members: Any, sims: Any) -> None:
             at += 1
         for place in range(at, last):
             members[row, place], sims[row, place] = members[row, place + 1], sims[row, place + 1]
-        members[row, last], sims[row, last] = NOBODY, 0
+        members[row, last], sims[row, last] = MISSING, 0
 
 
 @compiled
@@ -220,7 +218,7 @@ def _replace(
         for place in range(last + 1):
             members[row, place], sims[row, place] = keys[i, place], near_sims[i, place]
         bound_sim[row], bound_node[row] = floor, _LAST_NODE
-        if keys[i, last] != NOBODY:
+        if keys[i, last] != MISSING:
             bound_sim[row], bound_node[row] = near_sims[i, last], order[keys[i, last]]
 
 
@@ -237,14 +235,14 @@ def _insert(
 ) -> tuple[Any, Any]:
     """Returns (n, 1) whom each list took in and let go: the newcomer or nobody, the last one or nobody."""
     length = members.shape[1]
-    taken, gone = np.full((len(rows), 1), NOBODY, np.int32), np.full((len(rows), 1), NOBODY, np.int32)
+    taken, gone = np.full((len(rows), 1), MISSING, np.int32), np.full((len(rows), 1), MISSING, np.int32)
     for i in range(len(rows)):
         row, newcomer, sim = rows[i], newcomers[i], new_sims[i]
         node = order[newcomer]
         if sim < bound_sim[row] or (sim == bound_sim[row] and node > bound_node[row]):
             continue
         filled = length
-        while filled > 0 and members[row, filled - 1] == NOBODY:
+        while filled > 0 and members[row, filled - 1] == MISSING:
             filled -= 1
         at = filled
         while at > 0 and (
@@ -307,7 +305,7 @@ def compare(old: Any, old_sims: Any, new: Any, new_sims: Any, buckets: Any) -> t
         for one, other in ((old, new), (new, old)):
             for a in range(k):
                 member = one[i, a]
-                if member == NOBODY:
+                if member == MISSING:
                     break
                 stays = False
                 for b in range(k):

@@ -20,14 +20,14 @@ from benchmarks.speed.child import in_child
 from benchmarks.speed.report import Row
 from benchmarks.synthetic import PREFIX, catalogue, links
 from index.entity import node_of
-from index.search.arrays import NOBODY, UNREACHABLE, Nearest, Order, Slots, Vectors
+from index.search.arrays import MISSING, UNREACHABLE, Nearest, Order, Slots, Vectors
 from index.search.vectors import UNIT, VectorIndex
 from model.checkpoint import load_model
 from model.shapes import DIM
 from stream.engine.embedding import Embedding
 from stream.engine.parts import candidate_options
 from stream.engine.retrieval import Retrieval
-from stream.engine.views import INDEXES, OFF, VIEWS
+from stream.engine.views import OFF, VIEWS
 from stream.learning.workspace import Workspace
 
 NEAREST = 20
@@ -83,11 +83,13 @@ def look(model: Path, n: int) -> dict[str, Seen]:
         for source, slots in (("left", left), ("right", films))
     ]
     found = {}
-    for view, name in enumerate(VIEWS):
-        if INDEXES[view] is VectorIndex and options.floors[view] < OFF:
-            index = retrieval.indexes[view](DIM)
-            index.put(films, sides[1][view])
-            found[name] = _view(index, sides[0][view], right, options.floors[view], table.rows["node"])
+    for number, view in enumerate(VIEWS):
+        if view.is_dense and options.floors[number] < OFF:
+            index = view.in_cells(DIM)
+            index.put(films, sides[1][number])
+            found[view.name] = _view(
+                index, sides[0][number], right, options.floors[number], table.rows["node"]
+            )
     return found
 
 
@@ -107,9 +109,9 @@ def _view(index: VectorIndex, queries: Vectors, partners: Slots, floor: int, ord
 
     def recall(floor: int) -> float:
         """Of those from `floor` up; equal similarities count as equal."""
-        wanted = ((exhaustive.keys != NOBODY) & (exhaustive.sims >= floor)).sum(axis=1)
+        wanted = ((exhaustive.keys != MISSING) & (exhaustive.sims >= floor)).sum(axis=1)
         last = exhaustive.sims[np.arange(len(queries)), wanted - 1]
-        as_near = (nearest.keys != NOBODY) & (nearest.sims >= np.maximum(last, floor)[:, None])
+        as_near = (nearest.keys != MISSING) & (nearest.sims >= np.maximum(last, floor)[:, None])
         return float(np.minimum(as_near.sum(axis=1), wanted).sum() / max(1, wanted.sum()))
 
     def truth(found: Nearest) -> float:

@@ -21,7 +21,7 @@ from index.search.arrays import Pairs, Vectors
 from index.search.vectors import VectorIndex
 from model.shapes import DIM
 from stream.engine.aligner import Aligner
-from stream.engine.views import INDEXES, OFF, VIEWS
+from stream.engine.views import OFF, VIEWS
 from stream.mapping.canonical import decode_canonical
 
 SAMPLE = 500  # entities of each side of each type whose candidates are looked at
@@ -88,9 +88,9 @@ def look(model: Path, state: Path, k: int) -> Found:
             found = retrieval.candidates(rows["node"][queries].tolist())
             pairs = next(one.pairs for one in found if one.sources == sources)
             turned = pairs if own == 0 else Pairs(pairs.right, pairs.left)
-            for view, kind, floor in zip(VIEWS, INDEXES, retrieval.options.floors, strict=True):
+            for view, floor in zip(VIEWS, retrieval.options.floors, strict=True):
                 if floor < OFF:
-                    hits.append(recall(kind, rows[view], queries, others, turned, k, floor))
+                    hits.append(recall(view.exact, rows[view.name], queries, others, turned, k, floor))
     if largest is None:
         raise SameasError("the state holds no two sources with entities of one type")
     base, queries_of = (np.ascontiguousarray(rows["name"][side]) for side in largest)

@@ -8,19 +8,20 @@ import numpy.typing as npt
 
 from index.compiled import compiled
 
-Slots = npt.NDArray[np.int32]
+Slots = npt.NDArray[np.int32]  # numbers of nodes in this process; the keys of indexes
+Rows = npt.NDArray[np.int32]  # of an index; -1 for a key that is not in it
 Int8s = npt.NDArray[np.int8]
 Vectors = npt.NDArray[np.integer[Any]]  # as one kind of index takes them
 Sims = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 Order = npt.NDArray[np.uint64]
 
-NOBODY: Final = -1
+MISSING: Final = -1
 UNREACHABLE: Final = 1 << 30  # a bound above every similarity
 
 
 class Nearest(NamedTuple):
-    """For each of Q queries its nearest rows, best first, equal ones by the order; NOBODY at the end."""
+    """For each of Q queries its nearest rows, best first, equal ones by the order; MISSING at the end."""
 
     keys: Slots  # (Q, k)
     sims: Sims  # (Q, k)

@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from index.search.arrays import Hits, Nearest, Order, Sims, Slots, Vectors, no_hits
+from index.search.arrays import Hits, Nearest, Order, Rows, Sims, Slots, Vectors, no_hits
 from index.search.postings import Postings, place_of
 from index.search.prefetch import AHEAD, prefetch
 from index.search.selection import select_met
 from index.search.vectors import VectorIndex, exhaustive
 
 Cells = npt.NDArray[np.uint32]  # (n, CELLS) distinct, zeros at the end
-Rows = npt.NDArray[np.int32]
 
 CELLS: Final = 10  # of one entity, at most
 

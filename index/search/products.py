@@ -19,13 +19,11 @@ from typing import Any, Final, NamedTuple
 
 import numkong
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from index.compiled import compiled
+from index.search.arrays import Int8s, Sims
 
-Int8s = npt.NDArray[np.int8]
-Sims = npt.NDArray[np.int32]
 Multiply = Callable[[Int8s, Sims], object]
 
 FEW: Final = 4  # queries for which preparing the rows pays

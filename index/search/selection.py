@@ -5,7 +5,7 @@ from typing import Any, Final
 import numpy as np
 
 from index.compiled import compiled
-from index.search.arrays import NOBODY, UNREACHABLE
+from index.search.arrays import MISSING, UNREACHABLE
 
 _GLANCE: Final = 64  # similarities that are looked at together
 
@@ -28,7 +28,7 @@ def select_near(
     for q in range(len(sims)):
         near_key, near_sim = near_keys[q], near_sims[q]
         filled = 0
-        while filled < k and near_key[filled] != NOBODY:
+        while filled < k and near_key[filled] != MISSING:
             filled += 1
         least = near_sim[k - 1] if filled == k else np.int32(floor)
         # most rows are neither: loops that the compiler turns into a few wide comparisons

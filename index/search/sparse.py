@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from index.search.arrays import Hits, Nearest, Order, Sims, Slots, Vectors, grown, no_hits
+from index.search.arrays import Hits, Nearest, Order, Rows, Sims, Slots, Vectors, grown, no_hits
 from index.search.postings import Postings, place_of
 from index.search.selection import select_met
 from index.search.vectors import UNIT, VectorIndex
 
 Words = npt.NDArray[np.uint32]  # (n, words of a vector)
-Rows = npt.NDArray[np.int32]
 
 _WEIGHT: Final = np.uint32(0xFF)
 _WORD_BITS: Final = np.uint32(8)

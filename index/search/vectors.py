@@ -17,18 +17,18 @@ from typing import Any, ClassVar, Final
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
 from index.compiled import compiled
 from index.search.arrays import (
+    MISSING,
     NO_HITS,
-    NOBODY,
     UNREACHABLE,
     Hits,
     Int8s,
     Mask,
     Nearest,
     Order,
+    Rows,
     Sims,
     Slots,
     Vectors,
@@ -60,7 +60,7 @@ class VectorIndex:
         self._bounds = np.zeros(0, np.int32)
         # The row of every key, in pages: few of the keys of all sources and types are here.
         self._pages = np.zeros((0, PAGE), np.int32)
-        self._page_of = np.full(0, NOBODY, np.int32)
+        self._page_of = np.full(0, MISSING, np.int32)
 
     def __len__(self) -> int:
         return self._size
@@ -70,22 +70,22 @@ class VectorIndex:
         """(n,) the key of every row."""
         return self._keys[: self._size]
 
-    def rows(self, keys: Slots) -> npt.NDArray[np.int32]:
+    def rows(self, keys: Slots) -> Rows:
         """(len(keys),) the row of each key, -1 for those that are not here."""
-        rows: npt.NDArray[np.int32] = _find(keys, self._page_of, self._pages)
+        rows: Rows = _find(keys, self._page_of, self._pages)
         return rows
 
-    def _place(self, keys: Slots, rows: npt.NDArray[np.int32]) -> None:
+    def _place(self, keys: Slots, rows: Rows) -> None:
         """Notes the rows of keys."""
         numbers = keys // PAGE
         if len(keys) and int(numbers.max()) >= len(self._page_of):
-            page_of = np.full(int(numbers.max()) * 5 // 4 + 1, NOBODY, np.int32)
+            page_of = np.full(int(numbers.max()) * 5 // 4 + 1, MISSING, np.int32)
             page_of[: len(self._page_of)] = self._page_of
             self._page_of = page_of
-        missing = numbers[self._page_of[numbers] == NOBODY]
+        missing = numbers[self._page_of[numbers] == MISSING]
         if len(missing):
             missing, first = np.unique(missing), len(self._pages)
-            more = np.full((len(missing), PAGE), NOBODY, np.int32)
+            more = np.full((len(missing), PAGE), MISSING, np.int32)
             self._pages = np.concatenate([self._pages, more])
             self._page_of[missing] = np.arange(first, len(self._pages))
         self._pages[self._page_of[numbers], keys % PAGE] = rows
@@ -131,7 +131,7 @@ class VectorIndex:
             return moves
         vectors = self._matrix
         last = self._size - 1
-        self._place(self._keys[rows], np.full(len(rows), NOBODY, np.int32))
+        self._place(self._keys[rows], np.full(len(rows), MISSING, np.int32))
         for row in sorted(rows.tolist(), reverse=True):
             if row != last:
                 for array in (vectors, self._keys, self._bounds):
@@ -143,11 +143,11 @@ class VectorIndex:
         self._resize(last + 1)
         return moves
 
-    def bound(self, rows: npt.NDArray[np.int32], bounds: Sims) -> None:
+    def bound(self, rows: Rows, bounds: Sims) -> None:
         """Sets the bounds of rows."""
         self._bounds[rows] = bounds
 
-    def vectors(self, rows: npt.NDArray[np.int32]) -> Vectors:
+    def vectors(self, rows: Rows) -> Vectors:
         """(len(rows), dimensions + EXTRA) the stored vectors."""
         return self._matrix[rows]
 
@@ -156,9 +156,7 @@ class VectorIndex:
         differ: Mask = _differ(self.rows(keys), self._matrix, np.ascontiguousarray(vectors).view(np.int8))
         return differ
 
-    def similarities(
-        self, rows: npt.NDArray[np.int32], other: "VectorIndex", other_rows: npt.NDArray[np.int32]
-    ) -> Sims:
+    def similarities(self, rows: Rows, other: "VectorIndex", other_rows: Rows) -> Sims:
         """(P,) of rows of this index and of another, of which none is empty; 0 where a row is -1."""
         sims = self.products(self.vectors(rows), other.vectors(other_rows))
         sims[(rows < 0) | (other_rows < 0)] = 0
@@ -237,7 +235,7 @@ def exhaustive(
     queries: Vectors, rows: Vectors, keys: Slots, bounds: Sims, k: int, floor: int, order: Order
 ) -> tuple[Nearest, Hits]:
     """`VectorIndex.search` among (n, dimensions) rows with the keys and bounds at the same places."""
-    nearest = Nearest(np.full((len(queries), k), NOBODY, np.int32), np.zeros((len(queries), k), np.int32))
+    nearest = Nearest(np.full((len(queries), k), MISSING, np.int32), np.zeros((len(queries), k), np.int32))
     reached = [NO_HITS]
     asked: Int8s = np.ascontiguousarray(queries, np.int8)
     # one buffer: megabytes taken anew for every block, between what is kept, would leave holes
@@ -265,10 +263,10 @@ def exhaustive(
 
 @compiled
 def _find(keys: Any, page_of: Any, pages: Any) -> Any:
-    rows = np.full(len(keys), NOBODY, np.int32)
+    rows = np.full(len(keys), MISSING, np.int32)
     for i in range(len(keys)):
         number = keys[i] // PAGE
-        if number < len(page_of) and page_of[number] != NOBODY:
+        if number < len(page_of) and page_of[number] != MISSING:
             rows[i] = pages[page_of[number], keys[i] % PAGE]
     return rows
 

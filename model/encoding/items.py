@@ -13,7 +13,7 @@ from model.encoding.rarest import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_toke
 from model.encoding.tokens import Bags, Texts
 from model.encoding.values import MAX_LIST_ITEMS, Kind, Measure, measure, on_sphere, position, recognise
 from model.encoding.vectors import Projection, to_int8
-from model.encoding.words import Found, Packed, embedded, pack
+from model.encoding.words import FoundWords, Packed, embedded, pack
 from model.shapes import DIM, I8, RARITY_BITS
 
 _EMPTY = np.zeros(0, np.int64)
@@ -109,7 +109,7 @@ class ItemEncoder:
         values = np.concatenate([items.hash[measured], items.inside_hash])
         return pack(
             n,
-            Found(
+            FoundWords(
                 np.concatenate([items.entity[text_item][row], items.entity[measured], items.inside_entity]),
                 np.concatenate([hashes, tokens.mix(values)]),
                 np.concatenate([digit, np.ones(len(values), bool)]),

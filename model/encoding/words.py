@@ -27,7 +27,7 @@ _CLOCK_RE: Final = re.compile(r"(?<![\d:])\d{1,3}:[0-5]\d(?::[0-5]\d)?(?![\d:])"
 Packed = npt.NDArray[np.uint32]  # from the highest bit: 23 of the hash, 1 has a digit, 8 weight; 0 is nothing
 
 
-class Found(NamedTuple):
+class FoundWords(NamedTuple):
     """m words of n entities; a word of an entity may come more than once."""
 
     entity: npt.NDArray[np.int64]  # (m,)
@@ -49,7 +49,7 @@ def embedded(text: str) -> Iterator[tuple[Kind, float]]:
             yield Kind.DURATION, seconds
 
 
-def pack(n: int, found: Found) -> Packed:
+def pack(n: int, found: FoundWords) -> Packed:
     """(n, WORDS) the rarest words of n entities, equal weights by hash; sorted, so a function of the set."""
     word = (found.hash >> np.uint64(41)).astype(np.uint32) << np.uint32(9)
     word |= np.where(found.digit, _DIGIT, np.uint32(0)) | found.weight

@@ -40,7 +40,7 @@ from stream.engine.explaining import Explaining, Explanation
 from stream.engine.inbox import NO_POISON, Received
 from stream.engine.interface import Batch, Counts, Laps, Search
 from stream.engine.outbox import Outbox
-from stream.engine.pairs import Found, ScoredPairs
+from stream.engine.pairs import FoundPairs, PairScores
 from stream.engine.parts import Parts
 from stream.engine.recipe import Recipe
 from stream.engine.turn import Situation, Turn, take_turn
@@ -69,7 +69,7 @@ class Evaluated(NamedTuple):
 
     nodes: list[int]  # of the entities that were evaluated
     unsure: set[int]  # those of them of whose stored pairs some may be no candidates any more
-    found: list[Found]  # the pairs whose scores may have changed
+    found: list[FoundPairs]  # the pairs whose scores may have changed
 
 
 class Aligner:
@@ -230,8 +230,8 @@ class Aligner:
 
     def _evaluate_in_chunks(
         self, nodes: Sequence[int], changed: Mapping[int, Entity], forced: set[int], *, fresh: bool
-    ) -> list[Found]:
-        found: list[Found] = []
+    ) -> list[FoundPairs]:
+        found: list[FoundPairs] = []
         for first in range(0, len(nodes), EVALUATION_CHUNK):
             chunk = nodes[first : first + EVALUATION_CHUNK]
             entities = {node: changed[node] for node in chunk if node in changed}
@@ -250,7 +250,7 @@ class Aligner:
             if rest:
                 self._parts.backlog.expand(hub.node, rest)
 
-    def _score(self, received: Received, evaluated: Evaluated, turn: Turn) -> list[ScoredPairs]:
+    def _score(self, received: Received, evaluated: Evaluated, turn: Turn) -> list[PairScores]:
         """Scores of the pairs that the messages changed, and of a share of those that wait.
 
         What the messages moved elsewhere waits and coalesces, and so does what rows of a snapshot bring:
@@ -258,7 +258,7 @@ class Aligner:
         """
         parts, backlog = self._parts, self._parts.backlog
         prompt = received.prompt if turn.situation is Situation.PROMPT else ()
-        due: list[Found] = []
+        due: list[FoundPairs] = []
         for part in evaluated.found:
             direct, indirect = parts.retrieval.split(part, prompt)
             due.append(direct)
@@ -269,7 +269,7 @@ class Aligner:
         return [*parts.scoring.score(due), *parts.scoring.dropped(stored, evaluated.found, parts.graph)]
 
     def _decide(
-        self, received: Received, evaluated: Evaluated, scored: Sequence[ScoredPairs]
+        self, received: Received, evaluated: Evaluated, scored: Sequence[PairScores]
     ) -> list[Decision]:
         """Decides also on pairs with a verdict of which one entity only looks different.
 

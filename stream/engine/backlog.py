@@ -24,7 +24,7 @@ from index.entity import node_key
 from index.search.arrays import Pairs, grown, sorted_distinct
 from index.store import Store
 from stream.engine.node_table import NodeTable
-from stream.engine.pairs import Found, SourcePair
+from stream.engine.pairs import FoundPairs, SourcePair
 
 # Arrays of waiting pairs before it is looked for pairs that stand twice: while messages come, and in quiet.
 MAX_ARRAYS, FEW_ARRAYS = 128, 16
@@ -168,7 +168,7 @@ class Backlog:
         self._store.delete(tables.HUBS + node_key(hub.node))
         return hub
 
-    def score(self, found: Found, table: NodeTable) -> None:
+    def score(self, found: FoundPairs, table: NodeTable) -> None:
         """Pairs wait."""
         left, right = found.pairs.left, found.pairs.right
         if not len(left):
@@ -184,7 +184,7 @@ class Backlog:
             self._flagged[node] = None
             self._store.put(tables.WAITING + node_key(node), b"")
 
-    def scored(self, most: int, *, distinct: bool) -> Iterator[Found]:
+    def scored(self, most: int, *, distinct: bool) -> Iterator[FoundPairs]:
         """Takes out about `most` pairs, to be scored now.
 
         Args:
@@ -201,7 +201,9 @@ class Backlog:
                 arrays.append(rest)
             if not arrays:
                 del self._pairs[sources]
-            yield Found(sources, Pairs((taken >> 32).astype(np.int32), (taken & 0xFFFFFFFF).astype(np.int32)))
+            yield FoundPairs(
+                sources, Pairs((taken >> 32).astype(np.int32), (taken & 0xFFFFFFFF).astype(np.int32))
+            )
         if self._flagged and not self._pairs:
             for node in self._flagged:
                 if node not in self.unsure:

@@ -21,13 +21,13 @@ import xxhash
 from index import tables
 from index.entity import node_key
 from index.store import Store
-from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId, ScoredPairs
+from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId, PairScores
 
-_EDGE: Final = struct.Struct("<Qdb")
+_STANDING: Final = struct.Struct("<Qdb")
 MANUAL_SCORE: Final = 1.0
 
 
-class Edge(NamedTuple):
+class Standing(NamedTuple):
     """What is known of a pair: the model's score, 0 below the threshold, and a person's verdict."""
 
     score: float
@@ -46,14 +46,14 @@ class Edge(NamedTuple):
         return self.weight != (0, 0.0)
 
 
-_UNKNOWN: Final = Edge(0.0, NONE)
+_UNKNOWN: Final = Standing(0.0, NONE)
 
 
 class Decision(NamedTuple):
     """A pair whose alignment may have changed: what it rests on now, None when it is not aligned."""
 
     pair: PairId
-    edge: Edge | None
+    standing: Standing | None
 
 
 class _Side(NamedTuple):
@@ -91,10 +91,10 @@ class Deciding:
         self._known = {
             int.from_bytes(key[1:9], "big") ^ partner
             for key, value in store.scan(tables.SCORED)
-            for partner, _, _ in _EDGE.iter_unpack(value)
+            for partner, _, _ in _STANDING.iter_unpack(value)
         }
 
-    def _relevant(self, scored: Iterable[ScoredPairs]) -> list[tuple[PairId, float]]:
+    def _relevant(self, scored: Iterable[PairScores]) -> list[tuple[PairId, float]]:
         """The pairs that may be aligned or may have been."""
         relevant = []
         for part in scored:
@@ -105,7 +105,7 @@ class Deciding:
                 relevant.append((PairId(left, right, part.left_source, part.right_source), score))
         return relevant
 
-    def decide(self, scored: Iterable[ScoredPairs], verdicts: Iterable[tuple[PairId, int]]) -> list[Decision]:
+    def decide(self, scored: Iterable[PairScores], verdicts: Iterable[tuple[PairId, int]]) -> list[Decision]:
         """Takes in computed scores and verdicts (SAME, DIFFERENT, NONE) and repairs the matching.
 
         Returns:
@@ -117,14 +117,15 @@ class Deciding:
         market.reported.update((pair, None) for pair in given if market.is_matched(pair))
         for pair, score in scores:
             accepted = score if score >= self.threshold else 0.0
-            market.revise(pair, market.edge(pair)._replace(score=accepted))
+            market.revise(pair, market.standing(pair)._replace(score=accepted))
         for pair, verdict in verdicts:
-            market.revise(pair, market.edge(pair)._replace(verdict=verdict))
+            market.revise(pair, market.standing(pair)._replace(verdict=verdict))
         market.settle(self._one_to_one)
         market.save()
         self._known.update(pair.left ^ pair.right for pair in given)
         return [
-            Decision(pair, market.edge(pair) if market.is_matched(pair) else None) for pair in market.reported
+            Decision(pair, market.standing(pair) if market.is_matched(pair) else None)
+            for pair in market.reported
         ]
 
     def known_pairs(self, nodes: Iterable[int]) -> list[tuple[int, int]]:
@@ -133,13 +134,13 @@ class Deciding:
             (node, partner)
             for node in nodes
             for _, value in self._store.scan(tables.SCORED + node_key(node))
-            for partner, _, _ in _EDGE.iter_unpack(value)
+            for partner, _, _ in _STANDING.iter_unpack(value)
         ]
 
-    def standing(self, pair: PairId) -> tuple[Edge, bool]:
+    def standing(self, pair: PairId) -> tuple[Standing, bool]:
         """What is known of a pair, and whether it is aligned."""
         market = _Market(self._store, [pair])
-        return market.edge(pair), market.is_matched(pair)
+        return market.standing(pair), market.is_matched(pair)
 
     def partners(self, node: int, own: str, other: str) -> list[int]:
         """With whom the entity is aligned in the other source."""
@@ -147,26 +148,26 @@ class Deciding:
 
 
 class _Market:
-    """The edges and the matching around some pairs, read as needed and written back once."""
+    """What is known of pairs, and the matching around them: read as needed, written back once."""
 
     def __init__(self, store: Store, pairs: Sequence[PairId]) -> None:
         self.reported: dict[PairId, None] = {}  # in the order of the changes
         self._store = store
-        self._edges: dict[_Side, dict[int, Edge]] = {}
+        self._standings: dict[_Side, dict[int, Standing]] = {}
         self._partners: dict[_Side, dict[int, None]] = {}
         self._changed: set[_Side] = set()
         self._unsettled: dict[_Side, None] = {}
         self._read(list(dict.fromkeys(side for pair in pairs for side in _sides(pair))))
 
-    def edge(self, pair: PairId) -> Edge:
+    def standing(self, pair: PairId) -> Standing:
         """What is known of a pair."""
-        return self.edges(_left(pair)).get(pair.right, _UNKNOWN)
+        return self.standings(_left(pair)).get(pair.right, _UNKNOWN)
 
-    def edges(self, side: _Side) -> dict[int, Edge]:
+    def standings(self, side: _Side) -> dict[int, Standing]:
         """What is known of an entity's pairs, by partner."""
-        if side not in self._edges:
+        if side not in self._standings:
             self._read([side])
-        return self._edges[side]
+        return self._standings[side]
 
     def partners(self, side: _Side) -> dict[int, None]:
         """With whom an entity is matched."""
@@ -178,18 +179,18 @@ class _Market:
         """Whether the two are matched with each other."""
         return pair.right in self.partners(_left(pair))
 
-    def revise(self, pair: PairId, edge: Edge) -> None:
+    def revise(self, pair: PairId, standing: Standing) -> None:
         """Sets what is known of a pair and parts the two, to be settled anew."""
-        if edge == self.edge(pair):
+        if standing == self.standing(pair):
             return
         if self.is_matched(pair):
             self._part(pair)
         left, right = _sides(pair)
         for side, partner in ((left, pair.right), (right, pair.left)):
-            if edge == _UNKNOWN:
-                self.edges(side).pop(partner, None)
+            if standing == _UNKNOWN:
+                self.standings(side).pop(partner, None)
             else:
-                self.edges(side)[partner] = edge
+                self.standings(side)[partner] = standing
             self._changed.add(side)
             self._unsettled[side] = None
 
@@ -197,8 +198,8 @@ class _Market:
         """Matches until no pair blocks."""
         while self._unsettled:
             side, _ = self._unsettled.popitem()
-            edges = self.edges(side)
-            acceptable = [partner for partner, edge in edges.items() if edge.acceptable]
+            standings = self.standings(side)
+            acceptable = [partner for partner, standing in standings.items() if standing.acceptable]
             for partner in sorted(acceptable, key=lambda partner: self._rank(side.pair(partner))):
                 pair = side.pair(partner)
                 if self.is_matched(pair):
@@ -217,8 +218,10 @@ class _Market:
     def save(self) -> None:
         """Writes what changed; an empty side leaves no key."""
         for side in self._changed:
-            edges, partners = self._edges[side], self._partners[side]
-            packed = b"".join(_EDGE.pack(partner, *edge) for partner, edge in sorted(edges.items()))
+            standings, partners = self._standings[side], self._partners[side]
+            packed = b"".join(
+                _STANDING.pack(partner, *standing) for partner, standing in sorted(standings.items())
+            )
             _put(self._store, side.key(tables.SCORED), packed)
             _put(self._store, side.key(tables.MATCHES), b"".join(map(node_key, sorted(partners))))
 
@@ -230,7 +233,7 @@ class _Market:
         )
 
     def _rank(self, pair: PairId) -> tuple[int, float, int, int]:
-        manual, score = self.edge(pair).weight
+        manual, score = self.standing(pair).weight
         return -manual, -score, pair.left, pair.right
 
     def _match(self, pair: PairId) -> None:
@@ -249,11 +252,12 @@ class _Market:
         self.reported[pair] = None
 
     def _read(self, sides: Sequence[_Side]) -> None:
-        edges = self._store.get_many([side.key(tables.SCORED) for side in sides])
+        standings = self._store.get_many([side.key(tables.SCORED) for side in sides])
         partners = self._store.get_many([side.key(tables.MATCHES) for side in sides])
-        for side, packed, matched in zip(sides, edges, partners, strict=True):
-            self._edges[side] = {
-                partner: Edge(score, verdict) for partner, score, verdict in _EDGE.iter_unpack(packed or b"")
+        for side, packed, matched in zip(sides, standings, partners, strict=True):
+            self._standings[side] = {
+                partner: Standing(score, verdict)
+                for partner, score, verdict in _STANDING.iter_unpack(packed or b"")
             }
             raw = matched or b""
             self._partners[side] = {

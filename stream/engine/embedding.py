@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from index.entity import Entity, relation_of
 from index.graph import GraphStore, Heads, Nodes
-from index.search.arrays import NOBODY, Mask, Sims, Slots
+from index.search.arrays import MISSING, Mask, Sims, Slots
 from model.encoding.encoder import Encoder
 from model.encoding.neighbourhood import HUB_COUNT, neighbourhood
 from model.encoding.sampling import Sample, draw
@@ -21,7 +21,7 @@ from model.shapes import DIM, SAMPLE
 from stream.engine.batches import batched
 from stream.engine.node_cells import NodeCells
 from stream.engine.node_table import NodeTable, as_words, digest
-from stream.engine.views import INDEXES, OFF, VIEWS
+from stream.engine.views import NAMES, OFF, VIEWS
 from stream.events import Upsert
 
 CHECKED: Final = 64  # saved rows that are made again to see whether the others can be believed
@@ -52,7 +52,7 @@ class Embedding:
     """Owns the node table; reads the graph store. One thread owns it.
 
     Args:
-        floors: of the views, one each, `OFF` for those that nobody uses; all are used if there are none.
+        floors: of the views, one each, `OFF` for those that are not used; without floors all are.
         cells: whether nodes have cells, too (`index/search/cells.py`).
     """
 
@@ -65,7 +65,7 @@ class Embedding:
         self.number_of: dict[tuple[str, str], int] = {}
         self._graph = graph
         self._encoder = encoder
-        self._floors = floors
+        self._used = {view.name for place, view in enumerate(VIEWS) if not floors or floors[place] != OFF}
         self._relation_keys = {
             relation_of(source, name): key for source, name, key in encoder.keys.relations()
         }
@@ -182,10 +182,7 @@ class Embedding:
         """(P, views) of pairs of nodes, 0 where one of them has no vector."""
         slots = self.table.slots(left), self.table.slots(right)
         rows = self.table.rows
-        columns = [
-            kind.products(*(rows[view][side] for side in slots))
-            for view, kind in zip(VIEWS, INDEXES, strict=True)
-        ]
+        columns = [view.exact.products(*(rows[view.name][side] for side in slots)) for view in VIEWS]
         return np.stack(columns, axis=1)
 
     def saved(self) -> SavedRows:
@@ -275,7 +272,7 @@ class Embedding:
 
     def _set_samples(self, slots: Slots, sample: Sample) -> None:
         unused = np.arange(SAMPLE) >= sample.drawn[:, None]
-        neighbours = np.full(unused.shape, NOBODY, np.int32)
+        neighbours = np.full(unused.shape, MISSING, np.int32)
         neighbours[~unused] = self.table.slots(sample.neighbours[~unused].tolist())
         numbers, inverse = np.unique(sample.relations, return_inverse=True)
         keys = np.array([self._relation_keys.get(number, 1) for number in numbers.tolist()], np.int16)
@@ -288,24 +285,24 @@ class Embedding:
         """`counts`: (n, SAMPLE) how many neighbours share each sampled one's relation."""
         rows = self.table.rows
         neighbours = rows["sample"][slots]
-        unused = neighbours == NOBODY
+        unused = neighbours == MISSING
         names = np.where(unused[:, :, None], np.int8(0), rows["name"][neighbours])
         degrees = np.where(unused, 1, rows["degree"][neighbours])
         shared: npt.NDArray[np.int64] = np.where(unused, 1, counts).astype(np.int64)
         rows["neighbourhood"][slots] = neighbourhood(names, shared, degrees)
         if self._gathers():
-            around = np.where(counts <= HUB_COUNT, neighbours, NOBODY)
-            own = np.where((around != NOBODY).any(axis=1), slots, NOBODY)
+            around = np.where(counts <= HUB_COUNT, neighbours, MISSING)
+            own = np.where((around != MISSING).any(axis=1), slots, MISSING)
             rows["near_words"][slots] = gather(rows["words"], np.hstack([own[:, None], around]))
 
     def _set_far_words(self, slots: Slots, counts: npt.NDArray[np.integer]) -> None:
         if self._uses("far_words"):
             rows = self.table.rows
-            around = np.where(counts <= HUB_COUNT, rows["sample"][slots], NOBODY)
+            around = np.where(counts <= HUB_COUNT, rows["sample"][slots], MISSING)
             rows["far_words"][slots] = gather(rows["near_words"], around)
 
     def _uses(self, view: str) -> bool:
-        return not self._floors or self._floors[VIEWS.index(view)] != OFF
+        return view in self._used
 
     def _gathers(self) -> bool:
         """Whether anything rests on the near words."""
@@ -326,8 +323,8 @@ class Embedding:
         """Digests of all that the scores of these entities rest on, but for the lists."""
         rows = self.table.rows
         sample = rows["sample"][slots]
-        seen = [np.where(sample == NOBODY, np.uint64(0), rows[field][sample]) for field in ("node", "shown")]
-        fields = ("own", "exists", "space", "sample_keys", *VIEWS)
+        seen = [np.where(sample == MISSING, np.uint64(0), rows[field][sample]) for field in ("node", "shown")]
+        fields = ("own", "exists", "space", "sample_keys", *NAMES)
         own = [as_words(rows[field][slots]) for field in fields]
         return digest(np.concatenate([*own, *seen], axis=1))
 

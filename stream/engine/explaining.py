@@ -23,7 +23,7 @@ Outcome = Literal[
 _VERDICTS: Final = {SAME: "same", NONE: None, DIFFERENT: "different"}
 
 
-class View(msgspec.Struct, frozen=True):
+class Closeness(msgspec.Struct, frozen=True):
     """What retrieval knows of a pair in one view."""
 
     similarity: float  # about -1 to 1, of equal ones 1
@@ -46,7 +46,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     subject_aligned_with: list[str]  # in the object's source
     object_aligned_with: list[str]  # in the subject's source
     model: str  # its id
-    views: dict[str, View]
+    views: dict[str, Closeness]
     evidence: Evidence
 
 
@@ -114,7 +114,7 @@ class Explaining:
         left, right = sorted((one, other), key=lambda entity: entity.source)
         subject_id, object_id = curie(left.source, left.id), curie(right.source, right.id)
         pair = PairId(node_of(subject_id), node_of(object_id), left.source, right.source)
-        edge, is_aligned = self._deciding.standing(pair)
+        standing, is_aligned = self._deciding.standing(pair)
         score, views, is_candidate = None, {}, False
         group = SourcePair(left.type, pair.left_source, pair.right_source)
         if left.type == right.type and group in self._retrieval.lists:
@@ -123,15 +123,15 @@ class Explaining:
             score, is_candidate = float(scores[0]), bool(candidates[0])
             ranks = self._retrieval.ranks(group, pair.left, pair.right)
             views = {
-                name: View(round(similarity, 4), subject_rank=rank_of_left, object_rank=rank_of_right)
+                name: Closeness(round(similarity, 4), subject_rank=rank_of_left, object_rank=rank_of_right)
                 for name, (similarity, rank_of_right, rank_of_left) in ranks.items()
             }
         outcome: Outcome = "waiting"
         if is_aligned:
             outcome = "aligned"
-        elif edge.verdict == DIFFERENT:
+        elif standing.verdict == DIFFERENT:
             outcome = "declared-different"
-        elif edge.acceptable:
+        elif standing.acceptable:
             outcome = "better-partner"
         elif left.type != right.type:
             outcome = "types-differ"
@@ -147,7 +147,7 @@ class Explaining:
             outcome=outcome,
             score=score,
             threshold=self._deciding.threshold,
-            verdict=_VERDICTS[edge.verdict],
+            verdict=_VERDICTS[standing.verdict],
             waits=any(self._backlog.waits(node) for node in pair[:2]),
             subject_aligned_with=self._graph.names(
                 self._deciding.partners(pair.left, pair.left_source, pair.right_source)

@@ -8,7 +8,7 @@ import numpy as np
 from index.search.arrays import Slots, Vectors, grown
 from index.search.cells import Cells, with_cells
 from model.encoding.rarest import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_words
-from stream.engine.node_table import Rows
+from stream.engine.node_table import NodeRows
 
 _OWN: Final = np.dtype([("name", np.uint32, NAME_CELLS), ("values", np.uint32, VALUE_CELLS)])
 _FIELDS: Final = ("name", "values")
@@ -35,7 +35,7 @@ class NodeCells:
         """Reads what `save` wrote: the first slot is the first that was saved."""
         self._own = np.load(directory / "cells.npy")
 
-    def vectors(self, view: str, rows: Rows, slots: Slots) -> Vectors:
+    def vectors(self, view: str, rows: NodeRows, slots: Slots) -> Vectors:
         """These nodes' vectors in a view with what they are found by, as its index takes them.
 
         Args:

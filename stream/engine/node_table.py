@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xxhash
 
 from index.graph import Nodes
-from index.search.arrays import NOBODY, Slots
+from index.search.arrays import MISSING, Slots
 from model.encoding.words import GATHERED, WORDS
 from model.shapes import DIM, OWN, SAMPLE
 
@@ -33,7 +33,7 @@ FIELDS: Final[dict[str, tuple[type[np.generic], tuple[int, ...]]]] = {
     "words": (np.uint32, (WORDS,)),
     "near_words": (np.uint32, (GATHERED,)),  # its sampled neighbours' rarest words with its own
     "far_words": (np.uint32, (GATHERED,)),  # its sampled neighbours' near words
-    "sample": (np.int32, (SAMPLE,)),  # slots, NOBODY where there is none
+    "sample": (np.int32, (SAMPLE,)),  # slots, MISSING where there is none
     "sample_keys": (np.int16, (SAMPLE,)),
     "own": (np.uint64, ()),  # digest of the entity's own values
     "shown": (np.uint64, ()),  # digest of what others see of it
@@ -51,11 +51,11 @@ OWN_FIELDS: Final = (
     "words",
     "own",
 )
-BLANK: Final = {"degree": 1, "space": NOBODY, "sample": NOBODY}  # of a new row, where it is not 0
+BLANK: Final = {"degree": 1, "space": MISSING, "sample": MISSING}  # of a new row, where it is not 0
 Column = npt.NDArray[Any]
 
 
-class Rows:
+class NodeRows:
     """The rows of a table by field: `rows["name"]` is (rows, DIM). Writing to that changes the table."""
 
     def __init__(self, columns: Mapping[str, Column], count: int) -> None:
@@ -89,9 +89,9 @@ class NodeTable:
         return len(self._slot_of)
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> NodeRows:
         """All rows there are now."""
-        return Rows(self._columns, len(self))
+        return NodeRows(self._columns, len(self))
 
     def blank(self, slots: Slots) -> None:
         """These say nothing of themselves: they do not exist."""
@@ -159,8 +159,8 @@ class NodeTable:
     def known_of(self, nodes: Nodes, of: npt.NDArray[np.int64]) -> tuple[Slots, npt.NDArray[np.int64]]:
         """The slots of those of (n,) nodes that have a row, and what `of` (n,) says of these."""
         get = self._slot_of.get
-        slots = np.array([get(node, NOBODY) for node in nodes.tolist()], np.int32)
-        return slots[slots != NOBODY], of[slots != NOBODY]
+        slots = np.array([get(node, MISSING) for node in nodes.tolist()], np.int32)
+        return slots[slots != MISSING], of[slots != MISSING]
 
 
 def digest(columns: npt.NDArray[np.uint64]) -> Nodes:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from index.search.arrays import NOBODY, Pairs, Slots, sorted_distinct
+from index.search.arrays import MISSING, Pairs, Slots, sorted_distinct
 from model.scoring.kernel import I64, EntitySlots
 from model.scoring.pairs import PairInputs, Side, with_degree
 from model.shapes import DIM, OWN, SLOTS
@@ -76,7 +76,7 @@ def _fill(
             keys[i, place], hashes[i, place] = item_keys[entity, place], item_hashes[entity, place]
         for place in range(SLOTS - OWN):
             neighbour = np.int64(sample[entity, place])
-            if neighbour != NOBODY and exists[neighbour]:
+            if neighbour != MISSING and exists[neighbour]:
                 at[i, OWN + place] = neighbour * DIM
                 keys[i, OWN + place] = sample_keys[entity, place]
                 hashes[i, OWN + place] = with_degree(name_hash[neighbour], degree[neighbour])

@@ -11,7 +11,7 @@ from index.search.arrays import Pairs
 SAME, NONE, DIFFERENT = 1, 0, -1
 
 
-class ScoredPairs(NamedTuple):
+class PairScores(NamedTuple):
     """Pairs of two sources whose score may have changed; 0 for pairs that are no candidates any more."""
 
     left_source: str  # the one whose name sorts first
@@ -38,7 +38,7 @@ class SourcePair(NamedTuple):
     right: str
 
 
-class Found(NamedTuple):
+class FoundPairs(NamedTuple):
     """Pairs of two sources, each once."""
 
     sources: SourcePair

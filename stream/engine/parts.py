@@ -17,7 +17,7 @@ from stream.engine.recipe import Recipe
 from stream.engine.records import Records
 from stream.engine.retrieval import Retrieval
 from stream.engine.scoring import Scoring
-from stream.engine.views import VIEWS
+from stream.engine.views import NAMES
 
 SNAPSHOT = "snapshot"  # directory in the state
 
@@ -68,9 +68,9 @@ def candidate_options(model: Model) -> CandidateOptions:
     Raises:
         ModelError: trained with other views than this version has.
     """
-    if model.options.get("views") != list(VIEWS):
+    if model.options.get("views") != list(NAMES):
         raise ModelError(
-            f"the model was trained with views {model.options.get('views')}, this version has {list(VIEWS)}; "
+            f"the model was trained with views {model.options.get('views')}, this version has {list(NAMES)}; "
             "train it again with `sameas train`"
         )
     return CandidateOptions(int(model.options["k"]), tuple(model.options["floors"]))

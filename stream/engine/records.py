@@ -19,7 +19,7 @@ from index import tables
 from index.entity import Entity, node_key
 from index.graph import GraphStore
 from index.store import Store
-from stream.engine.deciding import Deciding, Decision, Edge
+from stream.engine.deciding import Deciding, Decision, Standing
 from stream.engine.evidence import EvidenceBuilder
 from stream.engine.interface import Output
 from stream.engine.links import LinkStore, StoredLink
@@ -63,7 +63,9 @@ class Records:
     def outputs(self, decisions: Sequence[Decision]) -> list[Output]:
         """Records and events for the pairs whose record is not what it was."""
         stored = self._store.get_many([_key(decision.pair) for decision in decisions])
-        aligned = [(decision.pair, decision.edge) for decision in decisions if decision.edge is not None]
+        aligned = [
+            (decision.pair, decision.standing) for decision in decisions if decision.standing is not None
+        ]
         current = dict(zip((pair for pair, _ in aligned), self._build(aligned), strict=True))
         changed: dict[PairId, tuple[AlignmentRecord | None, AlignmentRecord | None]] = {}
         for decision, raw in zip(decisions, stored, strict=True):
@@ -130,7 +132,7 @@ class Records:
         last = msgspec.structs.replace(old, cause=cause, mapping_date=_today(), model=self.model)
         return [Output("alignments", key, None), _event("withdrawn", key, last, mark)]
 
-    def _build(self, aligned: Sequence[tuple[PairId, Edge]]) -> list[AlignmentRecord]:
+    def _build(self, aligned: Sequence[tuple[PairId, Standing]]) -> list[AlignmentRecord]:
         nodes = dict.fromkeys(node for pair, _ in aligned for node in pair[:2])
         entities = {
             node: entity
@@ -139,14 +141,14 @@ class Records:
         }
         evidence = self._evidence.build([pair for pair, _ in aligned], entities)
         return [
-            self._record(pair, edge, entities[pair.left], entities[pair.right], found)
-            for (pair, edge), found in zip(aligned, evidence, strict=True)
+            self._record(pair, standing, entities[pair.left], entities[pair.right], found)
+            for (pair, standing), found in zip(aligned, evidence, strict=True)
         ]
 
     def _record(
-        self, pair: PairId, edge: Edge, left: Entity, right: Entity, evidence: Evidence
+        self, pair: PairId, standing: Standing, left: Entity, right: Entity, evidence: Evidence
     ) -> AlignmentRecord:
-        link = self._links.get(pair) if edge.verdict == SAME else None
+        link = self._links.get(pair) if standing.verdict == SAME else None
         key = alignment_key(curie(left.source, left.id), curie(right.source, right.id))
         return AlignmentRecord(
             record_id=f"sameas:{xxhash.xxh3_128_hexdigest(key.encode())}",
@@ -157,7 +159,7 @@ class Records:
             mapping_justification="semapv:ManualMappingCuration"
             if link is not None
             else "semapv:SemanticSimilarityThresholdMatching",
-            confidence=round(edge.weight[1], CONFIDENCE_DIGITS),
+            confidence=round(standing.weight[1], CONFIDENCE_DIGITS),
             mapping_tool_version=TOOL_VERSION,
             mapping_date=_today(),
             revision=left.offset + right.offset + 2 + (0 if link is None else link.cause.offset + 1),

@@ -5,15 +5,15 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from index.candidates import CandidateOptions, CandidatePairs, Change, Touched
+from index.candidates import CandidateOptions, CandidatePairs, Touched, VectorChange
 from index.entity import Entity
-from index.search.arrays import NOBODY, Mask, Pairs, Slots, sorted_distinct
-from index.search.vectors import UNIT, VectorIndex
+from index.search.arrays import MISSING, Mask, Pairs, Slots, sorted_distinct
+from index.search.vectors import UNIT
 from model.encoding.words import overlap
 from model.shapes import DIM
 from stream.engine.embedding import Embedding
-from stream.engine.pairs import Found, SourcePair
-from stream.engine.views import CELL_INDEXES, INDEXES, OFF, VIEWS
+from stream.engine.pairs import FoundPairs, SourcePair
+from stream.engine.views import OFF, VIEWS
 
 
 class Retrieval:
@@ -25,13 +25,13 @@ class Retrieval:
     def __init__(self, embedding: Embedding, options: CandidateOptions) -> None:
         self.embedding = embedding
         self.options = options
-        self.indexes = INDEXES if embedding.cells is None else CELL_INDEXES
+        self.indexes = [view.exact if embedding.cells is None else view.in_cells for view in VIEWS]
         self.lists: dict[SourcePair, CandidatePairs] = {}
         self.evaluated = 0  # entities, since the start
 
     def evaluate(
         self, nodes: Sequence[int], changed: Mapping[int, Entity], forced: Container[int]
-    ) -> tuple[list[Found], list[int], list[int]]:
+    ) -> tuple[list[FoundPairs], list[int], list[int]]:
         """Brings the rows of `nodes` and the candidate lists up to date.
 
         Args:
@@ -49,31 +49,31 @@ class Retrieval:
         stale, hubs = self.embedding.refresh(nodes, changed)
         return self._retrieve_moved(nodes, forced, spaces_before), stale, hubs
 
-    def retrieve(self, nodes: Sequence[int], forced: Container[int]) -> list[Found]:
+    def retrieve(self, nodes: Sequence[int], forced: Container[int]) -> list[FoundPairs]:
         """The second half of `evaluate`, of nodes whose rows are as they should be."""
         table = self.embedding.table
         return self._retrieve_moved(nodes, forced, table.rows["space"][table.slots(nodes)])
 
     def _retrieve_moved(
         self, nodes: Sequence[int], forced: Container[int], spaces_before: npt.NDArray[np.int32]
-    ) -> list[Found]:
+    ) -> list[FoundPairs]:
         self.evaluated += len(nodes)
         slots, moved = self.embedding.table.slots(nodes), self.embedding.moved(nodes)
         moved |= np.fromiter((node in forced for node in nodes), bool, len(nodes))
         return self._retrieve(slots[moved], spaces_before[moved])
 
-    def split(self, found: Found, nodes: Iterable[int]) -> tuple[Found, Found]:
+    def split(self, found: FoundPairs, nodes: Iterable[int]) -> tuple[FoundPairs, FoundPairs]:
         """The pairs with one of these entities, and the others."""
         flags = np.zeros(len(self.embedding.table), bool)
         flags[self.embedding.table.known(nodes)] = True
         pairs = found.pairs
         inside = flags[pairs.left] | flags[pairs.right]
         return (
-            Found(found.sources, Pairs(pairs.left[inside], pairs.right[inside])),
-            Found(found.sources, Pairs(pairs.left[~inside], pairs.right[~inside])),
+            FoundPairs(found.sources, Pairs(pairs.left[inside], pairs.right[inside])),
+            FoundPairs(found.sources, Pairs(pairs.left[~inside], pairs.right[~inside])),
         )
 
-    def candidates(self, nodes: Iterable[int]) -> list[Found]:
+    def candidates(self, nodes: Iterable[int]) -> list[FoundPairs]:
         """All candidate pairs of these entities."""
         slots = self.embedding.table.known(nodes)
         spaces = self.embedding.table.rows["space"][slots]
@@ -81,7 +81,7 @@ class Retrieval:
         for pair, lists in self.lists.items():
             sides = [slots[spaces == space] for space in self._spaces_of(pair)]
             incident = lists.incident(sides[0], sides[1])
-            found.append(Found(pair, _distinct(incident)))
+            found.append(FoundPairs(pair, _distinct(incident)))
         return found
 
     @property
@@ -105,9 +105,9 @@ class Retrieval:
         for pairs in self.lists.values():
             counts += pairs.recall(sample, chance, order)
         return {
-            view: found / wanted
-            for view, kind, (found, wanted) in zip(VIEWS, INDEXES, counts.tolist(), strict=True)
-            if kind is VectorIndex and wanted
+            view.name: found / wanted
+            for view, (found, wanted) in zip(VIEWS, counts.tolist(), strict=True)
+            if view.is_dense and wanted
         }
 
     def ranks(self, pair: SourcePair, left: int, right: int) -> dict[str, tuple[float, int, int]]:
@@ -119,7 +119,7 @@ class Retrieval:
         ranks = self.lists[pair].ranks(Pairs(slots[:1], slots[1:]))[0].tolist()
         sims = self.embedding.similarities([left], [right])[0] / UNIT
         return {
-            view: (sim, *rank)
+            view.name: (sim, *rank)
             for view, floor, sim, rank in zip(VIEWS, self.options.floors, sims.tolist(), ranks, strict=True)
             if floor != OFF
         }
@@ -130,14 +130,14 @@ class Retrieval:
         words = self.embedding.table.rows["words"]
         return np.hstack([context, overlap(words, words, *pairs)]), is_candidate
 
-    def by_type(self, found: Found) -> Iterator[tuple[SourcePair, npt.NDArray[np.int64]]]:
+    def by_type(self, found: FoundPairs) -> Iterator[tuple[SourcePair, npt.NDArray[np.int64]]]:
         """Where in `found` stand pairs that have one type now, by this type."""
         kinds = list(dict.fromkeys(kind for kind, _ in self.embedding.spaces))
         numbers = {kind: number for number, kind in enumerate(kinds)}
-        # NOBODY reads the last
-        type_of = np.array([*(numbers[kind] for kind, _ in self.embedding.spaces), NOBODY], np.int32)
+        # MISSING reads the last
+        type_of = np.array([*(numbers[kind] for kind, _ in self.embedding.spaces), MISSING], np.int32)
         left, right = (type_of[self.embedding.table.rows["space"][slots]] for slots in found.pairs)
-        for number in np.unique(left[(left == right) & (left != NOBODY)]).tolist():
+        for number in np.unique(left[(left == right) & (left != MISSING)]).tolist():
             yield (
                 SourcePair(kinds[number], found.sources.left, found.sources.right),
                 np.flatnonzero((left == number) & (right == number)),
@@ -158,9 +158,9 @@ class Retrieval:
             else:
                 self._meet(pair)
 
-    def _retrieve(self, slots: Slots, spaces_before: npt.NDArray[np.int32]) -> list[Found]:
+    def _retrieve(self, slots: Slots, spaces_before: npt.NDArray[np.int32]) -> list[FoundPairs]:
         spaces = self.embedding.table.rows["space"][slots]
-        concerned = set(np.concatenate([spaces, spaces_before]).tolist()) - {NOBODY}
+        concerned = set(np.concatenate([spaces, spaces_before]).tolist()) - {MISSING}
         found = []
         for pair in self._source_pairs(concerned):
             if pair in self.lists:
@@ -175,10 +175,10 @@ class Retrieval:
                 np.union1d(touched.left, changes[0].keys).astype(np.int32),
                 np.union1d(touched.right, changes[1].keys).astype(np.int32),
             )
-            found.append(Found(pair, _distinct(touched.pairs, incident)))
+            found.append(FoundPairs(pair, _distinct(touched.pairs, incident)))
         return found
 
-    def _meet(self, pair: SourcePair) -> tuple[list[Change], Touched]:
+    def _meet(self, pair: SourcePair) -> tuple[list[VectorChange], Touched]:
         """Two sources share a type for the first time; either may have been here before."""
         self.lists[pair] = CandidatePairs(DIM, self.options, self.indexes)
         changes = [self._change(space, self._members(space)) for space in self._spaces_of(pair)]
@@ -200,15 +200,18 @@ class Retrieval:
                     pairs.add(SourcePair(kind, min(source, other), max(source, other)))
         return sorted(pairs)
 
-    def _change(self, space: int, slots: Slots) -> Change:
+    def _change(self, space: int, slots: Slots) -> VectorChange:
         """These entities' vectors as members of a space, zero for those that are not in it."""
         rows = self.embedding.table.rows
         cells = self.embedding.cells
-        vectors = [rows[view][slots] if cells is None else cells.vectors(view, rows, slots) for view in VIEWS]
+        vectors = [
+            rows[view.name][slots] if cells is None else cells.vectors(view.name, rows, slots)
+            for view in VIEWS
+        ]
         outside = rows["space"][slots] != space
         for floor, column in zip(self.options.floors, vectors, strict=True):
             column[outside if floor != OFF else ...] = 0
-        return Change(slots, vectors)
+        return VectorChange(slots, vectors)
 
 
 def _distinct(*parts: Pairs) -> Pairs:

@@ -16,7 +16,7 @@ from model.scoring.scorer import DenseScorer
 from model.shapes import OWN
 from stream.engine.embedding import Embedding
 from stream.engine.pair_inputs import slots_of_pairs
-from stream.engine.pairs import Found, ScoredPairs, SourcePair
+from stream.engine.pairs import FoundPairs, PairScores, SourcePair
 from stream.engine.retrieval import Retrieval
 
 SCORE_CHUNK: Final = 2048  # pairs gathered and scored together, 11 ms: a share for a thread
@@ -55,7 +55,7 @@ class Scoring:
         self._encoder = encoder
         self._scorer_of = scorer_of  # by type
 
-    def score(self, found: Iterable[Found]) -> list[ScoredPairs]:
+    def score(self, found: Iterable[FoundPairs]) -> list[PairScores]:
         """Scores of these pairs; 0 for those that are no candidates any more."""
         rows = self._embedding.table.rows
         scored, started = [], []
@@ -78,14 +78,14 @@ class Scoring:
                     started.append((scores, chosen, start(work)))  # while the next are gathered
             self.scored += len(scores)
             nodes = rows["node"][pairs.left], rows["node"][pairs.right]
-            scored.append(ScoredPairs(pair.left, pair.right, *nodes, scores))
+            scored.append(PairScores(pair.left, pair.right, *nodes, scores))
         for scores, chosen, scoring in started:
             scores[chosen] = scoring.result()
         return scored
 
     def dropped(
-        self, stored: Sequence[tuple[int, int]], found: Iterable[Found], graph: GraphStore
-    ) -> list[ScoredPairs]:
+        self, stored: Sequence[tuple[int, int]], found: Iterable[FoundPairs], graph: GraphStore
+    ) -> list[PairScores]:
         """Of stored pairs those that are no candidates, whoever noticed or did not, with no score.
 
         Args:
@@ -114,7 +114,7 @@ class Scoring:
                 continue
             (left_source, left), (right_source, right) = sorted([(one.source, node), (other.source, partner)])
             ends = np.array([left], np.uint64), np.array([right], np.uint64)
-            dropped.append(ScoredPairs(left_source, right_source, *ends, np.zeros(1)))
+            dropped.append(PairScores(left_source, right_source, *ends, np.zeros(1)))
         return dropped
 
     def judge(self, pair: SourcePair, left: Nodes, right: Nodes) -> tuple[npt.NDArray[np.float64], Mask]:

@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from index.candidates import CandidateOptions, CandidatePairs, Kinds
-from index.search.arrays import NOBODY
+from index.search.arrays import MISSING
 from model.shapes import DIM
 from stream.engine.embedding import SavedRows
 from stream.engine.node_cells import NodeCells
@@ -47,7 +47,7 @@ def save(directory: Path, settings: str, rows: SavedRows, lists: Lists) -> None:
     for pairs in lists.values():
         kept[np.concatenate(pairs.keys())] = True
     slots = np.flatnonzero(kept).astype(np.int32)
-    numbers = np.full(len(kept), NOBODY, np.int32)
+    numbers = np.full(len(kept), MISSING, np.int32)
     numbers[slots] = np.arange(len(slots))
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,16 +1,38 @@
-"""The views of an entity in which search looks for candidates, and the index of each."""
+"""The views of an entity in which search looks for candidates: one table of them."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from index.search.cells import CellIndex, TwoCellIndex
 from index.search.sparse import SparseIndex
-from index.search.vectors import VectorIndex
+from index.search.vectors import UNIT, VectorIndex
 
-VIEWS: Final = ("name", "values", "neighbourhood", "near_words", "far_words")
-# Kinds of index for exact search, one a view.
-INDEXES: Final = (VectorIndex, VectorIndex, VectorIndex, SparseIndex, SparseIndex)
+# Similarities of unrelated texts, and of texts that share few rare words, lie below these.
+DENSE_FLOOR, SPARSE_FLOOR = UNIT // 5, UNIT // 10
 OFF: Final = 1 << 30  # the floor of a view that is not used
 
-# One a view, as `stream/engine/views.py:INDEXES`. Many share a year, or a rare word around them; few share
-# two.
-CELL_INDEXES: Final = (CellIndex, TwoCellIndex, TwoCellIndex, SparseIndex, SparseIndex)
+
+class View(NamedTuple):
+    """One of the ways in which two entities may be alike."""
+
+    name: str  # of the field of a row that has the vector
+    exact: type[VectorIndex]  # looks among all
+    in_cells: type[VectorIndex]  # looks among those that share cells; a sparse one needs none
+    least_floor: int  # below it a model learns no floor, the least similarity of candidates
+    is_optional: bool  # used only where known links need it
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether its vectors are dense; those of words are sparse."""
+        return self.exact is VectorIndex
+
+
+# In the order in which a model has its floors, and retrieval its context.
+VIEWS: Final = (
+    View("name", VectorIndex, CellIndex, DENSE_FLOOR, is_optional=False),
+    # many share a year, or a rare word around them; few share two
+    View("values", VectorIndex, TwoCellIndex, DENSE_FLOOR, is_optional=False),
+    View("neighbourhood", VectorIndex, TwoCellIndex, DENSE_FLOOR, is_optional=False),
+    View("near_words", SparseIndex, SparseIndex, SPARSE_FLOOR, is_optional=True),
+    View("far_words", SparseIndex, SparseIndex, SPARSE_FLOOR, is_optional=True),
+)
+NAMES: Final = tuple(view.name for view in VIEWS)

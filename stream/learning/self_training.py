@@ -20,7 +20,7 @@ from model.checkpoint import save_model
 from model.encoding.encoder import Encoder
 from model.errors import ModelError
 from model.training import Progress, TrainingOptions
-from stream.engine.views import VIEWS
+from stream.engine.views import NAMES
 from stream.events import EntityEvent, Upsert
 from stream.learning.known_links import split_links
 from stream.learning.training import DEFAULT_TRAINING, K, TrainedModel, learn, model_of
@@ -52,7 +52,7 @@ def train_without_links(
         entities = list(workspace.upserts())
         encoder = Encoder.fit(entities)
         workspace.retrieve(encoder, CandidateOptions(k, LEAST_FLOORS))
-        links = workspace.clearly_alike(VIEWS.index("name"), ALIKE, LEAD, MOST, options.seed)
+        links = workspace.clearly_alike(NAMES.index("name"), ALIKE, LEAD, MOST, options.seed)
     if len(links) < FEWEST:
         raise ModelError(
             f"{len(links)} pairs of entities have names that are clearly alike, {FEWEST} are needed; "

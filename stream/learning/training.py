@@ -15,7 +15,7 @@ from model.errors import ModelError
 from model.evaluation import Quality, evaluate
 from model.scoring.network import NetworkOptions
 from model.training import Progress, Trained, TrainingOptions, score, train
-from stream.engine.views import VIEWS
+from stream.engine.views import NAMES
 from stream.errors import ConfigError
 from stream.events import (
     EntityEvent,
@@ -125,6 +125,6 @@ def model_of(encoder: Encoder, candidates: CandidateOptions, trained: Trained, t
         slope=trained.slope,
         offset=trained.offset,
         threshold=trained.threshold,
-        options={"views": list(VIEWS), "k": candidates.k, "floors": list(candidates.floors)},
+        options={"views": list(NAMES), "k": candidates.k, "floors": list(candidates.floors)},
         report=dict(trained.report),
     )

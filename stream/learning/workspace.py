@@ -12,13 +12,12 @@ from index.candidates import CandidateOptions
 from index.entity import node_of
 from index.graph import GraphStore
 from index.search.arrays import Pairs, Sims
-from index.search.sparse import SparseIndex
 from index.store import Store
 from model.encoding.encoder import Encoder
 from model.encoding.tokens import mix
 from model.errors import ModelError
 from model.scoring.pairs import PairInputs
-from model.shapes import DIM, UNIT
+from model.shapes import DIM
 from model.training import LabelledPairs
 from stream.engine.batches import batched
 from stream.engine.embedding import Embedding
@@ -27,20 +26,16 @@ from stream.engine.links import LinkStore
 from stream.engine.node_table import NodeTable
 from stream.engine.pair_inputs import pair_inputs
 from stream.engine.retrieval import Retrieval
-from stream.engine.views import INDEXES, OFF, VIEWS
+from stream.engine.views import OFF, VIEWS
 from stream.events import EntityEvent, Upsert
 from stream.learning.known_links import LabelledLink, LinkPair
 from stream.mapping.canonical import as_messages, decode_canonical
 
 BATCH: Final = 512
-# The least floors of a dense and a sparse view: similarities of unrelated texts, and of texts that share few
-# rare words, lie below them.
-FLOOR, SPARSE_FLOOR = UNIT // 5, UNIT // 10
-LEAST_FLOORS: Final = tuple(SPARSE_FLOOR if kind is SparseIndex else FLOOR for kind in INDEXES)  # one a view
+LEAST_FLOORS: Final = tuple(view.least_floor for view in VIEWS)
 LOST_BELOW_FLOOR: Final = 0.005  # share of links that a view's floor may lose; other views find most of them
 
-OPTIONAL: Final = ("near_words", "far_words")  # the views that links have to need
-WORTH_A_SEARCH: Final = 0.002  # share of links that such a view has to find and no view before it
+WORTH_A_SEARCH: Final = 0.002  # share of links that an optional view has to find and no view before it
 GAIN_LINKS: Final = 2000  # looked at to know
 
 
@@ -115,7 +110,7 @@ class Workspace:
             floors = _floors(self._embedding.similarities(left, right))
             gains = _gains(self._embedding.table, left, right, CandidateOptions(options.k, floors))
             floors = tuple(
-                OFF if view in OPTIONAL and gain < worth else floor
+                OFF if view.is_optional and gain < worth else floor
                 for view, gain, floor in zip(VIEWS, gains, floors, strict=True)
             )
             options = options._replace(floors=floors)
@@ -202,11 +197,11 @@ def _gains(
     for space in np.unique(spaces):
         here = np.flatnonzero(spaces == space)
         members = np.flatnonzero(rows["space"] == space).astype(np.int32)
-        for view, (name, kind) in enumerate(zip(VIEWS, INDEXES, strict=True)):
-            index = kind(DIM)
-            index.put(members, rows[name][members])
-            nearest, _ = index.search(rows[name][lefts[here]], options.k, options.floors[view], rows["node"])
-            found[view, here] = (nearest.keys == rights[here, None]).any(axis=1)
+        for number, view in enumerate(VIEWS):
+            index, vectors = view.exact(DIM), rows[view.name]
+            index.put(members, vectors[members])
+            nearest, _ = index.search(vectors[lefts[here]], options.k, options.floors[number], rows["node"])
+            found[number, here] = (nearest.keys == rights[here, None]).any(axis=1)
     first = found & ~np.logical_or.accumulate(np.vstack([np.zeros_like(found[:1]), found[:-1]]))
     return [float(gain) for gain in first.mean(axis=1)]
 

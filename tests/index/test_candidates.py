@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.candidates import CandidateOptions, CandidatePairs, Change
+from index.candidates import CandidateOptions, CandidatePairs, VectorChange
 from index.search.arrays import Pairs
 from index.search.sparse import SparseIndex
 from index.search.vectors import VectorIndex
@@ -22,13 +22,13 @@ STEP = st.dictionaries(st.integers(0, 17), VECTOR, max_size=6)
 Entities = dict[int, tuple[tuple[int, ...], ...]]  # by key, one vector a view
 
 
-def change(step: Entities, side: range) -> Change:
+def change(step: Entities, side: range) -> VectorChange:
     keys = [key for key in step if key in side]
     vectors = [
         np.array([step[key][view] for key in keys], kind).reshape(len(keys), width)
         for view, (kind, width) in enumerate(((np.int8, 4), (np.int8, 4), (np.uint32, 1)))
     ]
-    return Change(np.array(keys, np.int32), vectors)
+    return VectorChange(np.array(keys, np.int32), vectors)
 
 
 def expected_pairs(vectors: Entities) -> set[tuple[int, int]]:
@@ -93,8 +93,8 @@ def test_any_history_gives_the_relation_of_the_final_vectors(steps: list[Entitie
 
 def test_incident_finds_pairs_that_only_the_other_side_lists() -> None:
     pairs = CandidatePairs(DIMENSIONS, CandidateOptions(k=1, floors=(1,)), (VectorIndex,))
-    left = Change(np.array([0, 1], np.int32), [np.array([[2, 0, 0, 0], [1, 0, 0, 0]], np.int8)])
-    right = Change(np.array([9], np.int32), [np.array([[1, 0, 0, 0]], np.int8)])
+    left = VectorChange(np.array([0, 1], np.int32), [np.array([[2, 0, 0, 0], [1, 0, 0, 0]], np.int8)])
+    right = VectorChange(np.array([9], np.int32), [np.array([[1, 0, 0, 0]], np.int8)])
     pairs.update(left, right, ORDER)
     found = pairs.incident(np.zeros(0, np.int32), np.array([9], np.int32))
     assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == {(0, 9), (1, 9)}

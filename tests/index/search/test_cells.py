@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.candidates import CandidateOptions, CandidatePairs, Change
-from index.search.arrays import NOBODY, Pairs
+from index.candidates import CandidateOptions, CandidatePairs, VectorChange
+from index.search.arrays import MISSING, Pairs
 from index.search.cells import CellIndex, TwoCellIndex, with_cells
 from index.search.prefetch import AHEAD
 from index.search.vectors import VectorIndex
@@ -69,7 +69,7 @@ def test_search_answers_like_brute_force_among_those_that_share_cells(
         for found, among in ((nearest, seen), (everything, model.keys())):
             ranked = sorted((-sims[key], ORDER[key], key) for key in among if sims[key] >= 1)[:k]
             keys = found.keys[number]
-            assert keys[keys != NOBODY].tolist() == [key for _, _, key in ranked]
+            assert keys[keys != MISSING].tolist() == [key for _, _, key in ranked]
             assert found.sims[number][: len(ranked)].tolist() == [-sim for sim, _, _ in ranked]
         mine = set(reached.key[reached.query == number].tolist())
         assert mine == {key for key in seen if sims[key] >= bounds[key]}
@@ -112,9 +112,9 @@ def test_save_and_load(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
     loaded.remove(np.array([7], np.int32))
     assert loaded.search(stored(entities), 2, 1, ORDER)[0].keys.tolist() == [
-        [3, NOBODY],
-        [3, NOBODY],
-        [9, NOBODY],
+        [3, MISSING],
+        [3, MISSING],
+        [9, MISSING],
     ]
 
 
@@ -122,9 +122,9 @@ LEFT, RIGHT = range(9), range(9, 18)
 HISTORY = st.lists(st.dictionaries(st.integers(0, 17), ENTITY, max_size=6), min_size=1, max_size=8)
 
 
-def change(step: dict[int, Entity], side: range) -> Change:
+def change(step: dict[int, Entity], side: range) -> VectorChange:
     keys = [key for key in step if key in side]
-    return Change(np.array(keys, np.int32), [stored([step[key] for key in keys])] * len(KINDS))
+    return VectorChange(np.array(keys, np.int32), [stored([step[key] for key in keys])] * len(KINDS))
 
 
 @settings(max_examples=150)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.search.arrays import NOBODY
+from index.search.arrays import MISSING
 from index.search.sparse import SparseIndex
 from index.search.vectors import UNIT
 
@@ -60,7 +60,7 @@ def test_search_answers_like_brute_force(
         sims = {key: similarity(query, vector) for key, vector in model.items()}
         ranked = sorted((-sim, ORDER[key], key) for key, sim in sims.items() if sim >= floor)[:k]
         found = nearest.keys[number]
-        assert found[found != NOBODY].tolist() == [key for _, _, key in ranked]
+        assert found[found != MISSING].tolist() == [key for _, _, key in ranked]
         assert nearest.sims[number][: len(ranked)].tolist() == [-sim for sim, _, _ in ranked]
         mine = set(reached.key[reached.query == number].tolist())
         assert mine == {key for key, sim in sims.items() if sim >= bounds[key]}

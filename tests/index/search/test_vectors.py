@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.search import vectors
-from index.search.arrays import NOBODY
+from index.search.arrays import MISSING
 from index.search.vectors import VectorIndex
 
 DIMENSIONS = 5
@@ -45,7 +45,7 @@ def test_search_answers_like_brute_force(steps: list[tuple[bool, list[int], int]
     for number, of_query in enumerate(sims):
         ranked = sorted((-sim, ORDER[key], key) for key, sim in of_query.items() if sim >= 1)[:k]
         found = nearest.keys[number]
-        assert found[found != NOBODY].tolist() == [key for _, _, key in ranked]
+        assert found[found != MISSING].tolist() == [key for _, _, key in ranked]
         assert nearest.sims[number][: len(ranked)].tolist() == [-sim for sim, _, _ in ranked]
         mine = set(reached.key[reached.query == number].tolist())
         assert mine == {key for key, sim in of_query.items() if sim >= bounds[key]}

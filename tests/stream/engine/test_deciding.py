@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.store import Store
-from stream.engine.deciding import Deciding, Edge
-from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId, ScoredPairs
+from stream.engine.deciding import Deciding, Standing
+from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId, PairScores
 
 THRESHOLD = 0.5
 PAIR = st.builds(PairId, st.integers(1, 5), st.integers(11, 15), st.just("a"), st.just("b")) | st.builds(
@@ -24,20 +24,20 @@ STEP = st.tuples(
 Step = tuple[dict[PairId, float], dict[PairId, int]]  # scores and verdicts
 
 
-def greedy(edges: dict[PairId, Edge], one_to_one: bool) -> set[PairId]:
+def greedy(standings: dict[PairId, Standing], one_to_one: bool) -> set[PairId]:
     taken: set[tuple[int, str]] = set()
     chosen = set()
-    for pair in sorted(edges, key=lambda p: (*(-w for w in edges[p].weight), p.left, p.right)):
+    for pair in sorted(standings, key=lambda p: (*(-w for w in standings[p].weight), p.left, p.right)):
         ends = {(pair.left, pair.right_source), (pair.right, pair.left_source)}
-        if edges[pair].acceptable and not (one_to_one and taken & ends):
+        if standings[pair].acceptable and not (one_to_one and taken & ends):
             chosen.add(pair)
             taken |= ends
     return chosen
 
 
-def scored(scores: dict[PairId, float]) -> list[ScoredPairs]:
+def scored(scores: dict[PairId, float]) -> list[PairScores]:
     return [
-        ScoredPairs(
+        PairScores(
             pair.left_source,
             pair.right_source,
             np.array([pair.left], np.uint64),
@@ -56,20 +56,20 @@ def test_any_history_gives_the_greedy_matching(
 ) -> None:
     with Store(tmp_path_factory.mktemp("state")) as store:
         deciding = Deciding(store, THRESHOLD, one_to_one=one_to_one)
-        edges: dict[PairId, Edge] = {}
-        aligned: dict[PairId, Edge] = {}
+        standings: dict[PairId, Standing] = {}
+        aligned: dict[PairId, Standing] = {}
         for scores, verdicts in steps:
             for decision in deciding.decide(scored(scores), verdicts.items()):
                 aligned.pop(decision.pair, None)
-                if decision.edge is not None:
-                    aligned[decision.pair] = decision.edge
+                if decision.standing is not None:
+                    aligned[decision.pair] = decision.standing
             store.commit()
             for pair, score in scores.items():
                 score = score if score >= THRESHOLD else 0.0
-                edges[pair] = edges.get(pair, Edge(0.0, NONE))._replace(score=score)
+                standings[pair] = standings.get(pair, Standing(0.0, NONE))._replace(score=score)
             for pair, verdict in verdicts.items():
-                edges[pair] = edges.get(pair, Edge(0.0, NONE))._replace(verdict=verdict)
-            assert aligned == {pair: edges[pair] for pair in greedy(edges, one_to_one)}
+                standings[pair] = standings.get(pair, Standing(0.0, NONE))._replace(verdict=verdict)
+            assert aligned == {pair: standings[pair] for pair in greedy(standings, one_to_one)}
 
 
 def test_a_displaced_partner_takes_its_next_best_and_so_on(tmp_path: Path) -> None:
