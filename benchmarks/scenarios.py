@@ -208,7 +208,7 @@ def expect_refusal(worker: WorkerProcess, words: str) -> None:
     """The worker ends with one line about its state directory."""
     status = wait(worker.process, END_SECONDS)
     said = worker.log.read_text(errors="replace")
-    lines = [line for line in said.splitlines() if line.startswith("sameas: error: state directory")]
+    lines = [line for line in said.splitlines() if "sameas: error: state directory" in line]
     if status != 1 or not any(words in line for line in lines) or "Traceback" in said:
         raise SameasError(f"status {status} instead of a refusal with {words!r}; see {worker.log}")
 

@@ -4,7 +4,6 @@ A `SameasError` becomes one line and exit status 1; any other exception is a def
 Whatever takes long to import (torch, dgl, faust, kafka) is imported inside the command that needs it.
 """
 
-import logging
 import os
 from typing import Any
 
@@ -22,11 +21,12 @@ from stream.commands.replay import replay
 from stream.commands.show import config, schema
 from stream.commands.subscribe import subscribe
 from stream.commands.worker import broker, run, topics
+from stream.console import log, start_log
 
 
 class _ErrorLine(click.ClickException):
     def show(self, file: Any = None) -> None:
-        click.echo(f"sameas: error: {' '.join(self.message.split())}", err=True)
+        log.error(" ".join(self.message.split()))
 
 
 class _Commands(click.Group):
@@ -46,11 +46,7 @@ def main() -> None:
     # `index/search/threads.py` shares work out; the libraries' own threads beside it would wait for each
     # other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    logging.basicConfig(level=logging.CRITICAL, format="sameas: %(name)s: %(message)s")
-    ours, handler = logging.getLogger("sameas"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("sameas: %(message)s"))
-    ours.handlers, ours.propagate = [handler], False
-    ours.setLevel(logging.INFO)
+    start_log()
 
 
 for command in (

@@ -4,12 +4,12 @@ python -m benchmarks.speed.bare_worker --config FILE [--set SECTION.KEY=VALUE]..
 """
 
 import argparse
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from stream.config import load_settings
+from stream.console import start_log
 from stream.engine.interface import Batch, Counts, Output
 from stream.events import Message
 from stream.worker.app import run_worker
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.CRITICAL)  # as the command line has it
+    start_log()
     run_worker(load_settings(arguments.config, {}, arguments.set), lambda: (BareAligner(), None))
 
 

@@ -19,7 +19,7 @@ from kafka.errors import (
 from stream.broker.access import Operation, check_topic
 from stream.broker.connection import admin_client
 from stream.config import Settings
-from stream.console import tell
+from stream.console import log
 from stream.errors import BrokerError
 
 CREATE_TIMEOUT_MS = 15_000
@@ -217,7 +217,7 @@ def _check_policies(admin: KafkaAdminClient, specs: list[TopicSpec]) -> None:
             _warn_if_expiring(spec, configs.get(spec.name, {}))
             continue
         if entry is None:
-            tell(f"warning: topic {spec.name}: the broker does not say whether cleanup.policy={spec.policy}")
+            log.warning(f"topic {spec.name}: the broker does not say whether cleanup.policy={spec.policy}")
             continue
         policies = {policy.strip() for policy in entry["value"].split(",")}
         if policies != {spec.policy}:
@@ -235,8 +235,8 @@ def _warn_if_expiring(spec: TopicSpec, config: dict[str, Any]) -> None:
     limits = [name for name in ("retention.ms", "retention.bytes") if values.get(name, FOREVER) != FOREVER]
     if "delete" in values.get("cleanup.policy", "") and limits:
         limit = f"{limits[0]}={values[limits[0]]}"
-        tell(
-            f"warning: topic {spec.name} ({spec.role}): its records expire ({limit}); a lost state directory "
+        log.warning(
+            f"topic {spec.name} ({spec.role}): its records expire ({limit}); a lost state directory "
             "could not be rebuilt from it; cleanup.policy=compact keeps what is needed"
         )
 

@@ -11,6 +11,7 @@ import msgspec
 
 from stream.commands.options import connected, in_state
 from stream.config import Configuration
+from stream.console import start_log, tell
 from stream.errors import BrokerError
 
 
@@ -21,7 +22,6 @@ from stream.errors import BrokerError
 def broker(port: int) -> None:
     """Run an embedded Kafka-compatible broker, for trying out. Everything is in memory."""
     from stream.broker.embedded import embedded_broker
-    from stream.console import tell
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with embedded_broker(port) as running:
@@ -39,7 +39,6 @@ def broker(port: int) -> None:
 def topics(configuration: Configuration) -> None:
     """Create sameas's topics where they are missing, and check the others (partitions, cleanup policy)."""
     from stream.broker.topics import ensure_topics, input_specs, output_specs
-    from stream.console import tell
 
     settings = configuration.settings
     counts = ensure_topics(settings)
@@ -58,7 +57,7 @@ def run(configuration: Configuration, state: Path | None, model: Path | None, ve
     if model is not None:
         settings = msgspec.structs.replace(settings, model=msgspec.structs.replace(settings.model, dir=model))
     if verbose:
-        logging.getLogger().setLevel(logging.INFO)
+        start_log(libraries=logging.INFO)
 
     def open_aligner() -> Any:
         from stream.mapping.decoder import make_decoder

@@ -113,7 +113,7 @@ class WorkerProcess:
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1].partition("Z sameas: ")[2] or lines[-1] if lines else "it said nothing"
 
 
 @contextlib.contextmanager

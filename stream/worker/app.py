@@ -26,7 +26,7 @@ from stream.broker.access import check_group
 from stream.broker.reading import read_bounds
 from stream.broker.topics import ensure_topics, input_specs
 from stream.config import Settings
-from stream.console import tell
+from stream.console import log, tell
 from stream.engine.interface import MessageProcessor
 from stream.errors import BrokerError
 from stream.worker.alignment_topic import Published
@@ -371,7 +371,7 @@ class Worker:
                 except (BrokerError, KafkaError) as error:  # it may be restarting
                     if str(error) != complaint:
                         complaint = str(error)
-                        tell(f"warning: the end of {self._settings.topics.alignments} is not known: {error}")
+                        log.warning(f"the end of {self._settings.topics.alignments} is not known: {error}")
 
     async def _measure_recall(self) -> None:
         """Now and then, while nobody waits for anything else."""

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from index.errors import SameasError
 from stream.broker.ranges import Range, read_ranges
 from stream.config import Settings
-from stream.console import tell
+from stream.console import log, tell
 from stream.engine.aligner import Aligner
 from stream.errors import BrokerError
 from stream.events import Message
@@ -99,7 +99,7 @@ class Promoter:
         except SameasError as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
-                tell(f"warning: no promotion: {error}")
+                log.warning(f"no promotion: {error}")
             return None
 
     async def _promote(self, wanted: Wish) -> bool:
@@ -133,7 +133,7 @@ class Promoter:
                 tell(f"put off: {recipe}: {error}")
             if not isinstance(error, SameasError):
                 raise error
-            tell(f"error: {recipe} cannot be built: {error}; {self._generations.current} stays in force")
+            log.error(f"{recipe} cannot be built: {error}; {self._generations.current} stays in force")
             self._metrics.promotions.labels("failed").inc()
             # last, because the command that waits for it ends with it
             self._generations.tell(Progress(wanted, "failed", error=str(error)))

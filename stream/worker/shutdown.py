@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from stream.console import log, tell
+
 GRACE_SECONDS = 8.0  # supervisors (Docker, systemd, people) lose patience after ten
 AGAIN_SECONDS = 0.1
 UNWIND_SECONDS = 4.0  # which a command gets to end its processes and to remove its files
@@ -36,12 +38,10 @@ class Deadline:
     @staticmethod
     def _end(reason: str) -> None:
         if reason:
-            print(f"sameas: error: {reason}", file=sys.stderr)
-        print(
-            f"sameas: did not stop within {GRACE_SECONDS:.0f} s (is the broker down?); "
-            "ended by force, nothing is lost",
-            file=sys.stderr,
-            flush=True,
+            log.error(reason)
+        log.warning(
+            f"did not stop within {GRACE_SECONDS:.0f} s (is the broker down?); "
+            "ended by force, nothing is lost"
         )
         os._exit(1)
 
@@ -52,7 +52,7 @@ def stop_on_signals(stop: asyncio.Event, deadline: Deadline) -> None:
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set() and number is signal.SIGINT:
             os._exit(130)
-        print(f"sameas: {number.name}, stopping", file=sys.stderr, flush=True)
+        tell(f"{number.name}, stopping")
         deadline.start()
         stop.set()
 

@@ -35,7 +35,7 @@ from stream.broker.connection import sasl_password, ssl_context
 from stream.broker.limits import BATCH_BYTES, MAX_MESSAGE_BYTES
 from stream.broker.reading import FETCH_WAIT_MS, Patience, as_message
 from stream.config import KafkaSettings, Settings
-from stream.console import tell
+from stream.console import log
 from stream.events import Message
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
@@ -240,8 +240,8 @@ def check_position(tp: TP, state: Path, applied: int | None, first: int, end: in
             "state.dir, or delete this one to rebuild it"
         )
     if applied is not None and applied < first:
-        tell(
-            f"warning: messages {applied} to {first - 1} of {place} were removed by the broker before "
+        log.warning(
+            f"messages {applied} to {first - 1} of {place} were removed by the broker before "
             "they were read; delete the state directory to rebuild"
         )
 

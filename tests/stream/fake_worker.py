@@ -6,7 +6,6 @@ The fake keeps its state in one JSON file that is replaced atomically, as the re
 """
 
 import argparse
-import logging
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ import msgspec
 
 from index.errors import SameasError, StateError
 from stream.config import Settings, load_settings
+from stream.console import log, start_log
 from stream.engine.interface import Batch, Counts, Output
 from stream.errors import InvalidInput
 from stream.events import (
@@ -164,12 +164,13 @@ def main() -> None:
     parser.add_argument("--kill-at", default="")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.CRITICAL)  # as the command line has it
+    start_log()
     settings = load_settings(Path(os.devnull), overrides=arguments.overrides)
     try:
         run_worker(settings, lambda: (FakeAligner(settings, arguments.kill_at), None))
     except SameasError as error:
-        sys.exit(f"sameas: error: {error}")
+        log.error(str(error))
+        sys.exit(1)
 
 
 if __name__ == "__main__":

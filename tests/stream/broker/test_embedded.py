@@ -75,7 +75,7 @@ def test_every_command_says_that_the_broker_is_unreachable(tmp_path: Path, comma
     with sameas(*command, *unreachable, log=tmp_path / "log") as process:
         assert process.wait(30) == 1
         assert re.search(
-            r"^sameas: error: no usable Kafka broker at 127\.0\.0\.1:1: ", process.text, re.MULTILINE
+            r"Z sameas: error: no usable Kafka broker at 127\.0\.0\.1:1: ", process.text, re.MULTILINE
         )
         assert "Traceback" not in process.text
 

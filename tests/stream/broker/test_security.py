@@ -119,7 +119,7 @@ def refused(process: Process) -> str:
     with process:
         assert process.wait(PROMPT_SECONDS) == 1, process.text
     lines = [line for line in process.text.splitlines() if "warning" not in line]
-    assert len(lines) == 1 and lines[0].startswith("sameas: error: "), process.text
+    assert len(lines) == 1 and "Z sameas: error: " in lines[0], process.text
     assert time.monotonic() - started < PROMPT_SECONDS
     return lines[0]
 
@@ -186,7 +186,7 @@ def test_a_replay_with_the_least_rights(
         with run(words, open_settings, tmp_path, environment) as process:
             assert process.wait(60) == 1, process.text
             last = process.text.splitlines()[-1]
-            assert last.startswith("sameas: error: ") and "Traceback" not in process.text
+            assert "Z sameas: error: " in last and "Traceback" not in process.text
             return last
 
     topics = open_settings.topics

@@ -74,7 +74,7 @@ def test_a_sources_topic_is_not_created(settings: Settings) -> None:
 
 
 def test_a_sources_topic_that_expires_is_told(
-    apache_kafka: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    apache_kafka: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = own_settings(apache_kafka["plaintext"], tmp_path)
     for name, config in {
@@ -86,4 +86,5 @@ def test_a_sources_topic_that_expires_is_told(
         create(settings, topic, 1, **config)
         of_shop = msgspec.structs.replace(settings, sources={"shop": SourceMapping(topic=topic, id="id")})
         ensure_topics(of_shop)
-        assert ("its records expire (retention.ms=1000)" in capsys.readouterr().err) == (name == "expires")
+        assert ("its records expire (retention.ms=1000)" in caplog.text) == (name == "expires")
+        caplog.clear()

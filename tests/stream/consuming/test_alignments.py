@@ -218,7 +218,7 @@ def test_a_pair_that_falls_below_the_filter_is_withdrawn(embedded_settings: Sett
 def test_an_entity_is_named_with_its_source(entity: str) -> None:
     result = CliRunner().invoke(main, ["subscribe", "--entity", entity])
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"sameas: error: --entity {entity}: ") and result.stderr.count("\n") == 1
+    assert f"Z sameas: error: --entity {entity}: " in result.stderr and result.stderr.count("\n") == 1
 
 
 AWKWARD = ["tt1", 'person/S. "W" |%\t[x]', "Amélie_(film)", "a#b?c", "50%20off"]

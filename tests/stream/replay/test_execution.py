@@ -313,7 +313,7 @@ def test_mistakes_are_told_in_one_line(
     outcome = invoke(embedded_settings, checkpoint, *words)
     assert outcome.exit_code == 1
     last = outcome.stderr.splitlines()[-1]
-    assert last.startswith("sameas: error: ") and message in last
+    assert "Z sameas: error: " in last and message in last
     assert outcome.exception is None or isinstance(outcome.exception, SystemExit)
 
 

@@ -291,7 +291,7 @@ def test_unreachable_broker(tmp_path: Path) -> None:
     settings = own_settings("127.0.0.1:1", tmp_path)
     with worker(settings, kafka__connect_timeout_seconds="3") as running:
         assert running.wait(30.0) == 1
-        assert re.search(r"^sameas: error: .*127\.0\.0\.1:1\b.*", running.text, re.MULTILINE)
+        assert re.search(r"Z sameas: error: .*127\.0\.0\.1:1\b.*", running.text, re.MULTILINE)
         assert "Traceback" not in running.text
 
 
