@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 def read(path: Path, kind: type[_T]) -> _T | None:
-    """What `write` wrote, None if it did not. Raises StateError if it is something else."""
+    """What `write` wrote into a state directory, None without one. Raises StateError for anything else."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
@@ -30,23 +30,29 @@ def read(path: Path, kind: type[_T]) -> _T | None:
 
 
 def write(path: Path, content: msgspec.Struct | str) -> None:
-    """Replaces a file for good: it is whole, old or new, whatever happens. Raises StateError."""
+    """`replace` for a file of a state directory. Raises StateError."""
     with refusals(path.parent):
-        partial = path.with_name(f"{path.name}.partial")
-        with partial.open("wb") as file:
-            file.write(msgspec.json.encode(content))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace(path, msgspec.json.encode(content))
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Replaces a file for good: it is whole, old or new, whatever happens. Raises OSError."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 @contextlib.contextmanager
 def refusals(directory: Path) -> Iterator[None]:
+    """What the store or the file system refuses within becomes a StateError."""
     try:
         yield
     except StoreError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from stream.atomic import replace
 from stream.broker.connection import admin_client
 from stream.config import Settings
 from stream.errors import ConfigError
@@ -26,9 +27,7 @@ class FeedProgress(msgspec.Struct, frozen=True):
 
     def save(self, path: Path) -> None:
         """Replaces the file as a whole."""
-        new = path.with_name(f"{path.name}.new")
-        new.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
-        new.replace(path)
+        replace(path, msgspec.json.format(msgspec.json.encode(self)) + b"\n")
 
     @staticmethod
     def begin(settings: Settings, files: Iterable[Path], source: str | None) -> "FeedProgress":

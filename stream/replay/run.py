@@ -12,6 +12,7 @@ import xxhash
 
 from index.errors import StateError, StoreError
 from index.store import lock
+from stream.atomic import replace
 from stream.broker.ranges import Range
 from stream.broker.topics import delete_topics, output_specs
 from stream.config import Settings
@@ -116,10 +117,8 @@ class Run:
 
     def save(self, name: str, content: msgspec.Struct) -> None:
         """Writes one of the run's files, whole or not at all. Raises StateError."""
-        partial = self.home / f"{name}.partial"
         with self.refusals():
-            partial.write_bytes(msgspec.json.encode(content))
-            partial.replace(self.home / name)
+            replace(self.home / name, msgspec.json.encode(content))
 
     @contextmanager
     def refusals(self) -> Iterator[None]:

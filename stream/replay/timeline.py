@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from index.errors import StateError
+from stream.atomic import replace
 from stream.engine.aligner import Aligner
 from stream.events import UNDECODABLE, AlignmentRecord, split_curie
 from stream.learning.known_links import LinkPair
@@ -58,10 +59,8 @@ class Timeline:
 
     def add(self, point: Point) -> None:
         self.points.append(point)
-        partial = self._path.with_suffix(".partial")
         try:
-            partial.write_bytes(b"".join(msgspec.json.encode(known) + b"\n" for known in self.points))
-            partial.replace(self._path)
+            replace(self._path, b"".join(msgspec.json.encode(known) + b"\n" for known in self.points))
         except OSError as error:
             raise StateError(f"{self._path} cannot be written: {error.strerror}") from error
 

@@ -358,7 +358,7 @@ def test_a_disk_that_refuses_a_runs_files_is_told(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"run a: .*progress\.json\.partial: Is a directory; runs are kept"):
         run.save("progress.json", run.progress)
     timeline = run.timeline
-    (run.home / "timeline.partial").mkdir()
+    (run.home / "timeline.jsonl.partial").mkdir()
     with pytest.raises(StateError, match=r"timeline\.jsonl cannot be written: Is a directory"):
         timeline.add(Point(position=1, time=0.0, aligned=0, links=0, correct=0, wrong=0))
 
