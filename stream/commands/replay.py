@@ -17,7 +17,7 @@ from stream.config import Configuration
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stream.replay.run import Plan, Progress, Run
+    from stream.replay.run import Plan, Run, RunProgress
 
 BEGINNING, END = "the beginning", "the end"
 SHOWN = 10  # changes of each kind that `diff` prints
@@ -165,7 +165,7 @@ def _execute(
     started, first = time.monotonic(), -1
     with progress() as show:
 
-        def update(position: int, done: "Progress", waiting: int) -> None:
+        def update(position: int, done: "RunProgress", waiting: int) -> None:
             nonlocal first
             first = position if first < 0 else first
             seconds = max(time.monotonic() - started, 1e-9)

@@ -18,7 +18,7 @@ from kafka.errors import KafkaError
 from index.errors import StateError
 from stream.broker.connection import client_options
 from stream.broker.limits import MAX_MESSAGE_BYTES, shortened
-from stream.broker.ranges import read_ranges
+from stream.broker.ranges import Range, read_ranges
 from stream.broker.reading import read_bounds
 from stream.broker.topics import ensure_topics, output_specs
 from stream.changes import Decoder
@@ -26,9 +26,9 @@ from stream.config import Settings
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Batch, Output
 from stream.errors import BrokerError
-from stream.events import Message
+from stream.events import Cause, Message
 from stream.learning.known_links import LinkPair
-from stream.replay.run import PREFIX, Plan, Progress, Run, digest
+from stream.replay.run import PREFIX, Plan, Run, RunProgress, digest
 from stream.replay.timeline import POINTS, measure
 
 DELIVERY_SECONDS: Final = 60.0
@@ -41,7 +41,7 @@ def execute(
     decode: Decoder,
     links: Sequence[LinkPair],
     stopped: Callable[[], bool],
-    show: Callable[[int, Progress, int], None],
+    show: Callable[[int, RunProgress, int], None],
 ) -> Aligner | None:
     """Starts a run or goes on with it.
 
@@ -72,13 +72,15 @@ def execute(
         if run.plan is None:
             _claim_topics(run)
             run.save("run.json", plan)
-        if _work(run, plan, aligner, links, stopped, show):
-            return aligner
+        with _Publisher(run.settings, aligner) as publisher:
+            _Session(run, plan, aligner, publisher, links, stopped, show).work()
+    except _Stopped:
+        aligner.close()
+        return None
     except BaseException:
         aligner.close()
         raise
-    aligner.close()
-    return None
+    return aligner
 
 
 def _claim_topics(run: Run) -> None:
@@ -94,87 +96,149 @@ def _claim_topics(run: Run) -> None:
         )
 
 
-def _work(
-    run: Run,
-    plan: Plan,
-    aligner: Aligner,
-    links: Sequence[LinkPair],
-    stopped: Callable[[], bool],
-    show: Callable[[int, Progress, int], None],
-) -> bool:
-    """Whether it came to the end."""
-    progress, timeline, since = run.progress, run.timeline, time.monotonic()
-    places = {(part.topic, part.partition): part for part in plan.ranges}
-    done = {place: aligner.next_offset(*place) or part.start for place, part in places.items()}
+class _Stopped(Exception):
+    """The session was asked to end before the end of the stream."""
 
-    def position() -> int:
-        return sum(min(done[place], part.end) - part.start for place, part in places.items())
 
-    def account(batch: Batch) -> None:
-        nonlocal since
-        progress.counts += batch.counts
-        progress.seconds, since = progress.seconds + time.monotonic() - since, time.monotonic()
-        run.save("progress.json", progress)
-        show(position(), progress, batch.backlog)
+class _Session:
+    """One go at a run: from where the aligner's state and the files stand to the end of the stream."""
 
-    def drain(backlog: int) -> bool:
-        while backlog and not stopped():
-            batch = aligner.process([], bulk=True)
-            publisher.publish(batch)
-            backlog = batch.backlog
-            account(batch)
-        return not backlog
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        aligner: Aligner,
+        publisher: "_Publisher",
+        links: Sequence[LinkPair],
+        stopped: Callable[[], bool],
+        show: Callable[[int, RunProgress, int], None],
+    ) -> None:
+        self._run = run
+        self._aligner = aligner
+        self._publisher = publisher
+        self._links = links
+        self._stopped = stopped
+        self._show = show
+        self._progress, self._timeline = run.progress, run.timeline
+        self._offsets = _Offsets(plan.ranges, aligner)
+        self._points = _points(plan, links)
+        self._since = time.monotonic()
 
-    with _Publisher(run.settings, aligner) as publisher:
-        for batch in aligner.pending():
-            publisher.publish(batch)
-        points = POINTS if links and digest(links) == plan.links else 0
-        targets = [-(-plan.messages * point // points) for point in range(1, points + 1)]
-        unread = [msgspec.structs.replace(part, start=done[place]) for place, part in places.items()]
-        messages = read_ranges(run.settings, unread)
-        while True:
-            while len(timeline.points) < points and position() >= targets[len(timeline.points)]:
-                if not drain(aligner.backlog):
-                    return False
-                timeline.add(measure(aligner, links, position(), progress.time))
-            if stopped():
-                return False
-            target = targets[len(timeline.points)] if len(timeline.points) < points else plan.messages
-            chunk = list(_until(messages, done, position, target, run.settings.align.batch_size))
-            if not chunk:
+    def work(self) -> None:
+        """Reads, aligns, publishes and measures what is left of the stream. Raises _Stopped."""
+        self._publish_what_was_left()
+        messages = read_ranges(self._run.settings, self._offsets.unread())
+        self._measure_at_points()
+        while chunk := self._take(messages):
+            self._apply(chunk)
+            self._measure_at_points()
+        self._offsets.skip_to_ends()
+        self._drain()
+        self._measure_at_points()
+        self._finish()
+
+    def _publish_what_was_left(self) -> None:
+        """The outputs that an earlier session stored and may not have published."""
+        for batch in self._aligner.pending():
+            self._publisher.publish(batch)
+
+    def _measure_at_points(self) -> None:
+        """Adds the points that the position has reached to the timeline, each with the backlog drained."""
+        while self._next_point is not None and self._offsets.position >= self._next_point:
+            self._drain()
+            point = measure(self._aligner, self._links, self._offsets.position, self._progress.time)
+            self._timeline.add(point)
+
+    @property
+    def _next_point(self) -> int | None:
+        """The position of the next point, None after the last one."""
+        done = len(self._timeline.points)
+        return self._points[done] if done < len(self._points) else None
+
+    def _take(self, messages: Iterator[Message]) -> list[Message]:
+        """The next batch, which ends at the next point at the latest; empty at the end of the stream."""
+        if self._stopped():
+            raise _Stopped
+        chunk: list[Message] = []
+        for message in messages:
+            chunk.append(message)
+            self._offsets.advance(message.cause)
+            is_full = len(chunk) == self._run.settings.align.batch_size
+            if is_full or (self._next_point is not None and self._offsets.position >= self._next_point):
                 break
-            # before the outcome is stored: the point that this batch may reach is dated by it
-            progress.time = chunk[-1].timestamp
-            run.save("progress.json", progress)
-            batch = aligner.process(chunk, bulk=True)
-            publisher.publish(batch)
-            account(batch)
-        for place, part in places.items():
-            done[place] = part.end  # what is missing there was compacted away
-        if not drain(aligner.backlog):
-            return False
-        while len(timeline.points) < points:
-            timeline.add(measure(aligner, links, position(), progress.time))
-    if not progress.finished:
-        progress.finished = True
-        run.save("progress.json", progress)
-    return True
+        return chunk
+
+    def _apply(self, chunk: Sequence[Message]) -> None:
+        # Saved before the outcome is stored: the point that this batch may reach is dated by it.
+        self._progress.time = chunk[-1].timestamp
+        self._save_progress()
+        self._process(chunk)
+
+    def _drain(self) -> None:
+        """Works until nothing waits."""
+        while self._aligner.backlog:
+            if self._stopped():
+                raise _Stopped
+            self._process([])
+
+    def _process(self, messages: Sequence[Message]) -> None:
+        batch = self._aligner.process(messages, bulk=True)
+        self._publisher.publish(batch)
+        now = time.monotonic()
+        self._progress.counts += batch.counts
+        self._progress.seconds += now - self._since
+        self._since = now
+        self._save_progress()
+        self._show(self._offsets.position, self._progress, batch.backlog)
+
+    def _finish(self) -> None:
+        if not self._progress.finished:
+            self._progress.finished = True
+            self._save_progress()
+
+    def _save_progress(self) -> None:
+        self._run.save("progress.json", self._progress)
 
 
-def _until(
-    messages: Iterator[Message],
-    done: dict[tuple[str, int], int],
-    position: Callable[[], int],
-    target: int,
-    most: int,
-) -> Iterator[Message]:
-    """The next messages, up to the one that reaches the target."""
-    for message in messages:
-        done[message.cause.topic, message.cause.partition] = message.cause.offset + 1
-        yield message
-        most -= 1
-        if most == 0 or position() >= target:
-            return
+class _Offsets:
+    """The next offset of each partition of a plan, at first the one after what the aligner has applied."""
+
+    def __init__(self, ranges: Sequence[Range], aligner: Aligner) -> None:
+        self._ranges = ranges
+        self._next = {
+            (part.topic, part.partition): aligner.next_offset(part.topic, part.partition) or part.start
+            for part in ranges
+        }
+
+    @property
+    def position(self) -> int:
+        """How many offsets of the plan are done, of all partitions together."""
+        return sum(
+            min(self._next[part.topic, part.partition], part.end) - part.start for part in self._ranges
+        )
+
+    def unread(self) -> list[Range]:
+        """What is left of each range."""
+        return [
+            msgspec.structs.replace(part, start=self._next[part.topic, part.partition])
+            for part in self._ranges
+        ]
+
+    def advance(self, read: Cause) -> None:
+        """The message that stood there is read."""
+        self._next[read.topic, read.partition] = read.offset + 1
+
+    def skip_to_ends(self) -> None:
+        """All messages are read; the offsets that are missing before the ends were compacted away."""
+        for part in self._ranges:
+            self._next[part.topic, part.partition] = part.end
+
+
+def _points(plan: Plan, links: Sequence[LinkPair]) -> list[int]:
+    """The positions at which the alignments are measured; none without the links that the plan has."""
+    if not links or digest(links) != plan.links:
+        return []
+    return [-(-plan.messages * number // POINTS) for number in range(1, POINTS + 1)]
 
 
 class _Publisher:

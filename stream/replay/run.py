@@ -46,7 +46,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return sum(part.end - part.start for part in self.ranges)
 
 
-class Progress(msgspec.Struct):
+class RunProgress(msgspec.Struct):
     """What a run has done, all its sessions together. A kill may lose the last batch's share of it."""
 
     counts: Counts
@@ -87,8 +87,8 @@ class Run:
         return _read(self.home / "run.json", Plan)
 
     @property
-    def progress(self) -> Progress:
-        return _read(self.home / "progress.json", Progress) or Progress(Counts())
+    def progress(self) -> RunProgress:
+        return _read(self.home / "progress.json", RunProgress) or RunProgress(Counts())
 
     @property
     def timeline(self) -> Timeline:
