@@ -7,7 +7,7 @@ found them. Everything random comes from one seed; on one thread the same input 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ class TrainingOptions:
     seed: int = 0
     max_pairs: int = 60_000  # of training; links stay, other pairs are drawn
     max_valid_pairs: int = 15_000  # for early stopping; calibration and threshold use all
-    batch: int = 256  # at most; a few hundred pairs learn better from smaller ones (see `_batch`)
+    batch: int = 256  # at most; a few hundred pairs learn better from smaller ones (see `_batch_size`)
     visits: int = 600_000  # pairs seen, over all epochs
     epochs: tuple[int, int] = (6, 30)  # at least, at most
     patience: int = 5  # epochs without a better PRAUC on valid
@@ -54,11 +54,11 @@ class TrainingOptions:
     memory: int = 100  # steps; weights are kept as their moving average, see `_averaging`
 
 
-class Progress(NamedTuple):
-    """After each epoch. `prauc` is on (a part of) valid."""
+class Epoch(NamedTuple):
+    """What is told after each epoch. `prauc` is on (a part of) valid."""
 
-    epoch: int
-    epochs: int
+    number: int  # from 1
+    most: int  # epochs; patience or the guard may end earlier
     loss: float
     prauc: float
     seconds: float
@@ -85,81 +85,46 @@ def train(
     valid: LabelledPairs,
     network: NetworkOptions,
     options: TrainingOptions = TrainingOptions(),
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[Epoch], None] = lambda _: None,
 ) -> Trained:
     """Trains, stops early on valid, calibrates and chooses the threshold for the best one-to-one F1 there.
 
     Raises:
         ModelError: there is no link, or nothing but links, among the pairs of either part.
     """
-    started, working = time.monotonic(), time.thread_time()
+    started, guard = time.monotonic(), time.thread_time() + options.seconds
     for name, part in (("training", training), ("validation", valid)):
-        if not part.label.any() or part.label.all():
-            raise ModelError(
-                f"{name}: {int(part.label.sum())} links among {len(part.label)} candidate pairs; "
-                "both links and other pairs are needed. Check that the links' ids are those of the entities"
-            )
+        _check_labels(name, part.label)
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
     rows = _sample(training.label, options.max_pairs, rng)
-    batch = _batch(len(rows), options.batch)
-    learning_rate = options.learning_rate * (batch / 256) ** (1 / 3)
-    batches = list(_graphs(training, rng.permutation(rows), batch))
-    watched_rows = _whole_groups(valid.left, options.max_valid_pairs, rng)
-    watched = list(_graphs(valid, watched_rows, 2048))
-    links = max(1, round(valid.links * len(np.unique(valid.left[watched_rows])) / len(np.unique(valid.left))))
+    size = _batch_size(len(rows), options.batch)
+    batches = list(_graphs(training, rng.permutation(rows), size))
+    watched = _Watched(valid, options.max_valid_pairs, rng)
 
-    net = AlignmentNetwork(network)
-    net.fit_bins(torch.cat([batch.graph.context for batch in batches]))
-    optimiser = torch.optim.AdamW(
-        net.parameters(), lr=learning_rate, weight_decay=options.weight_decay, fused=True
-    )
-    averaged = AveragedModel(net, avg_fn=_averaging(options.memory)).eval()
-    fewest, most = options.epochs
-    epochs = min(max(options.visits // len(rows), fewest), most)
-    steps = epochs * len(batches)
-    best, best_state, best_epoch, step = -1.0, copy.deepcopy(net.state_dict()), 0, 0
+    epochs = _epochs(len(rows), options)
+    net, steps = AlignmentNetwork(network), epochs * len(batches)
+    learner = _Learner(net, batches, options, size=size, steps=steps)
+    best = _Best(-1.0, 0, learner.weights())
     for epoch in range(1, epochs + 1):
-        net.train()
-        losses = []
-        for number in rng.permutation(len(batches)):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate * _schedule(step / steps)
-            loss = functional.binary_cross_entropy_with_logits(
-                net(batches[number].graph), batches[number].label
-            )
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-            optimiser.step()
-            averaged.update_parameters(net)
-            losses.append(loss.item())
-            step += 1
-        with torch.no_grad():
-            scores = torch.cat([averaged(batch.graph) for batch in watched]).double().numpy()
-        reached = prauc(_scored(valid, watched_rows, scores)._replace(links=links))
-        seconds = time.monotonic() - started
-        progress(Progress(epoch, epochs, float(np.mean(losses)), reached, seconds))
-        if reached > best:
-            best, best_state, best_epoch = reached, copy.deepcopy(averaged.module.state_dict()), epoch
-        if epoch - best_epoch >= options.patience or time.thread_time() - working > options.seconds:
+        loss = learner.learn(rng.permutation(len(batches)))
+        reached = watched.prauc(learner.average)
+        progress(Epoch(epoch, epochs, loss, reached, time.monotonic() - started))
+        if reached > best.prauc:
+            best = _Best(reached, epoch, learner.weights())
+        if epoch - best.epoch >= options.patience or time.thread_time() > guard:
             break
-    net.load_state_dict(best_state)
-    net.eval()
+    net = learner.ended_with(best.weights)
     _in_units_of_log_odds(net, valid)
-    trees = NO_TREES
-    if network.trees and network.features:
-        seen = np.concatenate([batch.features for batch in batches])
-        label = torch.cat([batch.label for batch in batches]).bool().numpy()
-        trees = fit_trees(seen, label, network.trees, options.seed)
+    trees = _trees(batches, network, options.seed)
     trained = _calibrated(net, trees, valid)
     trained.report = {
         "training_pairs": len(rows),
         "training_links": int(training.label.sum()),
         "valid_pairs": len(valid.label),
         "epochs": epoch,
-        "best_epoch": best_epoch,
-        "valid_prauc": best,
+        "best_epoch": best.epoch,
+        "valid_prauc": best.prauc,
         "seconds": time.monotonic() - started,
     }
     return trained
@@ -173,8 +138,95 @@ def score(scorer: DenseScorer, pairs: LabelledPairs) -> ScoredPairs:
 
 class _Batch(NamedTuple):
     graph: PairGraph
-    label: torch.Tensor
-    features: npt.NDArray[np.float32]  # what trees see
+    label: torch.Tensor  # (pairs,), 1 for links
+    features: npt.NDArray[np.float32]  # (pairs, features): what the trees see
+
+
+class _Best(NamedTuple):
+    """The epoch with the best PRAUC on the watched pairs, and the weights after it."""
+
+    prauc: float
+    epoch: int
+    weights: dict[str, torch.Tensor]
+
+
+class _Learner:
+    """A network that learns from batches, and the moving average of its weights.
+
+    Args:
+        batches: of up to `size` pairs.
+        steps: how many batches it will see, all epochs together; the learning rate falls to nothing by then.
+    """
+
+    def __init__(
+        self,
+        net: AlignmentNetwork,
+        batches: Sequence[_Batch],
+        options: TrainingOptions,
+        *,
+        size: int,
+        steps: int,
+    ) -> None:
+        net.fit_bins(torch.cat([batch.graph.context for batch in batches]))
+        self._net = net
+        self._batches = batches
+        self._step, self._steps = 0, steps
+        self._learning_rate = options.learning_rate * (size / 256) ** (1 / 3)
+        self._optimiser = torch.optim.AdamW(
+            net.parameters(), lr=self._learning_rate, weight_decay=options.weight_decay, fused=True
+        )
+        self.average = AveragedModel(net, avg_fn=_averaging(options.memory)).eval()
+
+    def learn(self, order: npt.NDArray[np.int64]) -> float:
+        """One epoch: all batches in this order. Returns their mean loss."""
+        self._net.train()
+        return float(np.mean([self._learn_from(self._batches[number]) for number in order]))
+
+    def _learn_from(self, batch: _Batch) -> float:
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._learning_rate * _schedule(self._step / self._steps)
+        loss = functional.binary_cross_entropy_with_logits(self._net(batch.graph), batch.label)
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._net.parameters(), 5.0)
+        self._optimiser.step()
+        self.average.update_parameters(self._net)
+        self._step += 1
+        return loss.item()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the averaged weights; before the first step those that the network begins with."""
+        return copy.deepcopy(self.average.module.state_dict())
+
+    def ended_with(self, weights: dict[str, torch.Tensor]) -> AlignmentNetwork:
+        """The network with these weights, no longer in training."""
+        self._net.load_state_dict(weights)
+        return self._net.eval()
+
+
+class _Watched:
+    """The validation pairs that say when to stop: those of some left entities, about `limit` in all."""
+
+    def __init__(self, valid: LabelledPairs, limit: int, rng: np.random.Generator) -> None:
+        self._valid = valid
+        self._rows = _whole_groups(valid.left, limit, rng)
+        self._batches = list(_graphs(valid, self._rows, 2048))
+        watched, all_lefts = len(np.unique(valid.left[self._rows])), len(np.unique(valid.left))
+        self._links = max(1, round(valid.links * watched / all_lefts))  # also those that retrieval missed
+
+    def prauc(self, network: torch.nn.Module) -> float:
+        with torch.no_grad():
+            scores = torch.cat([network(batch.graph) for batch in self._batches]).double().numpy()
+        return prauc(_scored(self._valid, self._rows, scores)._replace(links=self._links))
+
+
+def _check_labels(part: str, label: npt.NDArray[np.bool_]) -> None:
+    """Raises ModelError unless both links and other pairs are in this part."""
+    if not label.any() or label.all():
+        raise ModelError(
+            f"{part}: {int(label.sum())} links among {len(label)} candidate pairs; "
+            "both links and other pairs are needed. Check that the links' ids are those of the entities"
+        )
 
 
 def _graphs(pairs: LabelledPairs, rows: npt.NDArray[np.int64], size: int) -> Iterator[_Batch]:
@@ -209,9 +261,15 @@ def _whole_groups(
     return np.flatnonzero(np.isin(groups, drawn[:share]))
 
 
-def _batch(pairs: int, most: int) -> int:
-    """So many that an epoch has some forty steps, but 32 at least: a power of two."""
+def _batch_size(pairs: int, most: int) -> int:
+    """A power of two, 32 at least, with which an epoch has some forty steps; `most` at most."""
     return min(most, max(32, 1 << (pairs // 40).bit_length() >> 1))
+
+
+def _epochs(pairs: int, options: TrainingOptions) -> int:
+    """As many as `visits` allow, within the limits of `epochs`."""
+    fewest, most = options.epochs
+    return min(max(options.visits // pairs, fewest), most)
 
 
 def _schedule(done: float) -> float:
@@ -226,6 +284,15 @@ def _averaging(memory: int) -> Callable[[torch.Tensor, torch.Tensor, torch.Tenso
         return torch.lerp(average, now, max(1 / memory, 2 / (2 + int(steps))))
 
     return update
+
+
+def _trees(batches: Sequence[_Batch], network: NetworkOptions, seed: int) -> Trees:
+    """The trees beside the network, learned from the same pairs; none if the options have none."""
+    if not network.trees or not network.features:
+        return NO_TREES
+    seen = np.concatenate([batch.features for batch in batches])
+    label = torch.cat([batch.label for batch in batches]).bool().numpy()
+    return fit_trees(seen, label, network.trees, seed)
 
 
 def _in_units_of_log_odds(net: AlignmentNetwork, valid: LabelledPairs) -> None:

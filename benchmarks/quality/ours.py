@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.quality.task import Model, NotApplicable, Scored, Task, stopwatch
 from model.checkpoint import load_model
 from model.scoring.network import NetworkOptions
-from model.training import Progress, TrainingOptions, score, train
+from model.training import Epoch, TrainingOptions, score, train
 from stream.console import progress
 from stream.engine.parts import candidate_options
 from stream.learning.self_training import train_without_links
@@ -66,5 +66,5 @@ def ablation(name: str) -> Model:
     return run
 
 
-def _epochs(show: Callable[[str], None]) -> Callable[[Progress], None]:
-    return lambda done: show(f"epoch {done.epoch} of {done.epochs}, PRAUC {done.prauc:.3f} on valid")
+def _epochs(show: Callable[[str], None]) -> Callable[[Epoch], None]:
+    return lambda done: show(f"epoch {done.number} of {done.most}, PRAUC {done.prauc:.3f} on valid")

@@ -70,7 +70,7 @@ def train(
     seed: int,
 ) -> None:
     """Learn a model from catalogue FILES (canonical .jsonl, or those of the mapping) and known links."""
-    from model.training import Progress, TrainingOptions
+    from model.training import Epoch, TrainingOptions
     from stream.console import progress, tell
     from stream.learning.known_links import read_links
     from stream.learning.self_training import train_without_links
@@ -82,10 +82,8 @@ def train(
     with progress() as show:
         show("retrieving candidates")
 
-        def epoch(done: Progress) -> None:
-            show(
-                f"epoch {done.epoch} of {done.epochs}, loss {done.loss:.4f}, PRAUC on valid {done.prauc:.4f}"
-            )
+        def epoch(done: Epoch) -> None:
+            show(f"epoch {done.number} of {done.most}, loss {done.loss:.4f}, PRAUC on valid {done.prauc:.4f}")
 
         options, k = TrainingOptions(seed=seed), K if k is None else k
         if links is None:

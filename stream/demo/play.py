@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from model.training import Progress, TrainingOptions
+from model.training import Epoch, TrainingOptions
 from stream.broker.embedded import embedded_broker
 from stream.catalogue.events import read_events
 from stream.catalogue.feeding import feed_events
@@ -143,10 +143,10 @@ def train(
     with progress() as show:
         show("preparing candidates")
 
-        def epoch(done: Progress) -> None:
-            filled = round(BAR_CHARS * done.epoch / done.epochs)
+        def epoch(done: Epoch) -> None:
+            filled = round(BAR_CHARS * done.number / done.most)
             bar = "█" * filled + "░" * (BAR_CHARS - filled)
-            show(f"{bar} epoch {done.epoch} of {done.epochs}, PRAUC {done.prauc:.3f}, {done.seconds:.0f} s")
+            show(f"{bar} epoch {done.number} of {done.most}, PRAUC {done.prauc:.3f}, {done.seconds:.0f} s")
 
         trained = train_model(
             events,

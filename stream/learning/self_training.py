@@ -19,7 +19,7 @@ from index.entity import Value
 from model.checkpoint import save_model
 from model.encoding.encoder import Encoder
 from model.errors import ModelError
-from model.training import Progress, TrainingOptions
+from model.training import Epoch, TrainingOptions
 from stream.engine.views import NAMES
 from stream.events import EntityEvent, Upsert
 from stream.learning.known_links import split_links
@@ -41,7 +41,7 @@ def train_without_links(
     *,
     k: int = K,
     options: TrainingOptions = DEFAULT_TRAINING,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[Epoch], None] = lambda _: None,
 ) -> TrainedModel:
     """Learns a model from the graph that the events come to, and saves it.
 

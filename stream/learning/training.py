@@ -14,7 +14,7 @@ from model.encoding.encoder import Encoder
 from model.errors import ModelError
 from model.evaluation import Quality, evaluate
 from model.scoring.network import NetworkOptions
-from model.training import Progress, Trained, TrainingOptions, score, train
+from model.training import Epoch, Trained, TrainingOptions, score, train
 from stream.engine.views import NAMES
 from stream.errors import ConfigError
 from stream.events import (
@@ -65,7 +65,7 @@ def train_model(
     k: int = K,
     worth: float = WORTH_A_SEARCH,
     options: TrainingOptions = DEFAULT_TRAINING,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[Epoch], None] = lambda _: None,
 ) -> TrainedModel:
     """Learns a model from the graph that the events come to and from known links, and saves it.
 
@@ -107,7 +107,7 @@ def learn(
     links: Sequence[LinkPair],
     valid: Sequence[LinkPair],
     options: TrainingOptions,
-    progress: Callable[[Progress], None],
+    progress: Callable[[Epoch], None],
 ) -> Trained:
     """Trains on the candidates that the workspace has retrieved."""
     training, validation = workspace.labelled(links), workspace.labelled(valid)

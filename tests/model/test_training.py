@@ -15,7 +15,7 @@ from model.errors import ModelError
 from model.evaluation import evaluate
 from model.scoring.network import NetworkOptions
 from model.scoring.pairs import PairInputs
-from model.training import LabelledPairs, Progress, TrainingOptions, _averaging, fit_platt, score, train
+from model.training import Epoch, LabelledPairs, TrainingOptions, _averaging, fit_platt, score, train
 from tests.model.arrays import in_step
 
 Make = Callable[[int, int], PairInputs]
@@ -42,7 +42,7 @@ NETWORK = NetworkOptions(keys=30, context=5)
 
 def test_it_learns_and_repeats_itself(random_inputs: Make) -> None:
     training, valid = learnable(random_inputs, 80, 1), learnable(random_inputs, 40, 2)
-    seen: list[Progress] = []
+    seen: list[Epoch] = []
     trained = train(training, valid, NETWORK, OPTIONS, seen.append)
     quality = evaluate(score(trained.scorer(), learnable(random_inputs, 40, 3)), trained.threshold)
     assert quality.prauc > 0.9
