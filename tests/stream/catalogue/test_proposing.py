@@ -117,6 +117,12 @@ def test_no_column_tells_the_rows_apart(tmp_path: Path) -> None:
     assert any("A GUESS" in line for line in found.seen)
 
 
+def test_a_column_of_nothing_but_separators_is_an_attribute(tmp_path: Path) -> None:
+    path = tmp_path / "films.csv"
+    path.write_text("id,cast\n1,;\n2,;;\n3,;\n")
+    assert tomllib.loads(propose(path, "s").toml)["sources"]["s"]["attributes"] == ["cast"]
+
+
 def test_what_needs_no_mapping(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"op":"upsert","source":"x","id":"1","type":"t"}\n')

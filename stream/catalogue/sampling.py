@@ -1,0 +1,118 @@
+"""The first rows of a file, and what was seen of each of their columns."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from model.encoding.values import Kind, recognise
+from stream.catalogue.rows import read_rows
+from stream.errors import ConfigError, InvalidInput
+from stream.mapping.debezium import changed_row
+from stream.mapping.row import Row, cell
+from stream.mapping.row_mapper import NUMBER
+
+SAMPLE_ROWS = 50_000
+RECOGNISED = 500  # values of a column whose kinds are looked at
+MAX_DEPTH = 3  # of nested values that are looked into
+NAME_CHARS, NAME_WORDS = 40, 6  # longer texts are prose, not names
+
+
+class ColumnSample(msgspec.Struct):
+    """What was seen of one column."""
+
+    name: str
+    rows: int  # that have the column
+    values: list[object]  # that are not blank, lists taken apart
+    filled: int  # rows with at least one such value
+    lists: int  # rows with several
+
+    @property
+    def texts(self) -> list[str]:
+        return [str(value).strip() for value in self.values]
+
+    @property
+    def is_number(self) -> bool:
+        """Nearly all values are numbers, written as such or as text."""
+        numbers = sum(not isinstance(v, str) or bool(NUMBER.fullmatch(v.strip())) for v in self.values)
+        return bool(self.values) and numbers >= 0.95 * len(self.values)
+
+    @property
+    def is_text(self) -> bool:
+        """Most values are text, and no dates, codes, durations or the like."""
+        kinds = Counter(recognise(text) for text in self.texts[:RECOGNISED])
+        return kinds[Kind.TEXT] > 0.5 * kinds.total()
+
+    @property
+    def is_short(self) -> bool:
+        """The texts are short enough for names."""
+        return are_short(self.texts)
+
+
+class Sample(msgspec.Struct):
+    """The first rows of a file, and its columns in the order of their first mention."""
+
+    rows: list[Row]
+    columns: dict[str, ColumnSample]
+    in_envelopes: bool  # of Debezium
+
+
+def read_sample(path: Path) -> Sample:
+    """The first rows of a file, those in Debezium's envelopes taken out.
+
+    Raises:
+        ConfigError: the file cannot be read, has no rows, or holds canonical events, which need no mapping.
+    """
+    rows: list[Row] = []
+    in_envelopes = False
+    good = (row for _, row in read_rows(path) if not isinstance(row, InvalidInput))
+    for row in islice(good, SAMPLE_ROWS):
+        if row.get("op") in ("upsert", "delete") and {"source", "id"} <= row.keys():
+            raise ConfigError(f"{path} holds canonical events; `sameas feed {path}` needs no mapping")
+        if {"op", "after"} <= row.keys() or row.keys() == {"schema", "payload"}:
+            in_envelopes = True
+            change = changed_row(msgspec.json.encode(row))
+            if change is None:
+                continue
+            row = change.columns
+        rows.append(row)
+    if not rows:
+        raise ConfigError(f"{path} has no rows to propose a mapping from")
+    return Sample(rows, _columns(rows), in_envelopes)
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, ColumnSample]:
+    paths = dict.fromkeys(name for row in rows for name in _paths(row, MAX_DEPTH))
+    columns = {}
+    for name in paths:
+        first = name if any(name in row for row in rows) else name.partition(".")[0]
+        column = ColumnSample(name, sum(first in row for row in rows), [], 0, 0)
+        for row in rows:
+            found = cell(row, name)
+            items = found if isinstance(found, list) else [found]
+            filled = [item for item in items if item is not None and str(item).strip()]
+            column.values += filled
+            column.filled += bool(filled)
+            column.lists += isinstance(found, list) and len(filled) > 1
+        columns[name] = column
+    return columns
+
+
+def _paths(row: Row, depth: int, before: str = "") -> Iterator[str]:
+    """The columns of a row; of nested objects, also of those in lists, the paths to what is in them."""
+    for name, value in row.items():
+        inside = value
+        if isinstance(value, list):
+            inside = next((item for item in value if isinstance(item, Mapping)), None)
+        if isinstance(inside, Mapping) and depth:
+            yield from _paths(inside, depth - 1, f"{before}{name}.")
+        else:
+            yield before + name
+
+
+def are_short(texts: Sequence[str]) -> bool:
+    """Whether texts are short enough for names, on average."""
+    chars, words = sum(map(len, texts)), sum(len(text.split()) for text in texts)
+    return chars <= NAME_CHARS * len(texts) and words <= NAME_WORDS * len(texts)
