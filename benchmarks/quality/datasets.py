@@ -16,7 +16,7 @@ import msgspec
 import xxhash
 
 from index.entity import Value
-from stream.catalogue.events import read_events
+from stream.catalogue.reading import read_events
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert
 from stream.learning.known_links import LabelledLink, LinkPair, read_links

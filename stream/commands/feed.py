@@ -49,9 +49,9 @@ def feed(
     Without --source canonical events in .jsonl are expected; with it what the mapping reads: .csv, .tsv,
     .jsonl, .parquet, .nt, .ttl, also with .gz or .zst.
     """
-    from stream.catalogue.events import accepted, files_of, read_files
     from stream.catalogue.feeding import Export, present_entities
     from stream.catalogue.opening import Meter
+    from stream.catalogue.reading import accepted, files_of, read_files
     from stream.console import counting, tell
 
     settings = configuration.settings

@@ -28,7 +28,7 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
     def command(
         configuration: Configuration, files: tuple[Path, ...], model: Path | None, **rest: Any
     ) -> None:
-        from stream.catalogue.events import accepted, read_files
+        from stream.catalogue.reading import accepted, read_files
         from stream.console import tell
 
         settings = configuration.settings

@@ -22,8 +22,8 @@ import torch
 
 from model.training import Epoch, TrainingOptions
 from stream.broker.embedded import embedded_broker
-from stream.catalogue.events import read_events
 from stream.catalogue.feeding import feed_events
+from stream.catalogue.reading import read_events
 from stream.config import Settings, load_settings
 from stream.console import progress
 from stream.consuming.alignments import current_alignments

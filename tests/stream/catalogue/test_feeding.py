@@ -10,8 +10,8 @@ import pytest
 
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
-from stream.catalogue.events import accepted, read_files
 from stream.catalogue.feeding import feed_events, present_entities
+from stream.catalogue.reading import accepted, read_files
 from stream.catalogue.resuming import FeedProgress
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from stream.catalogue.events import read_events
 from stream.catalogue.proposing import propose
+from stream.catalogue.reading import read_events
 from stream.cli import main
 from stream.errors import ConfigError, InvalidInput
 from stream.mapping.language import SourceMapping

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stream.catalogue.events import read_events
+from stream.catalogue.reading import read_events
 from stream.demo.airports import (
     BASELINES,
     LEFT,

@@ -17,7 +17,7 @@ from benchmarks.catalogues import catalogues, train_small
 from index.entity import node_of
 from index.graph import GraphStore
 from index.store import Store
-from stream.catalogue.events import read_events
+from stream.catalogue.reading import read_events
 from stream.engine.aligner import Aligner
 from stream.engine.inbox import Inbox
 from stream.engine.links import LinkStore

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.catalogue.events import read_canonical, read_events
+from stream.catalogue.reading import read_canonical, read_events
 from stream.changes import LinkChange
 from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput

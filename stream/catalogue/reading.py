@@ -1,0 +1,236 @@
+"""The entity events of files, canonical or mapped, each with its line or the reason why it is refused."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from stream.catalogue.opening import Meter, check_exists, format_of, open_bytes
+from stream.catalogue.rows import JSON_LINES, NumberedRow, check_suffix, read_rows
+from stream.config import Settings
+from stream.errors import ConfigError, InvalidInput
+from stream.events import EntityEvent, Upsert, decode_entity_event, encode
+from stream.mapping.decoder import of_source
+from stream.mapping.language import Join, SourceMapping, Table
+from stream.mapping.row_mapper import JoinMapper, RowMapper
+
+Refused = Callable[[InvalidInput], None]  # is told of each line that cannot be used
+
+Numbered = tuple[int, EntityEvent | InvalidInput]  # with its line, from 1; 0 where it has none
+RelationsByHead = dict[str, dict[str, dict[str, None]]]  # head, relation, tails: a dict as an ordered set
+
+
+def read_files(
+    settings: Settings, files: Iterable[Path], source: str | None, meter: Meter | None = None
+) -> Iterator[EntityEvent | InvalidInput]:
+    """The events of files in order, refusals (which name file and line) in their place.
+
+    Canonical `.jsonl` files need no mapping; others are read with the mapping of `source`. With a source and
+    no files, the mapping's own files are read.
+
+    Raises:
+        ConfigError: no mapping, a missing file or a missing column.
+    """
+    files = list(files)
+    if source is not None:
+        for _, event in read_events(source, _mapping(settings, source, files), Path(), meter):
+            yield event
+        return
+    if not files:
+        raise ConfigError("nothing to feed: name files, or a source with --source")
+    check_exists(files)
+    for path in files:
+        for _, event in _located(read_canonical(path, meter=meter), str(path)):
+            yield event
+
+
+def files_of(settings: Settings, files: Iterable[Path], source: str | None) -> list[Path]:
+    """The files that `read_files` reads.
+
+    Raises:
+        ConfigError: one of them cannot be read, or there is no such source.
+    """
+    files = list(files)
+    if source is not None:
+        files = [Path(name) for name in _mapping(settings, source, files).all_files()]
+    check_exists(files)
+    return files
+
+
+def _mapping(settings: Settings, source: str, files: list[Path]) -> SourceMapping:
+    """The mapping of a source; files that are given take the place of its own."""
+    mapping = settings.sources.get(source)
+    if mapping is None:
+        names = ", ".join(settings.sources) or "none"
+        raise ConfigError(f"there is no [sources.{source}] in the settings; known sources: {names}")
+    if not files:
+        return mapping
+    if mapping.tables:
+        raise ConfigError(f"sources.{source} has several tables: name the file of each in the mapping")
+    return msgspec.structs.replace(mapping, file=[str(path.absolute()) for path in files])
+
+
+def accepted(
+    events: Iterable[EntityEvent | InvalidInput], refused: Refused, *, strict: bool
+) -> Iterator[EntityEvent]:
+    """The usable events; each other one, oversized ones too, is told to `refused`, or raised when `strict`.
+
+    Raises:
+        InvalidInput: the first refusal, when `strict`.
+    """
+    for event in events:
+        try:
+            if isinstance(event, InvalidInput):
+                raise event
+            encode(event)
+        except InvalidInput as error:
+            if strict:
+                raise
+            refused(error)
+        else:
+            yield event
+
+
+def read_events(
+    source: str, mapping: SourceMapping, base: Path, meter: Meter | None = None
+) -> Iterator[Numbered]:
+    """The events of a source's files (relative to `base`), each with its line, refusals in their place.
+
+    An entity that is made of cells comes once, before the row that first names it. The rows of joins are
+    grouped in memory and become relations of their heads. In a source of one table, a head without a row
+    comes last, with its relations alone.
+
+    Raises:
+        ConfigError: there is no file, one cannot be read, or a mapped column is not in it.
+    """
+    return _SourceReader(source, mapping, base, meter).events()
+
+
+def read_canonical(path: Path, source: str | None = None, meter: Meter | None = None) -> Iterator[Numbered]:
+    """The canonical events of a `.jsonl` file, of one source when it is named.
+
+    Raises:
+        ConfigError: the file cannot be read or is no JSON Lines file.
+    """
+    if format_of(path) not in JSON_LINES:
+        raise ConfigError(
+            f"{path}: without a mapping, canonical events in a .jsonl file are expected; "
+            "name the mapping with --source (`sameas map FILE` proposes one)"
+        )
+    with open_bytes(path, meter) as file:
+        for line, text in enumerate(file, 1):
+            if text.strip():
+                try:
+                    yield line, of_source(decode_entity_event(None, text), source)
+                except InvalidInput as error:
+                    yield line, error
+
+
+class _SourceReader:
+    """Reads the files of one source: joins first, because a row's entity has the relations that they give."""
+
+    def __init__(self, source: str, mapping: SourceMapping, base: Path, meter: Meter | None) -> None:
+        self._source = source
+        self._mapping = mapping
+        self._tables = mapping.all_tables()
+        self._base = base
+        self._meter = meter
+        self._by_head: RelationsByHead = {}
+        self._seen: set[str] = set()  # ids of entities that were given out
+
+    def events(self) -> Iterator[Numbered]:
+        """All of them, as `read_events` says."""
+        self._check_files()
+        yield from self._group_joins()
+        yield from self._read_tables() if self._tables else self._read_canonical()
+        if len(self._tables) < 2:
+            yield from self._heads_without_rows()
+
+    def _check_files(self) -> None:
+        paths = [self._base / name for name in self._mapping.all_files()]
+        if not paths:
+            raise ConfigError(f"sources.{self._source}: no file to read; set `file` or `triples`")
+        if self._tables:
+            for path in paths:
+                check_suffix(path)
+        check_exists(paths)
+
+    def _group_joins(self) -> Iterator[Numbered]:
+        """Gathers the relations of all joins by their heads. Yields what is refused."""
+        for join in self._mapping.all_joins():
+            mapper = JoinMapper(self._source, join)
+            for path in self._paths(join):
+                yield from _located(self._group(mapper, self._rows(path, mapper.required)), path.name)
+
+    def _group(self, mapper: JoinMapper, rows: Iterable[NumberedRow]) -> Iterator[Numbered]:
+        for line, row in rows:
+            if isinstance(row, InvalidInput):
+                yield line, row
+                continue
+            try:
+                edge = mapper.edge(row)
+            except InvalidInput as error:
+                yield line, error
+                continue
+            if edge is None:
+                yield line, InvalidInput("bad-id", "head, relation and tail are needed")
+            else:
+                self._by_head.setdefault(edge.head, {}).setdefault(edge.relation, {})[edge.tail] = None
+
+    def _read_tables(self) -> Iterator[Numbered]:
+        for table in self._tables:
+            mapper = RowMapper(self._source, table)
+            for path in self._paths(table):
+                yield from _located(self._map(mapper, self._rows(path, mapper.required)), path.name)
+
+    def _map(self, mapper: RowMapper, rows: Iterable[NumberedRow]) -> Iterator[Numbered]:
+        for line, row in rows:
+            if isinstance(row, InvalidInput):
+                yield line, row
+                continue
+            try:
+                *made, own = mapper.upserts(row)
+                own = _with_relations(own, self._by_head.get(own.id, {}))
+            except InvalidInput as error:
+                yield line, error
+                continue
+            for entity in made:
+                if entity.id not in self._seen:
+                    self._seen.add(entity.id)
+                    yield line, entity
+            self._seen.add(own.id)
+            yield line, own
+
+    def _read_canonical(self) -> Iterator[Numbered]:
+        for path in self._paths(self._mapping):
+            yield from _located(read_canonical(path, self._source, self._meter), path.name)
+
+    def _heads_without_rows(self) -> Iterator[Numbered]:
+        """Entities that only joins name: with their relations, and no line of their own."""
+        for head, relations in self._by_head.items():
+            if head not in self._seen:
+                yield 0, _with_relations(Upsert(self._source, head, self._mapping.type), relations)
+
+    def _paths(self, part: Table | Join) -> list[Path]:
+        return [self._base / name for name in part.files]
+
+    def _rows(self, path: Path, required: Sequence[str]) -> Iterator[NumberedRow]:
+        return read_rows(path, required, self._meter, self._mapping.iri or "")
+
+
+def _with_relations(entity: Upsert, more: dict[str, dict[str, None]]) -> Upsert:
+    """The entity with more relations, each target once."""
+    if not more:
+        return entity
+    merged = {name: dict.fromkeys(targets) for name, targets in entity.relations.items()}
+    for name, tails in more.items():
+        merged.setdefault(name, {}).update(tails)
+    return msgspec.structs.replace(entity, relations={name: [*tails] for name, tails in merged.items()})
+
+
+def _located(events: Iterable[Numbered], file: str) -> Iterator[Numbered]:
+    """The events of a file; refusals say the file and the line."""
+    for line, event in events:
+        if isinstance(event, InvalidInput):
+            event = InvalidInput(event.reason, f"{file}:{line}: {event}")
+        yield line, event
