@@ -92,7 +92,7 @@ def test_scores_have_the_same_bits_on_every_processor(here: Path, name: str) -> 
 def test_emulating_avx2_bites(here: Path) -> None:
     """Each library uses the instructions that it is told to."""
     look = (
-        "import torch; from index import products; from numba.core import config; "
+        "import torch; from index.search import products; from numba.core import config; "
         "from numpy._core._multiarray_umath import __cpu_features__ as known; "
         "print(torch.backends.cpu.get_cpu_capability(), products.description()); "
         "print(config.CPU_NAME, known['X86_V4'])"
