@@ -28,8 +28,15 @@ from stream.mapping.decoder import make_decoder
 from stream.worker.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
-TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def name_of(page: Path) -> str:
+    """Relative to `docs/`; README.md and CHANGELOG.md as they are."""
+    return page.relative_to(ROOT).as_posix().removeprefix("docs/")
+
+
+TEXT = {name_of(page): page.read_text(encoding="utf-8") for page in PAGES}
 EVERYTHING = "\n".join(TEXT.values())
 RECORD = AlignmentRecord(
     record_id="sameas:1",
@@ -129,18 +136,18 @@ def test_the_tests_that_are_named_exist() -> None:
         assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (file, name)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_and_paths_lead_somewhere(page: Path) -> None:
-    text = TEXT[page.name]
+    text = TEXT[name_of(page)]
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / target).exists(), target
     for path in re.findall(r"`((?:stream|model|index|tests|benchmarks|docs)/[\w./]*)`", text):
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_paths_of_one_machine(page: Path) -> None:
-    assert not re.findall(r"(?<![\w.])/(?:work|home|root|tmp|Users)\b", TEXT[page.name])
+    assert not re.findall(r"(?<![\w.])/(?:work|home|root|tmp|Users)\b", TEXT[name_of(page)])
 
 
 @pytest.mark.kafka
@@ -179,6 +186,17 @@ def test_the_table_of_stored_keys_is_that_of_the_store() -> None:
         path.read_text() for folder in ("stream", "index") for path in (ROOT / folder).rglob("*.py")
     )
     assert set(re.findall(r"`(\w+)`", meta)) == set(re.findall(r'\bMETA \+ b"(\w+)"', code))
+
+
+def test_the_tree_in_the_readme_shows_every_package() -> None:
+    (tree,) = (block for block in blocks("README.md", "text") if block.startswith("index/"))
+    shown, top = set(), ""
+    for indent, name in re.findall(r"^( *)(\w+/) ", tree, flags=re.M):
+        top = top if indent else name
+        shown.add(ROOT / top / name if indent else ROOT / name)
+    assert [folder for folder in shown if not folder.is_dir()] == []
+    code = (ROOT / name for name in ("index", "model", "stream", "benchmarks"))
+    assert {file.parent for folder in code for file in folder.rglob("__init__.py")} <= shown
 
 
 def test_headers_are_documented() -> None:
