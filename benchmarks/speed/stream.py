@@ -209,7 +209,7 @@ def caught_up_bare(
     """The same with the same input in a worker whose aligner does nothing, and which has its own outputs."""
     own = f"bare-{uuid.uuid4().hex[:8]}"
     apart = [f"kafka.group_id={own}", *(f"topics.{role}={own}.{role}" for role in ROLES[2:])]
-    program = ["benchmarks.speed.bare_worker"]
+    program = ["-m", "benchmarks.speed.bare_worker"]
     with worker_process(config, [*overrides, *apart], directory / "bare.log", program) as worker:
         return caught_up(worker, messages)
 

@@ -23,6 +23,9 @@ STOP_SECONDS = 15.0
 STALL_SECONDS = 60.0  # without any progress a worker is stuck
 POLL_SECONDS = 0.1
 
+# -P: modules are not looked for in the working directory, where a `model.py` may lie.
+SAMEAS_RUN = ("-P", "-m", "stream.cli", "run")
+
 EVENTS_METRIC = "sameas_events_total"
 _SAMPLE = re.compile(r"^(\w+)(?:\{([^}]*)\})? (\S+)$", re.M)
 
@@ -118,7 +121,7 @@ class WorkerProcess:
 
 @contextlib.contextmanager
 def worker_process(
-    config: Path, overrides: Sequence[str], log: Path, program: Sequence[str] = ("stream.cli", "run")
+    config: Path, overrides: Sequence[str], log: Path, program: Sequence[str] = SAMEAS_RUN
 ) -> Iterator[WorkerProcess]:
     """A worker that is ready; it ends with the block, at once if that ends by a signal to this process.
 
@@ -126,14 +129,14 @@ def worker_process(
         config: its `sameas.toml`.
         overrides: "section.key=value", as `--set` takes them. The environment does not count.
         log: where its stderr goes.
-        program: module and arguments, in place of `sameas run`.
+        program: what Python runs, in place of `sameas run`.
 
     Raises:
         SameasError: it ended, or is not ready in a minute; with the last line of its log.
     """
     address = f"127.0.0.1:{free_port()}"
     settings = [*overrides, f"metrics.port={address.partition(':')[2]}"]
-    command = [sys.executable, "-m", *program, "--config", str(config)]
+    command = [sys.executable, *program, "--config", str(config)]
     command += [word for setting in settings for word in ("--set", setting)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SAMEAS_")}
     with log.open("wb") as file:
