@@ -72,7 +72,7 @@ def prepare(rows: Int8s, queries: int) -> Multiply:
     """What multiplies contiguous (n, D) rows with up to so many queries at a time.
 
     Returns:
-        A function of (Q, D) queries, contiguous, that writes their products to (Q, n).
+        A function of (Q, D) queries, contiguous, that writes their products to (Q, n). D is at least 2.
     """
     return _by_loop(rows) if queries < FEW else kernel().prepare(rows)
 
