@@ -1,0 +1,111 @@
+"""What messages mean, which of them count, and the graph after them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from index.entity import node_of
+from index.store import Store
+from stream.changes import Change, SnapshotRow
+from stream.engine.interface import Counts
+from stream.errors import InvalidInput
+from stream.events import Delete, Message, Upsert
+from stream.mapping.canonical import decode_canonical
+from tests.stream.engine.graphs import Graph
+
+FILM, PERSON, OTHER = (node_of(name) for name in ("a:f", "a:p", "a:q"))
+
+
+def film(title: str, *directors: str, version: int | None = None, kind: str = "film") -> Upsert:
+    return Upsert("a", "f", kind, {"title": title}, {"by": list(directors)} if directors else {}, version)
+
+
+def test_an_entity_touches_those_that_it_names_and_those_that_it_no_longer_names(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        graph = Graph(store)
+        first = graph.apply([film("x", "p")])
+        assert [*first.changed] == [FILM] and {*first.touched} == {FILM, PERSON}
+        assert graph.graph.neighbours(FILM)[0] == [PERSON] and graph.graph.neighbours(PERSON)[0] == [FILM]
+        second = graph.apply([film("x", "q")])
+        assert {*second.touched} == {FILM, PERSON, OTHER} and not second.gone
+        assert graph.graph.neighbours(PERSON)[0] == [] and graph.graph.neighbours(OTHER)[0] == [FILM]
+
+
+def test_what_ceases_to_be_or_changes_its_type_is_gone(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        graph = Graph(store)
+        assert not graph.apply([film("x", "p")]).gone
+        assert [*graph.apply([film("x", "p", kind="series")]).gone] == [FILM]
+        assert [*graph.apply([Delete("a", "f")]).gone] == [FILM]
+        assert graph.graph.neighbours(PERSON)[0] == []
+        [entity] = graph.graph.entities([FILM])
+        assert entity is not None and entity.deleted and not entity.attributes
+
+
+def test_what_comes_again_and_what_is_older_is_stale(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        graph = Graph(store)
+        messages = graph.messages(film("new", version=2), film("old", version=1))
+        received = graph.inbox.receive(messages)
+        assert received.topics == {"t": Counts(received=2, applied=1, stale=1)}
+        store.commit()
+        again = graph.inbox.receive(messages)
+        assert again.topics == {"t": Counts(received=2, stale=2)} and not again.touched
+        [entity] = graph.graph.entities([FILM])
+        assert entity is not None and entity.attributes == {"title": "new"}
+        assert graph.inbox.next_offset("t", 0) == 2 and graph.inbox.offsets() == {("t", 0): 2}
+        assert graph.inbox.next_offset("t", 1) is None
+
+
+def test_the_same_state_again_keeps_its_cause(tmp_path: Path) -> None:
+    """In Python 1 and 1.0 are equal; as values of an entity they are not."""
+    with Store(tmp_path) as store:
+        graph = Graph(store)
+        graph.apply(
+            [Upsert("a", "f", "film", {"year": 1}, {}, 1), Upsert("a", "f", "film", {"year": 1}, {}, 5)]
+        )
+        [entity] = graph.graph.entities([FILM])
+        assert entity is not None and (entity.offset, entity.version) == (0, 5)
+        graph.apply([Upsert("a", "f", "film", {"year": 1.0}, {}, 5)])
+        [entity] = graph.graph.entities([FILM])
+        assert entity is not None and entity.offset == 2
+
+
+def test_a_bad_message_is_a_dead_letter_and_the_others_count(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        graph = Graph(store)
+        messages = graph.messages(b"{", film("x"), film("y"))
+        poison = {messages[2].cause: InvalidInput("failed", "it did")}
+        received = graph.inbox.receive(messages, poison)
+        assert received.topics == {"t": Counts(received=3, applied=1, dead_lettered=2)}
+        letters = [(letter.key, letter.value, dict(letter.headers)) for letter in received.dead_letters]
+        assert [letter[:2] for letter in letters] == [(b"a key", b"{"), (b"a key", messages[2].value)]
+        assert [(headers["stage"], headers["reason"]) for *_, headers in letters] == [
+            (b"decode", b"malformed"),
+            (b"process", b"failed"),
+        ]
+        assert letters[0][2]["offset"] == b"0"
+        [entity] = graph.graph.entities([FILM])
+        assert entity is not None and entity.attributes == {"title": "x"}
+        assert graph.inbox.next_offset("t", 0) == 3
+
+
+@pytest.mark.parametrize("of_snapshot", [False, True])
+def test_rows_of_a_snapshot_are_not_prompt(tmp_path: Path, of_snapshot: bool) -> None:
+    def decode(message: Message) -> Sequence[Change]:
+        changes = decode_canonical(message)
+        return SnapshotRow(changes) if of_snapshot else changes
+
+    with Store(tmp_path) as store:
+        received = Graph(store, decode).apply([film("x", "p")])
+        assert [*received.changed] == [FILM]
+        assert received.prompt == (set() if of_snapshot else {FILM})
+
+
+def test_nothing_is_stored_before_the_commit(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        graph = Graph(store)
+        graph.inbox.receive(graph.messages(film("x", "p")))
+        store.rollback()
+        assert graph.graph.entities([FILM]) == [None] and graph.inbox.next_offset("t", 0) is None

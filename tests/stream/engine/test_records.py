@@ -1,0 +1,132 @@
+"""Records follow decisions, and go out only where they change."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks.catalogues import catalogues
+from index import tables
+from index.entity import node_key, node_of
+from index.store import Store
+from model.checkpoint import load_model
+from stream.changes import LinkChange
+from stream.engine.deciding import Decision, Standing
+from stream.engine.interface import Output
+from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId
+from stream.engine.parts import Parts
+from stream.engine.recipe import Recipe
+from stream.events import AlignmentEvent, AlignmentRecord, Cause, Link, Message, alignment_key
+from stream.mapping.canonical import decode_canonical
+from tests.stream.engine.graphs import Graph
+
+EVENTS = catalogues(10)
+PAIR = PairId(node_of("left:f1"), node_of("right:f1"), "left", "right")
+KEY = alignment_key("left:f1", "right:f1").encode()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "state") as store:
+        Graph(store).apply(EVENTS)
+        yield store
+
+
+def parts_of(store: Store, checkpoint: Path) -> Parts:
+    model_id, model = load_model(checkpoint)
+    return Parts(store, model, Recipe(model_id, 0.5, True), decode_canonical)
+
+
+def record_of(outputs: list[Output]) -> AlignmentRecord:
+    [output] = [output for output in outputs if output.kind == "alignments"]
+    assert output.key == KEY and output.value is not None
+    return msgspec.json.decode(output.value, type=AlignmentRecord)
+
+
+def event_of(outputs: list[Output]) -> AlignmentEvent:
+    [output] = [output for output in outputs if output.kind == "alignment_events"]
+    assert output.key == KEY and output.value is not None
+    event = msgspec.json.decode(output.value, type=AlignmentEvent)
+    assert dict(output.headers)["ce_id"] == event.event_id.encode()
+    return event
+
+
+def test_a_pair_is_aligned_revised_and_withdrawn(store: Store, checkpoint: Path) -> None:
+    parts = parts_of(store, checkpoint)
+    aligned = parts.records.outputs([Decision(PAIR, Standing(0.91234, NONE))])
+    record, event = record_of(aligned), event_of(aligned)
+    assert (record.subject_id, record.object_id, record.confidence) == ("left:f1", "right:f1", 0.9123)
+    assert record.mapping_justification == "semapv:SemanticSimilarityThresholdMatching"
+    offsets = [number for number, entity in enumerate(EVENTS) if entity.id == "f1"]
+    assert record.cause == Cause("t", 0, offsets[1]) and record.revision == sum(offsets) + 2
+    shown = {(each.subject_attribute, each.subject_value) for each in record.evidence.attributes}
+    assert ("title", EVENTS[offsets[0]].attributes["title"]) in shown
+    assert {each.object_neighbour for each in record.evidence.neighbours} <= {
+        f"right:p{n}" for n in range(96)
+    }
+    assert event.event == "aligned"
+    # a change below what a record shows is none
+    assert parts.records.outputs([Decision(PAIR, Standing(0.91229, NONE))]) == []
+    revised = parts.records.outputs([Decision(PAIR, Standing(0.8, NONE))])
+    assert record_of(revised).confidence == 0.8 and event_of(revised).event == "revised"
+    withdrawn = parts.records.outputs([Decision(PAIR, None)])
+    assert withdrawn[0] == Output("alignments", KEY, None) and event_of(withdrawn).event == "withdrawn"
+    assert parts.records.outputs([Decision(PAIR, None)]) == [] and [*parts.records.all()] == []
+    # the same again is another event: it happened twice
+    again = parts.records.outputs([Decision(PAIR, Standing(0.91234, NONE))])
+    ids = {event_of(outputs).event_id for outputs in (aligned, revised, withdrawn, again)}
+    assert len(ids) == 4
+
+
+def test_another_day_alone_revises_nothing(store: Store, checkpoint: Path) -> None:
+    parts = parts_of(store, checkpoint)
+    decision = Decision(PAIR, Standing(0.9, NONE))
+    record = record_of(parts.records.outputs([decision]))
+    key = tables.RECORDS + node_key(PAIR.left) + node_key(PAIR.right)
+    earlier = msgspec.structs.replace(record, mapping_date="2001-01-01")
+    store.put(key, msgspec.json.encode(earlier))
+    assert parts.records.outputs([decision]) == []
+    other = msgspec.structs.replace(earlier, confidence=0.1)
+    store.put(key, msgspec.json.encode(other))
+    assert event_of(parts.records.outputs([decision])).event == "revised"
+
+
+def test_what_a_person_said_is_certain_and_the_cause(store: Store, checkpoint: Path) -> None:
+    parts = parts_of(store, checkpoint)
+    said = LinkChange("right:f1", "left:f1", Link("right:f1", "left:f1", "same", "ann"))
+    cause = Cause("links", 0, 7)
+    parts.links.put(said.left, said.right, said.link, Message(cause, None, None, 1e9))
+    record = record_of(parts.records.outputs([Decision(PAIR, Standing(0.2, SAME))]))
+    assert record.confidence == 1.0 and record.cause == cause
+    assert record.mapping_justification == "semapv:ManualMappingCuration"
+    assert not Standing(0.9, DIFFERENT).acceptable
+
+
+def test_entities_of_two_types_have_no_evidence(store: Store, checkpoint: Path) -> None:
+    """Only a person can align them."""
+    parts = parts_of(store, checkpoint)
+    pair = PairId(node_of("left:f1"), node_of("right:p1"), "left", "right")
+    [output, _] = parts.records.outputs([Decision(pair, Standing(0.0, SAME))])
+    record = msgspec.json.decode(output.value or b"", type=AlignmentRecord)
+    assert (record.subject_category, record.object_category) == ("film", "person")
+    assert not record.evidence.attributes and not record.evidence.neighbours
+
+
+def test_only_what_differs_takes_the_place_of_former_records(
+    store: Store, tmp_path: Path, checkpoint: Path
+) -> None:
+    pairs = [PairId(node_of(f"left:f{n}"), node_of(f"right:f{n}"), "left", "right") for n in range(4)]
+    former = parts_of(store, checkpoint)
+    with Store(tmp_path / "other") as other:
+        Graph(other).apply(EVENTS)
+        present = parts_of(other, checkpoint)
+        former.records.outputs([Decision(pair, Standing(0.9, NONE)) for pair in pairs[:3]])
+        scores = {pairs[1]: 0.9, pairs[2]: 0.7, pairs[3]: 0.9}
+        present.records.outputs([Decision(pair, Standing(score, NONE)) for pair, score in scores.items()])
+        found = {}
+        for record, event in present.records.supersede(former.records, "generation-2"):
+            decoded = msgspec.json.decode(event.value or b"", type=AlignmentEvent)
+            assert (record.value is None) == (decoded.event == "withdrawn")
+            found[decoded.subject_id] = decoded.event
+        assert found == {"left:f0": "withdrawn", "left:f2": "revised", "left:f3": "aligned"}
