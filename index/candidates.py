@@ -39,7 +39,7 @@ class CandidateOptions(NamedTuple):
     """What makes an entity a candidate, per view."""
 
     k: int
-    floors: tuple[int, ...]  # similarity below which nobody is a candidate, one a view
+    floors: tuple[int, ...]  # the least similarity of candidates, one a view
 
 
 class VectorChange(NamedTuple):
@@ -59,7 +59,7 @@ class _Before:
         self._parts: list[tuple[Slots, Slots, Sims]] = []
 
     def remember(self, keys: Slots) -> None:
-        """To be called before the lists of these entities change."""
+        """Keeps the lists of these entities; to be called before they change."""
         if not len(keys):
             return
         if self._seen is None:
@@ -86,7 +86,7 @@ class _Before:
 
 
 class Touched(NamedTuple):
-    """What an update changed: single pairs, and entities of either side all of whose pairs changed."""
+    """What an update changed: single pairs, and entities of either side whose pairs all changed."""
 
     pairs: Pairs
     left: Slots
@@ -113,7 +113,7 @@ class CandidatePairs:
         ]
 
     def update(self, left: VectorChange, right: VectorChange, order: Order) -> Touched:
-        """Takes in changed vectors of both sides.
+        """Applies changed vectors of both sides.
 
         Args:
             order: (slots,) the node of every slot, which decides between equal similarities.
@@ -143,7 +143,7 @@ class CandidatePairs:
             return _NOTHING
         before = tuple(_Before(side, len(order)) for side in sides)
 
-        # the vectors move; before that, nobody lists an entity that is about to
+        # the vectors move; before that, each of their entities leaves the lists that it is in
         wanting: list[Slots] = [_NO_SLOTS, _NO_SLOTS]
         for own, other in both:
             if not len(moved[own]):
@@ -202,7 +202,7 @@ class CandidatePairs:
         return sum(len(side.index) for sides in self._views for side in sides)
 
     def recall(self, sample: int, chance: np.random.Generator, order: Order) -> npt.NDArray[np.int64]:
-        """(views, 2) of the k nearest by exhaustive search how many are in the lists, and how many there are.
+        """(views, 2) how many of the k nearest by exhaustive search are in the lists, and how many there are.
 
         Args:
             sample: entities of either side, drawn by chance, whose lists are looked at.
@@ -292,7 +292,7 @@ class CandidatePairs:
         return context, is_candidate
 
     def ranks(self, pairs: Pairs) -> npt.NDArray[np.int64]:
-        """(P, views, 2) which of left's nearest right is, and which of right's left, from 1; 0 is none."""
+        """(P, views, 2) each one's rank among the other's nearest, first right's; from 1, 0 for none."""
         ranks = np.zeros((len(pairs.left), len(self._views), 2), np.int64)
         for view, sides in enumerate(self._views):
             for own, other in ((0, 1), (1, 0)):
@@ -309,7 +309,7 @@ def rank_bucket(rank: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 @compiled
 def _unseen(keys: Any, seen: Any) -> Any:
-    """Those that are seen for the first time, each once; from now on they are seen."""
+    """The keys that are not seen yet, each once; marks them as seen."""
     first = np.empty(len(keys), np.int32)
     count = 0
     for key in keys:

@@ -1,7 +1,7 @@
-"""Compiled loops: how they are compiled, where they are kept, and what people hear of it.
+"""Compiled loops: how they are compiled, where they are kept, and what is said of it.
 
 A loop is compiled when it is first called and kept on disk for the next process: beside its source, in the
-user's cache directory where that cannot be written, or in `NUMBA_CACHE_DIR`. Where nothing at all can be
+user's cache directory where that cannot be written, or in `NUMBA_CACHE_DIR`. Where none of them can be
 written it is compiled in every process. What is kept is valid for one kind of processor and one text of the
 source.
 """
@@ -28,7 +28,7 @@ def compiled(function: F) -> F: ...
 @overload
 def compiled(**options: Any) -> Callable[[F], F]: ...
 def compiled(function: F | None = None, **options: Any) -> F | Callable[[F], F]:
-    """A decorator: compiled without Python, lets go of Python's lock, kept on disk.
+    """A decorator: compiled without Python, releases Python's lock, kept on disk.
 
     Args:
         options: Numba's own.
@@ -37,7 +37,7 @@ def compiled(function: F | None = None, **options: Any) -> F | Callable[[F], F]:
     def compile_later(loop: F) -> F:
         try:
             lazy: F = njit(cache=True, nogil=True, **options)(loop)
-        except RuntimeError:  # Numba found no place where to keep it
+        except RuntimeError:  # Numba found no place to keep it
             lazy = njit(nogil=True, **options)(loop)
         return lazy
 

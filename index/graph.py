@@ -171,7 +171,9 @@ class GraphStore:
         is_new = np.arange(len(rows)) >= len(old)
         order = np.lexsort([is_new, *(rows[name] for name in reversed(_ROW.names or ()))])
         rows, counted, is_new = rows[order], overflowing[order], is_new[order]
-        kept = np.append(True, rows[1:] != rows[:-1]) & grows[rows["owner"]]  # who is there already stays
+        kept = (
+            np.append(True, rows[1:] != rows[:-1]) & grows[rows["owner"]]
+        )  # an edge that is there already stays
         rows, counted, is_new = rows[kept], counted[kept], is_new[kept]
 
         # behind a full head an edge may be in the overflow already
@@ -268,7 +270,7 @@ class GraphStore:
             chosen: (len(nodes),)
 
         Returns:
-            (n,) the neighbours, and (n,) the place in `nodes` of whose each is.
+            (n,) the neighbours, and (n,) for each the place in `nodes` of the node that it is a neighbour of.
         """
         of = np.repeat(np.arange(len(nodes)), heads.lengths)
         edges, of = heads.edges[chosen[of]], of[chosen[of]]

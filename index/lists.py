@@ -33,7 +33,7 @@ class CandidateLists:
         self._sims = np.zeros((0, length), np.int32)
         self._bound_sim = np.zeros(0, np.int32)
         self._bound_node = np.zeros(0, np.uint64)
-        self._owners = Postings()  # of every member the lists that it is in, by their owner
+        self._owners = Postings()  # under each member: the owners of the lists that it is in
 
     def put(self, keys: Slots, vectors: Vectors) -> None:
         """Adds entities with empty lists, or changes the vectors of known ones."""
@@ -59,7 +59,7 @@ class CandidateLists:
         return _lists(self.index.rows(keys), self._members, self._sims)
 
     def listing(self, members: Slots, k: int) -> tuple[Slots, Slots]:
-        """Every (owner, member) among the first k of a list, of these distinct members."""
+        """Owners and members of all lists that have one of these distinct members among their first k."""
         place, found = self._owners.find(members.view(np.uint32))
         owners, listed = found.view(np.int32), members[place]
         if k < self.length:
@@ -68,12 +68,12 @@ class CandidateLists:
         return owners, listed
 
     def drop(self, owners: Slots, members: Slots) -> None:
-        """Takes each member out of its owner's list."""
+        """Removes each member from its owner's list."""
         _drop(self.index.rows(owners), members, self._members, self._sims)
         self._owners.remove(members.view(np.uint32), owners.view(np.uint32))
 
     def short(self, owners: Slots, k: int, floor: int) -> Slots:
-        """Those with fewer than k members although the other side may have more for them."""
+        """The owners of lists with fewer than k members although the other side may have more."""
         if not len(owners):
             return owners
         rows = self.index.rows(owners)
@@ -90,7 +90,7 @@ class CandidateLists:
         self.index.bound(rows, self._bound_sim[rows])
 
     def insert(self, owners: Slots, newcomers: Slots, sims: Sims, order: Order) -> None:
-        """Puts each newcomer into its owner's list if that takes it in; who has to leave raises the bound.
+        """Inserts each newcomer that reaches its list's bound; a member that has to leave raises the bound.
 
         Args:
             sims: of owner and newcomer.
@@ -116,9 +116,9 @@ class CandidateLists:
         Args:
             rows: (P,) the owners' in the index, -1 for none.
             sims: (P,) of owner and member.
-            shares: (k + 1,) what a rank among the first k is told as, and that of all others.
-            ranks_and_gaps: (P, 2) becomes that of the member, and how far `sims` is ahead of the best other.
-            is_listed: (P,) becomes true where the member is among the first k.
+            shares: (k + 1,) the feature for each rank among the first k, and for all others.
+            ranks_and_gaps: (P, 2) filled with the member's, and with how far it is ahead of the best other.
+            is_listed: (P,) set to true where the member is among the first k.
         """
         _rank(rows, members, sims, shares, self._members, self._sims, ranks_and_gaps, is_listed)
 
@@ -141,7 +141,7 @@ class CandidateLists:
         """Reads what `save` wrote, with this kind of index; the numbers are slots now.
 
         Raises:
-            ValueError, KeyError, OSError: that is not to be had.
+            ValueError, KeyError, OSError: a file is missing, or they do not fit together.
         """
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -156,7 +156,7 @@ class CandidateLists:
 
 @compiled
 def _flat(members: Any, owners: Any) -> tuple[Any, Any]:
-    """The members (n, length) of lists and their owners (n,), as they are posted; MISSING is not."""
+    """The members (n, length) of lists and their owners (n,), as they are posted: without MISSING."""
     words, values = np.empty(members.size, np.uint32), np.empty(members.size, np.uint32)
     count = 0
     for i in range(len(members)):
@@ -233,7 +233,7 @@ def _insert(
     bound_sim: Any,
     bound_node: Any,
 ) -> tuple[Any, Any]:
-    """Returns (n, 1) whom each list took in and let go: the newcomer or nobody, the last one or nobody."""
+    """Returns (n, 1) the newcomer that entered each list, and (n, 1) the member that left it, or MISSING."""
     length = members.shape[1]
     taken, gone = np.full((len(rows), 1), MISSING, np.int32), np.full((len(rows), 1), MISSING, np.int32)
     for i in range(len(rows)):
@@ -293,8 +293,8 @@ def compare(old: Any, old_sims: Any, new: Any, new_sims: Any, buckets: Any) -> t
         buckets: (k,) the bucket of each rank.
 
     Returns:
-        places, members: the list's place among the n, and who entered or left its first k, or moved to
-            another bucket there.
+        places, members: the list's place among the n, and a member that entered or left its first k,
+            or moved to another bucket there.
         leaders: (n,) whether its first or second changed, which all its gaps are measured against.
     """
     k = len(buckets)

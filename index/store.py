@@ -66,8 +66,8 @@ class Store:
 
     Args:
         path: the state directory; created if missing.
-        read_only: beside the process that may have it: what that one has written until now. Nothing in
-            the directory is touched.
+        read_only: reads what the process that may have it has written until now, and touches nothing in
+            the directory.
 
     Raises:
         StoreError: locked by another process, not writable, another schema version, or corrupt.
@@ -78,7 +78,7 @@ class Store:
         self.read_only = read_only
         self._pending: dict[bytes, bytes | None] = {}
         self._pending_of: dict[bytes, dict[bytes, None]] = {}  # the same keys by their table, for scans
-        self._failed = False  # a write did
+        self._failed = False  # whether a write did
         self._lock = None if read_only else lock(path)
         try:
             rocksdb = path / "rocksdb"
@@ -156,7 +156,7 @@ class Store:
                 yield key, own
 
     def _check_end(self, last: bytes) -> None:
-        """Items simply end where a block cannot be read; the iterator's status tells that from the end."""
+        """Raises if items ended before the table did: they simply end where a block cannot be read."""
         iterator = self._db.iter()
         try:
             iterator.seek(last)
@@ -230,7 +230,7 @@ class Store:
         try:
             self._db.close()
         except Exception as error:  # rocksdict raises bare Exception
-            if not self._failed:  # else it was told already
+            if not self._failed:  # else that was raised already
                 raise self._unwritable(error) from error
         finally:
             self._unlock()
@@ -256,12 +256,12 @@ def _open(directory: Path, options: Options, access: AccessType) -> Rdict:
 def _open_read_only(directory: Path) -> Rdict:
     """Opens what another process may be writing to, as it is at some moment.
 
-    RocksDB reads which tables there are, and then the logs: of one that went in between, the writes would be
-    missing in the middle. rocksdict writes a file of its own into what it opens. So links to the files are
-    opened, again until all of them were still there afterwards.
+    RocksDB reads which tables there are, and then the logs; the writes of a log that was deleted in between
+    would be missing. And rocksdict writes a file of its own into the directory that it opens. So a directory
+    of links to the files is opened, until all of the files are still there afterwards.
     """
     options = _options()
-    options.set_max_open_files(-1)  # all are open from now on, whatever becomes of their names
+    options.set_max_open_files(-1)  # they stay open, even when their names are deleted
     while True:
         files = {file for file in directory.iterdir() if file.name != _OPTIONS_FILE}
         with tempfile.TemporaryDirectory(prefix="sameas-") as links:

@@ -1,11 +1,11 @@
-"""Search among those that share a cell: a filter before the exact product, the same from both sides.
+"""Search among the vectors that share cells with the query: a symmetric filter before the exact product.
 
 Besides its vector every entity has a few *cells*: numbers that are a function of the entity and the model,
 the rarest of its tokens (`model/encoding/rarest.py`). Two entities see each other when they share enough of
 them. That is symmetric and rests on nothing else, so lists and bounds are kept as with exact search, and the
-order in which entities came cannot matter. Who is seen is ranked by the exact product.
+order in which entities came cannot matter. What is seen is ranked by the exact product.
 
-Cells are tokens and no centroids because names have no clusters (`docs/performance.md`).
+Cells are tokens, not centroids, because names have no clusters (`docs/performance.md`).
 """
 
 from pathlib import Path
@@ -34,11 +34,11 @@ class CellIndex(VectorIndex):
     """
 
     EXTRA = 4 * CELLS
-    SHARED: ClassVar[int] = 1  # cells that two have in common to see each other
+    SHARED: ClassVar[int] = 1  # cells that two vectors have to share to see each other
 
     def __init__(self, dimensions: int) -> None:
         super().__init__(dimensions)
-        self._postings = Postings()  # of each cell: rows
+        self._postings = Postings()  # under each cell: rows
 
     def put(self, keys: Slots, vectors: Vectors) -> None:
         """As in `VectorIndex`; the vectors are made by `with_cells`."""
@@ -57,7 +57,7 @@ class CellIndex(VectorIndex):
         rows = rows[rows >= 0]
         self._postings.remove(*_flat(rows, self._cells(rows)))
         moves = super().remove(keys)
-        first: dict[int, int] = {}  # where what is in a row now was before
+        first: dict[int, int] = {}  # by row: where its vector was before
         for source, target in moves:
             first[target] = first.pop(source, source)
         now = np.fromiter(first, np.int32, len(first))
@@ -107,7 +107,7 @@ class CellIndex(VectorIndex):
 
 
 class TwoCellIndex(CellIndex):
-    """One in which two have to share two cells: for cells that many have."""
+    """An index in which two vectors have to share two cells: for cells that many entities have."""
 
     SHARED = 2
 
@@ -131,7 +131,7 @@ def _flat(rows: Rows, cells: Cells) -> tuple[Cells, Cells]:
 
 
 def _only_in(some: Cells, other: Cells, rows: Rows) -> tuple[Cells, Cells]:
-    """The same of the cells that only the first has: when a vector changes, most of its cells stay."""
+    """As `_flat`, of the cells that `other` lacks: when a vector changes, most of its cells stay."""
     return _flat(rows, np.where((some[:, :, None] == other[:, None]).any(axis=2), np.uint32(0), some))
 
 

@@ -1,7 +1,8 @@
 """A multimap of 32-bit numbers in a few arrays, for compiled loops: words, and the values posted under each.
 
-Words stand in an open hash table; a word's values stand together in one pool, with room for some more. What
-was moved elsewhere leaves a hole behind, and when the pool is full everything moves together.
+Words are in an open hash table; a word's values lie together in one pool, with room for some more. Values
+that outgrow their room move to the end of the pool and leave a hole; when the pool is full, everything is
+copied to a new one without holes.
 """
 
 from typing import Any, Final, NamedTuple
@@ -17,7 +18,7 @@ _FEWEST: Final = 64  # places of a table
 
 
 class Table(NamedTuple):
-    """Where what is posted stands, by the `place` of its word."""
+    """Where the values of each word lie, by the place of the word."""
 
     word: Numbers  # plus 1; 0 for a free place
     start: npt.NDArray[np.int32]  # in the pool
@@ -34,17 +35,17 @@ class Postings:
         self.table = _table(_FEWEST, 1024)
 
     def add(self, words: Numbers, values: Numbers) -> None:
-        """Posts each value under the word at the same place; none of them is there yet."""
+        """Posts each value under the word at the same place; it must not be there yet."""
         done = 0
         while (done := _add(self.table, words, values, done)) < len(words):
             self._grow()
 
     def remove(self, words: Numbers, values: Numbers) -> None:
-        """Takes the values away; all of them are there."""
+        """Removes each value from under the word at the same place; it must be there."""
         _remove(self.table, words, values)
 
     def find(self, words: Numbers) -> tuple[npt.NDArray[np.int64], Numbers]:
-        """Where in `words` the word of each found value stands, and the value."""
+        """All values under these words: for each the place of its word in `words`, and the value."""
         found: tuple[npt.NDArray[np.int64], Numbers] = _find(self.table, words)
         return found
 
@@ -54,7 +55,7 @@ class Postings:
         words = int((old.held > 0).sum())
         room = int(_room(old.held[old.held > 0]).sum(dtype=np.int64))
         places = max(_FEWEST, 1 << (3 * words + 1).bit_length())
-        # a quarter more than what is there takes, and the largest may move
+        # a quarter more than is taken, and room for the largest word to move
         self.table = _table(places, room + room // 4 + int(_room(old.room.max())) + 1024)
         _copy(old, self.table)
 
@@ -68,13 +69,13 @@ def _table(places: int, room: int) -> Table:
 
 @compiled(inline="always")
 def _room(values: Any) -> Any:
-    """What a word that moves gets, half of it free."""
+    """The room that a word with so many values gets when it moves."""
     return values + values // 2 + 1
 
 
 @compiled(inline="always")
 def place_of(words: Any, word: Any) -> Any:
-    """Where in a table's words one stands, or would stand."""
+    """The place of a word in a table, or the one that it would get."""
     mask = np.uint32(len(words) - 1)
     stored = np.uint32(word + np.uint32(1))
     place = np.uint32(stored * np.uint32(2654435761)) >> np.uint32(7) & mask

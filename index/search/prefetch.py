@@ -1,7 +1,7 @@
 """Asking for memory before it is read, in compiled loops.
 
-Rows that lie anywhere come from memory in some 100 ns each when a loop waits for one after the other, far
-longer than a product of 128 bytes takes. Asked for some rows ahead, they come side by side.
+A row at any place takes some 100 ns to come from memory, far longer than a product of 128 bytes. A loop that
+waits for one row after the other pays that for each; rows that it asks for ahead come side by side.
 """
 
 from typing import Any, Final

@@ -1,6 +1,6 @@
 """Exact products of int8 vectors, about as fast as the processor allows, whatever processor it is.
 
-Every kernel adds up whole numbers, so which one is used shows in time alone:
+Every kernel adds up whole numbers, so the choice between them changes time and nothing else:
 
 - *numkong* has one for every kind of vector instruction, and asks the processor which to take.
 - *oneDNN*, which torch brings along, is three times as fast where there is AVX-512 VNNI and no AMX. torch
@@ -69,7 +69,7 @@ def _by_loop(rows: Int8s) -> Multiply:
 
 
 def prepare(rows: Int8s, queries: int) -> Multiply:
-    """What multiplies contiguous (n, D) rows with up to so many queries at a time.
+    """Prepares to multiply contiguous (n, D) rows with up to so many queries at a time.
 
     Returns:
         A function of (Q, D) queries, contiguous, that writes their products to (Q, n). D is at least 2.
@@ -79,7 +79,7 @@ def prepare(rows: Int8s, queries: int) -> Multiply:
 
 @functools.cache
 def kernel() -> Kernel:
-    """The one that takes least time here, among those whose sums are exact."""
+    """The fastest kernel here, among those whose sums are exact."""
     queries, rows, dimensions = _TRIED
     chance = np.random.default_rng(0)
     left, right = (chance.integers(-128, 128, (n, dimensions), dtype=np.int8) for n in (queries, rows))
@@ -116,7 +116,7 @@ def _level() -> str:
 
 
 if os.environ.get("ATEN_CPU_CAPABILITY") == "avx2":
-    # Whoever asks torch for the code of an older processor means all (`make speed CPU=avx2`).
+    # What asks torch for the code of an older processor means numkong, too (`make speed CPU=avx2`).
     for _name in set(numkong.get_capabilities()) - {"serial", "haswell"}:
         numkong.disable_capability(_name)
 

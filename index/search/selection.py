@@ -40,7 +40,7 @@ def select_near(
                 most = max(most, some[r])
                 past = max(past, np.int32(some[r] - some_bounds[r]))
             best[g], reach[g] = most, past
-        # k rows are at least as near as the k-th best glance: whoever is further away is none of the nearest
+        # k rows are at least as near as the k-th best glance: a row further away is none of the nearest
         least = _last_of_best(best, least, top)
         for g in range(glances):
             if best[g] < least and reach[g] < 0:
@@ -48,7 +48,7 @@ def select_near(
             start = g * _GLANCE
             some, some_bounds = sims[q, start : start + _GLANCE], bounds[start : start + _GLANCE]
             found = 0
-            for r in range(len(some)):  # without a branch that nobody could foresee
+            for r in range(len(some)):  # without branches, which no processor could predict
                 seen[found] = r
                 found += some[r] >= min(some_bounds[r], least)
             for n in range(found):

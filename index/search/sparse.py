@@ -1,9 +1,9 @@
-"""Exact search over sparse vectors: who shares rare words, by an inverted index.
+"""Exact search over sparse vectors: an inverted index finds the rows that share rare words with a query.
 
-A vector is a row of 32-bit numbers in ascending order, zeros at the end: the highest 24 bits are a word, no
-word twice, the others its weight, not 0. Similarity is the cosine, in the units of dense vectors (`UNIT` for
-equal ones).
-Inner products and norms are whole numbers, so it is a function of the two vectors alone.
+A vector is a row of 32-bit numbers in ascending order, zeros at the end. The highest 24 bits of a number are
+a word, which comes once, the lowest 8 its weight, which is not 0. Similarity is the cosine, in the units of
+dense vectors (`UNIT` for equal ones). Inner products and norms are whole numbers, so it is a function of the
+two vectors alone.
 
 A query reads the postings of its words and nothing else. That is a few percent of the rows as long as words
 that many have are left out (`model/encoding/words.py`).
@@ -38,7 +38,7 @@ class SparseIndex(VectorIndex):
     def __init__(self, dimensions: int) -> None:
         super().__init__(dimensions)
         self._norms = np.zeros(0, np.int64)  # squared, by row
-        self._postings = Postings()  # of each word: row and weight
+        self._postings = Postings()  # under each word: rows, and its weight in them
 
     def put(self, keys: Slots, vectors: Vectors) -> None:
         """As in `VectorIndex`; the vectors are `Words`."""
@@ -58,7 +58,7 @@ class SparseIndex(VectorIndex):
         old = self.vectors(rows)
         moves = super().remove(keys)
         self._unpost(rows, old)
-        first: dict[int, int] = {}  # where what is in a row now was before
+        first: dict[int, int] = {}  # by row: where its vector was before
         for source, target in moves:
             first[target] = first.pop(source, source)
         now = np.fromiter(first, np.int32, len(first))
@@ -77,7 +77,7 @@ class SparseIndex(VectorIndex):
         return products
 
     def _search(self, queries: Vectors, k: int, floor: int, order: Order) -> tuple[Nearest, Hits]:
-        """As in `VectorIndex`, but whoever shares no word is not found whatever the floor or bound."""
+        """As in `VectorIndex`, but a row that shares no word is not found, whatever the floor or bound."""
         rows = self._keys[: len(self)], self._bounds[: len(self)], self._norms[: len(self)]
         keys, sims, *hits = _search(queries, k, floor, order, self._postings.table, *rows)
         return Nearest(keys, sims), Hits(*hits)

@@ -1,6 +1,6 @@
-"""Compiled loops on every core: they let go of Python's lock.
+"""Compiled loops on every core: they release Python's lock.
 
-Parts rest on nothing but their own share, so what comes out is the same on any number of cores.
+What a part computes depends on its own share alone, so it is the same on any number of cores.
 """
 
 import os
@@ -15,12 +15,12 @@ _pool: Final = ThreadPoolExecutor(CORES, "core")
 
 
 def start(work: Callable[[], T]) -> "Future[T]":
-    """Begins `work`, which changes nothing that others read, beside what the caller does next."""
+    """Starts `work` beside what the caller does next; it must change nothing that others read."""
     return _pool.submit(work)
 
 
 def spread(work: Callable[[slice], T], count: int, least: int) -> list[T]:
-    """What `work`, which changes nothing that others read, returns for slices of range(count), in order.
+    """What `work` returns for slices of range(count), in order; it must change nothing that others read.
 
     Args:
         least: the fewest that are worth a thread of their own.

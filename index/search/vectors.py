@@ -5,8 +5,8 @@ Invariant: one row per key, rows dense, and what is stored is what was last put.
 FAISS keeps the vectors, a byte a dimension (`QT_8bit_direct`: their bytes as they are), and writes and reads
 them. The search itself is an exact integer product per block of these bytes (`index/search/products.py`),
 several times faster than FAISS's own scan (`docs/performance.md`), and a selection from the products that
-answers both questions at once: what is nearest to the queries, and to whom do the queries matter. For the
-latter every row carries a *bound*, the similarity from which on a newcomer matters to it.
+answers two questions at once: which rows are nearest to a query, and to which rows a query matters. For the
+second every row has a *bound*, the similarity from which on a newcomer matters to it.
 
 Dot products are whole numbers, so a similarity never depends on what else is in its batch; ties are real
 ties, decided by the caller's `order`.
@@ -76,7 +76,7 @@ class VectorIndex:
         return rows
 
     def _place(self, keys: Slots, rows: Rows) -> None:
-        """Notes the rows of keys."""
+        """Sets the rows of keys."""
         numbers = keys // PAGE
         if len(keys) and int(numbers.max()) >= len(self._page_of):
             page_of = np.full(int(numbers.max()) * 5 // 4 + 1, MISSING, np.int32)
@@ -201,13 +201,13 @@ class VectorIndex:
         return self.search(queries, k, floor, order)[0]
 
     def _resize(self, size: int) -> None:
-        """FAISS has so many vectors now, and may keep them elsewhere."""
+        """To be called when FAISS has another number of vectors, which it may have moved."""
         self._size = size
         codes = faiss.rev_swig_ptr(self._faiss.codes.data(), size * self._faiss.d)
         self._matrix = codes.view(np.int8).reshape(size, self._faiss.d)
 
     def save(self, path: Path) -> None:
-        """Writes the vectors, row after row; who they belong to is the caller's to keep."""
+        """Writes the vectors, row after row; the caller keeps their keys."""
         faiss.write_index(self._faiss, str(path))
 
     @classmethod

@@ -1,1 +1,1 @@
-"""From an entity to vectors, words and cells: values, tokens, keys, and who is around."""
+"""From an entity to vectors, words and cells: values, tokens, keys and neighbours."""

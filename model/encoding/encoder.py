@@ -66,7 +66,7 @@ class Encoder:
         return parts[0] if len(parts) == 1 else Encoded(*map(np.concatenate, zip(*parts, strict=True)))
 
     def encode_with_cells(self, entities: Sequence[Profile]) -> tuple[Encoded, OwnCells]:
-        """The same, and by what these vectors are found."""
+        """The same, and the cells by which these vectors are found."""
         encoded, cells = [], []
         for batch in _batches(entities):
             items = self._items.parse(batch)
@@ -118,7 +118,7 @@ def rarity_weights(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.
 
 
 def _batches(entities: Sequence[Profile]) -> Iterator[Sequence[Profile]]:
-    for start in range(0, max(1, len(entities)), BATCH):  # an empty one of none: it has a shape, too
+    for start in range(0, max(1, len(entities)), BATCH):  # none: one empty batch, which has shapes
         yield entities[start : start + BATCH]
 
 

@@ -226,7 +226,7 @@ def _measure_bags(items: Items) -> Iterator[Bags]:
 def _flat(
     bags: Sequence[tuple[Bags, npt.NDArray[np.int64]]],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Whose each token is, and the token, of bags and the entities (m,) that they belong to."""
+    """The entity and the bucket of every token; `bags` come with the entities (m,) that they belong to."""
     parts = [(_EMPTY, _EMPTY)]
     for (buckets, starts), entity in bags:
         some = buckets >= 0
@@ -237,7 +237,7 @@ def _flat(
 
 
 def _hashes(items: Items) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
-    """Value hashes without rarity, never 0 but for texts without words; and lengths in letters."""
+    """Value hashes without rarity, 0 only for texts without words; and lengths in letters."""
     hashes = np.zeros(len(items.entity), np.uint64)
     length = np.zeros(len(items.entity), np.int64)
     is_text = items.text_row >= 0

@@ -1,11 +1,11 @@
 """Level 1 of an entity: what its neighbourhood says, as one vector that does not depend on any pair.
 
-The sum of the sampled neighbours' own text vectors, each weighted by how little company it keeps: 1/sqrt of
-how many neighbours share its relation, and 1/sqrt of its own degree, both rounded to powers of two. A film's
-director speaks louder than its actors, and a country that ten thousand places lie in hardly at all.
+The sum of the sampled neighbours' own text vectors, each weighted by 1/sqrt of how many neighbours share its
+relation and by 1/sqrt of its own degree, both rounded to powers of two. So a film's director counts for more
+than its actors, and a country that ten thousand places lie in for hardly anything.
 
 A relation with more than `HUB_COUNT` neighbours is left out: a sample of twelve out of so many says little,
-and every arrival at a hub would otherwise disturb everyone around it.
+and every arrival at a hub would otherwise change all entities around it.
 
 Weights are integers, so that the sum is exact and does not depend on the order of the neighbours.
 """

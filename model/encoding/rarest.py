@@ -1,9 +1,10 @@
 """The cells of an entity: the rarest of its tokens, by which search in cells finds what may be near.
 
-Of texts tokens are n-grams and words, of measures cells of shifted grids, and of the neighbourhood the
-rarest words in and around the entity. How rare a token is belongs to the model, and ties are decided by the
-token, so cells are a function of the entity, its neighbours and the model. How many there are was measured
-(`docs/performance.md`): enough for the nearest, few enough that what many have seldom is among them.
+The tokens of a text are n-grams and words, those of a measure are cells of shifted grids, those of the
+neighbourhood are the rarest words in and around the entity. How rare a token is belongs to the model, and
+ties are decided by the token, so cells are a function of the entity, its neighbours and the model. Their
+numbers were measured (`docs/performance.md`): enough to find the nearest, and so few that common tokens are
+seldom among them.
 """
 
 from typing import Any, Final, NamedTuple
@@ -24,7 +25,7 @@ I64 = npt.NDArray[np.int64]
 
 
 class OwnCells(NamedTuple):
-    """Those of n entities that rest on nothing but the entity; zeros at the end."""
+    """The cells of n entities that depend on the entity alone; zeros at the end."""
 
     name: Cells  # (n, NAME_CELLS)
     values: Cells  # (n, VALUE_CELLS)

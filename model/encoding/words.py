@@ -69,7 +69,7 @@ def pack(n: int, found: FoundWords) -> Packed:
 def gather(words: Any, members: Any) -> Any:
     """(B, GATHERED) the rarest words of B groups, each once and in ascending order: sparse vectors.
 
-    A word that more than one of sixteen values has is left out: it would be looked up by everybody. So is one
+    A word that more than one of sixteen values has is left out: every query would look it up. So is one
     with a digit, and with that all measures: a price that changes would reach entities two steps away.
 
     Args:

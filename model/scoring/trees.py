@@ -30,7 +30,7 @@ I32 = npt.NDArray[np.int32]
 class Trees(NamedTuple):
     """Complete binary trees: below node n are 2n + 1, where a feature is not above the threshold, and 2n + 2.
 
-    Every path is as long, so that it is followed without a branch that nobody could foresee.
+    All paths are equally long, so that one is followed without branches, which no processor could predict.
     """
 
     base: F64  # (1,) said of every pair

@@ -46,7 +46,7 @@ def explain(
     finally:
         aligner.close()
     if not explanations:
-        tell(f"nobody comes into question for {entity}: no other source has anybody like it, or it waits")
+        tell(f"{entity} has no candidates: no other source has an entity like it, or it waits")
     for explanation in explanations:
         if as_json or not sys.stdout.isatty():
             print(msgspec.json.encode(explanation).decode())

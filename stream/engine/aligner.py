@@ -135,7 +135,7 @@ class Aligner:
         """Steps 1 to 10 for a micro-batch, in the order given. An empty batch works on the backlog.
 
         Args:
-            bulk: no caller waits for this batch in particular. Whatever may wait does, so that an entity is
+            bulk: this batch in particular is not awaited. Whatever may wait does, so that an entity is
                 evaluated and a pair is scored after the last message that changes it and not after every
                 one; the backlog is taken in big bites.
 
@@ -218,7 +218,7 @@ class Aligner:
         nodes = [*now, *backlog.next_entities(turn.entities, without=now)]
         unsure = backlog.unsure.intersection(nodes)
         forced = {*now, *unsure, *backlog.deferred.intersection(nodes)}
-        if turn.situation is Situation.DRAINING:  # their rows are as they should be
+        if turn.situation is Situation.DRAINING:  # all rows are up to date
             found = parts.retrieval.retrieve(nodes, forced)
             backlog.evaluated(nodes)
         else:

@@ -2,8 +2,8 @@
 
 What a message changes is done at once; what that makes stale elsewhere waits here, so that a hub does not
 stall the stream and many changes cost one re-evaluation. What messages made stale is served first, the newest
-before the older; then what that made stale in its turn, the oldest first, so that it meets once what many
-neighbours do to it.
+before the older; then what that made stale in its turn, the oldest first, so that the changes of many
+neighbours cost one evaluation.
 
 Invariant: an entity with waiting work has a key in the store. For an entity to be evaluated the value is what
 of its row is still in force (`Embedding.in_force`), which the lists and scores rest on. Which of an entity's
@@ -26,7 +26,7 @@ from index.store import Store
 from stream.engine.node_table import NodeTable
 from stream.engine.pairs import FoundPairs, SourcePair
 
-# Arrays of waiting pairs before it is looked for pairs that stand twice: while messages come, and in quiet.
+# Arrays of waiting pairs before duplicates are removed: while messages come, and in quiet.
 MAX_ARRAYS, FEW_ARRAYS = 128, 16
 _DEFERRED = tables.META + b"deferred"  # there while entities wait that have changed themselves
 
@@ -46,10 +46,10 @@ class Backlog:
         self.entities: dict[int, bytes] = {
             int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.QUEUE)
         }
-        self._fresh: dict[int, None] = {}  # those that messages made stale; the last is the newest
-        # those whose rows are not what they should be; after a restart they are what was in force
+        self._fresh: dict[int, None] = {}  # those that messages made stale, the newest last
+        # those whose rows are to be made anew; after a restart these are what was in force
         self._outdated = dict.fromkeys(self.entities)
-        # The lists were restored as they should be, the scores of these were not.
+        # After a restart: entities of which some pairs may wait for their score; which ones is not known.
         self.unsure = {int.from_bytes(key[1:], "big") for key, _ in store.scan(tables.WAITING)}
         self.unsure |= self.entities.keys()
         self.deferred: set[int] = set()  # waiting entities that have changed themselves
@@ -66,13 +66,13 @@ class Backlog:
     def is_doubtful(self) -> bool:
         """After a restart: whether more may be stale than is known to wait.
 
-        Whom the hubs had reached is not known, nor what was in force of their neighbours, nor of entities
+        It is not known which neighbours of a hub were reached, nor what was in force of them and of entities
         that had changed themselves.
         """
         return bool(self._hubs) or self._lost_deferred
 
     def doubt(self, nodes: Iterable[int]) -> None:
-        """After a restart: all pairs of these are to be scored again."""
+        """After a restart: marks all pairs of these to be scored again."""
         for node in nodes:
             self.unsure.add(node)
             self._store.put(tables.WAITING + node_key(node), b"")
@@ -95,7 +95,7 @@ class Backlog:
 
     @property
     def has_outdated(self) -> bool:
-        """Whether the row of a waiting entity is not what it should be."""
+        """Whether the row of a waiting entity is to be made anew."""
         return bool(self._outdated)
 
     def waits(self, node: int) -> bool:
@@ -103,7 +103,7 @@ class Backlog:
         return node in self.entities or node in self.unsure or node in self._flagged
 
     def next_entities(self, most: int, without: Container[int]) -> list[int]:
-        """Entities to evaluate now."""
+        """Up to so many waiting entities to evaluate now, in the order in which they are served."""
         older = (node for node in self.entities if node not in self._fresh)
         unsure = (node for node in self.unsure if node not in self.entities)
         waiting = (node for node in chain(reversed(self._fresh), older, unsure) if node not in without)
@@ -124,39 +124,39 @@ class Backlog:
                 self.unsure.discard(node)
                 if node not in self._flagged:
                     self._store.delete(tables.WAITING + node_key(node))
-        if not self.entities:  # emptied one by one they would stay as large as they were
+        if not self.entities:  # emptied one by one they would keep their memory
             for waiting in (self.entities, self._fresh, self._outdated, self.deferred):
                 waiting.clear()
 
     def outdated(self, most: int) -> list[int]:
-        """Takes out waiting entities whose rows are to be made anew, before lists and scores."""
+        """Removes and returns waiting entities whose rows are to be made anew, before lists and scores."""
         nodes = list(islice(self._outdated, most))
         for node in nodes:
             del self._outdated[node]
         return nodes
 
     def outdate(self, nodes: Iterable[int]) -> None:
-        """The rows of these waiting entities are not what they should be (any more)."""
+        """Marks the rows of these waiting entities to be made anew."""
         self._outdated.update(dict.fromkeys(nodes))
 
     def evaluate(self, node: int, in_force: bytes) -> None:
-        """An entity waits that did not yet."""
+        """Adds an entity that does not wait yet."""
         self.entities[node] = in_force
         self._store.put(tables.QUEUE + node_key(node), in_force)
 
     def refresh(self, node: int) -> None:
-        """A message made this waiting entity stale (again)."""
+        """Puts a waiting entity first: a message made it stale (again)."""
         self._fresh.pop(node, None)
         self._fresh[node] = None
 
     def defer(self, nodes: Collection[int]) -> None:
-        """These wait and have changed themselves."""
+        """Marks waiting entities that have changed themselves."""
         if nodes:
             self.deferred.update(nodes)
             self._store.put(_DEFERRED, b"")
 
     def expand(self, hub: int, start: bytes = b"") -> None:
-        """A hub waits, whose neighbours from `start` on may be stale; b"" for all of them."""
+        """Adds a hub whose neighbours from `start` on may be stale; b"" for all of them."""
         self._hubs[hub] = start
         self._store.put(tables.HUBS + node_key(hub), start)
 
@@ -169,7 +169,7 @@ class Backlog:
         return hub
 
     def score(self, found: FoundPairs, table: NodeTable) -> None:
-        """Pairs wait."""
+        """Adds pairs that wait for their score."""
         left, right = found.pairs.left, found.pairs.right
         if not len(left):
             return
@@ -178,14 +178,14 @@ class Backlog:
         if len(arrays) > MAX_ARRAYS:
             arrays[:] = [sorted_distinct(arrays)]
         self._is_flagged = grown(self._is_flagged, len(table))
-        new = sorted_distinct([left[~self._is_flagged[left]]])  # in bulk few of very many
+        new = sorted_distinct([left[~self._is_flagged[left]]])  # few of very many
         self._is_flagged[new] = True
         for node in table.rows["node"][new].tolist():
             self._flagged[node] = None
             self._store.put(tables.WAITING + node_key(node), b"")
 
     def scored(self, most: int, *, distinct: bool) -> Iterator[FoundPairs]:
-        """Takes out about `most` pairs, to be scored now.
+        """Removes and returns about `most` pairs, to be scored now.
 
         Args:
             distinct: no pair comes twice, at the price of sorting all that wait.

@@ -3,8 +3,9 @@
 Pairs are taken greedily by descending score, ties broken by node, each entity once per pair of sources.
 That matching is the only one without a *blocking pair*, two entities that score higher together than each
 does with its present partner (Gale and Shapley, 1962, with preferences that both sides share). So it does not
-depend on the order in which pairs became known, and it can be repaired where something changed: whoever
-lost a partner or gained a chance looks for its best blocking pair; whoever is left by that, looks in turn.
+depend on the order in which pairs became known, and it can be repaired where something changed: an
+entity that lost its partner or gained a chance looks for its best blocking pair, and so does one that is left
+by that.
 
 Invariant: the store holds every pair that may be aligned (a score of at least the threshold, or a verdict)
 at both of its ends, and the matching of exactly these pairs.
@@ -106,7 +107,7 @@ class Deciding:
         return relevant
 
     def decide(self, scored: Iterable[PairScores], verdicts: Iterable[tuple[PairId, int]]) -> list[Decision]:
-        """Takes in computed scores and verdicts (SAME, DIFFERENT, NONE) and repairs the matching.
+        """Applies computed scores and verdicts (SAME, DIFFERENT, NONE) and repairs the matching.
 
         Returns:
             Of the given pairs those that were aligned, and every pair whose alignment changed.
@@ -143,7 +144,7 @@ class Deciding:
         return market.standing(pair), market.is_matched(pair)
 
     def partners(self, node: int, own: str, other: str) -> list[int]:
-        """With whom the entity is aligned in the other source."""
+        """The entities of the other source that this one is aligned with."""
         return list(_Market(self._store, []).partners(_Side(node, own, other)))
 
 
@@ -170,7 +171,7 @@ class _Market:
         return self._standings[side]
 
     def partners(self, side: _Side) -> dict[int, None]:
-        """With whom an entity is matched."""
+        """The entities that one is matched with."""
         if side not in self._partners:
             self._read([side])
         return self._partners[side]
@@ -204,7 +205,7 @@ class _Market:
                 pair = side.pair(partner)
                 if self.is_matched(pair):
                     if one_to_one:
-                        break  # nothing better was to be had
+                        break  # all better partners have better ones
                 elif not one_to_one:
                     self._match(pair)
                 elif self._blocks(pair):
@@ -226,7 +227,7 @@ class _Market:
             _put(self._store, side.key(tables.MATCHES), b"".join(map(node_key, sorted(partners))))
 
     def _blocks(self, pair: PairId) -> bool:
-        """Whether both would rather have each other than whom they have."""
+        """Whether each of the two ranks the other above its present partner."""
         rank = self._rank(pair)
         return all(
             rank < self._rank(side.pair(present)) for side in _sides(pair) for present in self.partners(side)

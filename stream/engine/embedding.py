@@ -1,4 +1,4 @@
-"""Step 5: the rows of the node table, from what entities say of themselves and from who is around them.
+"""Step 5: the rows of the node table, from what entities say of themselves and from their neighbours.
 
 Every row is a function of the graph and the model. So a change is followed as in a build system: what rests
 on it is computed again, and where the same comes out it stops.
@@ -24,7 +24,7 @@ from stream.engine.node_table import NodeTable, as_words, digest
 from stream.engine.views import NAMES, OFF, VIEWS
 from stream.events import Upsert
 
-CHECKED: Final = 64  # saved rows that are made again to see whether the others can be believed
+CHECKED: Final = 64  # saved rows that are made again, to see whether the encoder is the one that made them
 ROWS_CHUNK: Final = 4096  # rows that are made together: about 100 MB
 HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time
 AROUND: Final = ("neighbourhood", "near_words", "far_words")  # what rests on a node's sample
@@ -40,7 +40,7 @@ IN_FORCE: Final = np.dtype(
 
 
 class SavedRows(NamedTuple):
-    """What another process knew of what entities say of themselves, by its slots."""
+    """What entities say of themselves, as another process had read it, by its slots."""
 
     spaces: list[tuple[str, str]]
     table: NodeTable
@@ -102,7 +102,7 @@ class Embedding:
     def refresh(self, nodes: Sequence[int], changed: Mapping[int, Entity]) -> tuple[list[int], list[int]]:
         """Brings the rows of `nodes` up to date; `Retrieval.retrieve` has to follow.
 
-        Between the two more may be refreshed, so that nobody is retrieved twice because its neighbours come
+        More may be refreshed before that, so that no entity is retrieved twice because its neighbours come
         later.
 
         Args:
@@ -111,7 +111,7 @@ class Embedding:
 
         Returns:
             The nodes outside `nodes` that were sampled with one that looks different now: refresh them in
-            their turn; and the hubs among the latter ones, whose neighbours are too many to look through:
+            their turn; and the hubs that look different, whose neighbours are too many to look through:
             `expand` them.
         """
         slots = self.table.slots(nodes)
@@ -165,9 +165,9 @@ class Embedding:
         return [self.spaces[number][0] for number in numbers]
 
     def in_force(self, nodes: Sequence[int]) -> list[bytes]:
-        """What the lists and scores rest on of nodes that are to be evaluated again; dtype `IN_FORCE`.
+        """The parts of rows on which lists and scores rest, of nodes to evaluate again; dtype `IN_FORCE`.
 
-        Nothing of those that were never evaluated.
+        b"" for those that were never evaluated.
         """
         slots = self.table.slots(nodes)
         rows = self.table.rows
@@ -186,7 +186,7 @@ class Embedding:
         return np.stack(columns, axis=1)
 
     def saved(self) -> SavedRows:
-        """What `fill` makes this again from."""
+        """What `fill` restores this from."""
         stored = np.zeros(len(self.table), np.uint64)
         nodes, digests = self._graph.digests()
         slots, of = self.table.known_of(nodes, np.arange(len(nodes)))
@@ -329,7 +329,7 @@ class Embedding:
         return digest(np.concatenate([*own, *seen], axis=1))
 
     def _dependents(self, slots: Slots, neighbours: Nodes, of: npt.NDArray[np.int64]) -> list[int]:
-        """Those of `neighbours` outside `slots` that were sampled with whose they are: with `slots[of]`."""
+        """The nodes of (n,) `neighbours` outside `slots` whose sample has `slots[of]`, with `of` (n,)."""
         rows = self.table.rows
         is_outside = np.ones(len(rows), bool)
         is_outside[slots] = False

@@ -14,11 +14,11 @@ from stream.events import Evidence, curie, split_curie
 Outcome = Literal[
     "aligned",
     "declared-different",  # by a person
-    "better-partner",  # one of the two has it; only where alignment is one to one
+    "better-partner",  # one of the two is aligned with it; only where alignment is one to one
     "types-differ",
     "not-a-candidate",  # neither is among the other's nearest
     "below-threshold",
-    "waiting",  # what would align them is not done yet
+    "waiting",  # the work that would align them is not done yet
 ]
 _VERDICTS: Final = {SAME: "same", NONE: None, DIFFERENT: "different"}
 
@@ -79,7 +79,7 @@ class Explaining:
         return self._explain(self._entity(name), self._entity(other))
 
     def pairs_of(self, name: str) -> list[Explanation]:
-        """Of an entity and everybody who is a candidate, aligned with it or judged by a person; best first.
+        """Of an entity and each that is its candidate, aligned with it or judged by a person; best first.
 
         Raises:
             InvalidInput: it does not exist.

@@ -21,7 +21,7 @@ NO_POISON: Mapping[Cause, InvalidInput] = {}
 
 
 class Received:
-    """What a micro-batch of messages comes to."""
+    """What became of a micro-batch of messages, and what it changed."""
 
     def __init__(self) -> None:
         self.topics: defaultdict[str, Counts] = defaultdict(Counts)
@@ -65,7 +65,7 @@ class Inbox:
     def receive(
         self, messages: Sequence[Message], poison: Mapping[Cause, InvalidInput] = NO_POISON
     ) -> Received:
-        """Takes in messages in the order given; those in `poison` are refused for what is said there."""
+        """Applies messages in the order given; those in `poison` are refused with the error given there."""
         received = self._understand(messages, poison)
         received.touched = self._write(received)
         for (topic, partition), offset in received.offsets.items():

@@ -1,6 +1,6 @@
-"""What goes into the aligner and comes out of it: the seam between it and whoever brings messages.
+"""What goes into the aligner and comes out of it: the seam between it and what brings messages.
 
-Apart from the aligner itself, so that those who only pass things on need not import the model.
+A module of its own, so that what only passes outputs on need not import the model.
 """
 
 import time
@@ -86,7 +86,7 @@ class MessageProcessor(Protocol):
         """Steps 1 to 10 for a micro-batch, in the order given. An empty one works on the backlog.
 
         Args:
-            bulk: nobody waits for this batch in particular; throughput goes before delay.
+            bulk: this batch in particular is not awaited; throughput goes before delay.
         """
 
     def published(self, sequence: int, ends: Mapping[int, int] | None = None) -> None:

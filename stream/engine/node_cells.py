@@ -21,13 +21,13 @@ class NodeCells:
         self._own = np.zeros(0, _OWN)
 
     def set(self, slots: Slots, cells: OwnCells) -> None:
-        """What these entities have now."""
+        """Sets the cells of these entities."""
         self._grow(slots)
         for field in cells._fields:
             self._own[field][slots] = getattr(cells, field)
 
     def save(self, directory: Path, slots: Slots) -> None:
-        """Writes what these entities have into an existing directory."""
+        """Writes the cells of these entities into an existing directory."""
         self._grow(slots)
         np.save(directory / "cells.npy", self._own[slots])
 
@@ -36,7 +36,7 @@ class NodeCells:
         self._own = np.load(directory / "cells.npy")
 
     def vectors(self, view: str, rows: NodeRows, slots: Slots) -> Vectors:
-        """These nodes' vectors in a view with what they are found by, as its index takes them.
+        """These nodes' vectors in a view with their cells, as its index takes them.
 
         Args:
             rows: of the node table, which has the vectors, and the words around each node.
@@ -50,7 +50,7 @@ class NodeCells:
             cells = self._own[view][slots]
         else:
             return vectors
-        # whoever has no vector is in no index
+        # a node without a vector is in no index
         return with_cells(vectors, cells * vectors.any(axis=1, keepdims=True))
 
     def _grow(self, slots: Slots) -> None:

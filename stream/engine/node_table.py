@@ -94,7 +94,7 @@ class NodeTable:
         return NodeRows(self._columns, len(self))
 
     def blank(self, slots: Slots) -> None:
-        """These say nothing of themselves: they do not exist."""
+        """Empties the rows of entities that do not exist."""
         for field in OWN_FIELDS:
             self.rows[field][slots] = BLANK.get(field, 0)
 
@@ -118,7 +118,7 @@ class NodeTable:
         """Reads what `save` wrote into an empty table: the first slot is the first that was saved.
 
         Raises:
-            ValueError, OSError: that is not to be had.
+            ValueError, OSError: a file is missing, or they do not fit together.
         """
         self.slots(np.load(directory / "node.npy").tolist())
         for field in OWN_FIELDS:

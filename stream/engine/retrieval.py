@@ -42,7 +42,7 @@ class Retrieval:
         Returns:
             The pairs whose scores may have changed, candidates or not any more, each once; the nodes
             outside `nodes` that were sampled with one that looks different now: evaluate them in their turn;
-            and the hubs among the latter ones, whose neighbours are too many to look through: `expand` them.
+            and the hubs that look different, whose neighbours are too many to look through: `expand` them.
         """
         slots = self.embedding.table.slots(nodes)
         spaces_before = self.embedding.table.rows["space"][slots]
@@ -50,7 +50,7 @@ class Retrieval:
         return self._retrieve_moved(nodes, forced, spaces_before), stale, hubs
 
     def retrieve(self, nodes: Sequence[int], forced: Container[int]) -> list[FoundPairs]:
-        """The second half of `evaluate`, of nodes whose rows are as they should be."""
+        """The second half of `evaluate`, of nodes whose rows are up to date."""
         table = self.embedding.table
         return self._retrieve_moved(nodes, forced, table.rows["space"][table.slots(nodes)])
 
@@ -131,7 +131,7 @@ class Retrieval:
         return np.hstack([context, overlap(words, words, *pairs)]), is_candidate
 
     def by_type(self, found: FoundPairs) -> Iterator[tuple[SourcePair, npt.NDArray[np.int64]]]:
-        """Where in `found` stand pairs that have one type now, by this type."""
+        """The places in `found` of pairs whose two entities have one type now, by this type."""
         kinds = list(dict.fromkeys(kind for kind, _ in self.embedding.spaces))
         numbers = {kind: number for number, kind in enumerate(kinds)}
         # MISSING reads the last
@@ -179,7 +179,7 @@ class Retrieval:
         return found
 
     def _meet(self, pair: SourcePair) -> tuple[list[VectorChange], Touched]:
-        """Two sources share a type for the first time; either may have been here before."""
+        """Makes the lists of two sources that share a type for the first time."""
         self.lists[pair] = CandidatePairs(DIM, self.options, self.indexes)
         changes = [self._change(space, self._members(space)) for space in self._spaces_of(pair)]
         return changes, self.lists[pair].update(changes[0], changes[1], self.embedding.table.rows["node"])

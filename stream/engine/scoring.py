@@ -86,7 +86,7 @@ class Scoring:
     def dropped(
         self, stored: Sequence[tuple[int, int]], found: Iterable[FoundPairs], graph: GraphStore
     ) -> list[PairScores]:
-        """Of stored pairs those that are no candidates, whoever noticed or did not, with no score.
+        """Those of the stored pairs that are no candidates, reported or not, with score 0.
 
         Args:
             stored: (node, partner).

@@ -1,7 +1,7 @@
 """What a turn of the aligner is for, and how much of the waiting work it takes: decided once, here.
 
-A turn is one call of `process`. It may have messages or none, and somebody may wait for its outcome or not.
-These are four situations; in each the waiting work has another share.
+A turn is one call of `process`. It has messages or none, and its outcome is awaited or not. These are four
+situations; in each the waiting work gets another share.
 """
 
 from collections.abc import Sequence

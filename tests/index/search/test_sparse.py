@@ -64,10 +64,10 @@ def test_search_answers_like_brute_force(
         assert nearest.sims[number][: len(ranked)].tolist() == [-sim for sim, _, _ in ranked]
         mine = set(reached.key[reached.query == number].tolist())
         assert mine == {key for key, sim in sims.items() if sim >= bounds[key]}
-        everybody = np.array(sorted(model), np.int32)
-        stored = index.vectors(index.rows(everybody))
+        all_keys = np.array(sorted(model), np.int32)
+        stored = index.vectors(index.rows(all_keys))
         products = index.products(np.repeat(query[None], len(stored), axis=0), stored)
-        assert products.tolist() == [sims[key] for key in everybody.tolist()]
+        assert products.tolist() == [sims[key] for key in all_keys.tolist()]
 
 
 def test_postings_do_not_pile_up() -> None:
@@ -101,7 +101,7 @@ def test_wrong_input_is_refused_and_changes_nothing() -> None:
     assert index.search(vector, 1, 1, ORDER)[0].sims.tolist() == [[UNIT]]
 
 
-def test_words_that_everybody_has() -> None:
+def test_words_that_all_have() -> None:
     """All postings are then moved at once, time and again."""
     index = SparseIndex(4 * WIDTH)
     vectors = np.repeat(np.array([[word << 8 | 9 for word in (1, 2, 3, 4)]], np.uint32), 3000, axis=0)

@@ -159,7 +159,7 @@ def test_films_and_people_are_aligned_with_evidence(checkpoint: Path, tmp_path: 
 def test_cells_hide_nothing_that_matters_in_small_catalogues(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aligner_module, "RECALL_SAMPLE", 1000)  # everybody, whoever chance would draw
+    monkeypatch.setattr(aligner_module, "RECALL_SAMPLE", 1000)  # all, whichever chance would draw
     exact = batch_run(checkpoint, tmp_path / "exact", catalogues())
     cells = batch_run(checkpoint, tmp_path / "cells", catalogues(), "cells")
     assert cells.truth() != exact.truth()  # or cells would not be tried here
@@ -256,7 +256,7 @@ def test_a_pair_that_was_scored_while_its_neighbour_was_different_is_scored_agai
     away = msgspec.structs.replace(there, attributes={"title": "something else", "year": 1900})
     director = next(e for e in people if (e.source, e.id) == ("right", there.relations["directed_by"][0]))
     dated = msgspec.structs.replace(director, attributes={**director.attributes, "year": 1950})
-    # the film changes and changes back before anybody looks at its director again; its right one is scored
+    # the film changes and changes back before its director is evaluated again; its right one is scored
     # in between
     topic = live(
         checkpoint,
@@ -316,7 +316,7 @@ def test_a_restart_in_the_middle_ends_like_an_undisturbed_run(checkpoint: Path, 
     undisturbed = batch_run(checkpoint, tmp_path / "one", catalogues())
     topic = Topic()
     state = tmp_path / "two"
-    # stopped without draining; the last batch was stored but nobody knows whether it was published
+    # stopped without draining; the last batch was stored, and it is not known whether it was published
     for start in range(0, len(events), 100):
         aligner = Aligner(state, checkpoint, decode_canonical)
         for batch in aligner.pending():
@@ -429,7 +429,7 @@ def test_a_crash_while_entities_and_hubs_wait_changes_nothing(
 
 
 def test_after_a_kill_rows_are_what_lists_and_scores_rest_on(checkpoint: Path, tmp_path: Path) -> None:
-    """Also of those who do not wait, although one of their neighbours does."""
+    """Also of those that do not wait, although one of their neighbours does."""
     aligner = Aligner(tmp_path, checkpoint, decode_canonical)
     run(aligner, Topic(), messages(catalogues()))
     recast = [
@@ -640,7 +640,7 @@ def test_vectors_are_those_in_the_lists_and_go_with_their_entities(checkpoint: P
     events: list[EntityEvent] = [film("left", 60), film("right", 60)]
     events += [Delete("left", "f60"), Delete("right", "f60")]
     found = [aligner.process([message]).vectors for message in messages(events)]
-    # nobody to compare with, both, one of two, none
+    # none to compare with, both, one of two, none
     assert found[0] == 0 and found[1] == 2 * found[2] > 0 and found[3] == 0
     aligner.close()
 
@@ -657,7 +657,7 @@ def test_a_value_of_another_type_is_another_value(
     aligner.close()
 
 
-def test_the_tombstone_of_a_delete_takes_its_version_from_nobody(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_tombstone_of_a_delete_takes_no_version_away(checkpoint: Path, tmp_path: Path) -> None:
     aligner = Aligner(tmp_path, checkpoint, decode_canonical)
     late = Upsert("left", "f1", "film", {"title": "a"}, version=3)
     events: list[EntityEvent] = [Delete("left", "f1", version=17), Delete("left", "f1"), late]

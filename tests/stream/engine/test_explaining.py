@@ -162,10 +162,10 @@ def test_a_worker_goes_on_meanwhile(aligned: tuple[Aligner, Topic]) -> None:
     assert files() == before
 
 
-def test_nobody_in_question_is_said(aligned: tuple[Aligner, Topic]) -> None:
+def test_no_candidates_is_said(aligned: tuple[Aligner, Topic]) -> None:
     result = explain(aligned[0], "left:lone")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "nobody comes into question for left:lone" in result.stderr
+    assert "left:lone has no candidates" in result.stderr
 
 
 def test_people_get_text(aligned: tuple[Aligner, Topic], monkeypatch: pytest.MonkeyPatch) -> None:

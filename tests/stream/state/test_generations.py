@@ -52,7 +52,7 @@ def test_the_first_one_is_made_with_what_the_settings_say(checkpoint: Path, tmp_
         with pytest.raises(StateError, match="in use by process"):
             generations(tmp_path, checkpoint).open()
     assert not is_held(first.directory)
-    shutil.rmtree(first.directory / "generation-1")  # as somebody does who wants it rebuilt
+    shutil.rmtree(first.directory / "generation-1")  # so it is to be rebuilt
     assert read_current(first.directory) is None
 
 
