@@ -8,25 +8,25 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from stream.broker.connection import client_options, unreachable
+from stream.broker.limits import BATCH_BYTES
 from stream.config import Settings
 from stream.errors import BrokerError
 from stream.events import MAX_EVENT_BYTES
 
 DELIVERY_TIMEOUT_MS = 25_000  # an event that is not acknowledged by then is an error
 LINGER_MS = 20
-BATCH_BYTES = 256 * 1024
 CHECK_EVERY = 2_000  # events between two looks at what the broker refused
-SETTLE_SECONDS = 1.0  # between two waits for all acknowledgements, where somebody wants to know
+SETTLE_SECONDS = 1.0  # between two waits for all acknowledgements, where they are reported
 
-Progress = Callable[[int], None]  # is told the number of events handed over so far
+Report = Callable[[int], None]  # takes the number of events so far
 Record = tuple[str, bytes | None, bytes | None]  # topic, key, value
 
 
 def produce(
     settings: Settings,
     records: Iterable[Record],
-    progress: Progress | None = None,
-    settled: Progress | None = None,
+    progress: Report | None = None,
+    settled: Report | None = None,
 ) -> int:
     """Produces records in order; their number, when the broker has acknowledged all.
 

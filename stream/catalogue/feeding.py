@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from stream.broker.producing import Progress, produce
+from stream.broker.producing import Report, produce
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics, to_produce
 from stream.config import Settings
@@ -23,8 +23,8 @@ _op = msgspec.json.Decoder(_Op)
 def feed_events(
     settings: Settings,
     events: Iterable[EntityEvent],
-    progress: Progress | None = None,
-    settled: Progress | None = None,
+    progress: Report | None = None,
+    settled: Report | None = None,
 ) -> int:
     """Produces events in order, keyed by entity; their number, when the broker has acknowledged all.
 

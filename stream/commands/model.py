@@ -13,7 +13,7 @@ from stream.config import Configuration
 
 if TYPE_CHECKING:
     from stream.engine.recipe import Recipe
-    from stream.state.wishes import Progress
+    from stream.state.wishes import BuildProgress
 
 POLL_SECONDS = 0.5
 ATTEMPTS = 4  # to read what a worker may be replacing just then
@@ -125,8 +125,8 @@ def _in_force(state: Path) -> "Recipe":
     raise StateError(f"state directory {state}: nothing is in force; has a worker run with it?")
 
 
-def _progress(state: Path) -> "Progress | None":
+def _progress(state: Path) -> "BuildProgress | None":
     from stream.atomic import read
-    from stream.state.wishes import Progress
+    from stream.state.wishes import BuildProgress
 
-    return read(state / "progress.json", Progress)
+    return read(state / "progress.json", BuildProgress)

@@ -32,7 +32,7 @@ from stream.config import Settings
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Search
 from stream.engine.recipe import Recipe
-from stream.state.wishes import Progress, Promotion, Wish
+from stream.state.wishes import BuildProgress, Promotion, Wish
 
 DERIVED: Final = (
     tables.QUEUE,
@@ -216,7 +216,7 @@ class Generations:
             if path.name not in needed and not path.suffix:  # a suffix: somebody is copying it
                 shutil.rmtree(path, ignore_errors=True)
 
-    def tell(self, progress: Progress) -> None:
+    def report(self, progress: BuildProgress) -> None:
         """For `sameas model status`."""
         write(self.directory / "progress.json", progress)
 

@@ -20,7 +20,7 @@ class Wish(msgspec.Struct, frozen=True):
     asked: float = 0.0
 
 
-class Progress(msgspec.Struct, frozen=True):
+class BuildProgress(msgspec.Struct, frozen=True):
     """How far the next generation is."""
 
     wish: Wish

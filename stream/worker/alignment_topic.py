@@ -1,28 +1,83 @@
-"""Making the alignment topic what the state says, where another worker wrote it.
+"""The alignment topic belongs to one worker: how it notices another one's records, and makes them good.
 
 A worker whose state is older than what was published (a standby that takes over, a restored or rebuilt state
 directory, a store whose log a crash cut short) reads the messages again and publishes what they come to.
-But pairs that only its predecessor had aligned, and that came apart since, it never knew, so nobody would
+But pairs that only its predecessor had aligned, and that came apart since, it never knew, so it would never
 withdraw them. Once it has caught up it therefore compares its records with the topic, unless that ends where
 its own last record stands.
 
-It also reads what transactions wrote that are open or were aborted: a tombstone after that is right whatever
-becomes of it, and what follows an open one may be this worker's own.
+The comparison also reads what transactions wrote that are open or were aborted: a tombstone after that is
+right whatever becomes of it, and what follows an open one may be this worker's own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import xxhash
 from kafka import TopicPartition
 
-from stream.broker.reading import POLL_MS, bounds, open_consumer
+from stream.broker.reading import POLL_MS, bounds, open_consumer, read_bounds
 from stream.config import Settings
 from stream.engine.interface import Output
 from stream.events import UNDECODABLE, AlignmentRecord
+from stream.worker.publisher import Placed
 
 _decode = msgspec.json.Decoder(AlignmentRecord).decode
+
+
+class Claim:
+    """Where the alignment topic ends while no other process writes to it.
+
+    It is disputed as soon as the topic ends elsewhere, until what is there was compared with the state.
+    """
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._ends: dict[int, int] | None = None  # by partition; None before the first assignment
+        self.is_disputed = False
+
+    @property
+    def ends(self) -> dict[int, int] | None:
+        """Where the partitions end after what this process has published, None if that is not known yet."""
+        return None if self._ends is None else dict(self._ends)
+
+    @property
+    def undisputed_ends(self) -> dict[int, int] | None:
+        """What the state may remember: a dispute has to outlive a crash, so the ends before it stay there."""
+        return None if self.is_disputed else self.ends
+
+    def begin(self, before: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        """From now on the topic belongs to this worker.
+
+        Args:
+            before: where the partitions ended after its own last record.
+            ends: where they end now.
+        """
+        self._ends = dict(ends)
+        self.compare(before, ends)
+
+    def compare(self, before: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        """It is disputed where a partition ends elsewhere than before."""
+        self.is_disputed |= any(before.get(number, 0) != end for number, end in ends.items())
+
+    def settle(self, ends: Mapping[int, int]) -> None:
+        """The topic was read up to these ends; what differs there from the state is published next."""
+        self._ends = dict(ends)
+
+    def place(self, batches: Sequence[Placed]) -> None:
+        """These have been published: where no other process writes, alignment records follow one another."""
+        for batch in batches:
+            if batch.topic == self._topic and self._ends is not None:
+                self.is_disputed |= self._ends.get(batch.partition, 0) != batch.first
+                self._ends[batch.partition] = batch.first + batch.records
+
+
+def read_ends(settings: Settings, partitions: int) -> Mapping[int, int]:
+    """Where each partition of the alignment topic ends. Raises BrokerError or KafkaError."""
+    places = [(settings.topics.alignments, number) for number in range(partitions)]
+    found = read_bounds(settings, places, committed=False)  # as it is compared
+    return {tp.partition: end for tp, (_, end) in found.items()}
 
 
 class Published:

@@ -10,7 +10,6 @@ an agent is dead (so a crashing supervisor), and it does not end while a broker 
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,30 +25,30 @@ from stream.broker.access import check_group
 from stream.broker.reading import read_bounds
 from stream.broker.topics import ensure_topics, input_specs
 from stream.config import Settings
-from stream.console import log, tell
+from stream.console import tell
 from stream.engine.interface import MessageProcessor
 from stream.errors import BrokerError
-from stream.worker.alignment_topic import Published
+from stream.worker.alignment_topic import read_ends
 from stream.worker.chores import (
-    BACKLOG_SECONDS,
-    PROGRESS_SECONDS,
-    QUIET_SECONDS,
-    RECALL_SECONDS,
-    RECONCILE_SECONDS,
-    WATCH_SECONDS,
+    RETRY_SECONDS,
+    drain_backlog,
+    measure_recall,
+    reconcile,
+    report_progress,
+    watch,
 )
 from stream.worker.http import serve
 from stream.worker.metrics import Metrics
-from stream.worker.pipeline import Work
+from stream.worker.pipeline import Pipeline
 from stream.worker.publisher import Publisher
 from stream.worker.shutdown import Deadline, stop_on_signals
+from stream.worker.standing import Standing
 from stream.worker.transport import build_app, check_position, sort_out
 
 if TYPE_CHECKING:
     from stream.state.generations import Generations
     from stream.worker.promotion import Promoter
 
-RETRY_SECONDS = 2.0  # between two tries to reach a broker that was there and is not now
 BEHIND_BATCHES = 8  # full batches that wait when a worker counts as behind
 BULK_BATCHES = 4  # taken at once then, as an entity costs less in a big batch
 SWITCH_SECONDS = 0.0005  # for which the aligner's thread may keep Python from the others
@@ -98,7 +97,7 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
     tell(f"int8 products by {products.description()}")
     metrics = Metrics()
     metrics.measure_store(settings.state.dir)
-    worker = Worker(settings, Work(aligner, thread, settings.topics, metrics), metrics, partitions)
+    worker = Worker(settings, Pipeline(aligner, thread, settings.topics, metrics), metrics, partitions)
     if generations is not None:
         worker.follow_promotions(generations)
     try:
@@ -120,23 +119,20 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
 
 
 class Worker:
-    """A Faust app with one agent, and what is known about its progress."""
+    """A Faust app with one agent; the loops beside its messages stand in `stream/worker/chores.py`."""
 
     def __init__(
-        self, settings: Settings, work: Work, metrics: Metrics, partitions: Mapping[str, int]
+        self, settings: Settings, pipeline: Pipeline, metrics: Metrics, partitions: Mapping[str, int]
     ) -> None:
         self._settings = settings
-        self._work = work
+        self._pipeline = pipeline
         self._metrics = metrics
         self._partitions = partitions
         self._inputs = [spec.name for spec in input_specs(settings)]
-        self._next: dict[TP, int] = {}  # the outcomes of all messages before it are published
-        self._ends: dict[TP, int] | None = None  # where to reconcile with what others published
+        self._standing = Standing()
         self._unconfirmed: asyncio.Queue[tuple[Mapping[TP, int], asyncio.Future[None] | None]] = (
             asyncio.Queue()
         )
-        self._last_messages = 0.0  # when they were done (time.monotonic)
-        self._role = "starting"
         self._promoter: Promoter | None = None
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._background: list[asyncio.Task[None]] = []
@@ -147,7 +143,7 @@ class Worker:
 
     def is_ready(self) -> bool:
         """Has been assigned everything and knows where to read, or stands by for the worker that has."""
-        return self._role in ("active", "standby") and not self._failure.done()
+        return self._standing.role in ("active", "standby") and not self._failure.done()
 
     def follow_promotions(self, generations: "Generations") -> None:
         """From `wait` on, what is wanted is made what is in force."""
@@ -155,10 +151,10 @@ class Worker:
 
         self._promoter = Promoter(
             generations,
-            self._work,
+            self._pipeline,
             self._settings,
             self._metrics,
-            lambda: self._role == "active",
+            lambda: self._standing.is_active,
             lambda: self._send,
         )
 
@@ -168,15 +164,18 @@ class Worker:
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises what ended the work otherwise."""
-        self._background = [
-            asyncio.create_task(self._guarded(self._report_progress())),
-            asyncio.create_task(self._guarded(self._drain_backlog())),
-            asyncio.create_task(self._guarded(self._reconcile())),
-            asyncio.create_task(self._guarded(self._watch())),
-            asyncio.create_task(self._guarded(self._measure_recall())),
+        settings, pipeline, standing, send = self._settings, self._pipeline, self._standing, self._send
+        partitions = self._partitions[settings.topics.alignments]
+        chores = [
+            report_progress(pipeline, self._lag),
+            drain_backlog(pipeline, standing, send, lambda: not self._queue.empty(), self._when_published),
+            reconcile(settings, partitions, pipeline, standing, send),
+            watch(settings, partitions, pipeline, standing),
+            measure_recall(pipeline, standing),
         ]
         if self._promoter is not None:
-            self._background.append(asyncio.create_task(self._guarded(self._promoter.run())))
+            chores.append(self._promoter.run())
+        self._background = [asyncio.create_task(self._guarded(chore)) for chore in chores]
         stopped = asyncio.create_task(stop.wait())
         crashed = asyncio.create_task(self.app._crashed.wait())
         await asyncio.wait([stopped, crashed, self._failure], return_when=asyncio.FIRST_COMPLETED)
@@ -189,7 +188,7 @@ class Worker:
 
     async def stop(self) -> None:
         """Lets the batch in flight finish, commits, leaves the group and closes the state."""
-        self._role = "stopping"
+        self._standing.role = "stopping"
         for task in self._background:
             task.cancel()
         try:
@@ -197,12 +196,12 @@ class Worker:
         except TimeoutError:
             tell("the batch in flight is not finished; it will be done again")
         self._confirming.cancel()
-        await self._work.close()  # from here on nothing can be lost
+        await self._pipeline.close()  # from here on nothing can be lost
         leaving = asyncio.create_task(self.app.stop())
         await asyncio.wait([leaving], timeout=LEAVE_SECONDS)
         if not leaving.done():
             tell("the broker does not answer; the group will notice by itself that this worker is gone")
-        totals = self._work.totals
+        totals = self._pipeline.totals
         tell(
             f"stopped; received {totals.received} = applied {totals.applied} + stale {totals.stale} "
             f"+ dead-lettered {totals.dead_lettered}"
@@ -210,9 +209,9 @@ class Worker:
 
     async def _finish_batches(self) -> None:
         """Keeps the lock."""
-        await self._work.lock.acquire()
+        await self._pipeline.lock.acquire()
         if not self._failure.done():
-            await self._work.settle()
+            await self._pipeline.settle()
             await self._unconfirmed.join()
 
     def _build_app(self) -> faust.App:
@@ -220,7 +219,7 @@ class Worker:
             self._settings,
             2 * BULK_BATCHES * self._settings.align.batch_size,
             self._start_positions,
-            lambda: self._next,
+            lambda: self._standing.done,
         )
 
         async def align_entities(stream: Any) -> None:  # nothing comes this way
@@ -246,9 +245,15 @@ class Worker:
             messages, following = sort_out(taken)
             confirmed = None
             if messages:
-                confirmed = await self._work.step(messages, self._send, bulk=bulk)
-                self._last_messages = time.monotonic()
-            self._unconfirmed.put_nowait((following, confirmed))
+                confirmed = await self._pipeline.step(messages, self._send, bulk=bulk)
+                self._standing.messages_applied()
+            self._when_published(confirmed, following)
+
+    def _when_published(
+        self, confirmed: asyncio.Future[None] | None, following: Mapping[TP, int] | None = None
+    ) -> None:
+        """Messages before the offsets `following` are done when `confirmed` is, and all earlier ones."""
+        self._unconfirmed.put_nowait((following or {}, confirmed))
 
     async def _confirm(self) -> None:
         """Batches, in order, are done when the broker has what they led to."""
@@ -256,33 +261,26 @@ class Worker:
             following, confirmed = await self._unconfirmed.get()
             if confirmed is not None:
                 await confirmed
-            self._next |= following
+            self._standing.done |= following
             self._unconfirmed.task_done()
 
     async def _start_positions(self, assigned: set[TP]) -> Mapping[TP, int]:
         """Called before fetching begins, at the start and after every rebalance."""
         self._check_whole(assigned)
-        await self._work.publish_pending(self._send)
-        await self._work.own(lambda: self._awaited(self._alignment_ends))
+        await self._pipeline.publish_pending(self._send)
+        partitions = self._partitions[self._settings.topics.alignments]
+        await self._pipeline.own(lambda: self._awaited(lambda: read_ends(self._settings, partitions)))
         found = await self._awaited(lambda: read_bounds(self._settings, assigned))
         positions, behind = {}, 0
-        self._ends = {tp: found[TopicPartition(*tp)][1] for tp in assigned}
         for tp in assigned:
             first, end = found[TopicPartition(*tp)]
-            applied = await self._work.next_offset(tp.topic, tp.partition)
+            applied = await self._pipeline.next_offset(tp.topic, tp.partition)
             check_position(tp, self._settings.state.dir, applied, first, end)
             positions[tp] = max(first, applied or 0)
             behind += end - positions[tp]
-        self._next = dict(positions)
-        self._role = "active"
+        self._standing.begin(positions, {tp: found[TopicPartition(*tp)][1] for tp in assigned})
         tell(f"ready: {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")
         return positions
-
-    def _alignment_ends(self) -> Mapping[int, int]:
-        topic = self._settings.topics.alignments
-        partitions = [(topic, number) for number in range(self._partitions[topic])]
-        found = read_bounds(self._settings, partitions, committed=False)  # as it is reconciled
-        return {tp.partition: end for tp, (_, end) in found.items()}
 
     async def _awaited(self, read: Callable[[], _T]) -> _T:
         """What `read` gets from the broker. One that restarts is awaited: it was there at the start."""
@@ -307,100 +305,10 @@ class Worker:
                 )
 
     async def _on_assigned(self, app: faust.App, assigned: set[TP], **kwargs: Any) -> None:
-        if not assigned and self._role != "standby":
-            self._role = "standby"
+        if not assigned and self._standing.role != "standby":
+            self._standing.role = "standby"
             group = self._settings.kafka.group_id
             tell(f"ready: standing by; another worker of group {group} has the partitions")
-
-    async def _drain_backlog(self) -> None:
-        """Messages go first: one that comes in meanwhile waits for one piece of the backlog at most.
-
-        While messages wait, a share of the backlog is served with each of their batches.
-        """
-        while True:
-            is_free = not self._work.lock.locked() and self._queue.empty()
-            if self._role == "active" and self._work.backlog > 0 and is_free:
-                step = self._work.step([], self._send, bulk=self._is_quiet())
-                self._unconfirmed.put_nowait(({}, await step))
-            else:
-                await self._work.has_backlog.wait()
-                await asyncio.sleep(BACKLOG_SECONDS if self._role == "active" else QUIET_SECONDS)
-
-    async def _reconcile(self) -> None:
-        """After every assignment, once caught up, and whenever somebody else has published."""
-        topic = self._settings.topics.alignments
-        while True:
-            await asyncio.sleep(RECONCILE_SECONDS)
-            ends, work = self._ends, self._work
-            if self._role != "active" or work.backlog > 0 or (ends is None and not work.is_disputed):
-                continue
-            if any(self._next.get(tp, 0) < end for tp, end in (ends or {}).items()):
-                continue
-            if not work.is_disputed:
-                self._ends = None
-                tell(f"{topic} is what this state says")
-                continue
-            published = Published(self._settings, self._partitions[topic])
-            try:
-                await asyncio.to_thread(published.read)
-                if self._role != "active" or self._ends is not ends:
-                    continue
-                written, withdrawn = await work.reconcile(published, self._send)
-            except BrokerError as error:  # it may be restarting; whoever needs it to go on will say so
-                tell(f"{topic} is compared later: {error}")
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                self._ends = None if self._ends is ends else self._ends
-                if written or withdrawn:
-                    tell(
-                        f"{topic} was not what this state says: "
-                        f"{written:,} records written, {withdrawn:,} withdrawn"
-                    )
-                else:
-                    tell(f"{topic} is what this state says")
-
-    async def _watch(self) -> None:
-        """Whoever publishes beside an idle worker is noticed, too."""
-        complaint = ""
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            if self._role == "active" and self._is_quiet() and not self._work.is_disputed:
-                try:
-                    await self._work.watch(lambda: asyncio.to_thread(self._alignment_ends))
-                    complaint = ""
-                except (BrokerError, KafkaError) as error:  # it may be restarting
-                    if str(error) != complaint:
-                        complaint = str(error)
-                        log.warning(f"the end of {self._settings.topics.alignments} is not known: {error}")
-
-    async def _measure_recall(self) -> None:
-        """Now and then, while nobody waits for anything else."""
-        measured = -RECALL_SECONDS
-        while True:
-            await asyncio.sleep(QUIET_SECONDS)
-            due = time.monotonic() - measured > RECALL_SECONDS and not self._work.backlog
-            if due and self._is_quiet() and self._role == "active" and await self._work.measure_recall():
-                measured = time.monotonic()
-
-    async def _report_progress(self) -> None:
-        received, since = 0, time.monotonic()
-        while True:
-            await asyncio.sleep(PROGRESS_SECONDS)
-            lag = self._lag()
-            now, work = time.monotonic(), self._work
-            if work.totals.received > received:
-                rate = (work.totals.received - received) / (now - since)
-                tell(
-                    f"{rate:,.0f} events/s, lag {lag:,}, backlog {work.backlog:,}; so far "
-                    f"{work.totals.received:,} events, {work.aligned:,} alignments written, "
-                    f"{work.withdrawn:,} withdrawn, "
-                    f"{work.totals.dead_lettered:,} dead-lettered"
-                )
-            received, since = work.totals.received, now
-
-    def _is_quiet(self) -> bool:
-        """Whether no message came for a while."""
-        return time.monotonic() - self._last_messages > QUIET_SECONDS
 
     def _is_behind(self) -> bool:
         """Whether so many messages wait that throughput goes before delay."""
@@ -409,7 +317,7 @@ class Worker:
     def _lag(self) -> int:
         """Messages in the broker whose outcome is not published yet, as far as the consumer knows."""
         lag = 0
-        for tp, position in self._next.items():
+        for tp, position in self._standing.done.items():
             behind = max(0, (self._highwater(tp) or position) - position)
             self._metrics.lag.labels(tp.topic, str(tp.partition)).set(behind)
             lag += behind

@@ -1,8 +1,130 @@
-"""How often the worker does what it does beside its messages."""
+"""What the worker does beside its messages: five loops, each for ever."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kafka.errors import KafkaError
+
+from stream.config import Settings
+from stream.console import log, tell
+from stream.errors import BrokerError
+from stream.worker.alignment_topic import Published, read_ends
+from stream.worker.pipeline import Pipeline, Send
+from stream.worker.standing import QUIET_SECONDS, Standing
 
 PROGRESS_SECONDS = 5.0
 BACKLOG_SECONDS = 0.005  # between two looks, while there is a backlog, at whether no message waits
-QUIET_SECONDS = 0.5  # without messages, until the backlog is taken in big bites
 RECALL_SECONDS = 60.0  # between two looks at what search misses, each some ten milliseconds of work
 RECONCILE_SECONDS = 0.5  # between two looks at whether the worker has caught up
-WATCH_SECONDS = 10.0  # between two looks, in quiet, at whether somebody else has published
+WATCH_SECONDS = 10.0  # between two looks, in quiet, at whether another process has published
+RETRY_SECONDS = 2.0  # between two tries to reach a broker that was there and is not now
+
+
+async def report_progress(pipeline: Pipeline, lag: Callable[[], int]) -> None:
+    """While messages come."""
+    received, since = 0, time.monotonic()
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        behind, now, totals = lag(), time.monotonic(), pipeline.totals
+        if totals.received > received:
+            rate = (totals.received - received) / (now - since)
+            tell(
+                f"{rate:,.0f} events/s, lag {behind:,}, backlog {pipeline.backlog:,}; so far "
+                f"{totals.received:,} events, {pipeline.aligned:,} alignments written, "
+                f"{pipeline.withdrawn:,} withdrawn, "
+                f"{totals.dead_lettered:,} dead-lettered"
+            )
+        received, since = totals.received, now
+
+
+async def drain_backlog(
+    pipeline: Pipeline,
+    standing: Standing,
+    send: Send,
+    messages_wait: Callable[[], bool],
+    confirm: Callable[[asyncio.Future[None]], Any],
+) -> None:
+    """Messages go first: one that comes in meanwhile waits for one piece of the backlog at most.
+
+    While messages wait, a share of the backlog is served with each of their batches.
+
+    Args:
+        confirm: is given what is done when the broker has the outputs of a piece.
+    """
+    while True:
+        is_free = not pipeline.lock.locked() and not messages_wait()
+        if standing.is_active and pipeline.backlog > 0 and is_free:
+            confirm(await pipeline.step([], send, bulk=standing.is_quiet))
+        else:
+            await pipeline.has_backlog.wait()
+            await asyncio.sleep(BACKLOG_SECONDS if standing.is_active else QUIET_SECONDS)
+
+
+async def reconcile(
+    settings: Settings, partitions: int, pipeline: Pipeline, standing: Standing, send: Send
+) -> None:
+    """After every assignment, once caught up, and whenever another process has published.
+
+    Args:
+        partitions: of the alignment topic.
+    """
+    topic, claim = settings.topics.alignments, pipeline.claim
+    while True:
+        await asyncio.sleep(RECONCILE_SECONDS)
+        goal = standing.goal
+        has_reason = goal is not None or claim.is_disputed
+        if not (standing.is_active and has_reason and standing.is_at_goal and pipeline.backlog == 0):
+            continue
+        if not claim.is_disputed:
+            standing.goal = None
+            tell(f"{topic} is what this state says")
+            continue
+        published = Published(settings, partitions)
+        try:
+            await asyncio.to_thread(published.read)
+            if not standing.is_active or standing.goal is not goal:
+                continue
+            written, withdrawn = await pipeline.reconcile(published, send)
+        except BrokerError as error:  # it may be restarting; the loops that cannot go on without it say so
+            tell(f"{topic} is compared later: {error}")
+            await asyncio.sleep(RETRY_SECONDS)
+            continue
+        if standing.goal is goal:
+            standing.goal = None
+        if written or withdrawn:
+            tell(
+                f"{topic} was not what this state says: {written:,} records written, {withdrawn:,} withdrawn"
+            )
+        else:
+            tell(f"{topic} is what this state says")
+
+
+async def watch(settings: Settings, partitions: int, pipeline: Pipeline, standing: Standing) -> None:
+    """Notices another process that publishes beside an idle worker.
+
+    Args:
+        partitions: of the alignment topic.
+    """
+    complaint = ""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        if standing.is_active and standing.is_quiet and not pipeline.claim.is_disputed:
+            try:
+                await pipeline.watch(lambda: asyncio.to_thread(read_ends, settings, partitions))
+                complaint = ""
+            except (BrokerError, KafkaError) as error:  # it may be restarting
+                if str(error) != complaint:
+                    complaint = str(error)
+                    log.warning(f"the end of {settings.topics.alignments} is not known: {error}")
+
+
+async def measure_recall(pipeline: Pipeline, standing: Standing) -> None:
+    """Now and then, while there is no other work."""
+    measured = -RECALL_SECONDS
+    while True:
+        await asyncio.sleep(QUIET_SECONDS)
+        due = time.monotonic() - measured > RECALL_SECONDS and not pipeline.backlog
+        if due and standing.is_quiet and standing.is_active and await pipeline.measure_recall():
+            measured = time.monotonic()

@@ -14,14 +14,14 @@ from typing import Any
 from stream.config import TopicSettings
 from stream.engine.interface import Batch, Counts, MessageProcessor, Output
 from stream.events import Message
-from stream.worker.alignment_topic import Published
+from stream.worker.alignment_topic import Claim, Published
 from stream.worker.metrics import Metrics
 from stream.worker.publisher import Placed
 
 Send = Callable[[Sequence[Output]], Awaitable[list[Placed]]]  # until the broker has them
 
 
-class Work:
+class Pipeline:
     """Steps 1 to 11: apply, publish, forget the outbox."""
 
     def __init__(
@@ -33,13 +33,11 @@ class Work:
         """
         self._aligner = aligner
         self._thread = thread
-        self._alignments = topics.alignments
         self._metrics = metrics
         self._confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._confirmed.set_result(None)  # of the last batch
         self._pending_published = False
-        self._ends: dict[int, int] | None = None  # of the alignment topic, if nobody else writes to it
-        self.is_disputed = False  # somebody else has written to it
+        self.claim = Claim(topics.alignments)
         self.lock = asyncio.Lock()  # of the aligner
         self.totals = Counts()
         self.aligned = 0  # alignment records written
@@ -52,7 +50,7 @@ class Work:
         """Applies the messages in this order; without any, works on the backlog.
 
         Returns:
-            What is done when every output is acknowledged by the broker, so that the input may be.
+            Done when the broker has acknowledged every output, so that the input may be acknowledged.
         """
         async with self.lock:
             started = time.monotonic()
@@ -63,7 +61,7 @@ class Work:
 
     async def settle(self) -> None:
         """Until the broker has all outputs. To be called with the lock."""
-        await asyncio.shield(self._confirmed)  # who waits may be cancelled, what is waited for not
+        await asyncio.shield(self._confirmed)  # the wait may be cancelled, the publication not
 
     async def publish_pending(self, send: Send) -> None:
         """What a crash left unpublished; an empty batch tells how much waits. Only the first call counts."""
@@ -87,8 +85,8 @@ class Work:
         """Goes on with another aligner, which lives in another thread, and closes this one.
 
         Args:
-            take_over: called in `thread` with the present aligner, which nobody uses meanwhile; gives the
-                other one, which has applied the same messages and has in its outbox what is to be said.
+            take_over: called in `thread` with the present aligner, which is not used meanwhile; gives the
+                other one, which has applied the same messages and has in its outbox what is to be published.
         """
         async with self.lock:
             await self.settle()
@@ -116,32 +114,31 @@ class Work:
         async with self.lock:
             await self.settle()
             await asyncio.to_thread(published.read)
-            self._ends = dict(published.ends)
+            self.claim.settle(published.ends)
             outputs = await self._call(lambda: published.differences(self._aligner.records()))
             placed = await send(outputs)
-            self.is_disputed = False
-            self._placed(placed)
+            self.claim.is_disputed = False
+            self.claim.place(placed)
         withdrawn = sum(output.value is None for output in outputs)
         return len(outputs) - withdrawn, withdrawn
 
     async def own(self, read_ends: Callable[[], Awaitable[Mapping[int, int]]]) -> None:
-        """Nobody else may write to the alignment topic from now on.
+        """From now on the alignment topic belongs to this worker.
 
-        It is disputed when somebody has done so since this state was published last.
+        It is disputed if another process has written to it since this state was published last.
 
         Args:
             read_ends: tells where its partitions end; nothing is published meanwhile.
         """
         async with self.lock:
             await self.settle()
-            before = self._ends
+            before = self.claim.ends
             if before is None:
                 before = await self._call(self._aligner.published_ends)
-            self._ends = dict(await read_ends())
-            self._dispute(before, self._ends)
+            self.claim.begin(before, await read_ends())
 
     async def watch(self, read_ends: Callable[[], Awaitable[Mapping[int, int]]]) -> None:
-        """Notices who else writes to the alignment topic while nothing is published here.
+        """Notices another process that writes to the alignment topic while this one publishes nothing.
 
         Args:
             read_ends: tells where its partitions end.
@@ -151,16 +148,12 @@ class Work:
             return
         ends = await read_ends()
         if before == self._quiet_ends():
-            self._dispute(before, ends)
-
-    def _dispute(self, before: Mapping[int, int], ends: Mapping[int, int]) -> None:
-        """Somebody else has written where a partition does not end as it did."""
-        self.is_disputed |= any(before.get(number, 0) != end for number, end in ends.items())
+            self.claim.compare(before, ends)
 
     def _quiet_ends(self) -> dict[int, int] | None:
         """Where the alignment topic should end; None while something is on its way there."""
         is_quiet = self._confirmed.done() and not self.lock.locked()
-        return dict(self._ends) if is_quiet and self._ends is not None else None
+        return self.claim.ends if is_quiet else None
 
     async def measure_recall(self) -> bool:
         """Tells the metrics what search misses; whether there was anything to find."""
@@ -188,21 +181,12 @@ class Work:
 
     async def _confirm(self, batch: Batch, send: Send, messages: Sequence[Message]) -> None:
         started = time.monotonic()
-        self._placed(await send(batch.outputs))
-        # a dispute has to outlive a crash: the ends in the state stay those before it
-        ends = None if self.is_disputed or self._ends is None else dict(self._ends)
-        await self._call(self._aligner.published, batch.sequence, ends)
+        self.claim.place(await send(batch.outputs))
+        await self._call(self._aligner.published, batch.sequence, self.claim.undisputed_ends)
         self._metrics.timed("publish", started)
         self._account(batch)
         if messages:
             self._metrics.freshness.set(max(0.0, time.time() - messages[-1].timestamp))
-
-    def _placed(self, batches: Sequence[Placed]) -> None:
-        """Where nobody else writes, alignment records follow one another."""
-        for batch in batches:
-            if batch.topic == self._alignments and self._ends is not None:
-                self.is_disputed |= self._ends.get(batch.partition, 0) != batch.first
-                self._ends[batch.partition] = batch.first + batch.records
 
     def _account(self, batch: Batch) -> None:
         self.totals += batch.counts

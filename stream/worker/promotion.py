@@ -1,6 +1,6 @@
 """Building the next generation beside the one in force, while that goes on serving, and switching to it.
 
-     1  copy the store in force, between two batches                          `Work.between`
+     1  copy the store in force, between two batches                          `Pipeline.between`
      2  keep its graph and its links; all entities wait for evaluation        `Generations.begin`
      3  evaluate them, in a thread of its own, resting while messages come    `Promoter._build`
      4  apply what the other one has applied since, read from the topics      `Promoter._follow`
@@ -29,9 +29,9 @@ from stream.engine.aligner import Aligner
 from stream.errors import BrokerError
 from stream.events import Message
 from stream.state.generations import Generations
-from stream.state.wishes import Progress, Wish
+from stream.state.wishes import BuildProgress, Wish
 from stream.worker.metrics import Metrics
-from stream.worker.pipeline import Send, Work
+from stream.worker.pipeline import Pipeline, Send
 
 POLL_SECONDS = 1.0  # between two looks at what is wanted
 SHOW_SECONDS = 1.0
@@ -53,14 +53,14 @@ class Promoter:
     def __init__(
         self,
         generations: Generations,
-        work: Work,
+        pipeline: Pipeline,
         settings: Settings,
         metrics: Metrics,
         ready: Callable[[], bool],
         send: Callable[[], Send],
     ) -> None:
         self._generations = generations
-        self._work = work
+        self._pipeline = pipeline
         self._settings = settings
         self._metrics = metrics
         self._ready = ready
@@ -68,7 +68,7 @@ class Promoter:
         self._shown = 0.0
         self._checked = 0.0
         self._complaint = ""
-        self._progress: Progress | None = None
+        self._progress: BuildProgress | None = None
         metrics.in_force(generations.current.model)
 
     def status(self) -> str:
@@ -95,7 +95,7 @@ class Promoter:
 
     async def _wanted(self) -> Wish | None:
         try:
-            return await asyncio.to_thread(self._generations.wanted, self._work.searched)
+            return await asyncio.to_thread(self._generations.wanted, self._pipeline.searched)
         except SameasError as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
@@ -113,7 +113,7 @@ class Promoter:
             name = await asyncio.to_thread(self._generations.unfinished, recipe)
             if name is None:
                 copied = self._generations.partial()
-                await self._work.between(lambda former: former.copy_to(copied))
+                await self._pipeline.between(lambda former: former.copy_to(copied))
                 name = await call(self._generations.begin, recipe, copied)
             aligner = await call(self._generations.aligner, name)
             await self._build(wanted, aligner, call)
@@ -136,14 +136,14 @@ class Promoter:
             log.error(f"{recipe} cannot be built: {error}; {self._generations.current} stays in force")
             self._metrics.promotions.labels("failed").inc()
             # last, because the command that waits for it ends with it
-            self._generations.tell(Progress(wanted, "failed", error=str(error)))
+            self._generations.report(BuildProgress(wanted, "failed", error=str(error)))
             return False
         return True
 
     async def _build(self, wanted: Wish, aligner: Aligner, call: _Call) -> None:
         waiting, pairs = await call(_drain, aligner)
         while waiting:
-            self._show(Progress(wanted, "building", waiting, pairs))
+            self._show(BuildProgress(wanted, "building", waiting, pairs))
             waiting, pairs = await self._politely(wanted, call(_drain, aligner))
 
     async def _follow(self, wanted: Wish, aligner: Aligner, call: _Call) -> None:
@@ -156,7 +156,7 @@ class Promoter:
             behind = waiting = 1
             while behind or waiting:
                 behind, waiting = await self._politely(wanted, call(self._apply, aligner, messages))
-                self._show(Progress(wanted, "catching up", waiting))
+                self._show(BuildProgress(wanted, "catching up", waiting))
 
     async def _switch(self, wanted: Wish, name: str, aligner: Aligner, thread: ThreadPoolExecutor) -> None:
         started = time.monotonic()
@@ -171,14 +171,14 @@ class Promoter:
             self._generations.switch(name)
             return aligner
 
-        self._show(Progress(wanted, "switching"), now=True)
+        self._show(BuildProgress(wanted, "switching"), now=True)
         # not to be left half-way: whoever stops the worker waits for the lock
-        await asyncio.shield(self._work.replace(take_over, thread, self._send()))
+        await asyncio.shield(self._pipeline.replace(take_over, thread, self._send()))
         self._progress = None
         self._metrics.in_force(wanted.recipe.model)
         self._metrics.promotion.set(0)
         self._metrics.promotions.labels("switched").inc()
-        self._generations.tell(Progress(wanted, "in force"))
+        self._generations.report(BuildProgress(wanted, "in force"))
         seconds = time.monotonic() - started
         tell(f"in force: {wanted.recipe}; {changed:,} pairs changed, switched in {seconds:.1f} s")
 
@@ -191,15 +191,15 @@ class Promoter:
 
     async def _offsets(self) -> Places:
         """What the aligner in force has applied."""
-        offsets: Places = await self._work.between(lambda aligner: aligner.offsets())
+        offsets: Places = await self._pipeline.between(lambda aligner: aligner.offsets())
         return offsets
 
     async def _politely(self, wanted: Wish, step: Awaitable[_T]) -> _T:
         """Rests as long as the step took while there is something to serve. Raises _PutOff."""
-        started, work = time.monotonic(), self._work
-        received = work.totals.received
+        started, pipeline = time.monotonic(), self._pipeline
+        received = pipeline.totals.received
         outcome = await step
-        if work.totals.received > received or work.backlog:
+        if pipeline.totals.received > received or pipeline.backlog:
             await asyncio.sleep(min(REST_SECONDS, time.monotonic() - started))
         if time.monotonic() - self._checked > POLL_SECONDS:
             self._checked = time.monotonic()
@@ -207,12 +207,12 @@ class Promoter:
                 raise _PutOff("something else is wanted, or another worker has the partitions")
         return outcome
 
-    def _show(self, progress: Progress, *, now: bool = False) -> None:
+    def _show(self, progress: BuildProgress, *, now: bool = False) -> None:
         self._progress = progress
         self._metrics.promotion.set(progress.waiting)
         if now or time.monotonic() - self._shown > SHOW_SECONDS:
             self._shown = time.monotonic()
-            self._generations.tell(progress)
+            self._generations.report(progress)
 
 
 class _PutOff(Exception):

@@ -15,7 +15,7 @@ from stream.cli import main
 from stream.engine.interface import Batch, MessageProcessor
 from stream.events import Message
 from stream.state.generations import Generations
-from stream.worker.pipeline import Send, Work
+from stream.worker.pipeline import Pipeline, Send
 
 
 def die() -> None:
@@ -38,10 +38,10 @@ elif point == "switched":
 
     Generations.switch = switched  # type: ignore[method-assign]
 else:
-    replace = Work.replace
+    replace = Pipeline.replace
 
     async def replaced(
-        self: Work, take_over: Callable[[Any], MessageProcessor], thread: Executor, send: Send
+        self: Pipeline, take_over: Callable[[Any], MessageProcessor], thread: Executor, send: Send
     ) -> None:
         publish = self._publish
 
@@ -53,5 +53,5 @@ else:
         self._publish = published  # type: ignore[method-assign]
         await replace(self, take_over, thread, send)
 
-    Work.replace = replaced  # type: ignore[method-assign]
+    Pipeline.replace = replaced  # type: ignore[method-assign]
 main()

@@ -15,7 +15,7 @@ from stream.errors import BrokerError
 from stream.events import Cause, Message
 from stream.worker.alignment_topic import Published
 from stream.worker.metrics import Metrics
-from stream.worker.pipeline import Work
+from stream.worker.pipeline import Pipeline
 from stream.worker.publisher import Placed
 from tests.stream.fake_worker import FakeAligner
 
@@ -35,7 +35,7 @@ class Topic:
         return placed
 
 
-def session(directory: Path, topic: Topic, what: Callable[[Work], Coroutine[Any, Any, None]]) -> None:
+def session(directory: Path, topic: Topic, what: Callable[[Pipeline], Coroutine[Any, Any, None]]) -> None:
     """As a worker that is killed at the end."""
 
     async def ends() -> dict[int, int]:
@@ -44,10 +44,10 @@ def session(directory: Path, topic: Topic, what: Callable[[Work], Coroutine[Any,
     async def run() -> None:
         with ThreadPoolExecutor(1) as thread:
             settings = Settings(state=StateSettings(dir=directory))
-            work = Work(FakeAligner(settings), thread, settings.topics, Metrics())
-            await work.publish_pending(topic.send)
-            await work.own(ends)
-            await what(work)
+            pipeline = Pipeline(FakeAligner(settings), thread, settings.topics, Metrics())
+            await pipeline.publish_pending(topic.send)
+            await pipeline.own(ends)
+            await what(pipeline)
 
     asyncio.run(run())
     (directory / "fake.lock").unlink()
@@ -61,16 +61,16 @@ def upsert(number: int) -> Message:
 def test_a_dispute_outlives_a_crash(tmp_path: Path) -> None:
     topic = Topic()
 
-    async def publish(work: Work) -> None:
-        assert not work.is_disputed
-        await (await work.step([upsert(1)], topic.send, bulk=False))
+    async def publish(pipeline: Pipeline) -> None:
+        assert not pipeline.claim.is_disputed
+        await (await pipeline.step([upsert(1)], topic.send, bulk=False))
 
-    async def publish_disputed(work: Work) -> None:
-        assert work.is_disputed
-        await (await work.step([upsert(2)], topic.send, bulk=False))
+    async def publish_disputed(pipeline: Pipeline) -> None:
+        assert pipeline.claim.is_disputed
+        await (await pipeline.step([upsert(2)], topic.send, bulk=False))
 
-    async def look(work: Work) -> None:
-        assert work.is_disputed
+    async def look(pipeline: Pipeline) -> None:
+        assert pipeline.claim.is_disputed
 
     session(tmp_path, topic, publish)
     topic.end += 1  # somebody else
@@ -81,25 +81,25 @@ def test_a_dispute_outlives_a_crash(tmp_path: Path) -> None:
 def test_somebody_else_is_noticed_while_nothing_is_published(tmp_path: Path) -> None:
     topic = Topic()
 
-    async def look(work: Work) -> None:
+    async def look(pipeline: Pipeline) -> None:
         async def ends() -> dict[int, int]:
             return {0: topic.end}
 
         async def ends_while_publishing() -> dict[int, int]:
-            await (await work.step([upsert(2)], topic.send, bulk=False))
+            await (await pipeline.step([upsert(2)], topic.send, bulk=False))
             return await ends()
 
-        await (await work.step([upsert(1)], topic.send, bulk=False))
-        await work.watch(ends)
-        assert topic.end and not work.is_disputed
-        await work.watch(ends_while_publishing)
-        assert not work.is_disputed
+        await (await pipeline.step([upsert(1)], topic.send, bulk=False))
+        await pipeline.watch(ends)
+        assert topic.end and not pipeline.claim.is_disputed
+        await pipeline.watch(ends_while_publishing)
+        assert not pipeline.claim.is_disputed
         topic.end += 1  # somebody else
-        async with work.lock:  # who has it may be publishing
-            await work.watch(ends)
-        assert not work.is_disputed
-        await work.watch(ends)
-        assert work.is_disputed
+        async with pipeline.lock:  # who has it may be publishing
+            await pipeline.watch(ends)
+        assert not pipeline.claim.is_disputed
+        await pipeline.watch(ends)
+        assert pipeline.claim.is_disputed
 
     session(tmp_path, topic, look)
 
@@ -120,15 +120,15 @@ def test_a_dispute_lasts_until_the_differences_are_published(tmp_path: Path) -> 
     async def refuse(outputs: Sequence[Output]) -> list[Placed]:
         raise BrokerError("refused")
 
-    async def reconcile(work: Work) -> None:
+    async def reconcile(pipeline: Pipeline) -> None:
         topic.end += 1  # somebody else
-        await (await work.step([upsert(1)], topic.send, bulk=False))
-        assert work.is_disputed
+        await (await pipeline.step([upsert(1)], topic.send, bulk=False))
+        assert pipeline.claim.is_disputed
         read = cast(Published, Read(topic.end))
         with pytest.raises(BrokerError):
-            await work.reconcile(read, refuse)
-        assert work.is_disputed
-        await work.reconcile(read, topic.send)
-        assert not work.is_disputed
+            await pipeline.reconcile(read, refuse)
+        assert pipeline.claim.is_disputed
+        await pipeline.reconcile(read, topic.send)
+        assert not pipeline.claim.is_disputed
 
     session(tmp_path, topic, reconcile)

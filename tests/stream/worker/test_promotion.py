@@ -49,7 +49,7 @@ from stream.state.generations import Generations, read_current
 from stream.state.wishes import Promotion
 from stream.worker import promotion
 from stream.worker.metrics import Metrics
-from stream.worker.pipeline import Work
+from stream.worker.pipeline import Pipeline
 from stream.worker.promotion import Promoter, _behind
 from stream.worker.publisher import Placed
 from tests.stream.workers import DONE_SECONDS, Process, cli_environment, produce, sameas, until
@@ -503,10 +503,10 @@ def test_a_broker_that_is_away_puts_a_promotion_off(
     async def run() -> None:
         with ThreadPoolExecutor(1) as thread:
             generations = Generations(settings, decode_canonical)
-            work = Work(thread.submit(generations.open).result(), thread, settings.topics, Metrics())
-            await work.step(messages(STREAM), send, bulk=True)
+            pipeline = Pipeline(thread.submit(generations.open).result(), thread, settings.topics, Metrics())
+            await pipeline.step(messages(STREAM), send, bulk=True)
             promote(tmp_path / "state", worse)
-            promoter = Promoter(generations, work, settings, Metrics(), lambda: True, lambda: send)
+            promoter = Promoter(generations, pipeline, settings, Metrics(), lambda: True, lambda: send)
             wanted = generations.wanted().recipe
             running = asyncio.create_task(promoter.run())
             async with asyncio.timeout(DONE_SECONDS):
@@ -515,7 +515,7 @@ def test_a_broker_that_is_away_puts_a_promotion_off(
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await running
-            await work.close()
+            await pipeline.close()
             generations.close()
 
     monkeypatch.setattr(promotion, "read_ranges", read)
