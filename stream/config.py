@@ -117,7 +117,7 @@ class AlignSettings(Section, frozen=True):
 
     @property
     def search_at_once(self) -> Search:
-        """For those who have no state to adapt: cells only where they are asked for."""
+        """For commands without a state that adapts: cells only where they are asked for."""
         return "cells" if self.search == "cells" else "exact"
 
 
@@ -152,7 +152,7 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
 ) -> Settings:
-    """`load`, for those who need the settings only."""
+    """`load`, and only the settings of it."""
     return load(path, environ, overrides).settings
 
 

@@ -23,7 +23,7 @@ tell: Final = log.info
 
 
 def shown(value: object) -> str:
-    """A value from somebody's catalogue, shortened and without what steers a terminal."""
+    """A value from a catalogue, shortened and without what steers a terminal."""
     text = "".join(sign if sign.isprintable() else "�" for sign in str(value)[: 2 * MAX_VALUE_CHARS])
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 1] + "…"
 

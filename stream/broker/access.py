@@ -1,7 +1,7 @@
 """What the user may do, asked before it is tried.
 
-The broker says so beside each topic that it describes. Tried without asking, a topic that may not be read
-looks like an empty one, and Faust repeats a refused write for ever.
+The broker says it with each topic that it describes. If it were tried without asking, a topic that may not be
+read would look empty, and Faust would repeat a refused write for ever.
 """
 
 from collections.abc import Mapping, Sequence

@@ -128,7 +128,7 @@ def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerErro
 def _unless_refused(
     connect: Callable[[], KafkaAdminClient], problems: list[BaseException]
 ) -> KafkaAdminClient:
-    """What `connect` returns or raises; the first problem that will not go away, though it would try on."""
+    """What `connect` returns or raises. The first problem that will not go away ends its tries."""
     outcome: queue.SimpleQueue[KafkaAdminClient | BaseException] = queue.SimpleQueue()
 
     def run() -> None:
@@ -151,7 +151,7 @@ def _unless_refused(
 
 
 def _final(problems: list[BaseException]) -> BaseException | None:
-    """A refusal; or that the broker, which is there, has hung up again and again."""
+    """A refusal, or the last problem with a broker that is there and has hung up again and again."""
     hung_up = {id(problem) for problem in problems if any(sign in str(problem) for sign in HUNG_UP)}
     for problem in problems:
         if isinstance(problem, FINAL) or "CERTIFICATE_VERIFY_FAILED" in str(problem):
@@ -160,7 +160,7 @@ def _final(problems: list[BaseException]) -> BaseException | None:
 
 
 def _most_telling(problems: list[BaseException]) -> BaseException | None:
-    """A refused login is followed by connections that are merely closed; it is what has to be told."""
+    """The refused login, which connections that are merely closed may follow; else the last problem."""
     for problem in reversed(problems):
         if "uthentication" in f"{type(problem).__name__} {problem}" or "SSL" in str(problem):
             return problem
@@ -169,7 +169,7 @@ def _most_telling(problems: list[BaseException]) -> BaseException | None:
 
 @contextlib.contextmanager
 def _connection_problems() -> Iterator[list[BaseException]]:
-    """kafka-python says only 'unable to bootstrap'; why stands in the warnings that it logs on the way."""
+    """kafka-python says only 'unable to bootstrap'; the reason is in the warnings that it logs."""
     problems: list[BaseException] = []
 
     class Collector(logging.Handler):
@@ -184,7 +184,7 @@ def _connection_problems() -> Iterator[list[BaseException]]:
     logger, collector = logging.getLogger("kafka"), Collector(logging.WARNING)
     propagate, level = logger.propagate, logger.level
     logger.addHandler(collector)
-    logger.propagate = False  # told once, as the error, and not four times as warnings
+    logger.propagate = False  # said once, as the error, and not four times as warnings
     logger.setLevel(logging.WARNING)  # whatever the program lets through otherwise
     try:
         yield problems

@@ -37,7 +37,7 @@ class EmbeddedBroker:
         return self.process.wait()
 
     def stop(self) -> None:
-        """Ends the process by force: what was in it is gone anyway, and it would wait for joins of groups."""
+        """Ends the process by force: its content is gone anyway, and it would wait for joins of groups."""
         self.process.kill()
         self.process.wait()
 

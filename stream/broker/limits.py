@@ -10,7 +10,7 @@ BATCH_BYTES = 500_000  # a topic's max.message.bytes, 1 MiB by default, also lim
 
 
 def shortened(output: Output) -> Output:
-    """A dead letter, of which no more is kept than surely gets through; any other output as it is."""
+    """A dead letter cut to what surely gets through; any other output as it is."""
     key, value = output.key, output.value
     if output.kind != "dead_letters" or max(len(key or b""), len(value or b"")) <= TRUNCATED_BYTES:
         return output

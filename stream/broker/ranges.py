@@ -20,7 +20,7 @@ from stream.config import Settings
 from stream.errors import ConfigError
 from stream.events import Message
 
-MAX_DURATION: Final = timedelta(days=365_000)  # what lies that far back is still a date
+MAX_DURATION: Final = timedelta(days=365_000)  # a moment that far back is still a date
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
 
 
@@ -102,7 +102,7 @@ def read_ranges(settings: Settings, ranges: Sequence[Range]) -> Iterator[Message
         for part in ranges:
             if part.start < part.end:
                 consumer.seek(TopicPartition(part.topic, part.partition), part.start)
-        awaited = set(ends)  # what comes next of these is not known
+        awaited = set(ends)  # whose next message is not known
         while heads or awaited:
             if awaited:
                 consumer.resume(*awaited)

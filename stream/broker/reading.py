@@ -118,7 +118,7 @@ def bounds(consumer: Any, partitions: list[TopicPartition]) -> Bounds:
     """Where each partition begins and ends; assigns the partitions and leaves positions undefined.
 
     Asked for its end, the embedded broker names the first offset of the last batch plus one, so that batch is
-    fetched. The high watermark that comes with it is no end for who reads what is committed.
+    fetched. The high watermark that comes with it is not the end for a consumer that reads what is committed.
 
     Raises:
         BrokerError: the broker does not answer.

@@ -38,7 +38,7 @@ class TopicSpec(msgspec.Struct, frozen=True):
     replication_factor: int
     policy: Policy
     access: tuple[Operation, ...]
-    ours: bool = True  # created when missing; somebody else's topic is not
+    ours: bool = True  # created when missing; a topic of another owner is not
 
     @property
     def config(self) -> dict[str, str]:
@@ -77,7 +77,7 @@ def output_specs(settings: Settings) -> list[TopicSpec]:
 
 
 def to_produce(settings: Settings, role: Literal["entities", "links"]) -> list[TopicSpec]:
-    """An input topic, for those who write to it."""
+    """An input topic, for a command that writes to it."""
     return [
         msgspec.structs.replace(spec, access=("WRITE",))
         for spec in input_specs(settings)
@@ -230,7 +230,7 @@ def _check_policies(admin: KafkaAdminClient, specs: list[TopicSpec]) -> None:
 
 
 def _warn_if_expiring(spec: TopicSpec, config: dict[str, Any]) -> None:
-    """Somebody else's topic is as it is, but what has expired cannot be read again."""
+    """A source's topic is its owner's affair, but what has expired cannot be read again."""
     values = {name: entry["value"] for name, entry in config.items()}
     limits = [name for name in ("retention.ms", "retention.bytes") if values.get(name, FOREVER) != FOREVER]
     if "delete" in values.get("cleanup.policy", "") and limits:

@@ -213,7 +213,7 @@ class Generations:
         promotion = read(self.directory / "promotion.json", Promotion)
         needed = {self.current.model, self._configured, promotion.model if promotion else ""}
         for path in (self.directory / "models").iterdir():
-            if path.name not in needed and not path.suffix:  # a suffix: somebody is copying it
+            if path.name not in needed and not path.suffix:  # a suffix: a copy is under way
                 shutil.rmtree(path, ignore_errors=True)
 
     def report(self, progress: BuildProgress) -> None:

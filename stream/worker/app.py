@@ -1,10 +1,11 @@
 """The worker: Faust around the aligner.
 
 Faust reads the topics and keeps the group; what is done with a micro-batch stands in
-`stream/worker/pipeline.py`, and where reading begins in `stream/worker/transport.py`. Three of Faust's habits
-would lose messages or hang and are worked around here: its streams acknowledge what they could not decode or
-process (so they are passed by, and offsets are committed when the outputs are in the broker), it goes on when
-an agent is dead (so a crashing supervisor), and it does not end while a broker is away (so a deadline).
+`stream/worker/pipeline.py`, where reading begins in `stream/worker/transport.py`, and what is done beside the
+messages in `stream/worker/chores.py`. Three of Faust's habits would lose messages or hang; they are worked
+around here. Its streams acknowledge what they could not decode or process: so they are bypassed, and offsets
+are committed when the outputs are in the broker. It goes on when an agent is dead: so there is a crashing
+supervisor. It does not end while a broker is away: so there is a deadline.
 """
 
 import asyncio
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
 BEHIND_BATCHES = 8  # full batches that wait when a worker counts as behind
 BULK_BATCHES = 4  # taken at once then, as an entity costs less in a big batch
 SWITCH_SECONDS = 0.0005  # for which the aligner's thread may keep Python from the others
-FINISH_SECONDS = 4.0  # what a batch in flight gets at shutdown; afterwards it is done again at the next start
-LEAVE_SECONDS = 3.0  # what Faust gets to commit offsets and to leave the group: both only spare others time
+FINISH_SECONDS = 4.0  # for a batch in flight at shutdown; if it takes longer the next start does it again
+LEAVE_SECONDS = 3.0  # for Faust to commit offsets and to leave the group: both only save others time
 
 _T = TypeVar("_T")
 OpenAligner = Callable[[], tuple[MessageProcessor, "Generations | None"]]
@@ -142,11 +143,11 @@ class Worker:
         self._queue = self.app.transport.records
 
     def is_ready(self) -> bool:
-        """Has been assigned everything and knows where to read, or stands by for the worker that has."""
+        """Has all partitions and knows where to read, or stands by for the worker that has them."""
         return self._standing.role in ("active", "standby") and not self._failure.done()
 
     def follow_promotions(self, generations: "Generations") -> None:
-        """From `wait` on, what is wanted is made what is in force."""
+        """From `wait` on, generations that are wanted are built and put in force."""
         from stream.worker.promotion import Promoter  # which needs the model
 
         self._promoter = Promoter(
@@ -159,11 +160,11 @@ class Worker:
         )
 
     def status(self) -> str:
-        """More than whether it is ready."""
+        """For /readyz: what is in force, and what is being built."""
         return "" if self._promoter is None else self._promoter.status()
 
     async def wait(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set. Raises what ended the work otherwise."""
+        """Works until `stop` is set. Raises what ended the work before that."""
         settings, pipeline, standing, send = self._settings, self._pipeline, self._standing, self._send
         partitions = self._partitions[settings.topics.alignments]
         chores = [
@@ -208,7 +209,7 @@ class Worker:
         )
 
     async def _finish_batches(self) -> None:
-        """Keeps the lock."""
+        """Until all outputs are published; the lock stays taken, so no batch begins after that."""
         await self._pipeline.lock.acquire()
         if not self._failure.done():
             await self._pipeline.settle()
@@ -222,7 +223,9 @@ class Worker:
             lambda: self._standing.done,
         )
 
-        async def align_entities(stream: Any) -> None:  # nothing comes this way
+        async def align_entities(
+            stream: Any,
+        ) -> None:  # Faust wants an agent for its topics; no message comes this way
             await self._guarded(self._consume())
 
         app.agent(
@@ -232,7 +235,7 @@ class Worker:
         return app
 
     async def _consume(self) -> None:
-        """Takes what waits; Faust's streams cost more than the rest of a message's way."""
+        """Takes micro-batches from the queue; Faust's streams would cost more than all else."""
         queue, align = self._queue, self._settings.align
         while True:
             taken = [await queue.get()]
@@ -256,7 +259,7 @@ class Worker:
         self._unconfirmed.put_nowait((following or {}, confirmed))
 
     async def _confirm(self) -> None:
-        """Batches, in order, are done when the broker has what they led to."""
+        """Counts batches as done, in order, as soon as the broker has their outputs."""
         while True:
             following, confirmed = await self._unconfirmed.get()
             if confirmed is not None:
@@ -265,7 +268,7 @@ class Worker:
             self._unconfirmed.task_done()
 
     async def _start_positions(self, assigned: set[TP]) -> Mapping[TP, int]:
-        """Called before fetching begins, at the start and after every rebalance."""
+        """Where to read from; asked before fetching begins, at the start and after every rebalance."""
         self._check_whole(assigned)
         await self._pipeline.publish_pending(self._send)
         partitions = self._partitions[self._settings.topics.alignments]
@@ -283,7 +286,7 @@ class Worker:
         return positions
 
     async def _awaited(self, read: Callable[[], _T]) -> _T:
-        """What `read` gets from the broker. One that restarts is awaited: it was there at the start."""
+        """What `read` returns. A broker that restarts is awaited: it was there at the start."""
         while True:
             try:
                 return await asyncio.to_thread(read)
@@ -292,7 +295,7 @@ class Worker:
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _check_whole(self, assigned: set[TP]) -> None:
-        """Half a graph gives wrong alignments silently."""
+        """Raises BrokerError without all partitions: half a graph gives wrong alignments silently."""
         for topic in self._inputs:
             count = self.app.consumer.topic_partitions(topic) or self._partitions[topic]
             missing = [number for number in range(count) if TP(topic, number) not in assigned]
@@ -332,7 +335,7 @@ class Worker:
         return end
 
     async def _guarded(self, work: Awaitable[None]) -> None:
-        """Ends the worker when this part of it fails: half a worker would look alive and do nothing."""
+        """Ends the worker when this part of it fails: what is left would look alive and do nothing."""
         try:
             await work
         except Exception as error:

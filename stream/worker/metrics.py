@@ -89,7 +89,7 @@ class Metrics:
         self.build_info.labels(TOOL_VERSION, model).set(1)
 
     def measure_store(self, directory: Path) -> None:
-        """This is the state directory; its size is taken whenever somebody asks."""
+        """This is the state directory; its size is taken at every request for metrics."""
         self.store.set_function(lambda: _bytes_in(directory))
 
     def count(self, batch: Batch) -> None:

@@ -1,7 +1,7 @@
 """The aligner in its one thread, and its outputs in the broker: what a worker does with a micro-batch.
 
-While the broker takes in the outputs of one batch the next one is processed; no more than these two are under
-way, and their outputs go out, and are confirmed, in order.
+While the broker takes in the outputs of one batch the next one is processed. No more than these two are under
+way. Their outputs are sent, and confirmed, in order.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class Pipeline:
         await asyncio.shield(self._confirmed)  # the wait may be cancelled, the publication not
 
     async def publish_pending(self, send: Send) -> None:
-        """What a crash left unpublished; an empty batch tells how much waits. Only the first call counts."""
+        """Publishes what a crash left, and finds out how much waits. Only the first call counts."""
         async with self.lock:
             if self._pending_published:
                 return
@@ -74,7 +74,7 @@ class Pipeline:
             self._pending_published = True
 
     async def between(self, function: Callable[[Any], Any]) -> Any:
-        """What it makes of the aligner, called in its thread between two batches."""
+        """What `function` returns for the aligner; called in its thread, between two batches."""
         async with self.lock:
             await self.settle()
             return await self._call(function, self._aligner)
@@ -156,7 +156,7 @@ class Pipeline:
         return self.claim.ends if is_quiet else None
 
     async def measure_recall(self) -> bool:
-        """Tells the metrics what search misses; whether there was anything to find."""
+        """Measures what search misses, for the metrics; False if there was nothing to find."""
         found: Mapping[str, float] = await self.between(lambda aligner: aligner.recall())
         for view, share in found.items():
             self._metrics.recall.labels(view).set(share)
@@ -168,14 +168,14 @@ class Pipeline:
         return offset
 
     async def close(self) -> None:
-        """Closes the aligner, after what it is doing."""
+        """Closes the aligner, after the call that it is in."""
         await self._call(self._aligner.close)
 
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     async def _publish(self, batch: Batch, send: Send, messages: Sequence[Message] = ()) -> None:
-        """Has the outputs sent, after those of the batch before it are confirmed."""
+        """Begins to send the outputs, when those of the batch before are confirmed."""
         await self.settle()
         self._confirmed = asyncio.ensure_future(self._confirm(batch, send, messages))
 

@@ -103,7 +103,7 @@ class Promoter:
             return None
 
     async def _promote(self, wanted: Wish) -> bool:
-        """Whether it is in force now; else it was said why not."""
+        """Builds it and puts it in force; False, with the reason in the log, where it cannot be built."""
         recipe = wanted.recipe
         thread = ThreadPoolExecutor(1, thread_name_prefix="generation")
         aligner: Aligner | None = None
@@ -147,7 +147,7 @@ class Promoter:
             waiting, pairs = await self._politely(wanted, call(_drain, aligner))
 
     async def _follow(self, wanted: Wish, aligner: Aligner, call: _Call) -> None:
-        """Until it has applied nearly what the other one has, and has nothing left to do."""
+        """Until the new one has applied nearly what the one in force has, and nothing waits in it."""
         while True:
             ranges = await call(_behind, aligner, await self._offsets())
             if sum(part.end - part.start for part in ranges) <= self._settings.align.batch_size:
@@ -172,7 +172,7 @@ class Promoter:
             return aligner
 
         self._show(BuildProgress(wanted, "switching"), now=True)
-        # not to be left half-way: whoever stops the worker waits for the lock
+        # not to be left half-way: the worker waits for the lock before it stops
         await asyncio.shield(self._pipeline.replace(take_over, thread, self._send()))
         self._progress = None
         self._metrics.in_force(wanted.recipe.model)
@@ -220,14 +220,14 @@ class _PutOff(Exception):
 
 
 def _drain(aligner: Aligner) -> tuple[int, int]:
-    """A step's work; how many entities and pairs wait then."""
+    """One batch of the backlog; how many entities and pairs wait after it."""
     batch = aligner.process([], bulk=True)
     aligner.published(batch.sequence)
     return batch.backlog, aligner.waiting_pairs
 
 
 def _behind(aligner: Aligner, offsets: Places) -> list[Range]:
-    """What it has yet to apply to be where another one is."""
+    """What the aligner has yet to apply until it is where another one is."""
     applied = aligner.offsets()
     return [
         Range(*place, applied.get(place, 0), end)

@@ -26,7 +26,7 @@ class Deadline:
         self._started = False
 
     def start(self, reason: str = "") -> None:
-        """Begins to count; only the first call counts. `reason` is an error that must not go unsaid."""
+        """Starts the clock; only the first call counts. `reason`: the error to log if time runs out."""
         if self._started:
             return
         self._started = True

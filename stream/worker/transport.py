@@ -47,7 +47,7 @@ FETCH_SECONDS = 1.0  # between two looks at whether to stop
 
 
 class Reached(NamedTuple):
-    """Stands in the queue after all messages before these offsets."""
+    """An item of the queue: all messages before these offsets came before it."""
 
     offsets: Mapping[TP, int]
 
@@ -70,8 +70,8 @@ class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
     _patience: Patience
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        """Faust fixes 1.5 s, by which a broker that answers a fetch only at its end delays every message, and
-        reads what aborted transactions wrote."""
+        """Faust lets a fetch wait for 1.5 s, so that a broker which answers only then delays every message,
+        and it reads what aborted transactions wrote."""
         consumer = super()._create_worker_consumer(transport)
         self._patience = Patience()
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
@@ -79,13 +79,13 @@ class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
     def highwater(self, tp: TP) -> int | None:
-        """Without what transactions that are still open hold back."""
+        """The end of what may be read: transactions that are still open hold back the rest."""
         end: int | None = self._ensure_consumer().last_stable_offset(tp)
         return end
 
     async def _fetch_records(self, consumer: Any, *arguments: Any, **options: Any) -> Any:
         records = await super()._fetch_records(consumer, *arguments, **options)
-        # whatever the fetcher waits for wakes it; it need not look five times a second
+        # what the fetcher waits for wakes it; it need not look five times a second
         consumer._fetcher._fetcher_timeout = FETCH_SECONDS
         consumer._fetcher._fetch_max_wait_ms = self._patience.wait_ms(bool(records))
         # the consumer's own `position` would wait for what a rebalance leaves open

@@ -42,7 +42,7 @@ WORKER = {
 
 @pytest.fixture
 def open_settings(apache_kafka: Kafka, tmp_path: Path) -> Settings:
-    """As the one who may do everything; the topics exist."""
+    """A user that may do everything; the topics exist."""
     settings = own_settings(apache_kafka["plaintext"], tmp_path)
     ensure_topics(settings)
     return settings
@@ -91,7 +91,7 @@ def alice(apache_kafka: Kafka) -> Iterator[Rights]:
 
 
 def secure(kafka: Kafka, **changes: str) -> dict[str, str]:
-    """The environment of somebody who logs in as alice by TLS and SCRAM."""
+    """The environment of a login as alice by TLS and SCRAM."""
     settings = {
         "bootstrap_servers": kafka["tls"],
         "security_protocol": "SASL_SSL",
@@ -175,7 +175,7 @@ def test_a_worker_with_the_least_rights(
 def test_a_replay_with_the_least_rights(
     open_settings: Settings, apache_kafka: Kafka, alice: Rights, checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Its topics are made by somebody who may create them."""
+    """Its topics are made by a user that may create them."""
     feed_events(open_settings, upserts(range(20)))
     replay = Run(open_settings, open_settings.kafka.group_id)
     ensure_topics(replay.settings, output_specs(replay.settings))

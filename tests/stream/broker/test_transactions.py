@@ -119,7 +119,7 @@ def test_an_open_transaction_holds_nothing_up_but_what_follows(apache_settings: 
 
 
 def test_what_another_one_has_not_committed_is_taken_back(apache_settings: Settings) -> None:
-    """Or it would appear when nobody looks any more; and it does not hide what the worker itself writes."""
+    """Or it would appear after the comparison; and it does not hide what the worker itself writes."""
     topics = apache_settings.topics
     ensure_topics(apache_settings)
     produce(apache_settings, topics.entities, entities(range(5)))

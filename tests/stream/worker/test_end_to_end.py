@@ -83,7 +83,7 @@ def shop_catalogue() -> list[Upsert]:
 
 
 def write_right(directory: Path) -> list[Upsert]:
-    """The other catalogue as files, as somebody exports them."""
+    """The other catalogue as files, as another tool exports them."""
     right = [entity for entity in catalogues() if entity.source == "right"]
     with gzip.open(directory / "films.csv.gz", "wt", newline="") as file:
         writer = csv.writer(file)
@@ -155,7 +155,7 @@ class Day:
 def test_a_row_changes_and_the_alignment_moves(
     apache_kafka: dict[str, Any], tmp_path: Path, schemas: bool
 ) -> None:
-    """The one who has a catalogue and a change stream."""
+    """A data engineer with a catalogue and a change stream."""
     settings = own_settings(apache_kafka["plaintext"], tmp_path)
     ensure_topics(settings)
     train_small(tmp_path / "checkpoint")
@@ -227,7 +227,7 @@ def lose_a_film_of_the_export(day: Day, worker: Process, film_id: str) -> None:
 
 
 def ask(day: Day) -> None:
-    """The one who wants to know what is the same as what: as SSSOM, as RDF, and about one film."""
+    """A consumer of the alignments: as SSSOM, as RDF, and of one film."""
     expected = {pair[:2] for pair in day.expected()}
     exported = day.output("subscribe", "--sssom")
     rows = [line.split("\t") for line in exported.splitlines() if not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""Who else writes to the alignment topic is not forgotten before it was made good."""
+"""Another writer to the alignment topic is not forgotten before its records are made good."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -73,7 +73,7 @@ def test_a_dispute_outlives_a_crash(tmp_path: Path) -> None:
         assert pipeline.claim.is_disputed
 
     session(tmp_path, topic, publish)
-    topic.end += 1  # somebody else
+    topic.end += 1  # another process
     session(tmp_path, topic, publish_disputed)
     session(tmp_path, topic, look)
 
@@ -94,8 +94,8 @@ def test_somebody_else_is_noticed_while_nothing_is_published(tmp_path: Path) -> 
         assert topic.end and not pipeline.claim.is_disputed
         await pipeline.watch(ends_while_publishing)
         assert not pipeline.claim.is_disputed
-        topic.end += 1  # somebody else
-        async with pipeline.lock:  # who has it may be publishing
+        topic.end += 1  # another process
+        async with pipeline.lock:  # its holder may be publishing
             await pipeline.watch(ends)
         assert not pipeline.claim.is_disputed
         await pipeline.watch(ends)
@@ -121,7 +121,7 @@ def test_a_dispute_lasts_until_the_differences_are_published(tmp_path: Path) -> 
         raise BrokerError("refused")
 
     async def reconcile(pipeline: Pipeline) -> None:
-        topic.end += 1  # somebody else
+        topic.end += 1  # another process
         await (await pipeline.step([upsert(1)], topic.send, bulk=False))
         assert pipeline.claim.is_disputed
         read = cast(Published, Read(topic.end))
