@@ -1,10 +1,11 @@
 """Feeding files: their events into the entity topic, and deletions for what is gone from a full export."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Literal
 
 import msgspec
 
+from stream.broker.folding import fold
 from stream.broker.producing import Report, produce
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics, to_produce
@@ -41,16 +42,13 @@ def feed_events(
     return produce(settings, records, progress, settled)
 
 
-def present_entities(settings: Settings) -> dict[bytes, None]:
+def present_entities(settings: Settings) -> Collection[bytes]:
     """The keys of all entities in the entity topic, `source:id`, that are not deleted. Raises BrokerError."""
-    present: dict[bytes, None] = {}
+    present: dict[bytes, Literal[True]] = {}
     for record in read_topic(settings, settings.topics.entities):
-        key = record.key or b""
-        if record.value is None or _is_delete(record.value):
-            present.pop(key, None)
-        else:
-            present[key] = None
-    return present
+        is_gone = record.value is None or _is_delete(record.value)
+        fold(present, record.key, None if is_gone else True)
+    return present.keys()
 
 
 def _is_delete(value: bytes) -> bool:

@@ -58,7 +58,7 @@ def feed(
     paths = files_of(settings, files, source)
     meter, export, refusals = Meter(paths), Export(source), Refusals()
     events = export.watch(accepted(read_files(settings, files, source, meter), refusals.tell, strict=strict))
-    present = present_entities(settings) if delete_missing else {}
+    present = present_entities(settings) if delete_missing else ()
     if dry_run:
         with counting("reading", "events", lambda: meter.share) as progress:
             counts = _show_first(events, progress)

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from stream.broker.folding import fold
 from stream.broker.reading import Start, parse_date, read_on, read_topic
 from stream.config import Settings
 from stream.consuming.export import FORMATS
@@ -66,11 +67,8 @@ def follow(
                 yield record.value.decode() if as_json else row(event.event, event)
         elif current is None:
             yield from view.show(record)
-        elif record.value is None:
-            current.pop(record.key, None)
         else:
-            current.pop(record.key, None)  # the newest last
-            current[record.key] = record
+            fold(current, record.key, None if record.value is None else record)
 
 
 class _View:
@@ -130,14 +128,10 @@ def parse_start(text: str) -> Start:
 
 def current_alignments(settings: Settings) -> dict[str, AlignmentRecord]:
     """The compacted topic folded by key: what is aligned now. Raises BrokerError as `read_topic`."""
-    current: dict[str, AlignmentRecord] = {}
+    current: dict[bytes, AlignmentRecord] = {}
     for record in read_topic(settings, settings.topics.alignments):
-        key = (record.key or b"").decode()
-        if record.value is None:
-            current.pop(key, None)
-        else:
-            current[key] = decode_record(record)
-    return current
+        fold(current, record.key, None if record.value is None else decode_record(record))
+    return {key.decode(): record for key, record in current.items()}
 
 
 def decode_record(record: Any) -> AlignmentRecord:

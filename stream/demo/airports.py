@@ -21,11 +21,11 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-import xxhash
 
 from stream.config import load_settings
 from stream.errors import ConfigError
 from stream.events import Delete, EntityEvent, curie
+from stream.learning.known_links import uniform
 from stream.mapping.language import SourceMapping
 from stream.mapping.row import Row
 from stream.mapping.row_mapper import RowMapper
@@ -137,7 +137,7 @@ def make_scenario(country: str | None = None) -> Scenario:
 
 def part_of(left_id: str) -> Part:
     """The part that an answer belongs to, by a hash of the left id."""
-    draw = _uniform("part", left_id)
+    draw = uniform("part", left_id)
     if draw < TRAIN_SHARE:
         return "train"
     return "valid" if draw < TRAIN_SHARE + VALID_SHARE else "test"
@@ -189,7 +189,7 @@ def read_catalogues() -> tuple[Catalogue, Catalogue]:
 def _catalogue(
     source: str, columns: tuple[str, ...], airports: list[dict[str, object]], codes: Mapping[str, set[str]]
 ) -> Catalogue:
-    order = sorted(range(len(airports)), key=lambda i: _uniform(source, str(i)))
+    order = sorted(range(len(airports)), key=lambda i: uniform(source, str(i)))
     rows: dict[str, Row] = {}
     known = {}
     for number, index in enumerate(order, 1):
@@ -234,7 +234,7 @@ def _without(catalogue: Catalogue, held_back: set[Pair]) -> Catalogue:
 def _second_act(left: Catalogue, right: Catalogue, pairs: list[Pair]) -> tuple[list[Change], set[Pair]]:
     """The changes in their order, and the (source, id) of airports that are first seen in them."""
     each = min(MOST_CHANGES, len(pairs) // 10)
-    drawn = sorted(pairs, key=lambda pair: _uniform("second act", pair[0]))[: 4 * each]
+    drawn = sorted(pairs, key=lambda pair: uniform("second act", pair[0]))[: 4 * each]
     # Either side changes, in turn.
     sides = [(left, pair[0]) if n % 2 else (right, pair[1]) for n, pair in enumerate(drawn)]
     new, renamed, moved, deleted = (sides[n * each : (n + 1) * each] for n in range(4))
@@ -242,7 +242,7 @@ def _second_act(left: Catalogue, right: Catalogue, pairs: list[Pair]) -> tuple[l
     changes += [Change("renamed", c.source, i, _rename(c, i)) for c, i in renamed]
     changes += [Change("moved", c.source, i, _move(c, i)) for c, i in moved]
     changes += [Change("deleted", c.source, i, None) for c, i in deleted]
-    changes.sort(key=lambda change: _uniform("order", change.source, change.id))
+    changes.sort(key=lambda change: uniform("order", change.source, change.id))
     changes += [Change("returned", c.source, i, c.rows[i]) for c, i in deleted[: each // 4]]
     return changes, {(c.source, i) for c, i in new}
 
@@ -324,11 +324,6 @@ def _on_sphere(rows: list[Row], latitude: str, longitude: str) -> np.ndarray:
     degrees = np.array([(float(str(row[latitude])), float(str(row[longitude]))) for row in rows])
     lat, lon = np.radians(degrees.reshape(-1, 2)).T
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
-
-
-def _uniform(*words: str) -> float:
-    """A number in [0, 1) that follows from the words."""
-    return xxhash.xxh3_64_intdigest("\0".join(words).encode()) / 2**64
 
 
 def _mapping_file() -> Traversable:

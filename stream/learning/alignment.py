@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from stream.broker.folding import fold
 from stream.engine.aligner import Aligner
 from stream.engine.batches import batched
 from stream.engine.interface import Batch, Search
@@ -30,7 +31,7 @@ def align(
         progress: told how many events were taken in so far.
     """
     done = 0
-    current: dict[bytes | None, AlignmentRecord] = {}
+    current: dict[bytes, AlignmentRecord] = {}
     decode = msgspec.json.Decoder(AlignmentRecord).decode
     with tempfile.TemporaryDirectory(prefix="sameas-") as state:
         aligner = Aligner(
@@ -44,10 +45,8 @@ def align(
         with closing(aligner):
             for batch in drained(aligner, as_messages(events)):
                 for output in batch.outputs:
-                    if output.kind == "alignments" and output.value is None:
-                        current.pop(output.key, None)
-                    elif output.kind == "alignments":
-                        current[output.key] = decode(output.value or b"")
+                    if output.kind == "alignments":
+                        fold(current, output.key, None if output.value is None else decode(output.value))
                 aligner.published(batch.sequence)
                 done += batch.counts.received
                 progress(done)

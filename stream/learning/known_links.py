@@ -41,13 +41,29 @@ def split_links(links: Sequence[LinkPair]) -> tuple[list[LinkPair], list[LinkPai
     """Links to train on and, a fifth of them, to validate with: which is which depends on the left entity."""
     parts: tuple[list[LinkPair], list[LinkPair]] = [], []
     for link in links:
-        parts[_uniform(link[0]) < VALID_SHARE].append(link)
+        parts[uniform(link[0]) < VALID_SHARE].append(link)
     return parts
 
 
-def _uniform(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
-    return xxhash.xxh3_64_intdigest(text.encode()) / 2.0**64
+def uniform(*words: str) -> float:
+    """A number in [0, 1) that depends on the words alone."""
+    return xxhash.xxh3_64_intdigest("\0".join(words).encode()) / 2**64
+
+
+class KnownLinks:
+    """Links to judge pairs by, whichever of the two names is given first."""
+
+    def __init__(self, links: Sequence[LinkPair]) -> None:
+        self._links = {pair for link in links for pair in (link, link[::-1])}
+        self._linked = {(left, split_curie(right)[0]) for left, right in links}
+
+    def judge(self, subject_id: str, object_id: str) -> bool | None:
+        """Whether the pair is a link; None if neither is the left entity of one into the other's source."""
+        if (subject_id, object_id) in self._links:
+            return True
+        pairs = ((subject_id, object_id), (object_id, subject_id))
+        is_wrong = any((one, split_curie(other)[0]) in self._linked for one, other in pairs)
+        return False if is_wrong else None
 
 
 class LabelledLink(NamedTuple):

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from stream.events import AlignmentRecord, Evidence, split_curie
-from stream.learning.known_links import LinkPair
+from stream.events import AlignmentRecord, Evidence
+from stream.learning.known_links import KnownLinks, LinkPair
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,21 +55,18 @@ def compare(
     links: Sequence[LinkPair] = (),
 ) -> Comparison:
     """Alignments by their key; `links` say which new and gone ones are right."""
-    gold = {*links, *((right, left) for left, right in links)}
-    known = {(left, split_curie(right)[0]) for left, right in links}
+    known = KnownLinks(links)
 
     def change(key: str) -> Change:
         old, new = before.get(key), after.get(key)
         record = new or old
         assert record is not None
-        pair = (record.subject_id, record.object_id)
-        is_known = any((one, split_curie(other)[0]) in known for one, other in (pair, pair[::-1]))
         return Change(
-            subject_id=pair[0],
-            object_id=pair[1],
+            subject_id=record.subject_id,
+            object_id=record.object_id,
             before=None if old is None else old.confidence,
             after=None if new is None else new.confidence,
-            link=True if pair in gold else (False if is_known else None),
+            link=known.judge(record.subject_id, record.object_id),
             evidence_before=None if old is None else old.evidence,
             evidence_after=None if new is None else new.evidence,
         )

@@ -5,6 +5,7 @@ moment at which both of its entities exist. Points stand where a share of the me
 drained, so they are a function of the topics and the model.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,8 +15,8 @@ import msgspec
 from index.errors import StateError
 from stream.atomic import replace
 from stream.engine.aligner import Aligner
-from stream.events import UNDECODABLE, AlignmentRecord, split_curie
-from stream.learning.known_links import LinkPair
+from stream.events import UNDECODABLE, AlignmentRecord
+from stream.learning.known_links import KnownLinks, LinkPair
 
 POINTS: Final = 20  # in a run; each is a drain of the backlog
 
@@ -69,18 +70,15 @@ def measure(aligner: Aligner, links: Sequence[LinkPair], position: int, time: fl
     """The alignments of a drained aligner against the links."""
     exist = aligner.exist(name for link in links for name in link)
     present = [link for number, link in enumerate(links) if exist[2 * number] and exist[2 * number + 1]]
-    gold = {*present, *((right, left) for left, right in present)}
-    wanted = {(left, split_curie(right)[0]) for left, right in present}
+    known = KnownLinks(present)
     decode = msgspec.json.Decoder(AlignmentRecord).decode
-    aligned = correct = wrong = 0
-    for _, value in aligner.records():
-        record = decode(value)
-        pair = (record.subject_id, record.object_id)
-        aligned += 1
-        if pair in gold:
-            correct += 1
-        else:
-            wrong += any((one, split_curie(other)[0]) in wanted for one, other in (pair, pair[::-1]))
+    records = (decode(value) for _, value in aligner.records())
+    judged = Counter(known.judge(record.subject_id, record.object_id) for record in records)
     return Point(
-        position=position, time=time, aligned=aligned, links=len(set(present)), correct=correct, wrong=wrong
+        position=position,
+        time=time,
+        aligned=judged.total(),
+        links=len(set(present)),
+        correct=judged[True],
+        wrong=judged[False],
     )

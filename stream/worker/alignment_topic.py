@@ -17,6 +17,7 @@ import msgspec
 import xxhash
 from kafka import TopicPartition
 
+from stream.broker.folding import fold
 from stream.broker.reading import POLL_MS, bounds, open_consumer, read_bounds
 from stream.config import Settings
 from stream.engine.interface import Output
@@ -117,11 +118,7 @@ class Published:
         return [*outputs, *(Output("alignments", key, None) for key in surplus)]
 
     def _fold(self, record: Any) -> None:
-        key = record.key or b""
-        if record.value is None:
-            self._found.pop(key, None)
-        else:
-            self._found[key] = _digest(record.value)
+        fold(self._found, record.key, None if record.value is None else _digest(record.value))
 
 
 def _digest(value: bytes) -> bytes:
