@@ -27,7 +27,7 @@ class ScoredPairs(NamedTuple):
     links: int  # all tested links, proposed or not
 
 
-class Decision(NamedTuple):
+class AtThreshold(NamedTuple):
     """What a threshold leads to. precision = true / accepted (1 if nothing is); recall = true / links."""
 
     precision: float
@@ -142,13 +142,13 @@ def one_to_one(pairs: ScoredPairs) -> Bools:
     return kept
 
 
-def decide(pairs: ScoredPairs, threshold: float, *, one_to_one: bool = True) -> Decision:
+def decide(pairs: ScoredPairs, threshold: float, *, one_to_one: bool = True) -> AtThreshold:
     """Accepts pairs with scores of at least `threshold`."""
     accepted = pairs.score >= threshold
     if one_to_one:
         accepted &= _one_to_one(pairs)
     true, count = int((accepted & pairs.label).sum()), int(accepted.sum())
-    return Decision(
+    return AtThreshold(
         precision=true / count if count else 1.0,
         recall=true / pairs.links if pairs.links else 0.0,
         f1=2 * true / (count + pairs.links) if count + pairs.links else 0.0,

@@ -58,7 +58,7 @@ def _is_delete(value: bytes) -> bool:
         return False  # a dead letter once; deleting its key does no harm
 
 
-class Export:
+class FullExport:
     """Which entities a full export has, and so which are gone."""
 
     def __init__(self, source: str | None) -> None:

@@ -12,14 +12,13 @@ from typing import Any
 
 from stream.catalogue.opening import Meter, format_of, open_bytes, require
 from stream.errors import ConfigError, InvalidInput
+from stream.mapping.row import Row
 
 RDF = {".nt", ".ttl"}
 RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 
-RdfRow = dict[str, object]
 
-
-def read_rdf(path: Path, iri: str, meter: Meter | None = None) -> Iterator[tuple[int, RdfRow | InvalidInput]]:
+def read_rdf(path: Path, iri: str, meter: Meter | None = None) -> Iterator[tuple[int, Row | InvalidInput]]:
     """Refused lines first, then a row for each subject, in the order of first mention, with that line or 0.
 
     Raises:

@@ -49,14 +49,14 @@ def feed(
     Without --source canonical events in .jsonl are expected; with it what the mapping reads: .csv, .tsv,
     .jsonl, .parquet, .nt, .ttl, also with .gz or .zst.
     """
-    from stream.catalogue.feeding import Export, present_entities
+    from stream.catalogue.feeding import FullExport, present_entities
     from stream.catalogue.opening import Meter
     from stream.catalogue.reading import accepted, files_of, read_files
     from stream.console import counting, tell
 
     settings = configuration.settings
     paths = files_of(settings, files, source)
-    meter, export, refusals = Meter(paths), Export(source), Refusals()
+    meter, export, refusals = Meter(paths), FullExport(source), Refusals()
     events = export.watch(accepted(read_files(settings, files, source, meter), refusals.tell, strict=strict))
     present = present_entities(settings) if delete_missing else ()
     if dry_run:

@@ -38,7 +38,7 @@ NOT_IN_URN = re.compile(r'[\x00-\x20<>"{}|\\^`\[\]\x7f-\xa0%#?]')
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")  # allowed in IRIs, not in CURIEs
 RESERVED = {"owl", "rdf", "rdfs", "sameas", "semapv", "skos", "sssom", "xsd", "linkml", "oboInOwl"}
 
-Export = Callable[[Settings, Iterable[AlignmentRecord]], Iterator[str]]
+Format = Callable[[Settings, Iterable[AlignmentRecord]], Iterator[str]]
 
 
 def source_iri(sources: Mapping[str, SourceMapping], source: str) -> str:
@@ -98,4 +98,4 @@ def _prefix(source: str) -> str:
     return source if re.match("[A-Za-z_]", source) and source not in RESERVED else f"_{source}"
 
 
-FORMATS: dict[str, Export] = {"sssom": sssom, "rdf": n_triples}
+FORMATS: dict[str, Format] = {"sssom": sssom, "rdf": n_triples}

@@ -60,7 +60,7 @@ class Catalogue:
 
 
 @dataclass(frozen=True)
-class Change:
+class AirportChange:
     """One change of the second act; no row means that it is deleted."""
 
     kind: Literal["new", "renamed", "moved", "deleted", "returned"]
@@ -75,7 +75,7 @@ class Scenario:
 
     left: Catalogue
     right: Catalogue
-    changes: list[Change]
+    changes: list[AirportChange]
     answers: dict[Part, list[Pair]]
 
     def write(self, directory: Path) -> dict[str, SourceMapping]:
@@ -144,7 +144,7 @@ def part_of(left_id: str) -> Part:
 
 
 def change_events(
-    changes: Iterable[Change], sources: Mapping[str, SourceMapping], known: Iterable[EntityEvent] = ()
+    changes: Iterable[AirportChange], sources: Mapping[str, SourceMapping], known: Iterable[EntityEvent] = ()
 ) -> Iterator[EntityEvent]:
     """The second act as entity events, in order; cities and the like only when they are not among `known`."""
     seen = {(event.source, event.id) for event in known}
@@ -231,19 +231,21 @@ def _without(catalogue: Catalogue, held_back: set[Pair]) -> Catalogue:
     return Catalogue(catalogue.source, rows, catalogue.codes)
 
 
-def _second_act(left: Catalogue, right: Catalogue, pairs: list[Pair]) -> tuple[list[Change], set[Pair]]:
+def _second_act(
+    left: Catalogue, right: Catalogue, pairs: list[Pair]
+) -> tuple[list[AirportChange], set[Pair]]:
     """The changes in their order, and the (source, id) of airports that are first seen in them."""
     each = min(MOST_CHANGES, len(pairs) // 10)
     drawn = sorted(pairs, key=lambda pair: uniform("second act", pair[0]))[: 4 * each]
     # Either side changes, in turn.
     sides = [(left, pair[0]) if n % 2 else (right, pair[1]) for n, pair in enumerate(drawn)]
     new, renamed, moved, deleted = (sides[n * each : (n + 1) * each] for n in range(4))
-    changes = [Change("new", c.source, i, c.rows[i]) for c, i in new]
-    changes += [Change("renamed", c.source, i, _rename(c, i)) for c, i in renamed]
-    changes += [Change("moved", c.source, i, _move(c, i)) for c, i in moved]
-    changes += [Change("deleted", c.source, i, None) for c, i in deleted]
+    changes = [AirportChange("new", c.source, i, c.rows[i]) for c, i in new]
+    changes += [AirportChange("renamed", c.source, i, _rename(c, i)) for c, i in renamed]
+    changes += [AirportChange("moved", c.source, i, _move(c, i)) for c, i in moved]
+    changes += [AirportChange("deleted", c.source, i, None) for c, i in deleted]
     changes.sort(key=lambda change: uniform("order", change.source, change.id))
-    changes += [Change("returned", c.source, i, c.rows[i]) for c, i in deleted[: each // 4]]
+    changes += [AirportChange("returned", c.source, i, c.rows[i]) for c, i in deleted[: each // 4]]
     return changes, {(c.source, i) for c, i in new}
 
 

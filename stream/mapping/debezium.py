@@ -17,7 +17,7 @@ DELETED = "__deleted"  # what Debezium's own flattening of envelopes may write i
 ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)
 
 
-class Row(msgspec.Struct, frozen=True):
+class ReceivedRow(msgspec.Struct, frozen=True):
     """A row's columns, which of them the schema explained, and whether a snapshot read it."""
 
     columns: Mapping[str, object]
@@ -25,7 +25,7 @@ class Row(msgspec.Struct, frozen=True):
     snapshot: bool = False
 
 
-def changed_row(value: bytes | None) -> Row | None:
+def changed_row(value: bytes | None) -> ReceivedRow | None:
     """The row's new state, None when the message deletes it.
 
     Raises:
@@ -47,7 +47,7 @@ def changed_row(value: bytes | None) -> Row | None:
     return _row(_object(message.get("after"), "after"), field_schema(schema, "after"), operation == "r")
 
 
-def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> Row:
+def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> ReceivedRow:
     """The id columns as the message's key tells them: a JSON object, wrapped or not, or the bare id.
 
     Raises:
@@ -75,9 +75,9 @@ def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> Row:
     if len(id_columns) != 1:
         raise InvalidInput("no-key", f"the key {text[:200]} is no object with {', '.join(id_columns)}")
     if schema is not None and isinstance(decoded, int):
-        return Row({id_columns[0]: decoded})
+        return ReceivedRow({id_columns[0]: decoded})
     # Numbers and words such as 12 or null are ids as they are written, not what JSON makes of them.
-    return Row({id_columns[0]: decoded if isinstance(decoded, str) else text})
+    return ReceivedRow({id_columns[0]: decoded if isinstance(decoded, str) else text})
 
 
 def _unwrapped(message: object) -> tuple[object, object]:
@@ -87,11 +87,11 @@ def _unwrapped(message: object) -> tuple[object, object]:
     return message, None
 
 
-def _row(columns: dict[str, object], schema: object, snapshot: bool = False) -> Row:
+def _row(columns: dict[str, object], schema: object, snapshot: bool = False) -> ReceivedRow:
     if schema is None:
-        return Row(columns, snapshot=snapshot)
+        return ReceivedRow(columns, snapshot=snapshot)
     try:
-        return Row(_object(by_schema(schema, columns), "row"), explained(schema), snapshot)
+        return ReceivedRow(_object(by_schema(schema, columns), "row"), explained(schema), snapshot)
     except RecursionError as error:
         raise InvalidInput("malformed", "the schema is nested too deeply") from error
 

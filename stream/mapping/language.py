@@ -84,7 +84,7 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return list(dict.fromkeys([self.column, *Template(self.id or self.column).columns, *nested]))
 
 
-class Rows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RowInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where rows come from, and which types their columns have (`stream/mapping/column_types.py`)."""
 
     topic: str | None = None
@@ -110,7 +110,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return [self.file] if isinstance(self.file, str) else self.file
 
 
-class Table(Rows, frozen=True):
+class Table(RowInput, frozen=True):
     """Rows that are entities.
 
     Columns listed in `optional` may be missing from a row; any other missing column is an error.
@@ -153,7 +153,7 @@ class Table(Rows, frozen=True):
         return list(dict.fromkeys(names))
 
 
-class Join(Rows, frozen=True):
+class Join(RowInput, frozen=True):
     """Rows that are relations between two entities of the source: a join table, or a file of triples.
 
     `head` and `tail` are columns or templates that give the ids of the two. What the relation is called is
@@ -242,13 +242,13 @@ class SourceMapping(Table, frozen=True):
 
     def topics(self) -> list[str]:
         """Every topic that is read for this source."""
-        rows: list[Rows] = [self, *self.tables.values(), *self.joins.values()]
-        return [part.topic for part in rows if part.topic is not None]
+        inputs: list[RowInput] = [self, *self.tables.values(), *self.joins.values()]
+        return [part.topic for part in inputs if part.topic is not None]
 
     def all_files(self) -> list[str]:
         """Every file that is read for this source."""
-        rows: list[Rows] = [self, *self.tables.values(), *self.all_joins()]
-        return [file for part in rows for file in part.files]
+        inputs: list[RowInput] = [self, *self.tables.values(), *self.all_joins()]
+        return [file for part in inputs for file in part.files]
 
 
 def check_topics(

@@ -9,7 +9,7 @@ import numpy as np
 
 from model.evaluation import Quality, ScoredPairs, precision_recall
 from stream.errors import ConfigError
-from stream.pages.page import Point, Series, chart, page, table
+from stream.pages.page import XY, Series, chart, page, table
 
 MOST_POINTS: Final = 400  # of a curve
 
@@ -45,7 +45,7 @@ def curve(pairs: ScoredPairs) -> list[tuple[float, float, float]]:
 
 
 def quality_charts(
-    recall_precision: Sequence[Point], calibration: Sequence[tuple[float, float, int]], decision: Point
+    recall_precision: Sequence[XY], calibration: Sequence[tuple[float, float, int]], decision: XY
 ) -> str:
     """The two charts side by side.
 

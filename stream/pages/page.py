@@ -26,14 +26,14 @@ circle.s0 { fill: var(--0); } circle.s1 { fill: var(--1); } circle.s2 { fill: va
 """
 
 
-Point = tuple[float, float]
+XY = tuple[float, float]
 
 
 class Series(NamedTuple):
     """Points (x, y), each 0 to 1, under a name; `dashed` is for references."""
 
     name: str
-    points: Sequence[Point]
+    points: Sequence[XY]
     radii: Sequence[float] = ()  # of a dot at each point
     dashed: bool = False
 

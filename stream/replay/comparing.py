@@ -9,7 +9,7 @@ from stream.events import AlignmentRecord, Evidence
 from stream.learning.known_links import KnownLinks, LinkPair
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One pair: its score and evidence on either side, None where it is not aligned."""
 
     subject_id: str
@@ -28,9 +28,9 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 class Comparison(msgspec.Struct, frozen=True):
     """Each list by falling size of the change, ties by name."""
 
-    new: list[Change]
-    gone: list[Change]
-    changed: list[Change]  # aligned on both sides, with another score
+    new: list[Difference]
+    gone: list[Difference]
+    changed: list[Difference]  # aligned on both sides, with another score
     same: int  # pairs with the same score
 
     def to_json(self, most: int | None = None) -> dict[str, Any]:
@@ -57,11 +57,11 @@ def compare(
     """Alignments by their key; `links` say which new and gone ones are right."""
     known = KnownLinks(links)
 
-    def change(key: str) -> Change:
+    def change(key: str) -> Difference:
         old, new = before.get(key), after.get(key)
         record = new or old
         assert record is not None
-        return Change(
+        return Difference(
             subject_id=record.subject_id,
             object_id=record.object_id,
             before=None if old is None else old.confidence,
@@ -71,7 +71,7 @@ def compare(
             evidence_after=None if new is None else new.evidence,
         )
 
-    def ordered(keys: set[str]) -> list[Change]:
+    def ordered(keys: set[str]) -> list[Difference]:
         return sorted(map(change, keys), key=lambda one: (-one.size, one.subject_id, one.object_id))
 
     both = before.keys() & after.keys()
