@@ -10,16 +10,20 @@ from typing import Any
 import click
 
 from index.errors import SameasError
+from stream.commands.align import align
+from stream.commands.config import config
 from stream.commands.dead_letters import dead_letters
 from stream.commands.demo import demo
+from stream.commands.evaluate import evaluate
 from stream.commands.explain import explain
-from stream.commands.feed import feed, propose_mapping
-from stream.commands.learning import align, evaluate, train
+from stream.commands.feed import feed
 from stream.commands.link import link
+from stream.commands.map import propose_mapping
 from stream.commands.model import model
 from stream.commands.replay import replay
-from stream.commands.show import config, schema
+from stream.commands.schema import schema
 from stream.commands.subscribe import subscribe
+from stream.commands.train import train
 from stream.commands.worker import broker, run, topics
 from stream.console import log, start_log
 

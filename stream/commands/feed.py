@@ -1,4 +1,4 @@
-"""`sameas feed` and `sameas map`: files, on the command line."""
+"""`sameas feed`: the events of files, on the command line."""
 
 import sys
 from collections import Counter
@@ -78,24 +78,6 @@ def feed(
             f"{refusals.counts.total():,} events were refused; the others were "
             f"{'good' if dry_run else 'fed'}{not_deleted}"
         )
-
-
-@click.command("map")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--source", metavar="NAME", help="What to call the source [the file's name]")
-def propose_mapping(file: Path, source: str | None) -> None:
-    """Propose a mapping for FILE from its first rows: TOML on stdout, what was seen on stderr.
-
-    It reads what feed reads, and Debezium's messages in JSON Lines. Add it to sameas.toml, correct it, and
-    look at `sameas feed --source NAME --dry-run`.
-    """
-    from stream.catalogue.proposing import propose
-    from stream.console import tell
-
-    proposal = propose(file, source or file.name.partition(".")[0])
-    for line in proposal.seen:
-        tell(line)
-    sys.stdout.write(proposal.toml + "\n")  # so that a second one can follow
 
 
 class Refusals:

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options and arguments that several commands have."""
 
 import functools
 from collections.abc import Callable
@@ -8,7 +8,8 @@ from typing import Any
 import click
 import msgspec
 
-from stream.config import Settings, load
+from stream.config import Configuration, Settings, load
+from stream.errors import ConfigError
 
 
 def configured(function: Callable[..., None]) -> Callable[..., None]:
@@ -34,6 +35,38 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
     """As `configured`, for commands that use a broker: with its address."""
     option = click.option("--bootstrap", metavar="HOST:PORT", help="Kafka's address: kafka.bootstrap_servers")
     return configured(option(function))
+
+
+def catalogued(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds what the commands without a broker read: files, and the model."""
+
+    @configured
+    @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+    @click.option("--model", type=click.Path(path_type=Path), help="Model directory: model.dir")
+    @functools.wraps(function)
+    def command(
+        configuration: Configuration, files: tuple[Path, ...], model: Path | None, **rest: Any
+    ) -> None:
+        from stream.catalogue.reading import accepted, read_files
+        from stream.console import tell
+
+        settings = configuration.settings
+        sources = (
+            [None] if files else [name for name, mapping in settings.sources.items() if mapping.all_files()]
+        )
+        if not sources:
+            raise ConfigError("nothing to read: name canonical .jsonl files, or give [sources.NAME] a file")
+        events = [
+            event
+            for source in sources
+            for event in accepted(
+                read_files(settings, files, source), lambda error: tell(f"refused: {error}"), strict=False
+            )
+        ]
+        tell(f"{len(events):,} entity events read")
+        function(settings=settings, events=events, model=model or settings.model.dir, **rest)
+
+    return command
 
 
 def in_state(settings: Settings, directory: Path | None) -> Settings:

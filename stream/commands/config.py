@@ -1,7 +1,6 @@
-"""`sameas config show` and `sameas schema`: the settings in effect, and the records."""
+"""`sameas config`: the settings in effect, on the command line."""
 
 import json
-from typing import Any
 
 import click
 
@@ -36,17 +35,3 @@ def show(configuration: Configuration, as_json: bool) -> None:
             f"{name} = {json.dumps(value, ensure_ascii=False)}"
             + (f"  # {origin}" if origin != "default" else "")
         )
-
-
-@click.command()
-@click.argument("name", required=False)
-def schema(name: str | None) -> None:
-    """Print the JSON Schema of one record, or of all."""
-    from stream.commands import schemas
-
-    if name is not None and name not in schemas.RECORDS:
-        raise click.BadParameter(f"one of {', '.join(schemas.RECORDS)}", param_hint="NAME")
-    found: Any = (
-        {key: schemas.schema(key) for key in schemas.RECORDS} if name is None else schemas.schema(name)
-    )
-    print(json.dumps(found, indent=2))

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from benchmarks.catalogues import catalogues, train_small
 from stream.cli import main
-from stream.commands.schemas import RECORDS, schema
+from stream.commands.schema import SCHEMAS, json_schema
 from stream.engine.aligner import Aligner
 from stream.events import Link
 from stream.mapping.canonical import as_messages, decode_canonical
@@ -29,18 +29,18 @@ def read(directory: Path, name: str) -> Schema:
     return found
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_the_committed_schemas_are_those_that_are_printed(name: str) -> None:
     printed = CliRunner().invoke(main, ["schema", name]).output
     assert (DOCS / f"{name}.json").read_text() == printed, f"sameas schema {name} > docs/schemas/{name}.json"
-    assert json.loads(printed) == schema(name)
-    jsonschema.Draft202012Validator.check_schema(schema(name))
+    assert json.loads(printed) == json_schema(name)
+    jsonschema.Draft202012Validator.check_schema(json_schema(name))
 
 
 def test_there_is_a_schema_of_each_record() -> None:
     for directory in (DOCS, FIRST):
-        assert {path.stem for path in directory.iterdir()} == set(RECORDS)
-    assert set(json.loads(CliRunner().invoke(main, ["schema"]).output)) == set(RECORDS)
+        assert {path.stem for path in directory.iterdir()} == set(SCHEMAS)
+    assert set(json.loads(CliRunner().invoke(main, ["schema"]).output)) == set(SCHEMAS)
 
 
 def test_real_records_fit(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_real_records_fit(tmp_path: Path) -> None:
     }
     for name, values in written.items():
         assert values, name
-        validator = jsonschema.Draft202012Validator(schema(name))
+        validator = jsonschema.Draft202012Validator(json_schema(name))
         for value in values:
             validator.validate(json.loads(value))
 
@@ -84,9 +84,9 @@ def differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
         yield f"{at}: nothing was required"
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_version_1_stays_version_1(name: str) -> None:
-    assert list(differences(read(FIRST, name), schema(name))) == []
+    assert list(differences(read(FIRST, name), json_schema(name))) == []
 
 
 def _drop(found: Schema) -> None:
@@ -107,6 +107,6 @@ def _add(found: Schema) -> None:
 
 @pytest.mark.parametrize(("change", "breaks"), [(_drop, 1), (_require, 1), (_narrow, 1), (_add, 0)])
 def test_what_breaks_version_1(change: Callable[[Schema], None], breaks: int) -> None:
-    new = copy.deepcopy(schema("alignment-record"))
+    new = copy.deepcopy(json_schema("alignment-record"))
     change(new)
     assert len(list(differences(read(FIRST, "alignment-record"), new))) == breaks

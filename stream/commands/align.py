@@ -1,0 +1,31 @@
+"""`sameas align`: whole catalogues without a broker, on the command line."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from stream.commands.options import catalogued
+from stream.config import Settings
+
+
+@click.command()
+@catalogued
+def align(settings: Settings, events: list[Any], model: Path) -> None:
+    """Align catalogue FILES without a broker; alignment records as JSON Lines on stdout."""
+    from stream.console import counting
+    from stream.learning.alignment import align as align_files
+
+    with counting("aligning", "events") as progress:
+        records = align_files(
+            events,
+            model,
+            one_to_one=settings.align.one_to_one,
+            threshold=settings.model.threshold,
+            search=settings.align.search_at_once,
+            progress=progress,
+        )
+    for record in records:
+        sys.stdout.write(msgspec.json.encode(record).decode() + "\n")

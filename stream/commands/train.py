@@ -1,0 +1,60 @@
+"""`sameas train`: a model from catalogues, on the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stream.commands.options import catalogued
+from stream.config import Settings
+
+
+@click.command()
+@catalogued
+@click.option("--links", type=click.Path(path_type=Path), help="CSV of known links: left,right")
+@click.option("--no-links", is_flag=True, help="Learn from the catalogues alone")
+@click.option(
+    "--valid", type=click.Path(path_type=Path), help="Links for early stopping and the threshold [a fifth]"
+)
+@click.option("-k", type=click.IntRange(1, 100), default=None, help="Candidates in each view [10]")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+def train(
+    settings: Settings,
+    events: list[Any],
+    model: Path,
+    links: Path | None,
+    no_links: bool,
+    valid: Path | None,
+    k: int | None,
+    seed: int,
+) -> None:
+    """Learn a model from catalogue FILES (canonical .jsonl, or those of the mapping) and known links."""
+    from model.training import Epoch, TrainingOptions
+    from stream.console import progress, tell
+    from stream.learning.known_links import read_links
+    from stream.learning.self_training import train_without_links
+    from stream.learning.training import K, check_writable, train_model
+
+    if (links is None) != no_links or (no_links and valid):
+        raise click.UsageError("give either --links FILE (and --valid FILE, if there is one), or --no-links")
+    check_writable("--model", model)
+    with progress() as show:
+        show("retrieving candidates")
+
+        def epoch(done: Epoch) -> None:
+            show(f"epoch {done.number} of {done.most}, loss {done.loss:.4f}, PRAUC on valid {done.prauc:.4f}")
+
+        options, k = TrainingOptions(seed=seed), K if k is None else k
+        if links is None:
+            trained = train_without_links(events, model, k=k, options=options, progress=epoch)
+        else:
+            known = None if valid is None else read_links(valid)
+            trained = train_model(
+                events, read_links(links), model, valid=known, k=k, options=options, progress=epoch
+            )
+    tell(
+        f"model {trained.id} in {model}: {trained.training_links:,} links, "
+        f"{trained.valid_links:,} more to choose the threshold, {trained.report['seconds']:.0f} s"
+    )
+    print(json.dumps({"model": trained.id, "links": trained.training_links, **trained.report}))
