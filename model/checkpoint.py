@@ -1,6 +1,6 @@
 """A model on disk: `model.safetensors` (all arrays) and `model.json` (everything else). Nothing is executed.
 
-The model's id is a hash of both, so two models that would score differently never share one.
+The model's id is a hash of both, so two models with different scores never share one.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ _RETRAIN = "train it again with `sameas train`"
 
 @dataclass(frozen=True)
 class Model:
-    """All that scoring needs. `options` belong to the caller: how candidates and contexts were made."""
+    """All that scoring needs. `options` are the caller's: they say how candidates and contexts were made."""
 
     encoder: Encoder
     network: AlignmentNetwork
     trees: Trees
-    types: tuple[str, ...]  # that had links: of others the trees know nothing
+    types: tuple[str, ...]  # which had links; the trees know nothing of other types
     slope: float
     offset: float
     threshold: float
@@ -41,7 +41,7 @@ class Model:
     report: dict[str, Any] = field(default_factory=dict)
 
     def scorer(self, kind: str | None = None) -> DenseScorer:
-        """For pairs of a type, by default of one that had links. For others the network decides alone."""
+        """For pairs of a type, by default one that had links. For other types the network alone decides."""
         return self._with_trees if kind is None or kind in self.types else self._alone
 
     @cached_property

@@ -1,7 +1,7 @@
 """How good scored pairs are, against known links.
 
-Throughout, P scored pairs are those candidates whose left entity has a link in the tested part; other left
-entities do not count, because nobody knows whether they have a partner. `links` counts all tested links,
+The P scored pairs are always the candidates whose left entity has a link in the tested part. Other left
+entities do not count, because it is unknown whether they have a partner. `links` counts all tested links,
 also those that retrieval did not propose: they are lost recall.
 """
 
@@ -28,7 +28,7 @@ class ScoredPairs(NamedTuple):
 
 
 class AtThreshold(NamedTuple):
-    """What a threshold leads to. precision = true / accepted (1 if nothing is); recall = true / links."""
+    """The decisions at a threshold. precision = true / accepted (1 if nothing is); recall = true / links."""
 
     precision: float
     recall: float
@@ -48,7 +48,7 @@ class CalibrationBin(NamedTuple):
 
 @dataclass(frozen=True)
 class Quality:
-    """All figures of one evaluation; definitions at the functions of the same names."""
+    """All figures of one evaluation. The functions of the same names define them."""
 
     links: int
     retrieval_recall: float
@@ -86,12 +86,12 @@ def evaluate(pairs: ScoredPairs, threshold: float, *, one_to_one: bool = True) -
 
 
 def retrieval_recall(pairs: ScoredPairs) -> float:
-    """The share of links among the candidates: what no decision can exceed."""
+    """The share of links that are candidates. No decision can have a higher recall."""
     return int(pairs.label.sum()) / pairs.links if pairs.links else 0.0
 
 
 def precision_recall(pairs: ScoredPairs) -> tuple[F64, F64, F64]:
-    """Precision, recall and score, each (T,), by falling score: all pairs down to that score are accepted."""
+    """Precision, recall and score, each (T,), by falling score: those of accepting all pairs down to it."""
     order = np.argsort(-pairs.score, kind="stable")
     score, label = pairs.score[order], pairs.label[order]
     last_of_score = np.flatnonzero(np.append(np.diff(score) != 0, np.ones(min(len(score), 1), bool)))
@@ -102,7 +102,7 @@ def precision_recall(pairs: ScoredPairs) -> tuple[F64, F64, F64]:
 def prauc(pairs: ScoredPairs) -> float:
     """Area under the precision-recall curve as average precision: sum of P_n (R_n - R_{n-1}).
 
-    Without interpolation; equal scores are one step. Links that are no candidates leave the curve short.
+    Without interpolation; equal scores are one step. Where links are no candidates, the curve ends early.
     """
     precision, recall, _ = precision_recall(pairs)
     return float((precision * np.diff(recall, prepend=0.0)).sum())
@@ -127,7 +127,7 @@ def hits_at_1(pairs: ScoredPairs) -> float:
 
 
 def one_to_one(pairs: ScoredPairs) -> Bools:
-    """Pairs (P,) that remain when the best go first and take both entities; ties by left, then right."""
+    """Which pairs (P,) remain when the best go first and take both entities; ties by left, then right."""
     order = np.lexsort((pairs.right, pairs.left, -pairs.score))
     kept = np.zeros(len(order), bool)
     lefts: set[int] = set()
@@ -157,9 +157,9 @@ def decide(pairs: ScoredPairs, threshold: float, *, one_to_one: bool = True) -> 
 
 
 def best_threshold(pairs: ScoredPairs, *, one_to_one: bool = True) -> float:
-    """The score at which F1 is largest (see `decide`), half way to the next lower score; .5 without pairs.
+    """The score at which F1 is largest (see `decide`), half way to the next lower one; .5 without pairs.
 
-    One-to-one decisions do not depend on the threshold but for the cut, so all thresholds are tried at once.
+    The threshold only cuts the list of one-to-one decisions, so all thresholds are tried at once.
     """
     kept = _one_to_one(pairs) if one_to_one else np.ones(len(pairs.score), bool)
     order = np.flatnonzero(kept)[np.argsort(-pairs.score[kept], kind="stable")]
@@ -174,7 +174,7 @@ def best_threshold(pairs: ScoredPairs, *, one_to_one: bool = True) -> float:
 
 
 def calibration_table(pairs: ScoredPairs, bins: int = 10) -> list[CalibrationBin]:
-    """Are scores probabilities? Equal steps of score; empty bins are left out."""
+    """Shows whether scores are probabilities, in equal steps of score. Empty bins are left out."""
     number = np.minimum((pairs.score * bins).astype(np.int64), bins - 1)
     return [
         CalibrationBin(

@@ -28,7 +28,7 @@ _INPUT_ROWS = 2048  # pairs whose inputs are in memory at once: about 10 kB each
 
 
 class LabelledPairs(NamedTuple):
-    """P candidate pairs with answers. Inputs are made on demand: all of them would not fit into memory."""
+    """P candidate pairs with answers. Inputs are made on demand: all together would not fit into memory."""
 
     inputs: Callable[[npt.NDArray[np.int64]], PairInputs]  # of these rows, in their order
     label: npt.NDArray[np.bool_]  # (P,)
@@ -39,16 +39,16 @@ class LabelledPairs(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to learn; what is learned has its sizes in NetworkOptions."""
+    """How to learn. NetworkOptions has the sizes of what is learned."""
 
     seed: int = 0
-    max_pairs: int = 60_000  # of training; links stay, other pairs are drawn
-    max_valid_pairs: int = 15_000  # for early stopping; calibration and threshold use all
-    batch: int = 256  # at most; a few hundred pairs learn better from smaller ones (see `_batch_size`)
+    max_pairs: int = 60_000  # of training; all links, and other pairs drawn at random
+    max_valid_pairs: int = 15_000  # for early stopping; calibration and threshold use all pairs
+    batch: int = 256  # at most; from a few hundred pairs smaller batches learn better (see `_batch_size`)
     visits: int = 600_000  # pairs seen, over all epochs
     epochs: tuple[int, int] = (6, 30)  # at least, at most
     patience: int = 5  # epochs without a better PRAUC on valid
-    seconds: float = 120.0  # of CPU, this thread's; no epoch starts after; a guard, `visits` bounds the time
+    seconds: float = 120.0  # of this thread's CPU; no epoch starts later; a guard beside `visits`
     learning_rate: float = 4e-3  # of batches of 256 pairs
     weight_decay: float = 1e-3
     memory: int = 100  # steps; weights are kept as their moving average, see `_averaging`
@@ -66,7 +66,7 @@ class Epoch(NamedTuple):
 
 @dataclass
 class Trained:
-    """A network and trees with their calibration, and how they came about."""
+    """A network and trees with their calibration, and a report of the training."""
 
     network: AlignmentNetwork
     trees: Trees
@@ -230,7 +230,7 @@ def _check_labels(part: str, label: npt.NDArray[np.bool_]) -> None:
 
 
 def _graphs(pairs: LabelledPairs, rows: npt.NDArray[np.int64], size: int) -> Iterator[_Batch]:
-    """Ragged graphs of these rows, `size` a graph. Stage 1 has no parameters: it is done here, once."""
+    """Ragged graphs of these rows, `size` pairs each. Stage 1 has no parameters, so it is done once, here."""
     for start in range(0, len(rows), _INPUT_ROWS):
         part = rows[start : start + _INPUT_ROWS]
         stage1 = similarities(pairs.inputs(part))
@@ -273,12 +273,12 @@ def _epochs(pairs: int, options: TrainingOptions) -> int:
 
 
 def _schedule(done: float) -> float:
-    """A short rise, then a cosine down to nothing."""
+    """The factor of the learning rate: a short rise, then a cosine down to nothing."""
     return min(1.0, done / 0.05 + 0.05) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _averaging(memory: int) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor | int], torch.Tensor]:
-    """An exponential moving average. It is at first a third of the steps old, so the first are forgotten."""
+    """An exponential moving average. It remembers a part of the steps so far, `memory` at most."""
 
     def update(average: torch.Tensor, now: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
         return torch.lerp(average, now, max(1 / memory, 2 / (2 + int(steps))))
@@ -296,7 +296,7 @@ def _trees(batches: Sequence[_Batch], network: NetworkOptions, seed: int) -> Tre
 
 
 def _in_units_of_log_odds(net: AlignmentNetwork, valid: LabelledPairs) -> None:
-    """Calibrates the network alone, for the trees to be added and for types of which they know nothing."""
+    """Calibrates the network alone: trees are added to it, and of some types they know nothing."""
     slope, offset = fit_platt(_logits(DenseScorer(net), valid).astype(np.float64), valid.label)
     with torch.no_grad():
         net.head_out.weight.mul_(slope)
@@ -314,13 +314,13 @@ def _calibrated(net: AlignmentNetwork, trees: Trees, valid: LabelledPairs) -> Tr
 def fit_platt(logits: npt.NDArray[np.float64], label: npt.NDArray[np.bool_]) -> tuple[float, float]:
     """Platt scaling: the slope and offset of the most likely sigmoid, by Newton steps.
 
-    Targets are smoothed as in Platt (1999), so that separable data keep finite scores. Should the best slope
-    not be positive (the logits say nothing), the slope is a small positive one: order is kept.
+    Targets are smoothed as in Platt (1999), so that separable data keep finite scores. If the best slope is
+    not positive (the logits say nothing), a small positive one takes its place, which keeps the order.
     """
     positives = int(label.sum())
     negatives = len(label) - positives
     target = np.where(label, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    scale = max(float(np.std(logits)), 1e-6)  # steps from a slope of 1 may go astray where all is decided
+    scale = max(float(np.std(logits)), 1e-6)  # on large logits, steps from a slope of 1 may diverge
     logits = logits / scale
     slope, offset = 1.0, 0.0
     for _ in range(50):

@@ -1,1 +1,1 @@
-"""Catalogues as files: opening, reading and feeding them, and proposing a mapping."""
+"""Catalogues as files: opening, reading and feeding them, and proposing a mapping for them."""

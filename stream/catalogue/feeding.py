@@ -1,4 +1,4 @@
-"""Feeding files: their events into the entity topic, and deletions for what is gone from a full export."""
+"""Feeding: events into the entity topic, and deletions for entities that a full export no longer has."""
 
 from collections.abc import Collection, Iterable, Iterator
 from typing import Literal
@@ -27,10 +27,10 @@ def feed_events(
     progress: Report | None = None,
     settled: Report | None = None,
 ) -> int:
-    """Produces events in order, keyed by entity; their number, when the broker has acknowledged all.
+    """Produces events in order, keyed by entity. Returns their number once the broker has acknowledged all.
 
     Args:
-        settled: is told now and then, and when it is interrupted, how many the broker has acknowledged.
+        settled: is given the number of acknowledged events now and then, and after an interrupt.
 
     Raises:
         BrokerError: unreachable, no such topic, or an event was not delivered.
@@ -43,7 +43,7 @@ def feed_events(
 
 
 def present_entities(settings: Settings) -> Collection[bytes]:
-    """The keys of all entities in the entity topic, `source:id`, that are not deleted. Raises BrokerError."""
+    """The keys, `source:id`, of all entities in the entity topic that are not deleted. Raises BrokerError."""
     present: dict[bytes, Literal[True]] = {}
     for record in read_topic(settings, settings.topics.entities):
         is_gone = record.value is None or _is_delete(record.value)
@@ -55,18 +55,18 @@ def _is_delete(value: bytes) -> bool:
     try:
         return _op.decode(value).op == "delete"
     except UNDECODABLE:
-        return False  # a dead letter once; deleting its key does no harm
+        return False  # it became a dead letter; deleting its key does no harm
 
 
 class FullExport:
-    """Which entities a full export has, and so which are gone."""
+    """Notes which entities a full export has, to find those that are gone."""
 
     def __init__(self, source: str | None) -> None:
         self._keys: set[bytes] = set()
         self._sources = set() if source is None else {source}
 
     def watch(self, events: Iterable[EntityEvent]) -> Iterator[EntityEvent]:
-        """The events as they are, noted."""
+        """The same events. Their entities are noted."""
         for event in events:
             key = event_key(event)
             (self._keys.discard if event.__struct_config__.tag == "delete" else self._keys.add)(key)
@@ -74,7 +74,7 @@ class FullExport:
             yield event
 
     def gone(self, present: Iterable[bytes]) -> list[bytes]:
-        """The keys of `present` that are of the export's sources, and not in it.
+        """The keys of `present` that belong to the export's sources and are not in it.
 
         Raises:
             ConfigError: the export is empty, which is more likely a mistake.

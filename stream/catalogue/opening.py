@@ -1,4 +1,4 @@
-"""Opening files: compressed or not, with a meter that tells how much of them has been read."""
+"""Opening files, compressed or not, with a meter of how much of them has been read."""
 
 import gzip
 import io
@@ -14,7 +14,7 @@ COMPRESSED = (".gz", ".zst")
 
 
 class Meter:
-    """Bytes read of all files together, as they lie on the disk."""
+    """Counts the bytes read of all files together, as they lie on the disk."""
 
     def __init__(self, paths: Iterable[Path] = ()) -> None:
         self.total = sum(path.stat().st_size for path in paths if path.is_file())
@@ -27,13 +27,13 @@ class Meter:
 
 
 def format_of(path: Path) -> str:
-    """The suffix that tells the format, in lower case: `.csv` of `films.csv.gz`."""
+    """The suffix that names the format, in lower case: `.csv` of `films.csv.gz`."""
     inner = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
     return inner.suffix.lower()
 
 
 def check_exists(paths: Iterable[Path]) -> None:
-    """Raises ConfigError for the first that is no readable file: before anything else is begun."""
+    """Raises ConfigError for the first file that cannot be read, so that nothing is begun in vain."""
     for path in paths:
         try:
             path.open("rb").close()
@@ -46,7 +46,7 @@ def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
     """The file's contents, decompressed.
 
     Raises:
-        ConfigError: there is no such file, or it is damaged or cut short.
+        ConfigError: the file is missing, damaged or cut short.
     """
     try:
         with path.open("rb") as file:
@@ -67,7 +67,7 @@ def _decompressed(path: Path, file: Any) -> IO[bytes]:
 
 
 def require(module: str, path: Path) -> Any:
-    """The optional package that reads such a file.
+    """Imports the optional package that reads such a file.
 
     Raises:
         ConfigError: it is not installed.
@@ -77,12 +77,12 @@ def require(module: str, path: Path) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise ConfigError(
-            f"{path}: {package} reads such files and is not installed: pip install 'sameas[files]'"
+            f"{path}: {package}, which reads such files, is not installed: pip install 'sameas[files]'"
         ) from error
 
 
 class _Metered(io.RawIOBase):
-    """A file that counts what is read of it."""
+    """A file that adds to a meter what is read of it."""
 
     def __init__(self, file: IO[bytes], meter: Meter) -> None:
         self._file = file

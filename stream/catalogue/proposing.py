@@ -1,6 +1,6 @@
-"""Proposing a mapping from a sample of a file: what each column seems to be, and why.
+"""Proposes a mapping from a sample of a file: what each column seems to be, and why.
 
-Guesses, made to be read and corrected: the text is TOML for `sameas.toml`, the reasons are lines for people.
+It guesses; people read and correct. The text is TOML for `sameas.toml`, the reasons are lines for people.
 """
 
 import json
@@ -18,7 +18,7 @@ from stream.catalogue.sampling import ColumnSample, Sample, are_short, read_samp
 from stream.errors import ConfigError
 from stream.mapping.row import is_unicode
 
-REPEATED = 0.25  # share of the values of a column that are names: so many were there before
+REPEATED = 0.25  # share of a column's values that occur earlier in it, if they are names
 REPEATED_IN_LISTS = 0.05  # the same, where a cell holds several
 ID_NAMES = re.compile(r"(?i)(.*[_.])?(id|key|uuid|guid|iri|uri|identifier)$")
 TYPE_NAMES = {"type", "kind", "class", "category", "@type", "entity_type", "_type"}
@@ -29,7 +29,7 @@ TIMES = re.compile(r"(?i)(.*_)?(at|time|ts|timestamp|created|updated|modified)$"
 
 
 class Proposal(msgspec.Struct):
-    """The mapping as TOML, and what it rests on."""
+    """The mapping as TOML, and the lines that say what it rests on."""
 
     toml: str
     seen: list[str]
@@ -112,7 +112,7 @@ class _Proposer:
         self._seen.append(f"{name}: {what}")
 
     def _identity(self) -> str:
-        """The best column that tells all rows apart, else two that do together."""
+        """The best column that differs in every row, else two columns that do so together."""
         count = len(self._rows)
         full = [c for c in self._columns.values() if c.filled == count and not c.lists and c.is_short]
         unique = [c for c in full if len(set(c.texts)) == count]
@@ -219,7 +219,7 @@ def _attributes(columns: Iterable[str]) -> list[str] | dict[str, str]:
 
 
 def _separator(texts: Sequence[str]) -> str | None:
-    """What separates several names in a cell. A comma must separate now two, now three or more."""
+    """What separates several names in a cell; a comma only if cells hold different numbers of names."""
     for separator in SEPARATORS:
         counts = Counter(text.count(separator) + 1 for text in texts if separator in text)
         cells = counts.total()
@@ -245,7 +245,7 @@ def _stem(path: Path) -> str:
 
 
 def _name(column: str) -> str:
-    """What a nested column is called, without the words that only say that it is a name."""
+    """A name for a column: the last part of a path, without a language or an ending such as `_name`."""
     return re.sub(r"(?i)(.)[_. ]names?$", r"\1", column).rpartition(".")[2].partition("@")[0] or column
 
 

@@ -1,9 +1,9 @@
-"""Rows of RDF files: one per subject, whatever the order of the triples.
+"""Rows of RDF files: one for each subject, whatever the order of the triples.
 
 A row has `@id` (the subject's IRI), `@type` (what `rdf:type` says), and for each predicate a list of its
-values, under the predicate's IRI and under the IRI's last part; `label@en` holds only the values of one
-language. IRIs that begin with the source's `iri` are written without it; types by the last part. The file
-is grouped in memory.
+values, under the predicate's IRI and under the IRI's last part. `label@en` holds only the values of one
+language. IRIs that begin with the source's `iri` are written without it, types as their last part. The whole
+file is grouped in memory.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 
 
 def read_rdf(path: Path, iri: str, meter: Meter | None = None) -> Iterator[tuple[int, Row | InvalidInput]]:
-    """Refused lines first, then a row for each subject, in the order of first mention, with that line or 0.
+    """Refused lines, then a row for each subject in the order of first mention, with the line of that, or 0.
 
     Raises:
         ConfigError: the file cannot be read, or is no Turtle; a line that is no N-Triples is only refused.
@@ -41,7 +41,7 @@ def read_rdf(path: Path, iri: str, meter: Meter | None = None) -> Iterator[tuple
 
 
 def _n_triples(rdf: Any, file: Any) -> Iterator[tuple[int, Any]]:
-    """Line by line: the parser does not find its way back after an open quote."""
+    """Parses line by line, since the parser does not recover after an open quote."""
     for number, line in enumerate(file, 1):
         try:
             for triple in rdf.parse(line, rdf.RdfFormat.N_TRIPLES):
@@ -59,7 +59,7 @@ def _turtle(rdf: Any, file: Any, path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _reason(error: SyntaxError) -> str:
-    """Without the place, which the caller knows better."""
+    """The message without the place, which the caller knows better."""
     return (error.msg or "").partition(": ")[2] or str(error)
 
 

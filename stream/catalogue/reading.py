@@ -1,4 +1,4 @@
-"""The entity events of files, canonical or mapped, each with its line or the reason why it is refused."""
+"""Reading files: their entity events, canonical or mapped, each with its line or the reason of a refusal."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from stream.mapping.decoder import of_source
 from stream.mapping.language import Join, SourceMapping, Table
 from stream.mapping.row_mapper import JoinMapper, RowMapper
 
-Refused = Callable[[InvalidInput], None]  # is told of each line that cannot be used
+Refused = Callable[[InvalidInput], None]  # is given each line that cannot be used
 
 Numbered = tuple[int, EntityEvent | InvalidInput]  # with its line, from 1; 0 where it has none
 RelationsByHead = dict[str, dict[str, dict[str, None]]]  # head, relation, tails: a dict as an ordered set
@@ -23,13 +23,13 @@ RelationsByHead = dict[str, dict[str, dict[str, None]]]  # head, relation, tails
 def read_files(
     settings: Settings, files: Iterable[Path], source: str | None, meter: Meter | None = None
 ) -> Iterator[EntityEvent | InvalidInput]:
-    """The events of files in order, refusals (which name file and line) in their place.
+    """The events of files in order. A refusal, which names file and line, takes an event's place.
 
     Canonical `.jsonl` files need no mapping; others are read with the mapping of `source`. With a source and
     no files, the mapping's own files are read.
 
     Raises:
-        ConfigError: no mapping, a missing file or a missing column.
+        ConfigError: there is no mapping, a file or a column is missing.
     """
     files = list(files)
     if source is not None:
@@ -58,7 +58,7 @@ def files_of(settings: Settings, files: Iterable[Path], source: str | None) -> l
 
 
 def _mapping(settings: Settings, source: str, files: list[Path]) -> SourceMapping:
-    """The mapping of a source; files that are given take the place of its own."""
+    """The mapping of a source. Given files take the place of its own."""
     mapping = settings.sources.get(source)
     if mapping is None:
         names = ", ".join(settings.sources) or "none"
@@ -73,10 +73,10 @@ def _mapping(settings: Settings, source: str, files: list[Path]) -> SourceMappin
 def accepted(
     events: Iterable[EntityEvent | InvalidInput], refused: Refused, *, strict: bool
 ) -> Iterator[EntityEvent]:
-    """The usable events; each other one, oversized ones too, is told to `refused`, or raised when `strict`.
+    """The usable events. `refused` is given all others, also those that are too large for a message.
 
     Raises:
-        InvalidInput: the first refusal, when `strict`.
+        InvalidInput: the first refusal, if `strict`.
     """
     for event in events:
         try:
@@ -94,20 +94,20 @@ def accepted(
 def read_events(
     source: str, mapping: SourceMapping, base: Path, meter: Meter | None = None
 ) -> Iterator[Numbered]:
-    """The events of a source's files (relative to `base`), each with its line, refusals in their place.
+    """The events of a source's files (relative to `base`), each with its line. Refusals take their place.
 
     An entity that is made of cells comes once, before the row that first names it. The rows of joins are
-    grouped in memory and become relations of their heads. In a source of one table, a head without a row
-    comes last, with its relations alone.
+    grouped in memory and become relations of their heads. In a source of one table, heads without a row come
+    last, with nothing but their relations.
 
     Raises:
-        ConfigError: there is no file, one cannot be read, or a mapped column is not in it.
+        ConfigError: there is no file, one cannot be read, or one lacks a mapped column.
     """
     return _SourceReader(source, mapping, base, meter).events()
 
 
 def read_canonical(path: Path, source: str | None = None, meter: Meter | None = None) -> Iterator[Numbered]:
-    """The canonical events of a `.jsonl` file, of one source when it is named.
+    """The canonical events of a `.jsonl` file. If `source` is given, those of others are refused.
 
     Raises:
         ConfigError: the file cannot be read or is no JSON Lines file.

@@ -1,4 +1,4 @@
-"""How far a feed of files has come, so that the same feed goes on from there."""
+"""How far a feed of files has come, so that the same feed can continue from there."""
 
 import os
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ from stream.events import UNDECODABLE
 class FeedProgress(msgspec.Struct, frozen=True):
     """What is written to the file of --resume: so many events of this very feed are in the broker.
 
-    Going on reads the files again and leaves out as many events: they come in the same order as long as the
-    files, the mapping and the topic are the same, which `fed` tells. Feeding an event twice does no harm;
+    To continue, the files are read again and as many events left out. These come in the same order as long as
+    the files, the mapping and the topic are those that `fed` describes. Feeding an event twice does no harm,
     so the file may lag behind.
     """
 
@@ -31,7 +31,7 @@ class FeedProgress(msgspec.Struct, frozen=True):
 
     @staticmethod
     def begin(settings: Settings, files: Iterable[Path], source: str | None) -> "FeedProgress":
-        """Nothing is fed yet. Raises BrokerError."""
+        """The progress of a feed that has fed nothing yet. Raises BrokerError."""
         mapping = None if source is None else settings.sources.get(source)
         stats = {str(path): path.stat() for path in files}
         topic = settings.topics.entities
@@ -47,7 +47,7 @@ class FeedProgress(msgspec.Struct, frozen=True):
         return FeedProgress(fed, 0)
 
     def resumed(self, path: Path) -> "FeedProgress":
-        """As far as the file says, or from the beginning where there is none.
+        """The progress that the file holds, or this one where there is no file.
 
         Raises:
             ConfigError: the file cannot be read or written, or belongs to another feed.
@@ -59,11 +59,11 @@ class FeedProgress(msgspec.Struct, frozen=True):
         try:
             found = msgspec.json.decode(path.read_bytes(), type=FeedProgress)
         except (OSError, *UNDECODABLE) as error:
-            raise ConfigError(f"--resume {path}: cannot be read: {error}; delete it to begin anew") from error
+            raise ConfigError(f"--resume {path}: cannot be read: {error}; delete it to start over") from error
         for name, value in self.fed.items():
             if found.fed.get(name) != value:
                 raise ConfigError(
                     f"--resume {path} belongs to another feed: {name.replace('_', ' ')} has changed; "
-                    "delete it to begin anew"
+                    "delete it to start over"
                 )
         return found

@@ -1,8 +1,7 @@
 """Rows of files, one mapping of column to value each: CSV, TSV, JSON Lines, Parquet, N-Triples and Turtle.
 
-pyarrow reads Parquet (and decompresses zstd), pyoxigraph RDF: both have few dependencies of their own,
-stream what they read and are widely kept. They come with `pip install 'sameas[files]'`. Knows nothing of
-entities.
+pyarrow reads Parquet (and decompresses zstd), pyoxigraph reads RDF. Both have few dependencies, stream what
+they read and are well maintained; `pip install 'sameas[files]'` brings them. Rows know nothing of entities.
 """
 
 import csv
@@ -31,15 +30,15 @@ PARQUET_BATCH = 4096  # rows
 def read_rows(
     path: Path, required: Sequence[str] = (), meter: Meter | None = None, iri: str = ""
 ) -> Iterator[NumberedRow]:
-    """The rows of a file with the line that each begins on (from 1), or why a line is none.
+    """The rows of a file, each with the line that it begins on (from 1), or why a line is refused.
 
     Args:
-        meter: is told how much of the file has been read.
-        iri: what IRIs of an RDF file are written without, see `stream/catalogue/rdf.py`.
+        meter: counts how much of the file has been read.
+        iri: IRIs of an RDF file that begin with it are written without it (`stream/catalogue/rdf.py`).
 
     Raises:
-        ConfigError: there is no such file, its suffix is unknown, or a required column is not in it (in JSON
-            Lines: not in the first row; in RDF, where every property may be absent, not at all).
+        ConfigError: the file is missing, its suffix is unknown, or a required column is not in it. JSON
+            Lines are checked in the first row, RDF is not, where every property may be absent.
     """
     check_suffix(path)
     suffix = format_of(path)
@@ -56,7 +55,7 @@ def read_rows(
 
 
 def check_suffix(path: Path) -> None:
-    """Raises ConfigError unless the suffix tells a format that can be read."""
+    """Raises ConfigError unless the suffix names a format that can be read."""
     known = {*DELIMITERS, *JSON_LINES, *PARQUET, *RDF}
     if format_of(path) not in known:
         raise ConfigError(
@@ -151,13 +150,13 @@ def _plain(value: object) -> object:
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
         try:
-            return value.decode()  # text that its writer did not mark as such
+            return value.decode()  # text which its writer did not mark as text
         except UnicodeDecodeError:
             return value  # refused where it is used
     return str(value)
 
 
 def _without_nul(file: TextIO) -> Iterator[str]:
-    # The csv module of CPython 3.11 accepts NUL; ids and names with it help nobody further on.
+    # The csv module of CPython 3.11 accepts NUL, which is of no use in ids and names.
     for line in file:
         yield line.replace("\0", "\ufffd")

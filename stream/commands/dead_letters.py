@@ -1,4 +1,4 @@
-"""`sameas dead-letters`: what could not be used, on the command line."""
+"""`sameas dead-letters`: messages that could not be used, on the command line."""
 
 import sys
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def selected(function: Callable[..., None]) -> Callable[..., None]:
             "--offset", "offsets", type=int, multiple=True, help="Of the original message; repeatable"
         ),
         click.option("--topic", "topics", multiple=True, help="Where the message came from; repeatable"),
-        click.option("--reason", "reasons", multiple=True, help="Only those refused for this; repeatable"),
+        click.option("--reason", "reasons", multiple=True, help="Why the message was refused; repeatable"),
         connected,
     ):
         function = option(function)
@@ -48,7 +48,7 @@ def list_letters(configuration: Configuration, **options: tuple[Any, ...]) -> No
 @selected
 @click.option("--execute", is_flag=True, help="Send them; without it only a plan is printed")
 def retry(configuration: Configuration, execute: bool, **options: tuple[Any, ...]) -> None:
-    """Send the original messages to the topics that they came from, after what was wrong is mended.
+    """Send the original messages to the topics that they came from, when their cause is removed.
 
     A message that is refused again gets a new dead letter.
     """

@@ -11,7 +11,7 @@ import click
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures as JSON"
 )
 def demo(small: bool, report: Path | None) -> None:
-    """Watch it work: two real airport catalogues through an embedded broker, in under five minutes."""
+    """Watch sameas work on two real airport catalogues and an embedded broker, in under five minutes."""
     from stream.worker.shutdown import exit_on_signals
 
     with exit_on_signals():

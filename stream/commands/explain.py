@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 def explain(
     configuration: Configuration, entity: str, other: str | None, state: Path | None, as_json: bool
 ) -> None:
-    """Say why two entities are aligned, or why not; with one entity, of all that come into question.
+    """Say why two entities are aligned, or why not; for one entity, of each of its candidates.
 
-    It reads a worker's state directory, also while the worker runs, and needs as much memory as that.
+    It reads a worker's state directory, also while the worker runs, and needs as much memory as the worker.
     """
     from stream.console import tell
     from stream.engine.explaining import check_pair
     from stream.mapping.canonical import decode_canonical
     from stream.state.generations import Generations
 
-    if other is None:  # refused now rather than when all is loaded
+    if other is None:  # an error comes now, not after loading
         split_curie(entity)
     else:
         check_pair(entity, other)
     settings = in_state(configuration.settings, state)
-    aligner = Generations(settings, decode_canonical).look()  # which decodes nothing
+    aligner = Generations(settings, decode_canonical).look()  # which decodes no message
     try:
         explanations = aligner.explain(entity, other)
     finally:
@@ -58,7 +58,7 @@ def _lines(told: "Explanation") -> Iterator[str]:
     score = "no score" if told.score is None else f"score {told.score:.3f}, threshold {told.threshold:.3f}"
     yield f"{told.subject_id} ~ {told.object_id}: {_outcome(told)} ({score})"
     if told.waits:
-        yield "  one of the two is to be evaluated again"
+        yield "  one of the two waits for its evaluation"
     for name, view in told.views.items():
         ranks = f"{_rank(view.object_rank)} of subject's, {_rank(view.subject_rank)} of object's"
         yield f"  {name:<14}  similarity {view.similarity:.3f}, nearest: {ranks}"

@@ -22,18 +22,22 @@ SHOWN_REFUSALS = 100  # one by one; further ones are counted
 @connected
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--source", metavar="NAME", help="Read with the mapping [sources.NAME]; its own files if none is named"
+    "--source",
+    metavar="NAME",
+    help="Read with the mapping [sources.NAME]; its own files if none are named",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first line that cannot be used")
 @click.option("--dry-run", is_flag=True, help="Print the first events and what is refused; needs no broker")
 @click.option(
-    "--delete-missing", is_flag=True, help="The files are a full export: delete what is not in them any more"
+    "--delete-missing",
+    is_flag=True,
+    help="The files are a full export: delete the entities that they lack",
 )
 @click.option(
     "--resume",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Note progress in FILE; after an interrupt go on from there",
+    help="Save progress in FILE; after an interrupt continue from there",
 )
 def feed(
     configuration: Configuration,
@@ -46,7 +50,7 @@ def feed(
 ) -> None:
     """Produce the entity events of files.
 
-    Without --source canonical events in .jsonl are expected; with it what the mapping reads: .csv, .tsv,
+    Without --source canonical events in .jsonl are expected; with it files that a mapping reads: .csv, .tsv,
     .jsonl, .parquet, .nt, .ttl, also with .gz or .zst.
     """
     from stream.catalogue.feeding import FullExport, present_entities
@@ -81,7 +85,7 @@ def feed(
 
 
 class Refusals:
-    """What could not be used, told one by one and counted by reason."""
+    """Events that cannot be used: the first are printed one by one, all are counted by reason."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -93,7 +97,7 @@ class Refusals:
         if self.counts.total() <= SHOWN_REFUSALS:
             tell(f"refused: {error} ({error.reason})")
         elif self.counts.total() == SHOWN_REFUSALS + 1:
-            tell("refused: further ones are only counted")
+            tell("refused: more, which are only counted")
 
     def summary(self) -> str:
         """ "3: 2 malformed, 1 bad-id", or "0"."""
@@ -140,14 +144,14 @@ def _feed(
         ensure_topics(settings, to_produce(settings, "entities"))
         begun = FeedProgress.begin(settings, paths, source).resumed(resume)
         if begun.events:
-            tell(f"going on after {begun.events:,} events, as {resume} says")
+            tell(f"continuing after {begun.events:,} events, as {resume} says")
     try:
         sent = feed_events(settings, islice(events, begun.events, None), progress, settled)
     except KeyboardInterrupt:
         go_on = (
-            "the same command goes on from there"
+            "the same command continues from there"
             if resume is not None
-            else "feeding them again does no harm; --resume FILE would go on from there"
+            else "feeding them again does no harm; with --resume FILE it would continue from there"
         )
         raise SameasError(f"interrupted after {begun.events + done:,} events; {go_on}") from None
     if resume is not None:
@@ -160,4 +164,4 @@ def _delete(settings: Settings, keys: list[bytes]) -> None:
     from stream.console import tell
 
     produce(settings, ((settings.topics.entities, key, None) for key in keys))
-    tell(f"deleted {len(keys):,} entities that are not in the files any more")
+    tell(f"deleted {len(keys):,} entities that the files no longer have")

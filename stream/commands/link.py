@@ -28,7 +28,7 @@ def link(
     from stream.console import tell
 
     if different and retract:
-        raise ConfigError("--different and --retract: a verdict is given or taken back")
+        raise ConfigError("--different and --retract exclude each other: a verdict is given or taken back")
     try:
         left, right = sorted((left, right), key=lambda name: split_curie(name)[0])
         author = author or _user()

@@ -10,10 +10,10 @@ import click
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--source", metavar="NAME", help="What to call the source [the file's name]")
 def propose_mapping(file: Path, source: str | None) -> None:
-    """Propose a mapping for FILE from its first rows: TOML on stdout, what was seen on stderr.
+    """Propose a mapping for FILE from its first rows: TOML on stdout, the reasons on stderr.
 
-    It reads what feed reads, and Debezium's messages in JSON Lines. Add it to sameas.toml, correct it, and
-    look at `sameas feed --source NAME --dry-run`.
+    It reads the formats of `sameas feed`, and Debezium's messages in JSON Lines. Add the mapping to
+    sameas.toml, correct it, and look at `sameas feed --source NAME --dry-run`.
     """
     from stream.catalogue.proposing import propose
     from stream.console import tell
@@ -21,4 +21,4 @@ def propose_mapping(file: Path, source: str | None) -> None:
     proposal = propose(file, source or file.name.partition(".")[0])
     for line in proposal.seen:
         tell(line)
-    sys.stdout.write(proposal.toml + "\n")  # so that a second one can follow
+    sys.stdout.write(proposal.toml + "\n")  # so that a second mapping can follow

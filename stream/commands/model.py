@@ -1,4 +1,4 @@
-"""`sameas model`: which model is in force, and putting another one in force while a worker runs."""
+"""`sameas model`: which model is in force, and putting another one in force, also while a worker runs."""
 
 import json
 import time
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from stream.state.wishes import BuildProgress
 
 POLL_SECONDS = 0.5
-ATTEMPTS = 4  # to read what a worker may be replacing just then
+ATTEMPTS = 4  # to read a file that the worker may be replacing
 
 
 @click.group()
 def model() -> None:
-    """The model in force, and another one in its place."""
+    """Show the model in force, or put another one in its place."""
 
 
 def with_state(function: Any) -> Any:
-    """Adds the options that say which state directory."""
+    """Adds the options that name the state directory."""
     option = click.option("--state", type=click.Path(path_type=Path), help="State directory: state.dir")
     return configured(option(function))
 
@@ -35,7 +35,7 @@ def with_state(function: Any) -> Any:
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is in force")
 def promote(configuration: Configuration, state: Path | None, directory: Path, no_wait: bool) -> None:
-    """Put the model in DIR in force. The worker builds with it beside the old one, then switches in one step.
+    """Put the model in DIR in force. The worker builds with it beside the old one, then switches at once.
 
     Rollback is the same command with the old directory. Ctrl-C ends the waiting only.
     """
@@ -68,7 +68,7 @@ def promote(configuration: Configuration, state: Path | None, directory: Path, n
                     raise StateError(f"model {model_id} was not put in force: {done.error}")
                 show(f"{done.stage}: {done.waiting:,} entities and {done.pairs:,} pairs wait")
             if not is_held(state):
-                raise StateError(f"the worker with {state} ended; the next one goes on building {model_id}")
+                raise StateError(f"the worker with {state} ended; the next one continues to build {model_id}")
             time.sleep(POLL_SECONDS)
     tell(f"in force: {_in_force(state)}")
 
@@ -77,7 +77,7 @@ def promote(configuration: Configuration, state: Path | None, directory: Path, n
 @with_state
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object")
 def status(configuration: Configuration, state: Path | None, as_json: bool) -> None:
-    """Print which model is in force, and how far the next one is."""
+    """Print which model is in force, and the progress of the next one."""
     import msgspec
 
     from stream.atomic import read

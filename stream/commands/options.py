@@ -13,7 +13,7 @@ from stream.errors import ConfigError
 
 
 def configured(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options that change settings, and passes the outcome as `configuration`."""
+    """Adds the options that change settings, and passes the settings as `configuration`."""
 
     @click.option(
         "--config", "path", type=click.Path(path_type=Path), help="Settings file [default: sameas.toml]"
@@ -38,7 +38,7 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def catalogued(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds what the commands without a broker read: files, and the model."""
+    """Adds what commands without a broker read; passes it as `settings`, `events` and `model`."""
 
     @configured
     @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
@@ -70,7 +70,7 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def in_state(settings: Settings, directory: Path | None) -> Settings:
-    """The settings with the state directory that a flag names, if it names one."""
+    """The settings, with the state directory of a flag if there is one."""
     if directory is None:
         return settings
     return msgspec.structs.replace(settings, state=msgspec.structs.replace(settings.state, dir=directory))

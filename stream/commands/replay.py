@@ -1,4 +1,4 @@
-"""`sameas replay`: a run over the topics, its report, and the difference of two runs."""
+"""`sameas replay`: a run over the topics, its report, and the differences of two runs."""
 
 import json
 import signal
@@ -20,21 +20,23 @@ if TYPE_CHECKING:
     from stream.replay.run import Plan, Run, RunProgress
 
 BEGINNING, END = "the beginning", "the end"
-SHOWN = 10  # changes of each kind that `diff` prints
+SHOWN = 10  # differences of each kind that `diff` prints
 
 
 @click.group(invoke_without_command=True)
 @connected
 @click.option("--run", "name", metavar="NAME", help="The run; its topics are sameas.replay.NAME.*")
-@click.option("--from-beginning", is_flag=True, help="All that the topics hold [default]")
+@click.option("--from-beginning", is_flag=True, help="All messages of the topics [default]")
 @click.option("--from-datetime", metavar="DATE", help="Messages from this date on, 2026-05-31T18:30:00 (UTC)")
-@click.option("--to-datetime", metavar="DATE", help="Messages before this date [those that are there now]")
+@click.option("--to-datetime", metavar="DATE", help="Messages before this date [all there are now]")
 @click.option("--by-duration", metavar="PT6H", help="The messages of the last so many days, hours, minutes")
 @click.option("--model", type=click.Path(path_type=Path), help="Model directory: model.dir")
 @click.option(
     "--links", type=click.Path(path_type=Path), help="CSV of known links to measure against: left,right"
 )
-@click.option("--execute", is_flag=True, help="Do it; without it only the plan is printed")
+@click.option(
+    "--execute", is_flag=True, help="Start or continue the run; without it only the plan is printed"
+)
 @click.option(
     "--report",
     type=click.Path(file_okay=False, path_type=Path),
@@ -43,7 +45,7 @@ SHOWN = 10  # changes of each kind that `diff` prints
 def replay(configuration: Configuration, **options: Any) -> None:
     """Read the topics again, with another model or other settings, into topics of its own.
 
-    Prints the plan unless --execute. Ctrl-C and kills do no harm: the same command goes on.
+    Prints the plan unless --execute. Ctrl-C and kills do no harm: the same command continues.
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
@@ -72,7 +74,7 @@ def replay(configuration: Configuration, **options: Any) -> None:
     if options["report"]:
         from stream.replay.report import has_alignments
 
-        has_alignments(settings)  # refused now rather than at the end
+        has_alignments(settings)  # an error comes now, not at the end
         check_writable("--report", options["report"])
     _execute(run, plan, links, settings, options["report"])
 
@@ -129,7 +131,7 @@ def _describe(run: "Run", plan: "Plan") -> list[str]:
     begun = run.plan is not None
     return [
         f"run {run.name}"
-        + (", begun already, goes on" if begun and not run.progress.finished else "")
+        + (", started already, continues" if begun and not run.progress.finished else "")
         + (", finished already" if run.progress.finished else ""),
         f"reads    from {plan.since} to {plan.until}, {plan.messages:,} offsets:",
         *(
@@ -178,7 +180,7 @@ def _execute(
 
         aligner = execute(run, plan, checkpoint, decode, links, lambda: bool(caught), update)
     if aligner is None:
-        tell("interrupted; nothing is lost, the same command goes on")
+        tell("interrupted; nothing is lost, the same command continues")
         sys.exit(128 + caught[0])
     with closing(aligner):
         done = run.progress

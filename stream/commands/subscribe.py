@@ -37,7 +37,7 @@ def subscribe(
 ) -> None:
     """Print alignments: what is the same as what, now and as it changes.
 
-    On a terminal a table, in a pipe JSON Lines. --sssom and --rdf end at the end.
+    On a terminal it prints a table, into a pipe JSON Lines. --sssom and --rdf exit at the end.
     """
     from stream.consuming.alignments import Filter, export, follow, parse_start
 
@@ -55,7 +55,7 @@ def subscribe(
     settings, start = configuration.settings, parse_start(offset)
     if form in ("sssom", "rdf"):
         if events or start != "beginning":
-            raise ConfigError(f"--{form} is of the current alignments: without --events and --offset")
+            raise ConfigError(f"--{form} prints the current alignments: leave out --events and --offset")
         lines = export(settings, form, wanted)
     else:
         as_json = form == "json" or not sys.stdout.isatty()
@@ -69,7 +69,7 @@ def subscribe(
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        # the reader has what it wanted; keep the interpreter from flushing into the closed pipe
+        # the reader has closed the pipe; keep the interpreter from flushing into it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         lines.close()

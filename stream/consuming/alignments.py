@@ -19,7 +19,7 @@ _event = msgspec.json.Decoder(AlignmentEvent)
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which alignments are wanted; empty wants all."""
+    """Which alignments are wanted. An empty set wants all."""
 
     sources: frozenset[str] = frozenset()  # either side comes from one of them
     types: frozenset[str] = frozenset()  # either side is of one of them
@@ -34,7 +34,7 @@ class Filter(msgspec.Struct, frozen=True):
         )
 
     def wants_pair(self, subject_id: str, object_id: str) -> bool:
-        """As far as the two names tell."""
+        """Whether the pair is wanted, as far as the two names say."""
         pair = {subject_id, object_id}
         return (not self.entities or bool(pair & self.entities)) and (
             not self.sources or any(split_curie(name)[0] in self.sources for name in pair)
@@ -46,8 +46,8 @@ def follow(
 ) -> Generator[str, None, None]:
     """Lines to print: the current alignments and then their changes, or the log of events.
 
-    The current alignments are folded by key first, so that what is printed held when reading began. A pair
-    that no longer passes the filter is said to be withdrawn, as one that is no longer aligned.
+    The current alignments are folded by key before any is printed, so that all of them held when reading
+    began. A pair that no longer passes the filter is printed as withdrawn, as if no longer aligned.
     """
     if not as_json:
         yield HEADER
@@ -72,7 +72,7 @@ def follow(
 
 
 class _View:
-    """The current alignments that pass a filter, as lines."""
+    """Lines for the current alignments that pass a filter, and for those that no longer do."""
 
     def __init__(self, wanted: Filter, as_json: bool) -> None:
         self._wanted = wanted
@@ -112,7 +112,7 @@ def parse_start(text: str) -> Start:
     """beginning, end, an offset, or a date in ISO 8601; UTC unless it says otherwise.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: the text is none of them.
     """
     if text in ("beginning", "end"):
         return "beginning" if text == "beginning" else "end"
@@ -127,7 +127,7 @@ def parse_start(text: str) -> Start:
 
 
 def current_alignments(settings: Settings) -> dict[str, AlignmentRecord]:
-    """The compacted topic folded by key: what is aligned now. Raises BrokerError as `read_topic`."""
+    """The alignment topic folded by key: what is aligned now. Raises BrokerError as `read_topic`."""
     current: dict[bytes, AlignmentRecord] = {}
     for record in read_topic(settings, settings.topics.alignments):
         fold(current, record.key, None if record.value is None else decode_record(record))

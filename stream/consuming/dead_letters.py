@@ -1,8 +1,8 @@
-"""What could not be used: looking at it, and sending it once more to where it came from.
+"""Messages that could not be used: reading them, and sending them again to where they came from.
 
-A dead letter carries the original key and value; its headers say at which stage and why it was refused, and
-from which topic, partition and offset it came. After a crash the same message may have two letters; it counts
-once. A letter too large for a message was shortened, and cannot be retried.
+A dead letter has the original key and value. Its headers say at which stage and why it was refused,
+and from which topic, partition and offset it came. After a crash one message may have two letters, which
+count as one. A letter that was too large for a message was shortened, and cannot be sent again.
 """
 
 import base64
@@ -32,17 +32,17 @@ class DeadLetter(msgspec.Struct, frozen=True):
     topic: str
     partition: int
     offset: int
-    when: str  # it was refused: ISO 8601, UTC
+    when: str  # it was refused; ISO 8601, UTC
     truncated: bool
 
     def to_json(self) -> bytes:
-        """One line; bytes that are no text as {"base64": ...}."""
+        """One line. Bytes that are not UTF-8 become {"base64": ...}."""
         shown = msgspec.structs.asdict(self)
         return msgspec.json.encode(shown | {"key": _text(self.key), "value": _text(self.value)})
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Which dead letters are meant; empty means all."""
+    """Which dead letters are chosen. An empty set chooses all."""
 
     reasons: frozenset[str] = frozenset()
     topics: frozenset[str] = frozenset()
@@ -60,7 +60,7 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class Retry(NamedTuple):
-    """What is to be sent again, how many per (topic, reason), and how many per obstacle cannot be."""
+    """Messages to send again, their number by topic and reason, and the number of others by obstacle."""
 
     records: list[Record]
     counts: Counter[tuple[str, str]]
@@ -68,7 +68,7 @@ class Retry(NamedTuple):
 
 
 def read_dead_letters(settings: Settings, selection: Selection) -> Iterator[DeadLetter]:
-    """Those that are in the topic now, each original message once. Raises BrokerError as `read_topic`."""
+    """The dead letters in the topic, one for each original message. Raises BrokerError as `read_topic`."""
     seen = set()
     for record in read_topic(settings, settings.topics.dead_letters):
         letter = _letter(record)
@@ -96,7 +96,7 @@ def plan_retry(settings: Settings, letters: Iterable[DeadLetter]) -> Retry:
 
 
 def resend(settings: Settings, plan: Retry) -> int:
-    """Produces the original bytes; their number. Raises BrokerError if a message is not delivered."""
+    """Produces the original messages. Returns their number. Raises BrokerError if one is not delivered."""
     return produce(settings, plan.records)
 
 
@@ -108,7 +108,7 @@ def _letter(record: Any) -> DeadLetter:
         reason=headers.get("reason", "unknown"),
         stage=headers.get("stage", "unknown"),
         message=headers.get("message", ""),
-        # what somebody else put there has no such headers or others in their place; then it stands for itself
+        # a record of another program may lack these headers; then it stands for itself
         topic=headers.get("topic", record.topic),
         partition=_number(headers.get("partition"), record.partition),
         offset=_number(headers.get("offset"), record.offset),
@@ -118,7 +118,7 @@ def _letter(record: Any) -> DeadLetter:
 
 
 def _number(header: str | None, otherwise: int) -> int:
-    # at most 18 digits: what is larger is no offset, and not every reader of JSON could take it
+    # at most 18 digits: larger numbers are no offsets, and not every reader of JSON can hold them
     return int(header) if header is not None and re.fullmatch(r"[0-9]{1,18}", header) else otherwise
 
 

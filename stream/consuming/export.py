@@ -1,7 +1,7 @@
-"""The current alignments in the formats of others: SSSOM as TSV, and `owl:sameAs` as N-Triples.
+"""The current alignments in formats that other tools read: SSSOM as TSV, and `owl:sameAs` as N-Triples.
 
-A CURIE's local part and an IRI's end are the same text, so that prefix and local part give the IRI. What an
-IRI may not hold is percent-encoded.
+The local part of a CURIE is the end of the IRI, so that prefix and local part give the IRI. Characters that
+an IRI may not hold are percent-encoded.
 """
 
 import json
@@ -42,7 +42,7 @@ Format = Callable[[Settings, Iterable[AlignmentRecord]], Iterator[str]]
 
 
 def source_iri(sources: Mapping[str, SourceMapping], source: str) -> str:
-    """What a source's ids are appended to: the mapping's `iri`, or a URN."""
+    """The IRI that a source's ids are appended to: the mapping's `iri`, or a URN."""
     mapping = sources.get(source)
     return (mapping.iri if mapping is not None else None) or f"urn:sameas:{source}:"
 
@@ -83,7 +83,10 @@ def n_triples(settings: Settings, records: Iterable[AlignmentRecord]) -> Iterato
 
 
 def _encoded(sources: Mapping[str, SourceMapping], source: str, local_id: str) -> str:
-    """Where an `iri` is given, ids that are percent-encoded already stay; in a URN any two ids stay apart."""
+    """The id as the end of an IRI.
+
+    With an `iri`, ids that are percent-encoded already stay as they are. In a URN any two ids stay apart.
+    """
     mapping = sources.get(source)
     wrong = NOT_IN_IRI if mapping is not None and mapping.iri else NOT_IN_URN
     return wrong.sub(_percent, local_id)
@@ -94,7 +97,7 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def _prefix(source: str) -> str:
-    """A source as a CURIE's prefix, which begins with a letter and is none that SSSOM defines."""
+    """The source as a CURIE's prefix, which begins with a letter and is not one that SSSOM defines."""
     return source if re.match("[A-Za-z_]", source) and source not in RESERVED else f"_{source}"
 
 

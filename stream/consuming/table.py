@@ -1,4 +1,4 @@
-"""Alignments as lines of a table, for people."""
+"""Alignments as lines of a table, for people to read."""
 
 from collections.abc import Iterable
 

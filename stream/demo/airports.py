@@ -1,8 +1,8 @@
 """The demo's data: two real, independent airport catalogues, with their shared codes withheld as the answers.
 
-`airportsdata` and `airports-py` were compiled by different people. Where both give an airport the same ICAO
-code, it is the same airport: that is the answer to find, so no ICAO, IATA or local code, and no link with one
-inside, becomes a column. Rows are numbered in an order that tells nothing of the package's.
+`airportsdata` and `airports-py` were compiled by different people. Airports with the same ICAO code are the
+same: that is the answer to find. So no ICAO, IATA or local code, and no link with one inside, becomes a
+column. Rows are numbered in an order that does not show the order in the package.
 
 Everything here is a function of the two pinned packages: every run has the same rows, answers and changes.
 """
@@ -61,7 +61,7 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class AirportChange:
-    """One change of the second act; no row means that it is deleted."""
+    """A change of one airport in the second act. Without a row it is deleted."""
 
     kind: Literal["new", "renamed", "moved", "deleted", "returned"]
     source: str
@@ -71,7 +71,7 @@ class AirportChange:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What the demo plays: rows of the first act, changes of the second, and the withheld answers."""
+    """The demo's data: rows of the first act, changes of the second, and the withheld answers."""
 
     left: Catalogue
     right: Catalogue
@@ -146,7 +146,7 @@ def part_of(left_id: str) -> Part:
 def change_events(
     changes: Iterable[AirportChange], sources: Mapping[str, SourceMapping], known: Iterable[EntityEvent] = ()
 ) -> Iterator[EntityEvent]:
-    """The second act as entity events, in order; cities and the like only when they are not among `known`."""
+    """The second act as entity events, in order. Cities and the like come only if `known` lacks them."""
     seen = {(event.source, event.id) for event in known}
     mappers = {source: RowMapper(source, sources[source]) for source in (LEFT, RIGHT)}
     for change in changes:
@@ -205,7 +205,7 @@ def _catalogue(
 
 
 def without_codes(name: str, codes: Iterable[str]) -> str:
-    """A name without the words that are the airport's own codes: 'Brooklands EGLB' shows the answer."""
+    """A name without the airport's own codes: 'Brooklands EGLB' would show the answer."""
     for code in codes:
         if code in name:
             name = re.sub(rf"\(?\b{re.escape(code)}\b\)?", " ", name)
@@ -250,21 +250,21 @@ def _second_act(
 
 
 def _rename(catalogue: Catalogue, row_id: str) -> Row:
-    """As airports are renamed: a word at the end goes, or 'Airport' is put there."""
+    """A new name as airports get them: without the last word, or with 'Airport' if there is only one."""
     row, column = catalogue.rows[row_id], NAME_COLUMN[catalogue.source]
     first, _, last = str(row[column]).rpartition(" ")
     return {**row, column: first if first else f"{last} Airport"}
 
 
 def _move(catalogue: Catalogue, row_id: str) -> Row:
-    """About two kilometres to the north, as when a reference point is surveyed anew."""
+    """A position two kilometres to the north, as if the reference point had been surveyed again."""
     row, (latitude, _) = catalogue.rows[row_id], POSITION_COLUMNS[catalogue.source]
     return {**row, latitude: round(float(str(row[latitude])) + 2 / KM_PER_DEGREE, 6)}
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of left entities with an answer: precision = right / predicted, recall = right / answers."""
+    """For left entities with an answer: precision = right / predicted, recall = right / answers."""
 
     precision: float
     recall: float
@@ -274,7 +274,7 @@ class Accuracy:
 def accuracy(predicted: Mapping[str, str], answers: Iterable[Pair]) -> Accuracy:
     """Compares at most one prediction for each left entity with its answer.
 
-    Predictions for left entities without an answer among these are not counted: nobody knows whether the
+    Predictions for left entities without an answer among these are not counted: it is unknown whether the
     other catalogue has the airport under another code or not at all.
     """
     truth = dict(answers)
@@ -286,7 +286,7 @@ def accuracy(predicted: Mapping[str, str], answers: Iterable[Pair]) -> Accuracy:
 
 
 def same_name(scenario: Scenario, part: Part) -> Accuracy:
-    """The baseline that predicts the right airport of the same name (any case), if there is just one."""
+    """The baseline that predicts the right airport of the same name (any case), if there is exactly one."""
     left, right = scenario.final_rows()
     by_name: dict[str, list[str]] = defaultdict(list)
     for row_id, row in right.items():

@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What the function returns in a forked process, which does not outlive this call, whatever ends it.
+    """Calls the function in a forked process, which never outlives this call. Returns what it returns.
 
     Raises:
-        SameasError: raised by the function, or the process ended without an answer; after a defect it has
-            shown its traceback.
+        SameasError: the function raised it, or the process ended without an answer; of a defect it has
+            shown the traceback.
     """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)

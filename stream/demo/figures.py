@@ -1,4 +1,4 @@
-"""The figures that the demo reports, and how the delay from event to alignment is measured."""
+"""The figures that the demo reports, and the delays from event to alignment."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Act:
-    """What one act did: events fed, seconds until all was published, alignment events heard."""
+    """One act: events fed, seconds until all outcomes were published, alignment events heard."""
 
     events: int
     seconds: float
@@ -51,7 +51,9 @@ class Act:
 
 
 def delays(settings: Settings, act: Act, first_offset: int) -> Iterator[float]:
-    """Milliseconds from the broker's time stamp of each event, from this offset on, to what it caused first.
+    """Milliseconds from the broker's time stamp of each event to its first alignment event.
+
+    Events count from `first_offset` on.
 
     Later alignment events with the same cause do not count: a pair is also revised when a rival changes, and
     keeps the newest event of its own two entities as its cause.

@@ -1,4 +1,4 @@
-"""Hears the alignment events of a worker, and when each came."""
+"""Listens to the alignment events of a worker, and notes when each arrived."""
 
 import threading
 import time
@@ -43,7 +43,7 @@ class Listener:
         self._thread.start()
 
     def catch_up(self) -> list[Heard]:
-        """Everything that was published before the call. Raises SameasError when it does not come."""
+        """All that was published by the time of the call. Raises SameasError if it does not arrive."""
         self._caught_up.clear()
         if not self._caught_up.wait(STALL_SECONDS):
             raise SameasError(f"topic {self._partition.topic} cannot be read to its end")

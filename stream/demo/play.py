@@ -1,8 +1,8 @@
-"""`sameas demo`: the whole way on real data, for a stranger to watch.
+"""`sameas demo`: the whole way on real data, for newcomers to watch.
 
 Two airport catalogues flow through a real broker into a real worker (`sameas run` in a process of its own),
-then change. What the worker publishes is read like any subscriber would, and compared with answers that
-neither the events nor the training showed. `run_demo` tells the story in its order.
+then change. The demo reads what the worker publishes as any subscriber would, and compares it with answers
+that neither the events nor the training contain. `run_demo` is the story in its order.
 """
 
 import contextlib
@@ -137,8 +137,8 @@ def train(
     Returns:
         The model, and the largest resident size of this process in MiB.
     """
-    tempfile.tempdir = str(directory.parent)  # a killed process leaves files, and that directory is removed
-    torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are far slower
+    tempfile.tempdir = str(directory.parent)  # files of a killed process go with that directory
+    torch.set_num_threads(1)  # on a busy machine two threads wait for each other and are far slower
     training, valid = scenario.first_answers("train"), scenario.first_answers("valid")
     with progress() as show:
         show("preparing candidates")
@@ -167,7 +167,7 @@ def first_events(sources: Mapping[str, SourceMapping], directory: Path) -> list[
     """The first act: both catalogues through their mappings, interleaved.
 
     Raises:
-        InvalidInput: a row was refused, which the packages' pinned versions do not give reason for.
+        InvalidInput: a row was refused, which does not happen with the packages' pinned versions.
     """
     streams: list[list[EntityEvent]] = []
     for source, mapping in sources.items():
@@ -180,7 +180,7 @@ def first_events(sources: Mapping[str, SourceMapping], directory: Path) -> list[
 
 
 def interleaved(streams: Sequence[Sequence[EntityEvent]]) -> Iterator[EntityEvent]:
-    """All streams at once, each in its order, so that they end together."""
+    """All streams merged, each in its order, so that they end together."""
     placed = (
         [((index + 1) / len(stream), number, event) for index, event in enumerate(stream)]
         for number, stream in enumerate(streams)
@@ -190,7 +190,7 @@ def interleaved(streams: Sequence[Sequence[EntityEvent]]) -> Iterator[EntityEven
 
 
 def paced(events: Sequence[EntityEvent]) -> Iterator[EntityEvent]:
-    """The events, evenly in time."""
+    """The events, at even intervals."""
     started = time.monotonic()
     for number, event in enumerate(events):
         time.sleep(max(0.0, started + number / CHANGES_PER_SECOND - time.monotonic()))
@@ -203,12 +203,12 @@ def play(
     """Feeds events while the worker aligns, until everything is published.
 
     Args:
-        before: messages that the worker had received already.
+        before: how many messages the worker has received already.
     """
     heard_before = len(listener.heard)
     started = time.monotonic()
     produced = 0
-    stopped = threading.Event()  # or the feeding thread would hold up whoever ends the demo
+    stopped = threading.Event()  # or the feeding thread would delay the end of the demo
 
     def count(number: int) -> None:
         nonlocal produced

@@ -1,4 +1,4 @@
-"""What the demo says: its scenes, some alignments with their evidence, and the figures. All for people."""
+"""What the demo prints: its scenes, some alignments with their evidence, and the figures."""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,12 +14,12 @@ PROGRESS_SECONDS = 2.0
 
 
 def say(text: str) -> None:
-    """To stdout, at once."""
+    """Prints to stdout, at once."""
     print(text, flush=True)
 
 
 def introduce(scenario: Scenario, first: Sequence[EntityEvent]) -> None:
-    """Which data, and which answers are withheld."""
+    """Prints which data is used and which answers are withheld."""
     training, valid = len(scenario.first_answers("train")), len(scenario.first_answers("valid"))
     test, answers = len(scenario.final_answers("test")), sum(map(len, scenario.answers.values()))
     say(
@@ -27,7 +27,7 @@ def introduce(scenario: Scenario, first: Sequence[EntityEvent]) -> None:
         f"become {len(first):,} entities:\n"
         "   airports, cities, regions, countries and time zones, as stream/demo/airports.toml maps them.\n"
         f"   Codes are withheld: {answers:,} shared ICAO codes are the answers. Training sees {training:,},\n"
-        f"   the threshold is chosen on {valid:,}, {test:,} are to be found, the others change on the way."
+        f"   the threshold is chosen on {valid:,}, {test:,} have to be found, the others change on the way."
     )
 
 
@@ -38,13 +38,13 @@ def describe_changes(scenario: Scenario) -> str:
 
 
 def tell_act(act: Act) -> None:
-    """What came of an act."""
+    """Prints the outcome of an act."""
     counts = ", ".join(f"{act.count(event):,} {event}" for event in ("aligned", "revised", "withdrawn"))
     say(f"   {act.events:,} events in {act.seconds:.1f} s; pairs: {counts}.")
 
 
 def show_alignments(scenario: Scenario, alignments: Iterable[AlignmentRecord]) -> None:
-    """Some airports that go by different names, with what the model looked at; the same ones in every run."""
+    """Prints some airports with different names and their evidence, the same airports in every run."""
     names = {
         curie(source, row_id): str(row[NAME_COLUMN[source]])
         for source, rows in zip((LEFT, RIGHT), scenario.final_rows(), strict=True)
@@ -87,7 +87,7 @@ def _reasons(record: AlignmentRecord) -> Iterator[str]:
 
 
 def print_figures(figures: Figures, baselines: Mapping[str, Accuracy]) -> None:
-    """The last lines."""
+    """Prints the figures."""
     say(f"\n{figures.test_links:,} answers that training did not see:\n")
     say(f"   {'':<18}{'precision':>10}{'recall':>9}{'F1':>8}")
     reached_here = Accuracy(figures.precision, figures.recall, figures.f1)

@@ -1,4 +1,4 @@
-"""A worker as its operator sees it: a process with a log, and metrics over HTTP."""
+"""A worker as an operator sees it: a process with a log, and metrics over HTTP."""
 
 import contextlib
 import http.client
@@ -62,7 +62,7 @@ class WorkerProcess:
         )
 
     def wait_until_done(self, messages: int, each: Callable[[Status], None] = lambda status: None) -> None:
-        """Returns when `messages` are received in all and nothing waits; tells `each` look at the figures.
+        """Returns when so many messages are received and nothing waits; `each` is given the figures.
 
         Raises:
             SameasError: the worker ended, or nothing moved for a minute.
@@ -96,7 +96,7 @@ class WorkerProcess:
         raise SameasError(f"the worker was not ready after {START_SECONDS:.0f} s: {self._last_words()}")
 
     def stop(self) -> None:
-        """SIGTERM, by force if that does not help."""
+        """Ends the worker by SIGTERM, or by SIGKILL if that does not help."""
         self.process.terminate()
         try:
             self.process.wait(STOP_SECONDS)
@@ -123,7 +123,7 @@ class WorkerProcess:
 def worker_process(
     config: Path, overrides: Sequence[str], log: Path, program: Sequence[str] = SAMEAS_RUN
 ) -> Iterator[WorkerProcess]:
-    """A worker that is ready; it ends with the block, at once if that ends by a signal to this process.
+    """A worker that is ready. It ends with the block, at once if a signal to this process ends the block.
 
     Args:
         config: its `sameas.toml`.

@@ -25,10 +25,10 @@ def align(
     search: Search = "exact",
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[AlignmentRecord]:
-    """The alignments of the graph that the events come to, as the worker would leave them in its topic.
+    """The alignments of the graph that the events make, as a worker would leave them in its topic.
 
     Args:
-        progress: told how many events were taken in so far.
+        progress: is given the number of events so far.
     """
     done = 0
     current: dict[bytes, AlignmentRecord] = {}
@@ -54,7 +54,7 @@ def align(
 
 
 def drained(aligner: Aligner, messages: Iterable[Message]) -> Iterator[Batch]:
-    """Processes everything, and then the backlog until nothing waits."""
+    """Processes all messages, then the backlog until nothing waits."""
     backlog = 0
     for chunk in batched(messages, BATCH):
         batch = aligner.process(chunk, bulk=True)

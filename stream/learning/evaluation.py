@@ -19,7 +19,7 @@ from stream.learning.workspace import Workspace
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a model is: overall, for each type of entity, and the scored pairs that it rests on."""
+    """How good a model is, overall and for each type of entity, and the scored pairs that say so."""
 
     quality: Quality
     types: Mapping[str, Quality]
@@ -39,7 +39,7 @@ def evaluate_model(
     one_to_one: bool = True,
     threshold: float | None = None,
 ) -> Evaluation:
-    """How good a model is on the graph that the events come to, for the left entities of `links`.
+    """How good a model is on the graph that the events make, for the left entities of `links`.
 
     Raises:
         ModelError: no usable model, or no link between entities that exist.
@@ -60,13 +60,13 @@ def evaluate_model(
         np.concatenate([part.label for part in parts]),
         np.concatenate([part.left for part in parts]),
         np.concatenate([part.right for part in parts]),
-        len({*links}),  # also those of entities that do not exist: they are lost
+        len({*links}),  # with those of entities that do not exist: they are lost
     )
     return Evaluation(evaluate(everything, threshold, one_to_one=one_to_one), types, everything)
 
 
 def score_links(aligner: Aligner, links: Sequence[LinkPair], checkpoint: Path) -> dict[str, ScoredPairs]:
-    """In an aligner's graph all candidates of the links' left entities, scored, by the left entity's type.
+    """All candidates of the links' left entities in an aligner's graph, scored, by the left entity's type.
 
     Links with an entity that does not exist are left out.
     """

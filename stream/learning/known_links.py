@@ -1,4 +1,4 @@
-"""Known links: reading them, and splitting them for training, validation and test."""
+"""Known links: reading them, splitting them for training and validation, and judging pairs by them."""
 
 import csv
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ LinkPair = tuple[str, str]
 
 
 def read_links(path: Path) -> list[LinkPair]:
-    """Gold links from a CSV file with the columns `left,right` of CURIEs.
+    """Links from a CSV file with the columns `left,right` of CURIEs.
 
     Raises:
         InvalidInput: the file cannot be read, lacks a column or holds something that is no CURIE.
@@ -38,7 +38,7 @@ def read_links(path: Path) -> list[LinkPair]:
 
 
 def split_links(links: Sequence[LinkPair]) -> tuple[list[LinkPair], list[LinkPair]]:
-    """Links to train on and, a fifth of them, to validate with: which is which depends on the left entity."""
+    """Links to train on, and a fifth of them to validate with. The left entity alone decides which."""
     parts: tuple[list[LinkPair], list[LinkPair]] = [], []
     for link in links:
         parts[uniform(link[0]) < VALID_SHARE].append(link)

@@ -4,7 +4,7 @@
     2  in a copy of the graph half of the entities are noised: values and neighbours are lost, letters change
     3  the model learns to find the links of 1 in the graph of 2
 
-What is clear by name teaches what else such pairs share; the noise takes the name away, so that it is used.
+Pairs that are clear by name teach what else such pairs share. The noise hides names, so that this is used.
 """
 
 import random
@@ -27,12 +27,12 @@ from stream.learning.training import DEFAULT_TRAINING, K, TrainedModel, learn, m
 from stream.learning.workspace import LEAST_FLOORS, Workspace
 
 ALIKE: Final = 0.4  # similarity of names that pass for the same
-LEAD: Final = 0.05  # by which they are ahead of the next best, on both sides
-FEWEST: Final = 20  # links of step 1 without which there is nothing to learn from
-MOST: Final = 5000  # of them, of one type
+LEAD: Final = 0.05  # by which a pair is ahead of the next best, on both sides
+FEWEST: Final = 20  # links of step 1; fewer teach nothing
+MOST: Final = 5000  # links of step 1, of each type
 NOISED: Final = 0.5  # share of entities
-LOST: Final = 0.3  # chance of each value and neighbour of a noised entity to be lost
-MISSPELT: Final = 0.2  # chance of each word of what is left to lose or change a letter
+LOST: Final = 0.3  # chance that a value or neighbour of a noised entity is lost
+MISSPELT: Final = 0.2  # chance that a word of what is left loses or changes a letter
 
 
 def train_without_links(
@@ -43,7 +43,7 @@ def train_without_links(
     options: TrainingOptions = DEFAULT_TRAINING,
     progress: Callable[[Epoch], None] = lambda _: None,
 ) -> TrainedModel:
-    """Learns a model from the graph that the events come to, and saves it.
+    """Learns a model from the graph that the events make, and saves it.
 
     Raises:
         ModelError: hardly any names of the sources are alike.

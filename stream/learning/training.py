@@ -1,4 +1,4 @@
-"""Training on whole catalogues without a broker: the worker's code on files."""
+"""Training on whole catalogues without a broker, with the worker's code."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -17,9 +17,7 @@ from model.scoring.network import NetworkOptions
 from model.training import Epoch, Trained, TrainingOptions, score, train
 from stream.engine.views import NAMES
 from stream.errors import ConfigError
-from stream.events import (
-    EntityEvent,
-)
+from stream.events import EntityEvent
 from stream.learning.known_links import LinkPair, split_links
 from stream.learning.workspace import WORTH_A_SEARCH, Workspace
 
@@ -29,7 +27,7 @@ DEFAULT_TRAINING: Final = TrainingOptions()
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What training made."""
+    """A trained and saved model."""
 
     id: str
     training_links: int
@@ -39,10 +37,10 @@ class TrainedModel:
 
 
 def check_writable(option: str, directory: Path) -> None:
-    """Makes the directory that something is to be saved in: refused now rather than after the work.
+    """Makes the directory that something will be saved in: an error comes before the work, not after it.
 
     Args:
-        option: which named it.
+        option: the one that names the directory.
 
     Raises:
         ConfigError: it is no directory, or nothing can be written in it.
@@ -67,15 +65,15 @@ def train_model(
     options: TrainingOptions = DEFAULT_TRAINING,
     progress: Callable[[Epoch], None] = lambda _: None,
 ) -> TrainedModel:
-    """Learns a model from the graph that the events come to and from known links, and saves it.
+    """Learns a model from the graph that the events make and from known links, and saves it.
 
     Args:
         links: pairs of CURIEs that are the same. Other candidates of their left entities count as different.
-            Those with an entity that does not exist are left out.
+            Links with an entity that does not exist are left out.
         valid: links for early stopping, calibration and the threshold; a fifth of `links` if None.
         test: links to measure the model on afterwards.
-        worth: the share of links that an optional view has to find and no view before it, or else it is
-            not used.
+        worth: an optional view is used only if it finds at least this share of links that no view before
+            it finds.
 
     Raises:
         ModelError: too few links are among the entities.
@@ -109,7 +107,7 @@ def learn(
     options: TrainingOptions,
     progress: Callable[[Epoch], None],
 ) -> Trained:
-    """Trains on the candidates that the workspace has retrieved."""
+    """Trains on the workspace's candidates."""
     training, validation = workspace.labelled(links), workspace.labelled(valid)
     context = training.inputs(np.zeros(1, np.int64)).context.shape[1]
     return train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)

@@ -1,4 +1,5 @@
-"""A graph on which models learn and are measured: the worker's store, rows and candidate lists, on files."""
+"""A graph on which models learn and are measured: a worker's store, rows and candidate lists, in a temporary
+directory."""
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,18 +34,18 @@ from stream.mapping.canonical import as_messages, decode_canonical
 
 BATCH: Final = 512
 LEAST_FLOORS: Final = tuple(view.least_floor for view in VIEWS)
-LOST_BELOW_FLOOR: Final = 0.005  # share of links that a view's floor may lose; other views find most of them
+LOST_BELOW_FLOOR: Final = 0.005  # share of links that may lie below a view's floor; other views find most
 
-WORTH_A_SEARCH: Final = 0.002  # share of links that an optional view has to find and no view before it
-GAIN_LINKS: Final = 2000  # looked at to know
+WORTH_A_SEARCH: Final = 0.002  # share of links that an optional view finds and no view before it
+GAIN_LINKS: Final = 2000  # at most, from which that share is estimated
 
 
 class Workspace:
-    """A graph in a temporary store with its rows and candidate lists: what training and evaluation look at.
+    """A graph in a temporary store, with its rows and candidate lists.
 
     Args:
-        events: the graph is what they come to, applied in this order.
-        begin_with: puts a store into a new directory, to begin with its graph.
+        events: they make the graph, in this order.
+        begin_with: puts a store into the directory that it is given. The graph begins with that store's.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Workspace:
         self._directory.cleanup()
 
     def upserts(self) -> Iterator[Upsert]:
-        """The entities, in an order that depends on nothing but their names."""
+        """The entities, in an order that depends on their names alone."""
         for _, e in self._graph.scan():
             if not e.deleted:
                 yield Upsert(e.source, e.id, e.type, e.attributes, e.relations)
@@ -100,8 +101,8 @@ class Workspace:
 
         Args:
             floors_from: known links that choose the floors of the views; without any, `options` has them.
-            worth: the share of these links that an optional view has to find and no view before it, or else
-                it is not used.
+            worth: an optional view is used only if it finds at least this share of these links that no view
+                before it finds.
         """
         self._embedding = Embedding(self._graph, encoder, options.floors)
         self._embedding.fill({})
@@ -119,12 +120,12 @@ class Workspace:
         return options
 
     def clearly_alike(self, view: int, floor: float, lead: float, most: int, seed: int) -> list[LinkPair]:
-        """Pairs of CURIEs that are each other's nearest in a view.
+        """Pairs of CURIEs which are each other's nearest in a view.
 
         Args:
-            floor: how alike they are at least, in units of equality.
-            lead: by how much more than with the next best, on either side.
-            most: of one type and two sources; these are drawn by a hash of the left entity and the seed.
+            floor: the least similarity, where 1 is equality.
+            lead: how far the similarity is at least above that of the next best, on both sides.
+            most: how many of one type and two sources, drawn by a hash of the left entity and the seed.
         """
         rows = self._embedding.table.rows
         found: list[LinkPair] = []
@@ -169,7 +170,7 @@ class Workspace:
         return LabelledPairs(inputs, label, left, right, len(gold))
 
     def judged(self, pairs: Sequence[LabelledLink]) -> LabelledPairs:
-        """These pairs of one type and two sources, whether retrieval proposes them or not."""
+        """These pairs of one type and two sources, also those that retrieval does not propose."""
         table = self._embedding.table
         slots = Pairs(
             table.slots([node_of(pair.left) for pair in pairs]),
@@ -207,7 +208,11 @@ def _gains(
 
 
 def _floors(similarities: Sims) -> tuple[int, ...]:
-    """Per view the similarity that nearly all links reach which have vectors there; (P, views) of links."""
+    """Each view's floor: a similarity that nearly all links reach which have vectors there.
+
+    Args:
+        similarities: (links, views).
+    """
     floors = []
     for column, least in zip(similarities.T, LEAST_FLOORS, strict=True):
         present = column[column != 0]

@@ -1,1 +1,1 @@
-"""What a row or a message means: from columns to entities, relations and links. Pure."""
+"""What a row or a message means: from columns to entities, relations and links. Pure functions."""

@@ -1,10 +1,9 @@
 """What columns of change streams mean: dates sent as days, decimals as base64, and the like.
 
-Kafka Connect names the meaning in the schema beside the payload. Where there is no schema, the mapping's
-`columns` say it in the words of Avro's logical types: `date`, `timestamp-micros`, `decimal(2)`, ... Dates
-and times become ISO 8601 text, decimals numbers (text beyond what a double holds exactly). What does not
-fit its type is left as it is, so that a stream that sends `2001-03-31` under a mapping that says `date` is
-understood, too.
+Kafka Connect names the meaning in the schema beside the payload. Without one, the mapping's `columns` name it
+in the words of Avro's logical types: `date`, `timestamp-micros`, `decimal(2)`, ... Dates and times become
+ISO 8601 text. Decimals become numbers, or text where a double does not hold them exactly. A value that does
+not fit its type stays as it is, so that `2001-03-31` is understood under a mapping that says `date`, too.
 """
 
 import base64
@@ -18,9 +17,9 @@ from typing import TypeGuard
 
 import msgspec
 
-EXACT_DIGITS = 15  # a double keeps so many
+EXACT_DIGITS = 15  # which a double keeps
 MOST_BASE64, MOST_SCALE = 512, 999  # of a decimal; one with a scale of millions would take gigabytes as text
-UNAVAILABLE = "__debezium_unavailable_value"  # a large value that an update did not touch
+UNAVAILABLE = "__debezium_unavailable_value"  # in place of a large value that an update did not touch
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PER_SECOND = {"millis": 1_000, "micros": 1_000_000, "nanos": 1_000_000_000}
 
@@ -41,7 +40,7 @@ def converter(logical: str) -> Convert:
 
 
 def by_schema(schema: object, value: object) -> object:
-    """The value as its Kafka Connect schema means it; what the schema does not explain stays."""
+    """The value as its Kafka Connect schema explains it. What the schema does not explain stays as it is."""
     if value is None or not isinstance(schema, Mapping):
         return value
     name = schema.get("name")
@@ -60,7 +59,7 @@ def by_schema(schema: object, value: object) -> object:
 
 
 def explained(schema: object) -> frozenset[str]:
-    """The fields of a struct whose meaning the schema names."""
+    """The fields of a struct that the schema explains."""
     if not isinstance(schema, Mapping):
         return frozenset()
     return frozenset(name for name, field in _fields(schema).items() if field.get("name"))
@@ -79,7 +78,7 @@ def _fields(schema: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
 
 
 def decimal(value: object, scale: int) -> object:
-    """From base64 of the unscaled number, two's complement, big endian."""
+    """The decimal in base64 of its unscaled number, two's complement, big endian."""
     if not isinstance(value, str) or len(value) > MOST_BASE64 or abs(scale) > MOST_SCALE:
         return value
     try:
@@ -91,7 +90,7 @@ def decimal(value: object, scale: int) -> object:
 
 
 def plain_decimal(value: Decimal) -> int | float | str:
-    """A number where a double holds it exactly enough to be written back, else text."""
+    """A number where a double keeps all its digits, else text."""
     if not value.is_finite():
         return str(value)
     if len("".join(map(str, value.as_tuple().digits)).strip("0")) > EXACT_DIGITS:
@@ -100,7 +99,7 @@ def plain_decimal(value: Decimal) -> int | float | str:
 
 
 def plain_duration(value: timedelta) -> str:
-    """In ISO 8601: PT2H16M5S."""
+    """The duration in ISO 8601: PT2H16M5S."""
     seconds = value.total_seconds()
     whole = abs(int(seconds))
     fraction = abs(seconds) - whole

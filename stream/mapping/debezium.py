@@ -1,7 +1,7 @@
 """Row changes as catalogues publish them: Debezium envelopes and plain JSON rows, reduced to row or deletion.
 
-A deletion is an envelope with `op: d`, its tombstone, or a lone tombstone; all three say the same. Which row
-it was is told by the message's key alone: `before` depends on the table's REPLICA IDENTITY. Where a Kafka
+A deletion is an envelope with `op: d`, its tombstone, or a lone tombstone; all three say the same. Only the
+message's key says which row is deleted, as `before` depends on the table's REPLICA IDENTITY. Where a Kafka
 Connect schema comes with the payload, values are read as it says (`stream/mapping/column_types.py`).
 """
 
@@ -13,7 +13,7 @@ from stream.errors import InvalidInput
 from stream.mapping.column_types import by_schema, explained, field_schema
 from stream.mapping.row import decode_object
 
-DELETED = "__deleted"  # what Debezium's own flattening of envelopes may write instead of a tombstone
+DELETED = "__deleted"  # which Debezium's own flattening of envelopes may write in place of a tombstone
 ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)
 
 
@@ -43,12 +43,12 @@ def changed_row(value: bytes | None) -> ReceivedRow | None:
     if operation == "d":
         return None
     if operation not in ROW_OPERATIONS:
-        raise InvalidInput("unsupported-op", f"op {operation!r}: one of c, u, r, d is expected")
+        raise InvalidInput("unsupported-op", f"op {operation!r}: c, u, r or d is expected")
     return _row(_object(message.get("after"), "after"), field_schema(schema, "after"), operation == "r")
 
 
 def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> ReceivedRow:
-    """The id columns as the message's key tells them: a JSON object, wrapped or not, or the bare id.
+    """The id columns of a message's key, which is a JSON object, wrapped or not, or the bare id.
 
     Raises:
         InvalidInput: with reason `no-key`.
@@ -76,7 +76,7 @@ def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> ReceivedRow:
         raise InvalidInput("no-key", f"the key {text[:200]} is no object with {', '.join(id_columns)}")
     if schema is not None and isinstance(decoded, int):
         return ReceivedRow({id_columns[0]: decoded})
-    # Numbers and words such as 12 or null are ids as they are written, not what JSON makes of them.
+    # Numbers and words such as 12 or null are ids as they are written, not as JSON reads them.
     return ReceivedRow({id_columns[0]: decoded if isinstance(decoded, str) else text})
 
 

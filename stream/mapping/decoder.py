@@ -1,7 +1,6 @@
 """What the messages of each topic mean: canonical events, links, or the rows of a source.
 
-`stream/mapping/language.py` says what can be written there, `stream/mapping/row_mapper.py` makes entities of
-a row.
+`stream/mapping/language.py` is what a mapping can say, `stream/mapping/row_mapper.py` makes entities of rows.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -23,10 +22,10 @@ def make_decoder(
     links_topic: str,
     written: Collection[str] = (),
 ) -> Decoder:
-    """What each topic's messages mean: canonical events, links, or the rows of a source.
+    """A decoder for all topics that a worker reads.
 
     Args:
-        written: the topics that sameas writes to. Read again, one bad message would become bad ones for ever.
+        written: the topics that sameas writes to. If it read them, each dead letter would make a new one.
 
     Raises:
         ConfigError: two sources, or a source and a topic of sameas, share a topic.
@@ -85,7 +84,7 @@ def _row_decoder(mapper: RowMapper) -> Decoder:
 
 
 def _join_decoder(mapper: JoinMapper) -> Decoder:
-    """A join's row is told by the bytes of its key, a row without a key by what it says."""
+    """A join's row is identified by the bytes of its key, without a key by the relation that it names."""
 
     def decode(message: Message) -> Sequence[Change]:
         row = changed_row(message.value)
@@ -110,6 +109,7 @@ def _row_name(text: bytes) -> bytes:
 
 
 def of_source(event: EntityEvent, source: str | None) -> EntityEvent:
+    """The event. Raises InvalidInput (`wrong-source`) if it belongs to another source than the one given."""
     if source is not None and event.source != source:
         raise InvalidInput("wrong-source", f"an event of {event.source} among those of {source}")
     return event

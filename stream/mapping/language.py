@@ -11,10 +11,10 @@
     separator = ";"
     type = "person"                      # an entity is made of each name; without it, cells are ids of rows
 
-What makes the outcome independent of the order of rows: an entity that is made of cells follows from its
-id alone. Its id is `type/` and the cell, or `type/` and the template when names are not unique, and only
-columns of that template may be used in its own relations. Relations that make entities of one type say the
-same about them.
+The outcome does not depend on the order of rows, since an entity made of cells follows from its id alone.
+Its id is `type/` and the cell, or `type/` and the template where names are not unique. Only columns of that
+template may be used in its own relations. All relations that make entities of one type use one template and
+the same relations.
 
 Cells: blank and null are absent values, text is stripped. A text that is a number's literal without leading
 zeros, up to 15 digits before the point, is a number (`12`, `-3.5`, `1e-05`; not `007`, `1E5`), whatever the
@@ -46,8 +46,8 @@ class Attribute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A column whose cells point at entities.
 
-    With a `type` they are names, and an entity of that type is made of each; `id` is the template that makes
-    the names unique, `relations` lead on from that entity. Without a type they are ids of the same source.
+    With a `type` the cells are names, and each becomes an entity of that type. `id` is a template that makes
+    the names unique, `relations` are those of that entity. Without a `type` they are ids of the same source.
     """
 
     column: str
@@ -99,7 +99,7 @@ class RowInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise ValueError(f"columns.{name}: {error}") from None
 
     def _check_columns(self, read: Sequence[str]) -> None:
-        """A type for a column that is not read is a slip of the pen."""
+        """Raises ValueError for a type of a column that is not read: most likely its name is misspelt."""
         roots = {column.partition(".")[0] for column in read}
         for name in self.columns:
             if name not in read and name not in roots:
@@ -156,8 +156,8 @@ class Table(RowInput, frozen=True):
 class Join(RowInput, frozen=True):
     """Rows that are relations between two entities of the source: a join table, or a file of triples.
 
-    `head` and `tail` are columns or templates that give the ids of the two. What the relation is called is
-    said once by `relation`, or in each row by the column `relation_column`.
+    `head` and `tail` are columns or templates that give the two ids. `relation` names all rows' relation,
+    or the column `relation_column` names that of each row.
     """
 
     head: str
@@ -194,10 +194,10 @@ class Triples(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SourceMapping(Table, frozen=True):
-    """A source: one table, or several under names of their own, and joins between their entities.
+    """A source: one table or several named ones, and joins between their entities.
 
-    Canonical events are expected without an `id` and without tables. `iri` is what the source's ids are
-    appended to in RDF and SSSOM, and what IRIs of its own RDF files are written without.
+    Without an `id` and without tables, canonical events are expected. `iri` and an id make an entity's IRI in
+    RDF and SSSOM; IRIs in the source's own RDF files are read without it.
     """
 
     tables: dict[str, Table] = {}
@@ -254,10 +254,10 @@ class SourceMapping(Table, frozen=True):
 def check_topics(
     sources: Mapping[str, SourceMapping], entities: str, links: str, written: Collection[str] = ()
 ) -> None:
-    """Every topic means one thing.
+    """Checks that every topic means one thing.
 
     Args:
-        written: the topics that sameas writes to. Read again, one bad message would become bad ones for ever.
+        written: the topics that sameas writes to. If it read them, each dead letter would make a new one.
 
     Raises:
         ConfigError: two sources, or a source and a topic of sameas, share a topic.
@@ -272,7 +272,7 @@ def check_topics(
 
 
 def _topics(sources: Mapping[str, SourceMapping]) -> Iterator[tuple[str, str]]:
-    """Every topic that a source is read from, with where in the settings it stands."""
+    """Every topic of a source, with its place in the settings."""
     for source, mapping in sources.items():
         topics = [(source, mapping.topic)]
         topics += [(f"{source}.tables.{name}", table.topic) for name, table in mapping.tables.items()]
@@ -281,7 +281,7 @@ def _topics(sources: Mapping[str, SourceMapping]) -> Iterator[tuple[str, str]]:
 
 
 def _check_names(relations: Iterable[str]) -> None:
-    """Raises ValueError when a relation cannot be called so."""
+    """Raises ValueError if one of them cannot be the name of a relation."""
     for name in relations:
         try:
             check_relation(name)
@@ -290,7 +290,7 @@ def _check_names(relations: Iterable[str]) -> None:
 
 
 def _check_one_form_per_type(relations: Mapping[str, Relation], seen: dict[str, object]) -> None:
-    """Raises ValueError when a type's entities would depend on which relation mentions them first."""
+    """Raises ValueError if a type's entities would depend on which relation mentions them first."""
     for name, relation in relations.items():
         if relation.type is not None:
             template = Template(relation.id or relation.column)

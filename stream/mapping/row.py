@@ -13,7 +13,7 @@ _object_decoder = msgspec.json.Decoder(dict[str, object])
 
 
 def cell(row: Row, column: str) -> object:
-    """A cell by its column, or by a path into nested ones: `address.city`; None when there is none.
+    """A cell by its column, or by a path into nested ones: `address.city`. None if there is none.
 
     A path that leads through a list takes every element: `cast.name`.
     """
@@ -33,9 +33,9 @@ def _inside(value: object, path: str) -> object:
 
 
 def missing_columns(required: Sequence[str], row: Row) -> str:
-    """One line that names the required columns that a row lacks and those it has; empty if it lacks none.
+    """A line that names the required columns that a row lacks, and those it has; empty if it lacks none.
 
-    What is nested may be absent; what it is nested in may not.
+    Of a path to a nested column only the outermost one has to be there.
     """
     missing = [column for column in required if column not in row and column.partition(".")[0] not in row]
     if not missing:
@@ -58,7 +58,7 @@ def decode_object(text: bytes) -> dict[str, object]:
 
 
 def is_unicode(cell: str) -> bool:
-    """Not so are undecodable bytes in the surrogates that stand for them."""
+    """Whether text can be encoded. Surrogates, which stand for bytes that are not UTF-8, cannot."""
     if cell.isascii():
         return True
     try:

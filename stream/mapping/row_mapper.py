@@ -1,4 +1,4 @@
-"""Entities and relations made of rows, as the mapping says. Pure: the same row always makes the same."""
+"""Makes entities and relations of rows as the mapping says. Pure: the same row always makes the same."""
 
 import math
 import re
@@ -20,7 +20,7 @@ class RowMapper:
     """A table's mapping made ready for many rows."""
 
     def __init__(self, source: str, mapping: Table) -> None:
-        """Raises ValueError when the mapping expects canonical events."""
+        """Raises ValueError if the mapping expects canonical events."""
         if mapping.id is None:
             raise ValueError(f"sources.{source}: without `id` there are no rows to map")
         self.source = source
@@ -48,7 +48,7 @@ class RowMapper:
         """The entities made of the row's cells, then the row's own.
 
         Args:
-            explained: columns whose type came with the row, whatever the mapping says.
+            explained: columns with a type that came with the row and goes before the mapping's.
 
         Raises:
             InvalidInput: with reason `missing-column`, `bad-id`, `bad-value`, `bad-version` or `too-large`.
@@ -78,7 +78,7 @@ class RowMapper:
         return events
 
     def delete(self, key: Row, explained: Collection[str] = NOTHING) -> Delete:
-        """The end of the row whose id columns these are.
+        """The deletion of the row with these id columns.
 
         Raises:
             InvalidInput: with reason `bad-id`.
@@ -90,7 +90,7 @@ class RowMapper:
     def _type(self, row: Row) -> str:
         column = self._mapping.type_column
         found = cell(row, column) if column else None
-        if isinstance(found, list):  # RDF: the first of several in the order of the alphabet
+        if isinstance(found, list):  # RDF may give several: the first in the alphabet
             found = min(map(str, found), default=None)
         return (_text(found, column) if column else "") or self._mapping.type
 
@@ -116,7 +116,7 @@ class JoinMapper:
         self._columns = {name: converter(logical) for name, logical in join.columns.items()}
 
     def edge(self, row: Row, explained: Collection[str] = NOTHING) -> Edge | None:
-        """The relation that a row is; None when its head or its tail is blank.
+        """The relation that a row names; None if its head, its tail or its name is blank.
 
         Raises:
             InvalidInput: with reason `missing-column`, `bad-id`, `bad-value` or `bad-relation`.
@@ -171,7 +171,7 @@ def _targets(relations: dict[str, _ReadyRelation], row: Row, made: dict[str, Ups
 
 
 def _converted(row: Row, columns: Mapping[str, Convert], explained: Collection[str]) -> Row:
-    """The row with the columns that the mapping gives a type read as that."""
+    """The row, with columns read as the types that the mapping gives them."""
     if not columns:
         return row
     return {
@@ -181,7 +181,7 @@ def _converted(row: Row, columns: Mapping[str, Convert], explained: Collection[s
 
 
 def _filled(template: Template, row: Row, blank: str | None = None) -> str:
-    """The template's text; `blank` when a cell has nothing, which is an error unless that is given."""
+    """The template's text. If a cell is blank: `blank`, or InvalidInput where that is None."""
     cells = []
     for column in template.columns:
         text = _text(cell(row, column), column, "bad-id")
@@ -194,7 +194,7 @@ def _filled(template: Template, row: Row, blank: str | None = None) -> str:
 
 
 def _text(value: object, column: str, reason: str = "bad-value") -> str:
-    """A cell as text: stripped, empty when absent."""
+    """A cell as stripped text, empty if absent. Raises InvalidInput for all but text and whole numbers."""
     if value is None:
         return ""
     if isinstance(value, str):

@@ -37,7 +37,7 @@ def write_page(path: Path, title: str, pairs: ScoredPairs, quality: Quality) -> 
 
 
 def curve(pairs: ScoredPairs) -> list[tuple[float, float, float]]:
-    """Precision, recall and score by falling score, thinned out to what a chart can show."""
+    """Precision, recall and score by falling score, at most `MOST_POINTS` of them."""
     columns = precision_recall(pairs)
     last = len(columns[0]) - 1
     shown = np.unique(np.linspace(0, max(last, 0), min(MOST_POINTS, last + 1)).astype(int))
@@ -51,7 +51,7 @@ def quality_charts(
 
     Args:
         recall_precision: the curve of all thresholds.
-        calibration: mean score, share of links, and number of pairs of each step of score.
+        calibration: of each step of score the mean score, the share of links and the number of pairs.
         decision: recall and precision at the threshold.
     """
     curves = [Series("all thresholds", recall_precision), Series("the decision", [decision], [5.0])]

@@ -1,4 +1,4 @@
-"""What our HTML pages are made of: charts as inline SVG, no script, nothing from outside the page."""
+"""Parts of HTML pages: tables, and charts as inline SVG. No script, and nothing from outside the page."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -30,7 +30,7 @@ XY = tuple[float, float]
 
 
 class Series(NamedTuple):
-    """Points (x, y), each 0 to 1, under a name; `dashed` is for references."""
+    """Points (x, y), each from 0 to 1, under a name. `dashed` is for references."""
 
     name: str
     points: Sequence[XY]
@@ -48,7 +48,7 @@ def chart(
     """A chart of lines over the unit square.
 
     Args:
-        x_ticks: (x, label) where the axis does not run from 0 to 1 in itself.
+        x_ticks: (x, label), where the axis shows other values than x.
     """
     x_ticks = x_ticks or [(tick, f"{tick:.1f}") for tick in TICKS]
     parts = [
@@ -78,7 +78,7 @@ def chart(
 
 
 def page(title: str, body: str) -> str:
-    """A whole page; the body is HTML already."""
+    """A whole page. The body is HTML."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -88,7 +88,7 @@ def page(title: str, body: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], numbers_from: int | None = None) -> str:
-    """`numbers_from` is the first of the columns that hold numbers."""
+    """A table of escaped cells. From the column `numbers_from` on they are numbers."""
 
     def cells(tag: str, row: Sequence[object]) -> str:
         plain = len(row) if numbers_from is None else numbers_from

@@ -1,4 +1,4 @@
-"""What two sets of alignments differ in: new, gone, and scored otherwise."""
+"""The differences of two sets of alignments: pairs that are new, gone, or scored otherwise."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from stream.learning.known_links import KnownLinks, LinkPair
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """One pair: its score and evidence on either side, None where it is not aligned."""
+    """One pair: its score and evidence before and after, None where it is not aligned."""
 
     subject_id: str
     object_id: str
     before: float | None
     after: float | None
-    link: bool | None  # whether it is a known link; None if nothing is known of its entities
+    link: bool | None  # whether it is a known link; None if no known link tells
     evidence_before: Evidence | None
     evidence_after: Evidence | None
 
@@ -26,7 +26,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Each list by falling size of the change, ties by name."""
+    """Each list is sorted by falling size of the difference, ties by name."""
 
     new: list[Difference]
     gone: list[Difference]
@@ -34,7 +34,7 @@ class Comparison(msgspec.Struct, frozen=True):
     same: int  # pairs with the same score
 
     def to_json(self, most: int | None = None) -> dict[str, Any]:
-        """Numbers, and of each list the `most` largest changes (all, if None)."""
+        """Numbers, and the `most` largest differences of each list (all, if None)."""
         lists = {name: getattr(self, name) for name in ("new", "gone", "changed")}
         return {
             "same": self.same,
@@ -54,7 +54,7 @@ def compare(
     after: Mapping[str, AlignmentRecord],
     links: Sequence[LinkPair] = (),
 ) -> Comparison:
-    """Alignments by their key; `links` say which new and gone ones are right."""
+    """Compares alignments by their key; `links` say which of the new and gone ones are right."""
     known = KnownLinks(links)
 
     def change(key: str) -> Difference:

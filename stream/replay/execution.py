@@ -2,8 +2,8 @@
 
 A run is a directory beside the worker's state: `run.json` is its plan, fixed when it starts; `state` is an
 aligner's state, which knows what was read; `timeline.jsonl` grows by a point whenever a share of the stream
-is done and drained; `progress.json` counts. Whatever ends a run, the same command goes on with it, and the
-outcome is that of an undisturbed run: alignments are a function of the graph, and so are the points.
+is processed and the backlog drained; `progress.json` counts. Whatever ends a run, the same command continues
+it, and the outcome is that of an undisturbed run: alignments and points are functions of the topics.
 """
 
 import time
@@ -43,20 +43,20 @@ def execute(
     stopped: Callable[[], bool],
     show: Callable[[int, RunProgress, int], None],
 ) -> Aligner | None:
-    """Starts a run or goes on with it.
+    """Starts a run or continues it.
 
     Args:
         checkpoint: the directory of the plan's model.
         links: to measure the alignments against while the stream goes by.
-        stopped: asked between batches whether to end early.
-        show: told the position in the stream, the counts, and how many entities wait.
+        stopped: is called between batches and says whether to end early.
+        show: is given the position in the stream, the counts, and how many entities wait.
 
     Returns:
         The aligner, drained, open, and to be closed; None when `stopped` ended it early.
 
     Raises:
         StateError: another process executes this run, or its directory cannot be used.
-        BrokerError: reading or writing failed; the same command goes on later.
+        BrokerError: reading or writing failed; the same command continues later.
     """
     with run.refusals():
         run.home.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def execute(
 
 
 def _claim_topics(run: Run) -> None:
-    """The output topics have to be empty, or they would tell of two runs at once."""
+    """Creates the output topics. They have to be empty, or they would mix two runs. Raises StateError."""
     specs = output_specs(run.settings)
     counts = ensure_topics(run.settings, specs)
     partitions = [(topic, number) for topic, count in counts.items() for number in range(count)]
@@ -242,7 +242,7 @@ def _points(plan: Plan, links: Sequence[LinkPair]) -> list[int]:
 
 
 class _Publisher:
-    """Step 11 for a run: outputs into its topics, then the outbox is forgotten."""
+    """Step 11 for a run: publishes outputs into its topics, then empties the outbox."""
 
     def __init__(self, settings: Settings, aligner: Aligner) -> None:
         self._topics = settings.topics
@@ -270,7 +270,7 @@ class _Publisher:
                 future.get(0)
         except KafkaError as error:
             raise BrokerError(
-                f"writing to {PREFIX}.* failed: {type(error).__name__}: {error}; the same command goes on"
+                f"writing to {PREFIX}.* failed: {type(error).__name__}: {error}; the same command continues"
             ) from error
         self._aligner.published(batch.sequence)
 

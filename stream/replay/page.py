@@ -1,4 +1,4 @@
-"""The figures of a replay as one HTML page that needs nothing but itself."""
+"""The figures of a replay as one HTML page that needs no other file."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -127,7 +127,7 @@ def _live(report: Mapping[str, Any]) -> str:
 
 
 def comparison(found: Mapping[str, Any]) -> str:
-    """Tables of what is new, gone and changed, as `Comparison.to_json` has it."""
+    """Tables of what is new, gone and changed, from what `Comparison.to_json` returns."""
     rows = [
         [name, f"{found[name]:,}", _known(found, name, "right"), _known(found, name, "wrong")]
         for name in ("new", "gone", "changed", "same")

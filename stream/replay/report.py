@@ -1,4 +1,4 @@
-"""What a finished run comes to: figures for `report.json` and the page."""
+"""The figures of a finished run, for `report.json` and the page."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from stream.pages.curves import curve
 from stream.replay.comparing import compare
 from stream.replay.run import Plan, Run, digest
 
-LARGEST = 50  # changes of each kind that the report shows
+LARGEST = 50  # differences of each kind that the report shows
 
 
 def make_report(
@@ -30,8 +30,8 @@ def make_report(
 
     Args:
         aligner: of the finished run, drained.
-        links: none, and there is no quality.
-        live: the settings of the worker whose alignments are compared with.
+        links: without any there is no quality.
+        live: settings of the worker with whose alignments the run's are compared.
 
     Raises:
         BrokerError: the live alignments cannot be read.
@@ -62,9 +62,9 @@ def make_report(
 
 
 def quality(aligner: Aligner, plan: Plan, checkpoint: Path, links: Sequence[LinkPair]) -> dict[str, Any]:
-    """As `sameas evaluate` measures it on the run's final graph: in all, and by the left entity's type.
+    """Quality on the run's final graph, as `sameas evaluate` measures it, overall and by left entity's type.
 
-    Links with an entity that the run's part of the topics does not hold are counted as `absent` only.
+    Links with an entity that is missing from the run's part of the topics are only counted, as `absent`.
     """
     by_type = score_links(aligner, links, checkpoint)
     measured = {
@@ -89,14 +89,14 @@ def quality(aligner: Aligner, plan: Plan, checkpoint: Path, links: Sequence[Link
 def compare_with_live(
     live: Settings, records: Mapping[str, AlignmentRecord], links: Sequence[LinkPair]
 ) -> dict[str, Any] | None:
-    """What the run has that the live topic has not, and the reverse; None where no worker ever wrote one."""
+    """The differences of the live alignments and the run's; None where no worker ever wrote alignments."""
     if not has_alignments(live):
         return None
     return compare(current_alignments(live), records, links).to_json(LARGEST)
 
 
 def has_alignments(live: Settings) -> bool:
-    """Whether a worker ever wrote some. Raises BrokerError if they may not be read."""
+    """Whether a worker ever wrote alignments. Raises BrokerError if they may not be read."""
     [spec] = [spec for spec in output_specs(live) if spec.role == "alignments"]
     [count] = find_partitions(live, [msgspec.structs.replace(spec, access=("READ",))]).values()
     return count is not None

@@ -1,4 +1,4 @@
-"""A run of a replay on disk: its plan, its progress, and what it leaves."""
+"""A run of a replay on disk: its plan, its progress and its timeline."""
 
 import re
 import shutil
@@ -28,7 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run reads, and with what. All but the offsets is as the command said it."""
+    """What a run reads, with which model and settings. All but the offsets is as the command gave it."""
 
     since: str  # as asked for: "the beginning", a date, or a duration
     until: str
@@ -42,12 +42,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def messages(self) -> int:
-        """At most so many; compaction may have left fewer."""
+        """How many offsets; compaction may have left fewer messages."""
         return sum(part.end - part.start for part in self.ranges)
 
 
 class RunProgress(msgspec.Struct):
-    """What a run has done, all its sessions together. A kill may lose the last batch's share of it."""
+    """What a run has done, in all its sessions together. A kill may lose what the last batch adds."""
 
     counts: Counts
     seconds: float = 0.0
@@ -56,10 +56,10 @@ class RunProgress(msgspec.Struct):
 
 
 class Run:
-    """A run's name, directory, and settings: the worker's, but for topics and state.
+    """A run's name, directory, and settings: the worker's with other topics and another state directory.
 
     Raises:
-        ConfigError: no usable name.
+        ConfigError: the name cannot be used.
     """
 
     def __init__(self, settings: Settings, name: str) -> None:
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def plan(self) -> Plan | None:
-        """The plan that the run was started with, None if it was not."""
+        """The plan that the run was started with, None if it was not started."""
         return _read(self.home / "run.json", Plan)
 
     @property
@@ -95,10 +95,10 @@ class Run:
         return Timeline(self.home / "timeline.jsonl")
 
     def agree(self, plan: Plan) -> Plan:
-        """The plan to follow: this one, or that of the run if it was started already with the same command.
+        """The plan to follow: this one, or the run's own if the same command started it already.
 
         Raises:
-            ConfigError: it was started with another one.
+            ConfigError: another command started it.
         """
         started = self.plan
         if started is None:
@@ -122,7 +122,7 @@ class Run:
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
-        """What the file system refuses within becomes a StateError."""
+        """Turns what the file system refuses within the block into a StateError."""
         try:
             yield
         except OSError as error:
@@ -155,7 +155,7 @@ def remove_run(run: Run) -> list[str]:
 
 
 def digest(content: object) -> str:
-    """Of something that can be written as JSON."""
+    """16 hexadecimal digits of something that can be written as JSON."""
     return xxhash.xxh3_64_hexdigest(msgspec.json.encode(content))
 
 

@@ -1,7 +1,7 @@
 """Quality over stream time: the alignments against the known links, again and again while the stream goes by.
 
-Prequential: what is measured at a point rests on what came before it and nothing else. A link counts from the
-moment at which both of its entities exist. Points stand where a share of the messages is read and the backlog
+Prequential: what is measured at a point rests on nothing but the messages before it. A link counts as soon as
+both of its entities exist. Points stand where a share of the messages is read and the backlog
 drained, so they are a function of the topics and the model.
 """
 
@@ -18,7 +18,7 @@ from stream.engine.aligner import Aligner
 from stream.events import UNDECODABLE, AlignmentRecord
 from stream.learning.known_links import KnownLinks, LinkPair
 
-POINTS: Final = 20  # in a run; each is a drain of the backlog
+POINTS: Final = 20  # in a run; the backlog is drained at each
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,9 +27,9 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     position: int  # messages
     time: float  # of the stream, seconds since the epoch
     aligned: int  # pairs
-    links: int  # whose two entities exist
+    links: int  # with two entities that exist
     correct: int  # of these, aligned
-    wrong: int  # other pairs that a link's left entity is aligned with, in the source of its right one
+    wrong: int  # other pairs of a link's left entity with an entity of its right one's source
 
     @property
     def precision(self) -> float:
@@ -48,7 +48,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeline:
-    """The points of a run, in a JSON Lines file that is always whole. Raises StateError if it cannot be."""
+    """The points of a run, in a JSON Lines file that is always whole. Raises StateError if unreadable."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -167,13 +167,13 @@ def test_a_feed_that_was_interrupted_goes_on(
         feed.process.send_signal(number)
         feed.wait(30)
     if number == signal.SIGINT:
-        assert re.search(r"interrupted after [\d,]+ events; the same command goes on", feed.text)
+        assert re.search(r"interrupted after [\d,]+ events; the same command continues", feed.text)
     done = json.loads(progress.read_bytes())["events"]
     before = len(list(read_topic(settings, settings.topics.entities)))
     assert 0 < done <= before < count
     with sameas(*command, log=tmp_path / "log") as feed:
         assert feed.wait(60) == 0
-    assert f"going on after {done:,} events" in feed.text
+    assert f"continuing after {done:,} events" in feed.text
     assert not progress.exists()
     keys = [record.key for record in read_topic(settings, settings.topics.entities)]
     assert list(dict.fromkeys(keys)) == [b"x:%d" % n for n in range(count)]

@@ -391,9 +391,9 @@ def test_an_interrupt_says_how_to_go_on(
     with sameas(*words, log=tmp_path / "log", **environment) as running:
         begun(running)
         assert running.end(signal.SIGINT) == 130
-        assert "the same command goes on" in running.text and "Traceback" not in running.text
+        assert "the same command continues" in running.text and "Traceback" not in running.text
     with sameas(*words, log=tmp_path / "again", **environment) as running:
-        running.wait_for("begun already, goes on")
+        running.wait_for("started already, continues")
         begun(running)
         assert running.end(signal.SIGTERM) == 143
 
