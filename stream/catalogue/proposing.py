@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from stream.catalogue.columns import ColumnSample, FileSample, are_short, read_sample
 from stream.catalogue.opening import format_of
 from stream.catalogue.rdf import RDF
-from stream.catalogue.sampling import ColumnSample, Sample, are_short, read_sample
 from stream.errors import ConfigError
 from stream.mapping.row import is_unicode
 
@@ -62,7 +62,7 @@ def _propose_join(path: Path, source: str, names: tuple[str, str, str], rows: in
 class _Proposer:
     """Decides what each column of a table is, and notes why."""
 
-    def __init__(self, path: Path, source: str, sample: Sample) -> None:
+    def __init__(self, path: Path, source: str, sample: FileSample) -> None:
         self._path, self._source, self._rows = path, source, sample.rows
         self._in_envelopes = sample.in_envelopes
         self._is_rdf = format_of(path) in RDF

@@ -51,7 +51,7 @@ class ColumnSample(msgspec.Struct):
         return are_short(self.texts)
 
 
-class Sample(msgspec.Struct):
+class FileSample(msgspec.Struct):
     """The first rows of a file, and its columns in the order of their first mention."""
 
     rows: list[Row]
@@ -59,7 +59,7 @@ class Sample(msgspec.Struct):
     in_envelopes: bool  # of Debezium
 
 
-def read_sample(path: Path) -> Sample:
+def read_sample(path: Path) -> FileSample:
     """The first rows of a file, those in Debezium's envelopes taken out.
 
     Raises:
@@ -80,7 +80,7 @@ def read_sample(path: Path) -> Sample:
         rows.append(row)
     if not rows:
         raise ConfigError(f"{path} has no rows to propose a mapping from")
-    return Sample(rows, _columns(rows), in_envelopes)
+    return FileSample(rows, _columns(rows), in_envelopes)
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, ColumnSample]:

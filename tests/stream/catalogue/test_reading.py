@@ -1,0 +1,127 @@
+"""Files become entity events with their lines; everything else gets a reason."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from stream.catalogue.reading import read_canonical, read_events
+from stream.errors import ConfigError, InvalidInput
+from stream.events import Delete, EntityEvent, Upsert
+from stream.mapping.language import SourceMapping
+from tests.stream.mapping.mappings import AIRPORTS, FILMS, film, mapping, upserts
+
+
+def read_all(source: str, text: str, base: Path) -> list[tuple[int, EntityEvent | InvalidInput]]:
+    return list(read_events(source, mapping(text), base))
+
+
+def test_a_table_is_read_with_its_lines(tmp_path: Path) -> None:
+    (tmp_path / "imdb.csv").write_bytes(
+        "\ufeffid,title,year,actor,prequel\n"
+        '1,"two\nlines",1979,A,\n'
+        "\n"
+        "2,short\n"
+        '3,"more, cells",1,B,,,\n'.encode()
+        + b"4,\xff,1,B,\n"
+        + "5,Überfall,1,A;B,\n".encode()
+    )
+    found = read_all("imdb", FILMS, tmp_path)
+    assert [(line, e.id) for line, e in found if isinstance(e, Upsert)] == [
+        (2, "person/A"),
+        (2, "1"),
+        (8, "person/B"),
+        (8, "5"),
+    ]
+    assert [(line, e.reason, str(e)) for line, e in found if isinstance(e, InvalidInput)] == [
+        (5, "malformed", "imdb.csv:5: 2 cells under 5 columns"),
+        (6, "malformed", "imdb.csv:6: 7 cells under 5 columns"),
+        (7, "malformed", "imdb.csv:7: not UTF-8"),
+    ]
+
+
+def test_a_huge_cell_costs_one_row(tmp_path: Path) -> None:
+    (tmp_path / "imdb.csv").write_text(
+        f"id,title,year,actor,prequel\n1,{'x' * 10_000_000},1,,\n2,y,1,,\n",
+    )
+    (_, refusal), (line, event) = read_all("imdb", FILMS, tmp_path)
+    assert isinstance(refusal, InvalidInput) and refusal.reason == "too-large"
+    assert isinstance(event, Upsert) and (line, event.id) == (3, "2")
+
+
+def test_tsv(tmp_path: Path) -> None:
+    (tmp_path / "airports.tsv").write_text('row\tname\tcity\tcountry\n1\tO\'Hare, "Orchard"\tChicago\tUS\n')
+    events = upserts([e for _, e in read_all("airports", AIRPORTS, tmp_path) if isinstance(e, Upsert)])
+    assert events["1"].attributes == {"label": 'O\'Hare, "Orchard"'}
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    text = FILMS.replace("imdb.csv", "imdb.jsonl")
+    rows = [film(id=1), {"id": 2}]
+    (tmp_path / "imdb.jsonl").write_text("\n".join([*map(json.dumps, rows), "{", "[]", ""]))
+    (_, event), *refusals = read_all("imdb", text, tmp_path)
+    assert isinstance(event, Upsert) and event.id == "1"
+    assert [(line, e.reason) for line, e in refusals if isinstance(e, InvalidInput)] == [
+        (2, "missing-column"),
+        (3, "malformed"),
+        (4, "malformed"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["imdb.csv", "imdb.tsv", "imdb.jsonl"])
+def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path, name: str) -> None:
+    contents = {".csv": "id,titel", ".tsv": "id\ttitel", ".jsonl": '{"id": 1, "titel": "x"}'}
+    (tmp_path / name).write_text(contents[Path(name).suffix])
+    with pytest.raises(ConfigError, match=rf"{name}: no column 'title', 'year'.*; there are 'id', 'titel'"):
+        read_all("imdb", FILMS.replace("imdb.csv", name), tmp_path)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"imdb\.csv cannot be read: No such file"):
+        read_all("imdb", FILMS, tmp_path)
+    with pytest.raises(ConfigError, match=r"imdb\.xlsx: unknown suffix; rows are read from \.csv, \.jsonl"):
+        read_all("imdb", FILMS.replace("imdb.csv", "imdb.xlsx"), tmp_path)
+    with pytest.raises(ConfigError, match=r"sources\.s: no file to read"):
+        list(read_events("s", SourceMapping(topic="t", id="id"), tmp_path))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        list(read_canonical(tmp_path / "gone.jsonl"))
+    with pytest.raises(ConfigError, match=r"canonical events in a \.jsonl file"):
+        list(read_canonical(tmp_path / "events.csv"))
+
+
+def test_triples_are_grouped_by_head(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("id,name\n1,Paris\n2,France\n")
+    (tmp_path / "t.csv").write_text("head,relation,tail\n1,in,2\n3,near,1\n1,near,9\n1,in,2\n1,,2\n1,in,4\n")
+    source = SourceMapping(file="e.csv", id="id", attributes=["name"], triples="t.csv")
+    found = list(read_events("fr", source, tmp_path))
+    assert [e.reason for _, e in found if isinstance(e, InvalidInput)] == ["bad-id"]
+    events = upserts([e for _, e in found if isinstance(e, Upsert)])
+    assert events["1"].relations == {"in": ["2", "4"], "near": ["9"]}
+    assert events["2"].relations == {}
+    assert events["3"] == Upsert("fr", "3", "entity", {}, {"near": ["1"]})  # a head without a row
+    assert set(events) == {"1", "2", "3"}
+
+
+def test_a_triples_file_may_stand_alone_and_name_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("s\tp\to\na\tknows\tb\n")
+    source = msgspec.convert(
+        {"type": "person", "triples": {"file": "t.tsv", "head": "s", "relation": "p", "tail": "o"}},
+        SourceMapping,
+    )
+    assert list(read_events("x", source, tmp_path)) == [(0, Upsert("x", "a", "person", {}, {"knows": ["b"]}))]
+
+
+def test_canonical_lines(tmp_path: Path) -> None:
+    lines = [
+        '{"op": "upsert", "source": "a", "id": "1", "type": "t"}',
+        "",
+        '{"op": "delete", "source": "b", "id": "1"}',
+        '{"op": "merge"}',
+    ]
+    (tmp_path / "events.jsonl").write_text("\n".join(lines))
+    found = list(read_canonical(tmp_path / "events.jsonl"))
+    assert found[:2] == [(1, Upsert("a", "1", "t")), (3, Delete("b", "1"))]
+    assert isinstance(found[2][1], InvalidInput) and found[2][1].reason == "malformed"
+    of_one = list(read_events("a", SourceMapping(file="events.jsonl"), tmp_path))
+    assert isinstance(of_one[1][1], InvalidInput) and of_one[1][1].reason == "wrong-source"
