@@ -55,7 +55,7 @@ class TrainingOptions:
 
 
 class Epoch(NamedTuple):
-    """What is told after each epoch. `prauc` is on (a part of) valid."""
+    """The progress after an epoch. `prauc` is on (a part of) valid."""
 
     number: int  # from 1
     most: int  # epochs; patience or the guard may end earlier
