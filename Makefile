@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up whatever is missing: they need CPython 3.11 with pip, and nothing else.
 #
 #   make demo [SMALL=1] [REPORT=FILE]   the whole way on real data, in under five minutes
-#   make test [ARGS="-k mapping"]       all tests
+#   make test [ARGS="-k mapping"]       all tests, three at a time (ARGS="-n 0 -s": one after the other)
 #   make check                          formatting, lint, types (also of the tests), compose file: what CI checks
 #   make torture [N=40] [SEED=0] [JSON=FILE]   kills workers in every way: nothing lost, nothing invented?
 #   make fuzz [N=100000] [SEED=0]       hostile messages: each accounted for, memory bounded?
@@ -78,7 +78,7 @@ demo: $(STAMP)
 	$(BIN)/sameas demo $(if $(SMALL),--small) $(if $(REPORT),--report "$(REPORT)")
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 3 --maxschedchunk 1 $(ARGS)
 
 torture: $(STAMP)
 	$(BIN)/python -m benchmarks.torture $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json "$(JSON)")

@@ -4,6 +4,7 @@ Those are the embedded one and an Apache Kafka where there is one, or the one of
 """
 
 import atexit
+import fcntl
 import json
 import os
 import re
@@ -69,9 +70,41 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(
+        key=lambda item: item.get_closest_marker("slow") is None
+    )  # so that none of them is left for the end
     for item in items:
         if {"bootstrap", "apache_kafka"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the small catalogues; only to be read. Once it is there, all loops are compiled.
+
+    The first process that needs it makes it, for all that run tests side by side.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        base = base.parent
+    directory, draft = base / "checkpoint", base / "checkpoint-draft"
+    with (base / "checkpoint-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            from benchmarks.catalogues import catalogues, train_small
+            from stream.learning.alignment import align
+
+            train_small(draft)
+            list(align(catalogues(), draft))
+            draft.rename(directory)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def compiled_loops(request: pytest.FixtureRequest) -> None:
+    """Processes that slow tests start side by side would each compile the same loops, and be late."""
+    if request.node.get_closest_marker("slow"):
+        request.getfixturevalue("checkpoint")
 
 
 @pytest.fixture(scope="session")

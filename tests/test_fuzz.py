@@ -4,16 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.catalogues import train_small
 from benchmarks.fuzz import GROWTH_BOUND, fuzz
 
 
 @pytest.mark.slow
-def test_hostile_messages_are_all_accounted_for(tmp_path: Path) -> None:
-    train_small(tmp_path / "checkpoint")
-    report = fuzz(
-        1_500, seed=3, checkpoint=tmp_path / "checkpoint", state=tmp_path / "state", relations=2_000
-    )
+def test_hostile_messages_are_all_accounted_for(checkpoint: Path, tmp_path: Path) -> None:
+    report = fuzz(1_500, seed=3, checkpoint=checkpoint, state=tmp_path / "state", relations=2_000)
     assert report.counts.received == 1_500
     assert report.accounted, report
     assert {"malformed", "bad-id", "not-finite", "bad-version"} <= report.dead_letters.keys()

@@ -6,20 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.catalogues import catalogues, train_small
+from benchmarks.catalogues import catalogues
 from model.checkpoint import load_model, save_model
 from model.scoring.trees import NO_TREES
 from stream.config import Settings
 from stream.learning.evaluation import evaluate_model
 from tests.stream.workers import own_settings
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of the small catalogues."""
-    directory = tmp_path_factory.mktemp("checkpoint")
-    train_small(directory)
-    return directory
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.catalogues import catalogues, train_small
+from benchmarks.catalogues import catalogues
 from stream.cli import main
 from stream.commands.schema import SCHEMAS, json_schema
 from stream.engine.aligner import Aligner
@@ -43,10 +43,9 @@ def test_there_is_a_schema_of_each_record() -> None:
     assert set(json.loads(CliRunner().invoke(main, ["schema"]).output)) == set(SCHEMAS)
 
 
-def test_real_records_fit(tmp_path: Path) -> None:
-    train_small(tmp_path / "model")
+def test_real_records_fit(checkpoint: Path, tmp_path: Path) -> None:
     events = catalogues()
-    aligner = Aligner(tmp_path / "state", tmp_path / "model", decode_canonical)
+    aligner = Aligner(tmp_path / "state", checkpoint, decode_canonical)
     outputs = list(aligner.process([*as_messages(events)]).outputs)
     while aligner.backlog:
         outputs += aligner.process([]).outputs

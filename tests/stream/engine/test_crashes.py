@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.catalogues import train_small
 from benchmarks.chaos import Chaos
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Batch
@@ -17,13 +16,6 @@ from stream.mapping.decoder import make_decoder
 
 Records = dict[bytes, object]
 DECODE = make_decoder({}, "entities", "links")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("checkpoint")
-    train_small(directory)
-    return directory
 
 
 def log(seed: int, count: int) -> list[Message]:

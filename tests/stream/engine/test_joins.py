@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from benchmarks.catalogues import catalogues, train_small
+from benchmarks.catalogues import catalogues
 from index.entity import node_of
 from index.graph import GraphStore
 from index.store import Store
@@ -180,11 +180,10 @@ def joined_catalogues() -> dict[str, SourceMapping]:
     }
 
 
-def test_what_happens_twice_has_two_ids(tmp_path: Path) -> None:
+def test_what_happens_twice_has_two_ids(checkpoint: Path, tmp_path: Path) -> None:
     """Whoever drops events that were seen must not drop a relation's second end with the first."""
-    train_small(tmp_path / "model")
     decode = make_decoder(joined_catalogues(), "entities", "links")
-    aligner = Aligner(tmp_path / "state", tmp_path / "model", decode)
+    aligner = Aligner(tmp_path / "state", checkpoint, decode)
     offsets: Counter[str] = Counter()
     events: list[AlignmentEvent] = []
 
@@ -219,14 +218,13 @@ def test_what_happens_twice_has_two_ids(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("snapshot", [False, True])
-def test_scores_do_not_care_where_relations_stand(tmp_path: Path, snapshot: bool) -> None:
+def test_scores_do_not_care_where_relations_stand(checkpoint: Path, tmp_path: Path, snapshot: bool) -> None:
     """In the entities' own events, or in rows of a join before and after them: the same alignments.
 
     Rows of a snapshot wait for each other, so that nothing is aligned that the next row takes apart.
     """
-    train_small(tmp_path / "model")
     films = catalogues(40)
-    whole = align(films, tmp_path / "model")
+    whole = align(films, checkpoint)
     rows: list[Row] = []
     gone: list[Row] = []
     for film in films:
@@ -239,9 +237,7 @@ def test_scores_do_not_care_where_relations_stand(tmp_path: Path, snapshot: bool
                     rows.insert(0, (*rows[-1][:2], {**edge, "t": "p1"}))
                     rows.insert(0, (f"{film.source}.cast", f"{film.id} gone", edge))
                     gone.append((f"{film.source}.cast", f"{film.id} gone", None))
-    aligner = Aligner(
-        tmp_path / "state", tmp_path / "model", make_decoder(joined_catalogues(), "entities", "links")
-    )
+    aligner = Aligner(tmp_path / "state", checkpoint, make_decoder(joined_catalogues(), "entities", "links"))
     offsets: Counter[str] = Counter()
     messages = []
     for row in [*rows, *gone]:

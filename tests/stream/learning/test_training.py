@@ -3,13 +3,14 @@
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from benchmarks.catalogues import FILMS, catalogues, train_small
+from benchmarks.catalogues import FILMS, catalogues
 from model.errors import ModelError
 from model.training import TrainingOptions
 from stream.cli import main
@@ -24,10 +25,10 @@ PEOPLE = [(f"left:p{n}", f"right:p{n}") for n in range(20)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Catalogues, links and a trained model."""
     directory = tmp_path_factory.mktemp("films")
-    train_small(directory / "checkpoint")
+    shutil.copytree(checkpoint, directory / "checkpoint")
     (directory / "all.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, catalogues())))
     rows = [f"{left},{right}" for left, right in [*LINKS, *PEOPLE]]
     (directory / "links.csv").write_text("\n".join(["left,right", *rows]))

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from benchmarks.catalogues import catalogues, train_small
+from benchmarks.catalogues import catalogues
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
 from stream.config import Settings
@@ -153,12 +154,12 @@ class Day:
 @pytest.mark.slow
 @pytest.mark.parametrize("schemas", [False, True], ids=["bare", "schemas"])
 def test_a_row_changes_and_the_alignment_moves(
-    apache_kafka: dict[str, Any], tmp_path: Path, schemas: bool
+    apache_kafka: dict[str, Any], checkpoint: Path, tmp_path: Path, schemas: bool
 ) -> None:
     """A data engineer with a catalogue and a change stream."""
     settings = own_settings(apache_kafka["plaintext"], tmp_path)
     ensure_topics(settings)
-    train_small(tmp_path / "checkpoint")
+    shutil.copytree(checkpoint, tmp_path / "checkpoint")
     left = shop_catalogue()
     day = Day(settings, tmp_path, [*left, *write_right(tmp_path)])
     with postgres() as shop:
