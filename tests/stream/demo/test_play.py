@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -154,11 +155,18 @@ def test_the_mapping_of_the_demo_is_one_that_users_can_write() -> None:
     assert set(document["sources"]) == {LEFT, RIGHT}
 
 
+def cpu_of_children() -> float:
+    """Seconds; tests that run at the same time do not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.slow
 @pytest.mark.kafka
 def test_the_small_demo(tmp_path: Path) -> None:
     report, home = tmp_path / "report.json", tmp_path / "home"
     home.mkdir()
+    before = cpu_of_children()
     finished = subprocess.run(
         [sys.executable, "-m", "stream.cli", "demo", "--small", "--report", str(report)],
         capture_output=True,
@@ -174,7 +182,7 @@ def test_the_small_demo(tmp_path: Path) -> None:
     assert figures["f1"] > 0.8 and figures["retrieval_recall"] > 0.9
     assert figures["aligned"] > 300 and figures["revised"] > 0 and figures["withdrawn"] > 0
     assert 0 < figures["p50_ms"] <= figures["p99_ms"] < 5_000
-    assert figures["seconds"] < 90  # 40 where nothing else runs
+    assert 0 < figures["seconds"] < 180 and cpu_of_children() - before < 90  # both 40 where nothing else runs
     assert figures["peak_rss_mb"] < 3_000
     for text in ("same name", "nearest position", "score", "retrieval recall", "withdrawn"):
         assert text in finished.stdout
