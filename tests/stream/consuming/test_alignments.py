@@ -289,4 +289,4 @@ def test_exports_are_of_the_current_alignments(embedded_settings: Settings, tmp_
     result = CliRunner().invoke(main, ["subscribe", "--rdf", "--min-confidence", ".8", *options])
     assert result.stdout.startswith("<urn:sameas:imdb:1> <http://") and result.stdout.count("\n") == 1
     result = CliRunner().invoke(main, ["subscribe", "--rdf", "--events", *options])
-    assert result.exit_code == 1 and "without --events" in result.stderr
+    assert result.exit_code == 1 and "leave out --events" in result.stderr
