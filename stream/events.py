@@ -66,6 +66,7 @@ class Message(msgspec.Struct, frozen=True):
     key: bytes | None
     value: bytes | None
     timestamp: float  # seconds since the epoch, as the broker recorded it
+    retry_of: Cause | None = None  # the message of this topic that this one sends once more
 
 
 class AttributeEvidence(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ from benchmarks.synthetic import catalogue, renamed
 from index.errors import SameasError
 from stream.broker.connection import admin_client
 from stream.broker.embedded import embedded_broker
-from stream.broker.producing import produce
+from stream.broker.producing import Record, produce
 from stream.broker.topics import ensure_topics
 from stream.config import Settings, load_settings
 from stream.demo.measuring import percentile
@@ -144,7 +144,7 @@ def stream(
         producer = stack.enter_context(sending(settings))
         probe = probed(settings, producer, f"{prefix}.probe", rates[0])
         topic = settings.topics.entities
-        total = produce(settings, ((topic, event_key(event), encode(event)) for event in known))
+        total = produce(settings, (Record(topic, event_key(event), encode(event)) for event in known))
         bare = caught_up_bare(directory, config, overrides, total)
         worker = stack.enter_context(worker_process(config, overrides, directory / "worker.log"))
         rate, cpu = caught_up(worker, total)

@@ -1,8 +1,8 @@
 """Producing records into a topic: in order, each delivered or reported."""
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
@@ -19,7 +19,16 @@ CHECK_EVERY = 2_000  # events between two looks at what the broker refused
 SETTLE_SECONDS = 1.0  # between two waits for all acknowledgements, where they are reported
 
 Report = Callable[[int], None]  # takes the number of events so far
-Record = tuple[str, bytes | None, bytes | None]  # topic, key, value
+
+
+class Record(NamedTuple):
+    """A message to send. Without a partition the key decides."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 def produce(
@@ -46,10 +55,10 @@ def produce(
             settled(sent)
 
     try:
-        for topic, key, value in records:
-            producer.send(topic, key=key, value=value).add_errback(
-                lambda error, topic=topic: failures.append((topic, error))
-            )
+        for topic, key, value, partition, headers in records:
+            producer.send(
+                topic, key=key, value=value, partition=partition, headers=list(headers)
+            ).add_errback(lambda error, topic=topic: failures.append((topic, error)))
             sent += 1
             if sent % CHECK_EVERY == 0:
                 _raise_first(failures, settings)

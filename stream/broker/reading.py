@@ -1,5 +1,6 @@
 """Plain consumers: without a group, with explicit positions, and with ends that can be trusted."""
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,8 @@ LOOKUP_MS = 10_000  # for the offset at a date
 FETCH_WAIT_MS = 10  # while messages come
 QUIET_WAIT_MS = 500  # Kafka's own default
 QUIET_SHARE = 1 / 20  # of the time since the last message
+_RETRY_OF = "sameas_retry_of"
+_PLACE = re.compile(rb"([0-9]{1,9}):([0-9]{1,18})")
 
 Bounds = dict[TopicPartition, tuple[int, int]]  # the first offset, and the one after the last
 
@@ -72,7 +75,22 @@ class PatientConsumer(KafkaConsumer):  # type: ignore[misc]
 def as_message(record: Any) -> Message:
     """A record of kafka-python's or aiokafka's consumer."""
     cause = Cause(record.topic, record.partition, record.offset)
-    return Message(cause, record.key, record.value, record.timestamp / 1000)
+    first = _first_of(cause, record.headers) if record.headers else None
+    return Message(cause, record.key, record.value, record.timestamp / 1000, first)
+
+
+def retry_header(first: Cause) -> tuple[str, bytes]:
+    """What tells a message that is sent again from new ones: where it stood in this topic first."""
+    return _RETRY_OF, f"{first.partition}:{first.offset}".encode()
+
+
+def _first_of(cause: Cause, headers: Iterable[tuple[str, bytes | None]]) -> Cause | None:
+    for name, value in headers:
+        if name == _RETRY_OF and (place := _PLACE.fullmatch(value or b"")):
+            first = Cause(cause.topic, int(place[1]), int(place[2]))
+            if first.partition != cause.partition or first.offset < cause.offset:
+                return first
+    return None
 
 
 @contextmanager

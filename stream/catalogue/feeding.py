@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from stream.broker.folding import fold
-from stream.broker.producing import Report, produce
+from stream.broker.producing import Record, Report, produce
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics, to_produce
 from stream.config import Settings
@@ -38,7 +38,7 @@ def feed_events(
     """
     ensure_topics(settings, to_produce(settings, "entities"))
     topic = settings.topics.entities
-    records = ((topic, event_key(event), encode(event)) for event in events)
+    records = (Record(topic, event_key(event), encode(event)) for event in events)
     return produce(settings, records, progress, settled)
 
 

@@ -1,6 +1,7 @@
 """`sameas dead-letters`: messages that could not be used, on the command line."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -31,14 +32,24 @@ def selected(function: Callable[..., None]) -> Callable[..., None]:
 
 @dead_letters.command("list")
 @selected
-def list_letters(configuration: Configuration, **options: tuple[Any, ...]) -> None:
-    """Print dead letters as JSON Lines, up to the present end of the topic."""
+@click.option("--check", is_flag=True, help="Also tell what keeps each from being sent again, as retry does")
+def list_letters(configuration: Configuration, check: bool, **options: tuple[Any, ...]) -> None:
+    """Print dead letters as JSON Lines, up to the present end of the topic.
+
+    Of a message that was sent again and refused again, only the newest letter counts.
+    """
     from stream.console import tell
     from stream.consuming.dead_letters import Selection, read_dead_letters
 
+    settings = configuration.settings
     selection = Selection(**{name: frozenset(values) for name, values in options.items()})
+    letters = read_dead_letters(settings, selection)
+    if check:
+        from stream.consuming.retrying import checked
+
+        letters = checked(settings, letters)
     count = 0
-    for letter in read_dead_letters(configuration.settings, selection):
+    for letter in letters:
         sys.stdout.write(letter.to_json().decode() + "\n")
         count += 1
     tell(f"{count:,} dead letters")
@@ -50,19 +61,21 @@ def list_letters(configuration: Configuration, **options: tuple[Any, ...]) -> No
 def retry(configuration: Configuration, execute: bool, **options: tuple[Any, ...]) -> None:
     """Send the original messages to the topics that they came from, when their cause is removed.
 
-    A message that is refused again gets a new dead letter.
+    None is sent past something newer with its key. One that is refused again has another dead letter, which
+    takes the place of the former in lists.
     """
     from stream.console import tell
-    from stream.consuming.dead_letters import Selection, plan_retry, read_dead_letters, resend
+    from stream.consuming.dead_letters import Selection, read_dead_letters
+    from stream.consuming.retrying import plan_retry, resend
 
     settings = configuration.settings
     selection = Selection(**{name: frozenset(values) for name, values in options.items()})
     plan = plan_retry(settings, read_dead_letters(settings, selection))
     for (topic, reason), count in sorted(plan.counts.items()):
         tell(f"{count:,} to {topic} ({reason})")
-    for obstacle, count in sorted(plan.obstacles.items()):
+    for obstacle, count in sorted(Counter(plan.obstacles.values()).items()):
         tell(f"{count:,} cannot be sent again: {obstacle}")
     if not execute:
-        tell(f"{len(plan.records):,} messages would be sent; --execute sends them")
+        tell(f"{len(plan.letters):,} messages would be sent; --execute sends them")
         return
     tell(f"{resend(settings, plan):,} messages sent")

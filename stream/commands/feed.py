@@ -160,8 +160,8 @@ def _feed(
 
 
 def _delete(settings: Settings, keys: list[bytes]) -> None:
-    from stream.broker.producing import produce
+    from stream.broker.producing import Record, produce
     from stream.console import tell
 
-    produce(settings, ((settings.topics.entities, key, None) for key in keys))
+    produce(settings, (Record(settings.topics.entities, key, None) for key in keys))
     tell(f"deleted {len(keys):,} entities that the files no longer have")

@@ -23,7 +23,7 @@ def link(
     configuration: Configuration, left: str, right: str, different: bool, retract: bool, author: str | None
 ) -> None:
     """Say that two entities of two sources are the same, or are not: it overrides the model at once."""
-    from stream.broker.producing import produce
+    from stream.broker.producing import Record, produce
     from stream.broker.topics import ensure_topics, to_produce
     from stream.console import tell
 
@@ -43,7 +43,7 @@ def link(
         raise ConfigError(f"{error}; write it as imdb:tt0133093") from error
     settings = configuration.settings
     ensure_topics(settings, to_produce(settings, "links"))
-    produce(settings, [(settings.topics.links, key, value)])
+    produce(settings, [Record(settings.topics.links, key, value)])
     tell(f"{left} and {right}: {'taken back' if retract else verdict.verdict}")
 
 

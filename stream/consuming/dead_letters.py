@@ -1,24 +1,23 @@
-"""Messages that could not be used: reading them, and sending them again to where they came from.
+"""Messages that could not be used.
 
 A dead letter has the original key and value. Its headers say at which stage and why it was refused,
-and from which topic, partition and offset it came. After a crash one message may have two letters, which
-count as one. A letter that was too large for a message was shortened, and cannot be sent again.
+and from which topic, partition and offset it came. A message that was sent again and is refused again gets
+another letter, which names the place of the first; and after a crash one message may have two. Of all
+letters that go back to one message only the newest counts.
 """
 
 import base64
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from stream.broker.producing import Record, produce
 from stream.broker.reading import read_topic
-from stream.broker.topics import input_specs
 from stream.config import Settings
-from stream.engine.interface import TRUNCATED
+from stream.engine.interface import RETRY_OF, TRUNCATED
+from stream.events import Cause
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -32,8 +31,20 @@ class DeadLetter(msgspec.Struct, frozen=True):
     topic: str
     partition: int
     offset: int
-    when: str  # it was refused; ISO 8601, UTC
+    when: str | None  # it was refused; ISO 8601, UTC. None for a time that no calendar has
     truncated: bool
+    retry_of: Cause | None = None  # where the message stood before it was sent again
+    obstacle: str | None = None  # what keeps it from being sent again, where that was looked at
+
+    @property
+    def place(self) -> Cause:
+        """Where the refused message stands."""
+        return Cause(self.topic, self.partition, self.offset)
+
+    @property
+    def first(self) -> Cause:
+        """Where it stood first: the same for all letters that go back to one message."""
+        return self.retry_of or self.place
 
     def to_json(self) -> bytes:
         """One line. Bytes that are not UTF-8 become {"base64": ...}."""
@@ -50,76 +61,63 @@ class Selection(msgspec.Struct, frozen=True):
 
     def wants(self, letter: DeadLetter) -> bool:
         return all(
-            not chosen or value in chosen
-            for chosen, value in (
-                (self.reasons, letter.reason),
-                (self.topics, letter.topic),
-                (self.offsets, letter.offset),
+            not chosen or chosen & values
+            for chosen, values in (
+                (self.reasons, {letter.reason}),
+                (self.topics, {letter.topic}),
+                (self.offsets, {letter.offset, letter.first.offset}),
             )
         )
 
 
-class Retry(NamedTuple):
-    """Messages to send again, their number by topic and reason, and the number of others by obstacle."""
-
-    records: list[Record]
-    counts: Counter[tuple[str, str]]
-    obstacles: Counter[str]
-
-
 def read_dead_letters(settings: Settings, selection: Selection) -> Iterator[DeadLetter]:
-    """The dead letters in the topic, one for each original message. Raises BrokerError as `read_topic`."""
-    seen = set()
+    """The dead letters in the topic, one for each original message. Raises BrokerError as `read_topic`.
+
+    It reads the topic twice, as all letters may be larger than memory: which is the newest, and what it says.
+    """
+    newest: dict[Cause, tuple[int, tuple[int, int]]] = {}  # by first place: offset, and where the letter is
     for record in read_topic(settings, settings.topics.dead_letters):
         letter = _letter(record)
-        place = (letter.topic, letter.partition, letter.offset)
-        if selection.wants(letter) and place not in seen:
-            seen.add(place)
+        if letter.first not in newest or letter.offset > newest[letter.first][0]:
+            newest[letter.first] = letter.offset, (record.partition, record.offset)
+    for record in read_topic(settings, settings.topics.dead_letters):
+        letter = _letter(record)
+        _, place = newest.get(letter.first, (0, None))
+        if place == (record.partition, record.offset) and selection.wants(letter):
             yield letter
 
 
-def plan_retry(settings: Settings, letters: Iterable[DeadLetter]) -> Retry:
-    """Sorts out what can be sent again: whole messages, to topics that a worker with these settings reads."""
-    inputs = {spec.name for spec in input_specs(settings)}
-    plan = Retry([], Counter(), Counter())
-    for letter in letters:
-        if letter.truncated:
-            plan.obstacles["shortened, because they were too large for a message"] += 1
-        elif letter.topic not in inputs:
-            plan.obstacles[f"from {letter.topic}, which is no input in these settings"] += 1
-        elif letter.key is None and letter.value is None:
-            plan.obstacles["without key and value"] += 1
-        else:
-            plan.records.append((letter.topic, letter.key, letter.value))
-            plan.counts[letter.topic, letter.reason] += 1
-    return plan
-
-
-def resend(settings: Settings, plan: Retry) -> int:
-    """Produces the original messages. Returns their number. Raises BrokerError if one is not delivered."""
-    return produce(settings, plan.records)
-
-
 def _letter(record: Any) -> DeadLetter:
-    headers = {name: value.decode(errors="replace") for name, value in record.headers}
+    headers = {name: value.decode(errors="replace") for name, value in record.headers if value is not None}
+    # what somebody else put there has no such headers or others in their place; then it stands for itself
+    topic = headers.get("topic", record.topic)
+    partition, colon, offset = headers.get(RETRY_OF, "").partition(":")
+    first = Cause(topic, _number(partition, -1), _number(offset, -1)) if colon else None
     return DeadLetter(
         key=record.key,
         value=record.value,
         reason=headers.get("reason", "unknown"),
         stage=headers.get("stage", "unknown"),
         message=headers.get("message", ""),
-        # a record of another program may lack these headers; then it stands for itself
-        topic=headers.get("topic", record.topic),
+        topic=topic,
         partition=_number(headers.get("partition"), record.partition),
         offset=_number(headers.get("offset"), record.offset),
-        when=datetime.fromtimestamp(record.timestamp / 1000, UTC).isoformat(timespec="milliseconds"),
+        when=_date(record.timestamp),
         truncated=TRUNCATED in headers,
+        retry_of=first if first is not None and min(first.partition, first.offset) >= 0 else None,
     )
 
 
 def _number(header: str | None, otherwise: int) -> int:
     # at most 18 digits: larger numbers are no offsets, and not every reader of JSON can hold them
     return int(header) if header is not None and re.fullmatch(r"[0-9]{1,18}", header) else otherwise
+
+
+def _date(milliseconds: int) -> str | None:
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _text(data: bytes | None) -> str | dict[str, str] | None:

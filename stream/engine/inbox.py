@@ -10,7 +10,7 @@ from index.entity import Entity, node_key, node_of, relation_of
 from index.graph import EdgeChange, GraphStore
 from index.store import Store
 from stream.changes import Change, Decoder, Edge, JoinChange, LinkChange, SnapshotRow
-from stream.engine.interface import Counts, Output
+from stream.engine.interface import RETRY_OF, Counts, Output
 from stream.engine.joins import JoinStore
 from stream.engine.links import LinkStore
 from stream.engine.pairs import PairId
@@ -48,6 +48,8 @@ class Received:
             "partition": str(cause.partition),
             "offset": str(cause.offset),
         }
+        if (first := message.retry_of) is not None:
+            headers[RETRY_OF] = f"{first.partition}:{first.offset}"
         encoded = [(name, text.encode(errors="replace")) for name, text in headers.items()]
         self.dead_letters.append(Output("dead_letters", message.key, message.value, encoded))
 

@@ -15,6 +15,7 @@ from stream.events import Message
 Search = Literal["exact", "cells"]
 
 TRUNCATED: Final = "truncated_from_bytes"  # header of a dead letter of which a part was left out
+RETRY_OF: Final = "retry_of"  # header of a letter whose message was a retry: "partition:offset" of the first
 OutputKind = Literal["alignments", "alignment_events", "dead_letters"]
 
 
