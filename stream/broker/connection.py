@@ -6,8 +6,9 @@ import queue
 import re
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient
 from kafka.errors import (
@@ -18,6 +19,7 @@ from kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
+from stream.broker.answering import first_to_answer
 from stream.config import KafkaSettings
 from stream.errors import BrokerError, ConfigError
 
@@ -25,7 +27,10 @@ LOOK_SECONDS = 0.05  # between two looks at why a client is not connected yet
 GARBLED = "Invalid frame length"  # an alert of TLS, read as the plain protocol
 HUNG_UP = ("disconnected", "EOF occurred", GARBLED)  # also how a refused login arrives, and a wrong protocol
 HUNG_UP_TIMES = 4
+GRACE_SECONDS = 2.0  # after which a library is late that was to give up
 FINAL = (SaslAuthenticationFailedError, IllegalSaslStateError, UnsupportedSaslMechanismError)
+
+_Client = TypeVar("_Client")
 
 
 def client_options(kafka: KafkaSettings) -> dict[str, Any]:
@@ -89,16 +94,53 @@ def check_reachable(kafka: KafkaSettings) -> None:
 @contextlib.contextmanager
 def admin_client(kafka: KafkaSettings) -> Iterator[KafkaAdminClient]:
     """An admin client that is closed at the end. Raises BrokerError as `check_reachable`."""
-    options = client_options(kafka)
-    with _connection_problems() as problems:
-        try:
-            client = _unless_refused(lambda: KafkaAdminClient(**options, request_timeout_ms=15_000), problems)
-        except (KafkaError, OSError, ValueError) as error:
-            raise unreachable(kafka, _most_telling(problems) or error) from error
+    client = connect(kafka, lambda options: KafkaAdminClient(**options, request_timeout_ms=15_000))
     try:
+        _check_advertised(client, kafka)
         yield client
     finally:
         client.close()
+
+
+def connect(kafka: KafkaSettings, build: Callable[[dict[str, Any]], _Client]) -> _Client:
+    """The client that is built with the options given, when it is connected.
+
+    Raises:
+        BrokerError: as `check_reachable`.
+    """
+    options = client_options(kafka)
+    seconds, context = kafka.connect_timeout_seconds, options.get("ssl_context")
+    if context is not None or len(kafka.servers) > 1:
+        server, obstacles = first_to_answer(kafka.servers, context, seconds)
+        if server is not None:
+            options["bootstrap_servers"] = [server]
+        elif any(isinstance(problem, TimeoutError) for problem in obstacles.values()):
+            raise unreachable(kafka, _listed(obstacles))  # others may still start, but the time is over
+    with _connection_problems() as problems:
+        try:
+            return _unless_refused(lambda: build(options), problems, seconds + GRACE_SECONDS)
+        except (KafkaError, OSError, ValueError) as error:
+            raise unreachable(kafka, _most_telling(problems) or error) from error
+
+
+def _check_advertised(client: KafkaAdminClient, kafka: KafkaSettings) -> None:
+    """Clients go where brokers say that they are, which may be another address than the one that answers."""
+    brokers = client._manager.cluster.brokers()
+    said = {f"[{b.host}]:{b.port}" if ":" in b.host else f"{b.host}:{b.port}" for b in brokers}
+    if not said or not said.isdisjoint(kafka.servers):
+        return
+    server, obstacles = first_to_answer(sorted(said), ssl_context(kafka), kafka.connect_timeout_seconds)
+    if server is None:
+        raise BrokerError(
+            f"the broker at {', '.join(kafka.servers)} says that it is at {', '.join(obstacles)}, which "
+            f"cannot be reached from here: {_listed(obstacles)}; check the broker's advertised.listeners"
+        )
+
+
+def _listed(obstacles: Mapping[str, OSError]) -> str:
+    if len(obstacles) == 1:
+        return str(*obstacles.values())
+    return "; ".join(f"{address}: {problem}" for address, problem in obstacles.items())
 
 
 def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerError:
@@ -112,7 +154,7 @@ def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerErro
         advice = "check kafka.sasl_mechanism, sasl_plain_username and the password"
     elif closed and login:
         advice = "check kafka.security_protocol, sasl_mechanism, sasl_plain_username and the password"
-    elif closed or isinstance(reason, IllegalSaslStateError):
+    elif closed or "TLS handshake" in text or isinstance(reason, IllegalSaslStateError):
         advice = "check kafka.security_protocol"
     elif "CERTIFICATE_VERIFY_FAILED" in text:
         advice = (
@@ -125,18 +167,17 @@ def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerErro
     return BrokerError(f"no usable Kafka broker at {', '.join(kafka.servers)}: {text}; {advice}")
 
 
-def _unless_refused(
-    connect: Callable[[], KafkaAdminClient], problems: list[BaseException]
-) -> KafkaAdminClient:
-    """What `connect` returns or raises. The first problem that will not go away ends its tries."""
-    outcome: queue.SimpleQueue[KafkaAdminClient | BaseException] = queue.SimpleQueue()
+def _unless_refused(build: Callable[[], _Client], problems: list[BaseException], seconds: float) -> _Client:
+    """What `build` returns or raises; the first problem that will not go away ends it, as does time."""
+    outcome: queue.SimpleQueue[_Client | BaseException] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            outcome.put(connect())
+            outcome.put(build())
         except BaseException as error:
             outcome.put(error)
 
+    deadline = time.monotonic() + seconds
     threading.Thread(target=run, daemon=True).start()
     while True:
         try:
@@ -144,6 +185,8 @@ def _unless_refused(
         except queue.Empty:
             if (final := _final(problems)) is not None:
                 raise final from None
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no answer within {seconds:.0f} s") from None
             continue
         if isinstance(found, BaseException):
             raise found

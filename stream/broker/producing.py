@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 
-from stream.broker.connection import client_options, unreachable
+from stream.broker.connection import connect
 from stream.broker.limits import BATCH_BYTES
 from stream.config import Settings
 from stream.errors import BrokerError
@@ -81,9 +81,10 @@ def produce(
 
 
 def _producer(settings: Settings) -> KafkaProducer:
-    try:
-        return KafkaProducer(
-            **client_options(settings.kafka),
+    return connect(
+        settings.kafka,
+        lambda options: KafkaProducer(
+            **options,
             acks="all",
             compression_type=settings.kafka.codec,
             linger_ms=LINGER_MS,
@@ -93,9 +94,8 @@ def _producer(settings: Settings) -> KafkaProducer:
             request_timeout_ms=10_000,
             delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
             allow_auto_create_topics=False,
-        )
-    except (KafkaError, ValueError) as error:
-        raise unreachable(settings.kafka, error) from error
+        ),
+    )
 
 
 def _raise_first(failures: list[tuple[str, BaseException]], settings: Settings) -> None:

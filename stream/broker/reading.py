@@ -12,7 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, TopicAuthorizationFailedError
 
 from stream.broker.access import check_topic
-from stream.broker.connection import admin_client, client_options, unreachable
+from stream.broker.connection import admin_client, connect
 from stream.config import Settings
 from stream.errors import BrokerError
 from stream.events import Cause, Message
@@ -103,16 +103,16 @@ def open_consumer(settings: Settings, *, committed: bool = True) -> Iterator[Any
     Raises:
         BrokerError: unreachable, or what it was used for is refused.
     """
-    try:
-        consumer = PatientConsumer(
-            **client_options(settings.kafka),
+    consumer = connect(
+        settings.kafka,
+        lambda options: PatientConsumer(
+            **options,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,
             isolation_level="read_committed" if committed else "read_uncommitted",
-        )
-    except (KafkaError, ValueError) as error:
-        raise unreachable(settings.kafka, error) from error
+        ),
+    )
     try:
         yield consumer
     except TopicAuthorizationFailedError as error:

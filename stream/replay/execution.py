@@ -16,7 +16,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from index.errors import StateError
-from stream.broker.connection import client_options
+from stream.broker.connection import connect
 from stream.broker.limits import MAX_MESSAGE_BYTES, shortened
 from stream.broker.ranges import Range, read_ranges
 from stream.broker.reading import read_bounds
@@ -247,11 +247,14 @@ class _Publisher:
     def __init__(self, settings: Settings, aligner: Aligner) -> None:
         self._topics = settings.topics
         self._aligner = aligner
-        self._producer = KafkaProducer(
-            **client_options(settings.kafka),
-            acks="all",
-            compression_type=settings.kafka.codec,
-            max_request_size=MAX_MESSAGE_BYTES,
+        self._producer = connect(
+            settings.kafka,
+            lambda options: KafkaProducer(
+                **options,
+                acks="all",
+                compression_type=settings.kafka.codec,
+                max_request_size=MAX_MESSAGE_BYTES,
+            ),
         )
 
     def __enter__(self) -> "_Publisher":

@@ -1,0 +1,130 @@
+"""Addresses behind which nothing answers, or only a part of it."""
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from stream.broker.answering import first_to_answer
+from stream.broker.connection import check_reachable
+from stream.broker.embedded import _executable, end_with_parent
+from stream.broker.reading import open_consumer
+from stream.config import KafkaSettings, Secret, Settings
+from stream.errors import BrokerError
+from tests.stream.worker.shop import free_port
+from tests.stream.workers import sameas, until
+
+SOON_SECONDS = 20.0  # for a command that gives up after one, on a busy machine
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Accepts connections, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("command", [["topics"], ["subscribe", "-e"], ["run"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("which", ["silent", "embedded_kafka"])
+def test_a_tls_handshake_without_an_answer_ends_a_command(
+    request: pytest.FixtureRequest, tmp_path: Path, command: list[str], which: str
+) -> None:
+    environment = {
+        "SAMEAS_KAFKA__BOOTSTRAP_SERVERS": request.getfixturevalue(which),
+        "SAMEAS_KAFKA__SECURITY_PROTOCOL": "SSL",
+        "SAMEAS_KAFKA__CONNECT_TIMEOUT_SECONDS": "1",
+    }
+    with sameas(*command, log=tmp_path / "log", **environment) as process:
+        assert process.wait(SOON_SECONDS) == 1
+    [line] = process.text.splitlines()
+    assert "does not answer the TLS handshake; check kafka.security_protocol" in line
+
+
+def test_of_several_addresses_one_that_answers_is_enough(embedded_settings: Settings, silent: str) -> None:
+    servers = f"{silent},127.0.0.1:1,{embedded_settings.kafka.bootstrap_servers}"
+    kafka = msgspec.structs.replace(
+        embedded_settings.kafka, bootstrap_servers=servers, connect_timeout_seconds=2
+    )
+    settings = msgspec.structs.replace(embedded_settings, kafka=kafka)
+    for _ in range(5):  # kafka-python would take one by chance
+        check_reachable(kafka)
+        with open_consumer(settings):
+            pass
+
+
+def test_of_several_addresses_one_that_answers_with_tls_is_enough(
+    apache_kafka: dict[str, Any], silent: str
+) -> None:
+    kafka = KafkaSettings(
+        bootstrap_servers=f"{silent},{apache_kafka['tls']}",
+        security_protocol="SASL_SSL",
+        sasl_mechanism="PLAIN",
+        sasl_plain_username="alice",
+        sasl_plain_password=Secret("alice-secret"),
+        ssl_cafile=Path(apache_kafka["ca"]),
+    )
+    for _ in range(5):
+        check_reachable(kafka)
+
+
+def test_what_is_in_the_way_is_said_of_each_address(silent: str) -> None:
+    servers = f"{silent},127.0.0.1:1"
+    with pytest.raises(BrokerError) as told:
+        check_reachable(KafkaSettings(bootstrap_servers=servers, connect_timeout_seconds=1))
+    assert f"{silent}: it accepts connections, but does not answer" in str(told.value)
+    assert "127.0.0.1:1: [Errno 111] Connection refused" in str(told.value)
+
+
+def test_an_address_of_ipv6() -> None:
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6")
+    with server:
+        address = f"[::1]:{server.getsockname()[1]}"
+        assert first_to_answer([address], None, 0.2)[1].keys() == {address}
+        connection, _ = server.accept()
+        connection.close()
+
+
+@contextlib.contextmanager
+def broker_that_says(advertised: str) -> Iterator[str]:
+    """An embedded broker that answers at one address and names another."""
+    address = f"127.0.0.1:{free_port()}"
+    process = subprocess.Popen(
+        [
+            *(_executable(), "broker", "--storage-engine=memory://tansu/", f"--listener-url=tcp://{address}"),
+            f"--advertised-listener-url=tcp://{advertised}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=end_with_parent,
+    )
+    try:
+        until(lambda: first_to_answer([address], None, 1)[0], 20, "answer")
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_an_advertised_address_that_cannot_be_reached_is_named(silent: str) -> None:
+    for elsewhere, reason in (("127.0.0.1:1", "Connection refused"), (silent, "does not answer")):
+        with broker_that_says(elsewhere) as address:
+            started = time.monotonic()
+            with pytest.raises(BrokerError) as told:
+                check_reachable(KafkaSettings(bootstrap_servers=address, connect_timeout_seconds=1))
+            assert time.monotonic() - started < SOON_SECONDS
+        assert f"the broker at {address} says that it is at {elsewhere}, which cannot be" in str(told.value)
+        assert reason in str(told.value) and "advertised.listeners" in str(told.value)
+
+
+def test_an_advertised_address_that_answers_is_right(embedded_kafka: str) -> None:
+    with broker_that_says(embedded_kafka) as address:
+        check_reachable(KafkaSettings(bootstrap_servers=address, connect_timeout_seconds=5))
