@@ -176,7 +176,7 @@ class Rig:
                 worker.stop()
             aligner = self.open_aligner(self.in_force(name))
             try:
-                done = all((aligner.next_offset(*tp) or 0) == end for tp, end in ends.items())
+                done = all((aligner.origin.next_offset(*tp) or 0) == end for tp, end in ends.items())
                 if done and aligner.backlog == 0 and not list(aligner.pending()):
                     return
             finally:

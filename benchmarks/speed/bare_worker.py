@@ -4,13 +4,16 @@ python -m benchmarks.speed.bare_worker --config FILE [--set SECTION.KEY=VALUE]..
 """
 
 import argparse
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from index.store import Store
 from stream.config import load_settings
 from stream.console import start_log
 from stream.engine.interface import Batch, Counts, Output
+from stream.engine.origin import Origin
 from stream.events import Message
 from stream.worker.app import run_worker
 
@@ -28,7 +31,9 @@ class BareAligner:
     """Every message leads to an alignment record and an alignment event of usual sizes."""
 
     def __init__(self) -> None:
-        self._next: dict[tuple[str, int], int] = {}
+        self._directory = tempfile.TemporaryDirectory(prefix="bare-")
+        self._store = Store(Path(self._directory.name))
+        self.origin = Origin(self._store)
         self._sequence = 0
 
     def pending(self) -> Iterable[Batch]:
@@ -37,9 +42,9 @@ class BareAligner:
     def process(self, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
         outputs = []
         for message in messages:
-            self._next[message.cause.topic, message.cause.partition] = message.cause.offset + 1
             outputs.append(Output("alignments", message.key, RECORD))
             outputs.append(Output("alignment_events", message.key, RECORD, HEADERS))
+        self.origin.apply({(m.cause.topic, m.cause.partition): m.cause.offset + 1 for m in messages})
         self._sequence += 1
         topics = Counter(message.cause.topic for message in messages)
         return Batch(self._sequence, outputs, 0, {topic: Counts(n, n) for topic, n in topics.items()})
@@ -50,9 +55,6 @@ class BareAligner:
     def published_ends(self) -> Mapping[int, int]:
         return {}
 
-    def next_offset(self, topic: str, partition: int) -> int | None:
-        return self._next.get((topic, partition))
-
     def records(self) -> Iterable[tuple[bytes, bytes]]:
         return []
 
@@ -60,7 +62,8 @@ class BareAligner:
         return {}
 
     def close(self) -> None:
-        """Nothing is open."""
+        self._store.close()
+        self._directory.cleanup()
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ Topics are created or checked before a worker starts, because Faust waits for ev
 """
 
 import time
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -25,6 +26,7 @@ from stream.errors import BrokerError
 CREATE_TIMEOUT_MS = 15_000
 APPEAR_SECONDS = 10.0  # how long a created topic may take to show up with leaders
 FOREVER = "-1"
+NO_ID = "00000000-0000-0000-0000-000000000000"
 
 Policy = Literal["compact", "delete", "any"]
 
@@ -138,6 +140,30 @@ def existing_partitions(settings: Settings, specs: list[TopicSpec]) -> dict[str,
             "run (`sameas run`), and are the names in the settings right?"
         )
     return {name: count for name, count in found.items() if count is not None}
+
+
+def topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str | None]:
+    """The ids of those of the topics that exist (KIP-516), None where the broker is too old to give one.
+
+    A topic that is deleted and created again has another id.
+
+    Raises:
+        BrokerError: no broker, or it does not say.
+    """
+    with admin_client(settings.kafka) as admin:
+        try:
+            described = admin.describe_topics(list(topics))
+        except KafkaError as error:
+            raise BrokerError(f"topics cannot be described: {type(error).__name__}: {error}") from error
+    found: dict[str, str | None] = {}
+    for topic in described:
+        refusal = for_code(topic["error_code"])
+        if topic["error_code"] == 0:
+            known = topic.get("topic_id")
+            found[topic["name"]] = None if known in (None, NO_ID) else str(known)
+        elif refusal is not UnknownTopicOrPartitionError:
+            raise BrokerError(f"topic {topic['name']}: {refusal.__name__}")
+    return found
 
 
 def delete_topics(settings: Settings, specs: list[TopicSpec]) -> list[str]:

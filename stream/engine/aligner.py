@@ -39,6 +39,7 @@ from stream.engine.deciding import Decision
 from stream.engine.explaining import Explaining, Explanation
 from stream.engine.inbox import NO_POISON, Received
 from stream.engine.interface import Batch, Counts, Laps, Search
+from stream.engine.origin import Origin
 from stream.engine.outbox import Outbox
 from stream.engine.pairs import FoundPairs, PairScores
 from stream.engine.parts import Parts
@@ -328,13 +329,10 @@ class Aligner:
         """Entities evaluated since the start, again ones included."""
         return self._parts.retrieval.evaluated
 
-    def next_offset(self, topic: str, partition: int) -> int | None:
-        """The offset after the last applied one, None if nothing of this partition was applied."""
-        return self._parts.inbox.next_offset(topic, partition)
-
-    def offsets(self) -> Mapping[tuple[str, int], int]:
-        """By topic and partition the offset after the last applied one."""
-        return self._parts.inbox.offsets()
+    @property
+    def origin(self) -> Origin:
+        """Which messages the state was made of."""
+        return self._parts.inbox.origin
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Key and value of every alignment record in force, as last put into an outbox."""

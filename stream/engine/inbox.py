@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from index import tables
-from index.entity import Entity, node_key, node_of, relation_of
+from index.entity import Entity, node_of, relation_of
 from index.graph import EdgeChange, GraphStore
 from index.store import Store
 from stream.changes import Change, Decoder, Edge, JoinChange, LinkChange, SnapshotRow
 from stream.engine.interface import RETRY_OF, Counts, Output
 from stream.engine.joins import JoinStore
 from stream.engine.links import LinkStore
+from stream.engine.origin import Origin
 from stream.engine.pairs import PairId
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Message, curie
@@ -58,7 +58,7 @@ class Inbox:
     """Applies messages to the graph store. Writes are pending until the store commits."""
 
     def __init__(self, store: Store, graph: GraphStore, links: LinkStore, decode: Decoder) -> None:
-        self._store = store
+        self.origin = Origin(store)
         self._graph = graph
         self._links = links
         self._joins = JoinStore(store)
@@ -70,8 +70,7 @@ class Inbox:
         """Applies messages in the order given; those in `poison` are refused with the error given there."""
         received = self._understand(messages, poison)
         received.touched = self._write(received)
-        for (topic, partition), offset in received.offsets.items():
-            self._store.put(_offset_key(topic, partition), node_key(offset))
+        self.origin.apply(received.offsets)
         return received
 
     def _understand(self, messages: Sequence[Message], poison: Mapping[Cause, InvalidInput]) -> Received:
@@ -83,7 +82,7 @@ class Inbox:
             counts = received.topics[message.cause.topic]
             counts.received += 1
             if where not in received.offsets:
-                received.offsets[where] = self.next_offset(*where) or 0
+                received.offsets[where] = self.origin.next_offset(*where) or 0
             if message.cause.offset < received.offsets[where]:
                 counts.stale += 1
                 continue
@@ -182,19 +181,6 @@ class Inbox:
         own = {node: _edges(entity) for node, entity in stored.items()}
         return {edge: (edge.relation, edge.tail) in own[_head(edge)] for edge in received.joined}
 
-    def offsets(self) -> dict[tuple[str, int], int]:
-        """By topic and partition the offset after the last applied one."""
-        found = {}
-        for key, value in self._store.scan(tables.OFFSETS):
-            topic, _, partition = key[1:].decode().rpartition("\0")
-            found[topic, int(partition)] = int.from_bytes(value, "big")
-        return found
-
-    def next_offset(self, topic: str, partition: int) -> int | None:
-        """The offset after the last applied one, None if nothing of this partition was applied."""
-        value = self._store.get(_offset_key(topic, partition))
-        return None if value is None else int.from_bytes(value, "big")
-
 
 def _entity(event: EntityEvent, message: Message) -> Entity:
     cause = message.cause
@@ -223,7 +209,3 @@ def _edges(entity: Entity | None) -> set[tuple[str, str]]:
 
 def _head(edge: Edge) -> int:
     return node_of(curie(edge.source, edge.head))
-
-
-def _offset_key(topic: str, partition: int) -> bytes:
-    return tables.OFFSETS + f"{topic}\0{partition}".encode()

@@ -9,6 +9,7 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from stream.engine.origin import Origin
 from stream.events import Message
 
 # Where candidates are looked for: among all, or among those that share cells (`index/search/cells.py`).
@@ -100,8 +101,9 @@ class MessageProcessor(Protocol):
     def published_ends(self) -> Mapping[int, int]:
         """Where the partitions of the alignment topic ended when that was said last."""
 
-    def next_offset(self, topic: str, partition: int) -> int | None:
-        """The offset after the last applied one, None if nothing of this partition was applied."""
+    @property
+    def origin(self) -> Origin:
+        """Which messages the state was made of."""
 
     def records(self) -> Iterable[tuple[bytes, bytes]]:
         """Key and value of every alignment record in force."""

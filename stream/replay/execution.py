@@ -20,7 +20,7 @@ from stream.broker.connection import connect
 from stream.broker.limits import MAX_MESSAGE_BYTES, shortened
 from stream.broker.ranges import Range, read_ranges
 from stream.broker.reading import read_bounds
-from stream.broker.topics import ensure_topics, output_specs
+from stream.broker.topics import ensure_topics, input_specs, output_specs, topic_ids
 from stream.changes import Decoder
 from stream.config import Settings
 from stream.engine.aligner import Aligner
@@ -30,6 +30,7 @@ from stream.events import Cause, Message
 from stream.learning.known_links import LinkPair
 from stream.replay.run import PREFIX, Plan, Run, RunProgress, digest
 from stream.replay.timeline import POINTS, measure
+from stream.state.origin import check_topic_ids
 
 DELIVERY_SECONDS: Final = 60.0
 
@@ -71,6 +72,9 @@ def execute(
     try:
         if run.plan is None:
             _claim_topics(run)
+        if not run.progress.finished:
+            _check_topics(run, aligner)
+        if run.plan is None:
             run.save("run.json", plan)
         with _Publisher(run.settings, aligner) as publisher:
             _Session(run, plan, aligner, publisher, links, stopped, show).work()
@@ -94,6 +98,15 @@ def _claim_topics(run: Run) -> None:
             f"{', '.join(sorted(used))} has records of another run named {run.name}, whose state is not in "
             f"{run.home}; take another --run, or delete these topics with `sameas replay remove {run.name}`"
         )
+
+
+def _check_topics(run: Run, aligner: Aligner) -> None:
+    """Topics of an interrupted run have to be the same ones still. Raises StateError."""
+    topics = [spec.name for spec in input_specs(run.settings) + output_specs(run.settings)]
+    found = topic_ids(run.settings, topics)
+    remedy = f"take another --run, or forget this one with `sameas replay remove {run.name}`"
+    check_topic_ids(f"run {run.name}", aligner.origin.topic_ids(), found, topics, remedy)
+    aligner.origin.adopt({name: one for name, one in found.items() if one is not None})
 
 
 class _Stopped(Exception):
@@ -206,7 +219,7 @@ class _Offsets:
     def __init__(self, ranges: Sequence[Range], aligner: Aligner) -> None:
         self._ranges = ranges
         self._next = {
-            (part.topic, part.partition): aligner.next_offset(part.topic, part.partition) or part.start
+            (part.topic, part.partition): aligner.origin.next_offset(part.topic, part.partition) or part.start
             for part in ranges
         }
 

@@ -34,7 +34,7 @@ class Claim:
     """
 
     def __init__(self, topic: str) -> None:
-        self._topic = topic
+        self.topic = topic
         self._ends: dict[int, int] | None = None  # by partition; None before the first assignment
         self.is_disputed = False
 
@@ -69,7 +69,7 @@ class Claim:
     def place(self, batches: Sequence[Placed]) -> None:
         """These have been published: where no other process writes, alignment records follow one another."""
         for batch in batches:
-            if batch.topic == self._topic and self._ends is not None:
+            if batch.topic == self.topic and self._ends is not None:
                 self.is_disputed |= self._ends.get(batch.partition, 0) != batch.first
                 self._ends[batch.partition] = batch.first + batch.records
 

@@ -11,6 +11,7 @@ supervisor. It does not end while a broker is away: so there is a deadline.
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,11 +25,12 @@ from kafka.errors import KafkaError
 from index.search import products
 from stream.broker.access import check_group
 from stream.broker.reading import read_bounds
-from stream.broker.topics import ensure_topics, input_specs
+from stream.broker.topics import ensure_topics, input_specs, topic_ids
 from stream.config import Settings
-from stream.console import tell
+from stream.console import log, tell
 from stream.engine.interface import MessageProcessor
 from stream.errors import BrokerError
+from stream.state.origin import REBUILD, check_topic_ids, is_another
 from stream.worker.alignment_topic import read_ends
 from stream.worker.chores import (
     RETRY_SECONDS,
@@ -37,6 +39,7 @@ from stream.worker.chores import (
     reconcile,
     report_progress,
     watch,
+    watch_topics,
 )
 from stream.worker.http import serve
 from stream.worker.metrics import Metrics
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 BEHIND_BATCHES = 8  # full batches that wait when a worker counts as behind
 BULK_BATCHES = 4  # taken at once then, as an entity costs less in a big batch
 SWITCH_SECONDS = 0.0005  # for which the aligner's thread may keep Python from the others
+ID_TRIES = 4  # RETRY_SECONDS apart, until a topic counts as deleted
 FINISH_SECONDS = 4.0  # for a batch in flight at shutdown; if it takes longer the next start does it again
 LEAVE_SECONDS = 3.0  # for Faust to commit offsets and to leave the group: both only save others time
 
@@ -172,6 +176,7 @@ class Worker:
             drain_backlog(pipeline, standing, send, lambda: not self._queue.empty(), self._when_published),
             reconcile(settings, partitions, pipeline, standing, send),
             watch(settings, partitions, pipeline, standing),
+            watch_topics(standing, self._read_topic_ids, self._check_topics),
             measure_recall(pipeline, standing),
         ]
         if self._promoter is not None:
@@ -269,21 +274,53 @@ class Worker:
 
     async def _start_positions(self, assigned: set[TP]) -> Mapping[TP, int]:
         """Where to read from; asked before fetching begins, at the start and after every rebalance."""
+        await self._check_topics(await self._awaited(self._read_topic_ids))
         self._check_whole(assigned)
         await self._pipeline.publish_pending(self._send)
         partitions = self._partitions[self._settings.topics.alignments]
         await self._pipeline.own(lambda: self._awaited(lambda: read_ends(self._settings, partitions)))
         found = await self._awaited(lambda: read_bounds(self._settings, assigned))
+        applied = await self._pipeline.origin(
+            lambda origin: {tp: origin.next_offset(tp.topic, tp.partition) for tp in assigned}
+        )
         positions, behind = {}, 0
         for tp in assigned:
             first, end = found[TopicPartition(*tp)]
-            applied = await self._pipeline.next_offset(tp.topic, tp.partition)
-            check_position(tp, self._settings.state.dir, applied, first, end)
-            positions[tp] = max(first, applied or 0)
+            check_position(tp, self._settings.state.dir, applied[tp], first, end)
+            positions[tp] = max(first, applied[tp] or 0)
             behind += end - positions[tp]
         self._standing.begin(positions, {tp: found[TopicPartition(*tp)][1] for tp in assigned})
         tell(f"ready: {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")
         return positions
+
+    def _read_topic_ids(self) -> Mapping[str, str | None]:
+        """A broker that has just started may not know its topics yet: so it is asked more than once."""
+        topics = {*self._inputs, self._settings.topics.alignments}
+        for _ in range(ID_TRIES):
+            if len(found := topic_ids(self._settings, topics)) == len(topics):
+                break
+            time.sleep(RETRY_SECONDS)
+        return found
+
+    async def _check_topics(self, found: Mapping[str, str | None]) -> None:
+        """The topics have to be those that the state was made of; another alignment topic is filled again.
+
+        Args:
+            found: as `_read_topic_ids` gives them.
+
+        Raises:
+            StateError: an input topic is gone, or another one has its name.
+        """
+        topic = self._settings.topics.alignments
+        known = await self._pipeline.origin(lambda origin: origin.topic_ids())
+        check_topic_ids(f"state directory {self._settings.state.dir}", known, found, self._inputs, REBUILD)
+        another = found.get(topic)
+        if another is not None and is_another(topic, known, found):
+            log.warning(f"{topic} was deleted and created again; what this state says is published anew")
+            await self._pipeline.replaced(another, self._partitions[topic])
+        new = {name: one for name, one in found.items() if one is not None and name not in known}
+        if new:
+            await self._pipeline.origin(lambda origin: origin.adopt(new))
 
     async def _awaited(self, read: Callable[[], _T]) -> _T:
         """What `read` returns. A broker that restarts is awaited: it was there at the start."""

@@ -1,8 +1,8 @@
-"""What the worker does beside its messages: five loops, each for ever."""
+"""What the worker does beside its messages: six loops, each for ever."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from kafka.errors import KafkaError
@@ -118,6 +118,27 @@ async def watch(settings: Settings, partitions: int, pipeline: Pipeline, standin
                 if str(error) != complaint:
                     complaint = str(error)
                     log.warning(f"the end of {settings.topics.alignments} is not known: {error}")
+
+
+async def watch_topics(
+    standing: Standing,
+    read: Callable[[], Mapping[str, str | None]],
+    check: Callable[[Mapping[str, str | None]], Awaitable[None]],
+) -> None:
+    """Notices that a topic was deleted and created again, which an offset need not show.
+
+    Args:
+        read: gives the topics' ids; may take its time.
+        check: is given these. What it raises ends the worker.
+    """
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        if standing.is_active:
+            try:
+                found = await asyncio.to_thread(read)
+            except (BrokerError, KafkaError):  # it may be restarting; the loops that need it say so
+                continue
+            await check(found)
 
 
 async def measure_recall(pipeline: Pipeline, standing: Standing) -> None:

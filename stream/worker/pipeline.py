@@ -9,16 +9,20 @@ import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, TypeVar
 
 from stream.config import TopicSettings
 from stream.engine.interface import Batch, Counts, MessageProcessor, Output
+from stream.engine.origin import Origin
 from stream.events import Message
 from stream.worker.alignment_topic import Claim, Published
 from stream.worker.metrics import Metrics
 from stream.worker.publisher import Placed
 
+NOWHERE = -1  # where no partition ends: the topic is compared after a crash, too
+
 Send = Callable[[Sequence[Output]], Awaitable[list[Placed]]]  # until the broker has them
+_T = TypeVar("_T")
 
 
 class Pipeline:
@@ -137,6 +141,22 @@ class Pipeline:
                 before = await self._call(self._aligner.published_ends)
             self.claim.begin(before, await read_ends())
 
+    async def replaced(self, topic_id: str, partitions: int) -> None:
+        """The alignment topic is another one than before: what the state holds has to be published anew.
+
+        Args:
+            partitions: of the new topic.
+        """
+
+        def forget() -> None:
+            self._aligner.published(0, dict.fromkeys(range(partitions), NOWHERE))
+            self._aligner.origin.adopt({self.claim.topic: topic_id})
+
+        async with self.lock:
+            await self.settle()
+            await self._call(forget)
+            self.claim.is_disputed = True
+
     async def watch(self, read_ends: Callable[[], Awaitable[Mapping[int, int]]]) -> None:
         """Notices another process that writes to the alignment topic while this one publishes nothing.
 
@@ -162,10 +182,10 @@ class Pipeline:
             self._metrics.recall.labels(view).set(share)
         return bool(found)
 
-    async def next_offset(self, topic: str, partition: int) -> int | None:
-        """Where the local state stands, after everything that is being processed."""
-        offset: int | None = await self._call(self._aligner.next_offset, topic, partition)
-        return offset
+    async def origin(self, function: Callable[[Origin], _T]) -> _T:
+        """What `function` returns for the state's origin, after everything that is being processed."""
+        found: _T = await self._call(lambda: function(self._aligner.origin))
+        return found
 
     async def close(self) -> None:
         """Closes the aligner, after the call that it is in."""

@@ -164,7 +164,7 @@ class Promoter:
 
         def take_over(former: Aligner) -> Aligner:
             nonlocal changed
-            messages = read_ranges(self._settings, _behind(aligner, former.offsets()))
+            messages = read_ranges(self._settings, _behind(aligner, former.origin.offsets()))
             while self._apply(aligner, messages)[0]:
                 pass
             changed = aligner.supersede(former, name)
@@ -191,7 +191,7 @@ class Promoter:
 
     async def _offsets(self) -> Places:
         """What the aligner in force has applied."""
-        offsets: Places = await self._pipeline.between(lambda aligner: aligner.offsets())
+        offsets: Places = await self._pipeline.between(lambda aligner: aligner.origin.offsets())
         return offsets
 
     async def _politely(self, wanted: Wish, step: Awaitable[_T]) -> _T:
@@ -228,7 +228,7 @@ def _drain(aligner: Aligner) -> tuple[int, int]:
 
 def _behind(aligner: Aligner, offsets: Places) -> list[Range]:
     """What the aligner has yet to apply until it is where another one is."""
-    applied = aligner.offsets()
+    applied = aligner.origin.offsets()
     return [
         Range(*place, applied.get(place, 0), end)
         for place, end in offsets.items()

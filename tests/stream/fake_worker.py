@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -20,6 +21,7 @@ from index.errors import SameasError, StateError
 from stream.config import Settings, load_settings
 from stream.console import log, start_log
 from stream.engine.interface import Batch, Counts, Output
+from stream.engine.origin import Origin
 from stream.errors import InvalidInput
 from stream.events import (
     AlignmentRecord,
@@ -41,6 +43,27 @@ class State(msgspec.Struct):
     records: dict[str, str] = {}
     ends: dict[int, int] = {}
     backlog: int = 0
+    origin: dict[str, bytes] = {}
+
+
+class FakeOrigin(Origin):
+    """The real one on a part of the state, and with the offsets that stand there."""
+
+    def __init__(self, aligner: "FakeAligner") -> None:
+        self._aligner = aligner
+        self._store: Any = self
+
+    def next_offset(self, topic: str, partition: int) -> int | None:
+        return self._aligner.state.next.get(f"{topic}/{partition}")
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._aligner.state.origin.get(key.decode("latin-1"))
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._aligner.state.origin[key.decode("latin-1")] = value
+
+    def commit(self) -> None:
+        self._aligner.store()
 
 
 class FakeAligner:
@@ -53,9 +76,10 @@ class FakeAligner:
         self._kill_at = kill_at
         settings.state.dir.mkdir(parents=True, exist_ok=True)
         self._claim()
-        self._state = (
+        self.state = (
             msgspec.json.decode(self._file.read_bytes(), type=State) if self._file.exists() else State()
         )
+        self.origin = FakeOrigin(self)
 
     def _claim(self) -> None:
         try:
@@ -67,14 +91,14 @@ class FakeAligner:
             raise StateError(f"state directory {self._lock.parent} is in use by process {pid}")
 
     def pending(self) -> Sequence[Batch]:
-        outbox = self._state.outbox
-        return [Batch(self._state.sequence, outbox, 0)] if outbox else []
+        outbox = self.state.outbox
+        return [Batch(self.state.sequence, outbox, 0)] if outbox else []
 
     def recall(self) -> Mapping[str, float]:
         return {"name": 1.0}
 
     def process(self, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
-        state, topics, outputs = self._state, defaultdict[str, Counts](Counts), list[Output]()
+        state, topics, outputs = self.state, defaultdict[str, Counts](Counts), list[Output]()
         for message in messages:
             cause = message.cause
             counts = topics[cause.topic]
@@ -104,25 +128,22 @@ class FakeAligner:
                 state.records.pop((output.key or b"").decode(), None)
             elif output.kind == "alignments":
                 state.records[(output.key or b"").decode()] = (output.value or b"").decode()
-        self._store()
+        self.store()
         self._maybe_die("store")
         return Batch(state.sequence, outputs, state.backlog, topics)
 
     def published(self, sequence: int, ends: Mapping[int, int] | None = None) -> None:
         self._maybe_die("publish")
-        self._state.outbox = []
+        self.state.outbox = []
         if ends is not None:
-            self._state.ends = dict(ends)
-        self._store()
+            self.state.ends = dict(ends)
+        self.store()
 
     def published_ends(self) -> Mapping[int, int]:
-        return self._state.ends
-
-    def next_offset(self, topic: str, partition: int) -> int | None:
-        return self._state.next.get(f"{topic}/{partition}")
+        return self.state.ends
 
     def records(self) -> Iterable[tuple[bytes, bytes]]:
-        return [(key.encode(), value.encode()) for key, value in self._state.records.items()]
+        return [(key.encode(), value.encode()) for key, value in self.state.records.items()]
 
     def close(self) -> None:
         self._lock.unlink()
@@ -148,14 +169,14 @@ class FakeAligner:
         )
         return Output("alignments", key, msgspec.json.encode(record))
 
-    def _store(self) -> None:
+    def store(self) -> None:
         new = self._file.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode(self._state))
+        new.write_bytes(msgspec.json.encode(self.state))
         new.replace(self._file)
 
     def _maybe_die(self, stage: str) -> None:
         wanted, _, batch = self._kill_at.partition(":")
-        if wanted == stage and self._state.sequence >= int(batch):
+        if wanted == stage and self.state.sequence >= int(batch):
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -321,7 +321,7 @@ def test_a_restart_in_the_middle_ends_like_an_undisturbed_run(checkpoint: Path, 
         aligner = Aligner(state, checkpoint, decode_canonical)
         for batch in aligner.pending():
             topic.take(batch)
-        assert aligner.next_offset("t", 0) == (start or None)
+        assert aligner.origin.next_offset("t", 0) == (start or None)
         topic.take(aligner.process(events[max(0, start - 30) : start + 100]))
         aligner.close()
     aligner = Aligner(state, checkpoint, decode_canonical)
@@ -592,7 +592,7 @@ def test_nothing_of_a_batch_that_was_broken_off_is_stored(
         aligner.process(events[200:])
     aligner.close()
     aligner = Aligner(tmp_path / "two", checkpoint, decode_canonical)
-    assert aligner.next_offset(events[0].cause.topic, 0) == events[200].cause.offset
+    assert aligner.origin.next_offset(events[0].cause.topic, 0) == events[200].cause.offset
     run(aligner, topic, events)
     aligner.close()
     assert topic.records == undisturbed.records

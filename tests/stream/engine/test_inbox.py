@@ -54,8 +54,8 @@ def test_what_comes_again_and_what_is_older_is_stale(tmp_path: Path) -> None:
         assert again.topics == {"t": Counts(received=2, stale=2)} and not again.touched
         [entity] = graph.graph.entities([FILM])
         assert entity is not None and entity.attributes == {"title": "new"}
-        assert graph.inbox.next_offset("t", 0) == 2 and graph.inbox.offsets() == {("t", 0): 2}
-        assert graph.inbox.next_offset("t", 1) is None
+        assert graph.inbox.origin.next_offset("t", 0) == 2 and graph.inbox.origin.offsets() == {("t", 0): 2}
+        assert graph.inbox.origin.next_offset("t", 1) is None
 
 
 def test_the_same_state_again_keeps_its_cause(tmp_path: Path) -> None:
@@ -88,7 +88,17 @@ def test_a_bad_message_is_a_dead_letter_and_the_others_count(tmp_path: Path) -> 
         assert letters[0][2]["offset"] == b"0"
         [entity] = graph.graph.entities([FILM])
         assert entity is not None and entity.attributes == {"title": "x"}
-        assert graph.inbox.next_offset("t", 0) == 3
+        assert graph.inbox.origin.next_offset("t", 0) == 3
+
+
+def test_a_state_knows_the_topics_that_it_was_made_of(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        origin = Graph(store).inbox.origin
+        assert origin.topic_ids() == {}
+        origin.adopt({"t": "1", "u": "2"})
+        origin.adopt({"t": "3"})
+    with Store(tmp_path) as store:
+        assert Graph(store).inbox.origin.topic_ids() == {"t": "3", "u": "2"}
 
 
 @pytest.mark.parametrize("of_snapshot", [False, True])
@@ -108,4 +118,4 @@ def test_nothing_is_stored_before_the_commit(tmp_path: Path) -> None:
         graph = Graph(store)
         graph.inbox.receive(graph.messages(film("x", "p")))
         store.rollback()
-        assert graph.graph.entities([FILM]) == [None] and graph.inbox.next_offset("t", 0) is None
+        assert graph.graph.entities([FILM]) == [None] and graph.inbox.origin.next_offset("t", 0) is None

@@ -19,7 +19,7 @@ from index.errors import StateError
 from model.checkpoint import load_model
 from stream.broker.ranges import Range, find_ranges, parse_datetime, parse_duration, read_ranges
 from stream.broker.reading import read_bounds, read_topic
-from stream.broker.topics import ensure_topics
+from stream.broker.topics import delete_topics, ensure_topics, input_specs
 from stream.catalogue.feeding import feed_events
 from stream.cli import main
 from stream.config import Settings, StateSettings
@@ -218,6 +218,24 @@ def test_a_run_is_claimed_by_its_first_command(
         execute(run, plan, checkpoint, decode, LINKS, lambda: False, lambda *_: None)
     assert len(remove_run(run)) == 4 and not run.home.exists()
     assert replayed(settings, name, checkpoint, never)[0]
+
+
+def test_an_interrupted_run_goes_on_with_the_same_topics_only(
+    embedded_settings: Settings, checkpoint: Path
+) -> None:
+    settings = embedded_settings
+    feed(settings, films=10)
+    run = Run(settings, unused(settings, "run"))
+    plan = make_plan(run, checkpoint)
+    decode = make_decoder({}, settings.topics.entities, settings.topics.links)
+    assert execute(run, plan, checkpoint, decode, [], after(2)(), lambda *_: None) is None
+    links = [spec for spec in input_specs(settings) if spec.role == "links"]
+    delete_topics(settings, links)
+    with pytest.raises(StateError, match=rf"{settings.topics.links}, which run {run.name} .* not exist"):
+        execute(run, plan, checkpoint, decode, [], lambda: False, lambda *_: None)
+    ensure_topics(settings, links)
+    with pytest.raises(StateError, match=rf"{settings.topics.links} is not the one .*`sameas replay remove"):
+        execute(run, plan, checkpoint, decode, [], lambda: False, lambda *_: None)
 
 
 def test_the_end_is_fixed_at_the_start(embedded_settings: Settings, checkpoint: Path) -> None:

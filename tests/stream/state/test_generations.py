@@ -119,7 +119,7 @@ def test_the_next_one_begins_with_the_graph_and_nothing_that_a_model_made(
             assert made == {tables.WAITING}  # every entity
             assert len([*store.scan(tables.WAITING)]) == len([*store.scan(tables.ENTITIES)]) > 200
         with closing(first.aligner(name)) as second:
-            assert second.backlog and second.offsets() == aligner.offsets()
+            assert second.backlog and second.origin.offsets() == aligner.origin.offsets()
         first.switch(name)
         assert read_current(first.directory) == name and first.current == recipe
 

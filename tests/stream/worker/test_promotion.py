@@ -131,7 +131,7 @@ def test_a_partition_that_came_later_is_caught_up_with(checkpoint: Path, tmp_pat
     one.process([*messages(STREAM[:12]), *late])
     other = Aligner(tmp_path / "other", checkpoint, decode_canonical)
     with closing(one), closing(other):
-        assert set(_behind(other, one.offsets())) == {Range("t", 0, 10, 12), Range("t", 1, 0, 3)}
+        assert set(_behind(other, one.origin.offsets())) == {Range("t", 0, 10, 12), Range("t", 1, 0, 3)}
 
 
 def test_what_differs_is_published_and_nothing_else(checkpoint: Path, worse: Path, tmp_path: Path) -> None:

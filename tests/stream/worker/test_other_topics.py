@@ -1,0 +1,110 @@
+"""A topic that was deleted and created again is another topic, whatever its offsets say."""
+
+import json
+
+from stream.broker.topics import delete_topics, ensure_topics, input_specs, output_specs, topic_ids
+from stream.catalogue.feeding import feed_events
+from stream.config import Settings
+from tests.stream.workers import Process, aligned, numbers, until, upserts, worker
+
+READY = r"sameas: ready: .*messages behind"
+DONE_SECONDS = 30.0
+
+
+def create_again(settings: Settings, topic: str) -> None:
+    """A new, empty topic with the name of this one."""
+    specs = [spec for spec in input_specs(settings) + output_specs(settings) if spec.name == topic]
+    delete_topics(settings, specs)
+    until(lambda: topic not in topic_ids(settings, [topic]), DONE_SECONDS, "end of the topic")
+    ensure_topics(settings, specs)
+
+
+def wait_until_aligned(settings: Settings, expected: set[str], process: Process) -> None:
+    until(lambda: aligned(settings) == expected, DONE_SECONDS, "expected alignments", process)
+
+
+def test_a_topic_made_again_has_another_id(settings: Settings) -> None:
+    ensure_topics(settings)
+    topics = [settings.topics.entities, settings.topics.links]
+    first = topic_ids(settings, [*topics, "missing"])
+    assert {*first} == {*topics} and None not in first.values() and len({*first.values()}) == 2
+    assert topic_ids(settings, topics) == first
+    create_again(settings, settings.topics.entities)
+    second = topic_ids(settings, topics)
+    assert second[topics[0]] != first[topics[0]] and second[topics[1]] == first[topics[1]]
+
+
+def test_an_input_that_was_made_again_while_the_worker_was_stopped_is_refused(settings: Settings) -> None:
+    """Also when it is longer than what was applied of the former one."""
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(10)))
+    with worker(settings) as first:
+        wait_until_aligned(settings, numbers(range(10)), first)
+        assert first.end() == 0
+    create_again(settings, settings.topics.entities)
+    feed_events(settings, upserts(range(100, 130)))
+    with worker(settings) as second:
+        assert second.wait(DONE_SECONDS) == 1
+        assert f"error: topic {settings.topics.entities} is not the one that state directory" in second.text
+        assert "delete this one to rebuild it" in second.text and "Traceback" not in second.text
+    with worker(settings, "other") as other:  # another state.dir
+        wait_until_aligned(settings, numbers(range(100, 130)), other)
+        assert other.end() == 0
+
+
+def test_an_input_that_is_made_again_under_a_running_worker_ends_it(settings: Settings) -> None:
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(10)))
+    with worker(settings) as running:
+        wait_until_aligned(settings, numbers(range(10)), running)
+        create_again(settings, settings.topics.links)
+        assert running.wait(DONE_SECONDS) == 1
+        assert f"error: topic {settings.topics.links} is not the one that state" in running.text
+        assert "a part of the input" not in running.text and "Traceback" not in running.text
+
+
+def test_an_input_that_is_deleted_under_a_running_worker_is_said_to_be_gone(settings: Settings) -> None:
+    ensure_topics(settings)
+    with worker(settings) as running:
+        running.wait_for(READY)
+        delete_topics(settings, input_specs(settings)[:1])
+        assert running.wait(60.0) == 1
+        assert f"error: topic {settings.topics.entities}, which state directory" in running.text
+        assert "does not exist any more" in running.text
+
+
+def test_a_new_alignment_topic_is_filled_from_the_state(settings: Settings) -> None:
+    """With as many records as the former one, too: its end is where the state expects it."""
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(10)))
+    with worker(settings) as first:
+        wait_until_aligned(settings, numbers(range(10)), first)
+        first.wait_for("is what this state says")
+        assert first.end() == 0
+    state = json.loads(first.state.read_text())
+    create_again(settings, settings.topics.alignments)
+    first.state.write_text(json.dumps(state | {"ends": {"0": 0}}))
+    with worker(settings) as second:
+        second.wait_for("was not what this state says: 10 records written, 0 withdrawn")
+        assert aligned(settings) == numbers(range(10))
+        create_again(settings, settings.topics.alignments)  # beside a running worker that has nothing to say
+        second.wait_for(r"was deleted and created again(.|\n)*created again(.|\n)*10 records written")
+        assert aligned(settings) == numbers(range(10))
+        assert second.end() == 0
+        assert "Traceback" not in second.text
+
+
+def test_a_state_from_before_there_were_ids_takes_them_over(embedded_settings: Settings) -> None:
+    settings = embedded_settings
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(3)))
+    with worker(settings) as first:
+        wait_until_aligned(settings, numbers(range(3)), first)
+        assert first.end() == 0
+    state = json.loads(first.state.read_text())
+    assert state["origin"]
+    first.state.write_text(json.dumps(state | {"origin": {}}))
+    with worker(settings) as second:
+        second.wait_for(READY)
+        assert second.end() == 0
+    assert json.loads(second.state.read_text())["origin"] == state["origin"]
