@@ -3,7 +3,8 @@
     SameasError                 one line for people: what, where, what to do
     ├── InvalidInput            a record that cannot be used; becomes a dead letter
     ├── ConfigError             sameas.toml, environment or flags
-    ├── BrokerError             unreachable, refused, a topic that is missing or shaped wrongly
+    ├── BrokerError             unreachable, a topic that is missing or shaped wrongly
+    │   └── Refused             the broker is there and says no: waiting does not help
     ├── StateError              the state directory: locked, corrupt, other schema, other model
     └── ModelError              a checkpoint that is missing, incomplete or does not fit
 
@@ -28,3 +29,7 @@ class ConfigError(SameasError):
 
 class BrokerError(SameasError):
     """The broker cannot be reached or does not have what is needed."""
+
+
+class Refused(BrokerError):
+    """The broker is there and says no, or says what cannot be read. Waiting does not help."""

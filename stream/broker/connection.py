@@ -21,7 +21,7 @@ from kafka.errors import (
 
 from stream.broker.answering import first_to_answer
 from stream.config import KafkaSettings
-from stream.errors import BrokerError, ConfigError
+from stream.errors import BrokerError, ConfigError, Refused
 
 LOOK_SECONDS = 0.05  # between two looks at why a client is not connected yet
 GARBLED = "Invalid frame length"  # an alert of TLS, read as the plain protocol
@@ -149,8 +149,9 @@ def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerErro
     text = re.sub(r"^(\[Error \d+\] )?(\w+Error: )+", "", text)
     closed = "disconnected" in text or GARBLED in text
     login = kafka.security_protocol.startswith("SASL")
-    refused = "uthentication" in text or "SaslMechanism" in f"{type(reason).__name__} {text}"
-    if isinstance(reason, SaslAuthenticationFailedError) or refused:
+    said = f"{type(reason).__name__} {text}"
+    refused = "SaslAuthentication" in said or "uthentication" in text or "SaslMechanism" in said
+    if refused:
         advice = "check kafka.sasl_mechanism, sasl_plain_username and the password"
     elif closed and login:
         advice = "check kafka.security_protocol, sasl_mechanism, sasl_plain_username and the password"
@@ -164,7 +165,8 @@ def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerErro
         advice = "check kafka.security_protocol and ssl_cafile"
     else:
         advice = "is it running, is kafka.bootstrap_servers right? `sameas broker` starts one for trying out"
-    return BrokerError(f"no usable Kafka broker at {', '.join(kafka.servers)}: {text}; {advice}")
+    kind = Refused if refused or "CERTIFICATE_VERIFY_FAILED" in text else BrokerError
+    return kind(f"no usable Kafka broker at {', '.join(kafka.servers)}: {text}; {advice}")
 
 
 def _unless_refused(build: Callable[[], _Client], problems: list[BaseException], seconds: float) -> _Client:

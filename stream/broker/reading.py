@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, TopicAuthorizationFailedError
+from kafka.errors import KafkaError, TopicAuthorizationFailedError, UnsupportedCodecError
 
-from stream.broker.access import check_topic
+from stream.broker.access import check_access
 from stream.broker.connection import admin_client, connect
 from stream.config import Settings
-from stream.errors import BrokerError
+from stream.errors import BrokerError, Refused
 from stream.events import Cause, Message
 
 BOUNDS_SECONDS = 10.0
@@ -116,7 +116,9 @@ def open_consumer(settings: Settings, *, committed: bool = True) -> Iterator[Any
     try:
         yield consumer
     except TopicAuthorizationFailedError as error:
-        raise BrokerError(f"{error}: this user may not read it; an ACL has to allow it") from error
+        raise Refused(f"{error}: this user may not read it; an ACL has to allow it") from error
+    except UnsupportedCodecError as error:
+        raise Refused(f"{error}; it comes with sameas: install that anew") from error
     except KafkaError as error:
         servers = ", ".join(settings.kafka.servers)
         raise BrokerError(f"reading from {servers} failed: {type(error).__name__}: {error}") from error
@@ -233,7 +235,7 @@ def _count_partitions(settings: Settings, topic: str) -> int:
             raise BrokerError(
                 f"topic {topic} cannot be described: {type(error).__name__}: {error}"
             ) from error
-        check_topic(admin, description, ["READ"])
+        check_access(admin, [description], {topic: ["READ"]})
     if description["error_code"] != 0:
         raise BrokerError(
             f"topic {topic} does not exist at {', '.join(settings.kafka.servers)}; "

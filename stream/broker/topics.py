@@ -17,7 +17,7 @@ from kafka.errors import (
     for_code,
 )
 
-from stream.broker.access import Operation, check_topic
+from stream.broker.access import Operation, check_access
 from stream.broker.connection import admin_client
 from stream.config import Settings
 from stream.console import log
@@ -78,30 +78,46 @@ def output_specs(settings: Settings) -> list[TopicSpec]:
     ]
 
 
-def to_produce(settings: Settings, role: Literal["entities", "links"]) -> list[TopicSpec]:
-    """An input topic, for a command that writes to it."""
+def alignments_to_read(settings: Settings) -> TopicSpec:
+    """The alignment topic, for a command that reads it."""
+    [spec] = [spec for spec in output_specs(settings) if spec.role == "alignments"]
+    return msgspec.structs.replace(spec, access=("READ",))
+
+
+def to_produce(
+    settings: Settings, role: Literal["entities", "links"], *, read: bool = False
+) -> list[TopicSpec]:
+    """An input topic, for a command that writes to it, and with `read` reads it, too."""
     return [
-        msgspec.structs.replace(spec, access=("WRITE",))
+        msgspec.structs.replace(spec, access=("READ", "WRITE") if read else ("WRITE",))
         for spec in input_specs(settings)
         if spec.role == role
     ]
 
 
-def ensure_topics(settings: Settings, specs: list[TopicSpec] | None = None) -> dict[str, int]:
+def worker_specs(settings: Settings) -> list[TopicSpec]:
+    """The topics that a worker reads and writes."""
+    return input_specs(settings) + output_specs(settings)
+
+
+def ensure_topics(
+    settings: Settings, specs: list[TopicSpec] | None = None, group: str | None = None
+) -> dict[str, int]:
     """Creates what is missing and checks what is there; the number of partitions of each topic.
 
     Args:
         specs: all that a worker reads and writes, when not given.
+        group: which the user has to be able to join.
 
     Raises:
         BrokerError: no broker, a topic cannot be created or described, is not compacted where it must be,
             is compacted where it must not, or a source's topic does not exist.
     """
     if specs is None:
-        specs = input_specs(settings) + output_specs(settings)
+        specs = worker_specs(settings)
     with admin_client(settings.kafka) as admin:
         try:
-            found = _partitions(admin, specs)
+            found = _partitions(admin, specs, group)
             missing = [spec for spec in specs if found[spec.name] is None]
             if missing:
                 _create(admin, missing)
@@ -117,15 +133,20 @@ def ensure_topics(settings: Settings, specs: list[TopicSpec] | None = None) -> d
     return counts
 
 
-def find_partitions(settings: Settings, specs: list[TopicSpec]) -> dict[str, int | None]:
+def find_partitions(
+    settings: Settings, specs: list[TopicSpec], group: str | None = None
+) -> dict[str, int | None]:
     """The number of partitions of each topic, None where there is none; creates nothing.
+
+    Args:
+        group: which the user has to be able to join.
 
     Raises:
         BrokerError: no broker, or not the access that is needed.
     """
     with admin_client(settings.kafka) as admin:
         try:
-            return _partitions(admin, specs)
+            return _partitions(admin, specs, group)
         except KafkaError as error:
             raise BrokerError(f"topics cannot be described: {type(error).__name__}: {error}") from error
 
@@ -183,12 +204,15 @@ def delete_topics(settings: Settings, specs: list[TopicSpec]) -> list[str]:
     return names
 
 
-def _partitions(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, int | None]:
+def _partitions(
+    admin: KafkaAdminClient, specs: list[TopicSpec], group: str | None = None
+) -> dict[str, int | None]:
     """Each topic's number of partitions, None if there is no such topic."""
     found: dict[str, int | None] = {spec.name: None for spec in specs}
     needed = {spec.name: spec.access for spec in specs}
-    for topic in admin.describe_topics([spec.name for spec in specs]):
-        check_topic(admin, topic, needed[topic["name"]])
+    described = admin.describe_topics([spec.name for spec in specs])
+    check_access(admin, described, needed, group)
+    for topic in described:
         error = for_code(topic["error_code"])
         if topic["error_code"] == 0:
             led = all(partition["leader_id"] >= 0 for partition in topic["partitions"])
@@ -199,21 +223,26 @@ def _partitions(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, in
 
 
 def _create(admin: KafkaAdminClient, specs: list[TopicSpec]) -> None:
+    """Creates what it can, and raises BrokerError with all that it cannot."""
+    problems = []
     for spec in specs:
         if not spec.ours:
-            raise BrokerError(
+            problems.append(
                 f"topic {spec.name} ({spec.role}.topic) does not exist; create it or correct the name"
             )
+            continue
         new = NewTopic(spec.name, spec.partitions, spec.replication_factor, topic_configs=spec.config)
         try:
             admin.create_topics([new], timeout_ms=CREATE_TIMEOUT_MS)
         except TopicAlreadyExistsError:
             pass  # another worker was faster
         except KafkaError as error:
-            raise BrokerError(
+            problems.append(
                 f"topic {spec.name} ({spec.role}) is missing and cannot be created: {type(error).__name__}; "
                 f"create it with {spec.partitions} partition(s) and cleanup.policy={spec.policy}"
-            ) from error
+            )
+    if problems:
+        raise BrokerError("; ".join(problems))
 
 
 def _wait_for(admin: KafkaAdminClient, specs: list[TopicSpec]) -> dict[str, int | None]:

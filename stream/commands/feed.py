@@ -53,6 +53,7 @@ def feed(
     Without --source canonical events in .jsonl are expected; with it files that a mapping reads: .csv, .tsv,
     .jsonl, .parquet, .nt, .ttl, also with .gz or .zst.
     """
+    from stream.broker.topics import find_partitions, to_produce
     from stream.catalogue.feeding import FullExport, present_entities
     from stream.catalogue.opening import Meter
     from stream.catalogue.reading import accepted, files_of, read_files
@@ -62,6 +63,8 @@ def feed(
     paths = files_of(settings, files, source)
     meter, export, refusals = Meter(paths), FullExport(source), Refusals()
     events = export.watch(accepted(read_files(settings, files, source, meter), refusals.tell, strict=strict))
+    if delete_missing and not dry_run:
+        find_partitions(settings, to_produce(settings, "entities", read=True))  # all that is lacking at once
     present = present_entities(settings) if delete_missing else ()
     if dry_run:
         with counting("reading", "events", lambda: meter.share) as progress:

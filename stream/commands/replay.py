@@ -52,7 +52,7 @@ def replay(configuration: Configuration, **options: Any) -> None:
     from stream.console import tell
     from stream.learning.known_links import read_links
     from stream.learning.training import check_writable
-    from stream.replay.run import Run
+    from stream.replay.run import Run, check_access
 
     if not options["name"]:
         raise ConfigError("replay: give the run a name with --run NAME")
@@ -65,6 +65,7 @@ def replay(configuration: Configuration, **options: Any) -> None:
         )
     run = Run(settings, options["name"])
     links = read_links(options["links"]) if options["links"] else []
+    check_access(run, settings, execute=options["execute"], report=options["report"] is not None)
     plan = _plan(run, links, **{name: options[name] for name in _RANGE})
     for line in _describe(run, plan):
         tell(line)
@@ -72,9 +73,6 @@ def replay(configuration: Configuration, **options: Any) -> None:
         tell("nothing was done; --execute does it")
         return
     if options["report"]:
-        from stream.replay.report import has_alignments
-
-        has_alignments(settings)  # an error comes now, not at the end
         check_writable("--report", options["report"])
     _execute(run, plan, links, settings, options["report"])
 

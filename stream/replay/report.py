@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from model.evaluation import ScoredPairs, evaluate
-from stream.broker.topics import find_partitions, output_specs
+from stream.broker.topics import alignments_to_read, find_partitions
 from stream.config import Settings
 from stream.consuming.alignments import current_alignments
 from stream.engine.aligner import Aligner
@@ -97,6 +97,5 @@ def compare_with_live(
 
 def has_alignments(live: Settings) -> bool:
     """Whether a worker ever wrote alignments. Raises BrokerError if they may not be read."""
-    [spec] = [spec for spec in output_specs(live) if spec.role == "alignments"]
-    [count] = find_partitions(live, [msgspec.structs.replace(spec, access=("READ",))]).values()
+    [count] = find_partitions(live, [alignments_to_read(live)]).values()
     return count is not None

@@ -14,7 +14,7 @@ from index.errors import StateError, StoreError
 from index.store import lock
 from stream.atomic import replace
 from stream.broker.ranges import Range
-from stream.broker.topics import delete_topics, output_specs
+from stream.broker.topics import alignments_to_read, delete_topics, find_partitions, input_specs, output_specs
 from stream.config import Settings
 from stream.engine.interface import Counts, Search
 from stream.errors import ConfigError
@@ -166,3 +166,17 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
         return None
     except (OSError, *UNDECODABLE) as error:
         raise StateError(f"{path}: {error}; `sameas replay remove` forgets the run") from error
+
+
+def check_access(run: Run, live: Settings, *, execute: bool, report: bool) -> None:
+    """Raises Refused with all rights that the command will need and the user lacks.
+
+    Args:
+        live: the worker's settings, whose alignments a report compares with.
+    """
+    specs = input_specs(live)
+    if execute:
+        specs += output_specs(run.settings)
+    if report:
+        specs.append(alignments_to_read(live))
+    find_partitions(live, specs)

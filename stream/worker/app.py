@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import faust
 import mode
+from aiokafka.errors import KafkaError as AioKafkaError
 from faust.types import TP
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from index.search import products
-from stream.broker.access import check_group
+from stream.broker.access import is_refusal
 from stream.broker.reading import read_bounds
-from stream.broker.topics import ensure_topics, input_specs, topic_ids
+from stream.broker.topics import ensure_topics, find_partitions, input_specs, topic_ids, worker_specs
 from stream.config import Settings
 from stream.console import log, tell
 from stream.engine.interface import MessageProcessor
-from stream.errors import BrokerError
+from stream.errors import BrokerError, Refused
 from stream.state.origin import REBUILD, check_topic_ids, is_another
 from stream.worker.alignment_topic import read_ends
 from stream.worker.chores import (
@@ -96,8 +97,8 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
         stopped.cancel()
         return waiting.result()
 
-    partitions = await unless_stopped(loop.run_in_executor(thread, ensure_topics, settings))
-    await unless_stopped(loop.run_in_executor(thread, check_group, settings, settings.kafka.group_id))
+    group = settings.kafka.group_id
+    partitions = await unless_stopped(loop.run_in_executor(thread, ensure_topics, settings, None, group))
     aligner, generations = await unless_stopped(loop.run_in_executor(thread, open_aligner))
     tell(f"int8 products by {products.description()}")
     metrics = Metrics()
@@ -110,8 +111,11 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
             tell(f"health and metrics at {address}/readyz and /metrics")
         await unless_stopped(worker.app.start())
         await worker.wait(stop)
-    except BaseException as error:
-        deadline.start(str(error) or type(error).__name__)
+    except Exception as error:
+        told = await _told(error, settings)
+        deadline.start(str(told) or type(told).__name__)
+        if told is not error:
+            raise told from error
         raise
     finally:
         deadline.start()
@@ -121,6 +125,22 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+async def _told(error: Exception, settings: Settings) -> Exception:
+    """What to say of an error that ended the worker. Of rights, all that are missing now."""
+    if isinstance(error, Refused) or is_refusal(error):
+        try:
+            await asyncio.to_thread(
+                find_partitions, settings, worker_specs(settings), settings.kafka.group_id
+            )
+        except Refused as refusal:
+            return refusal
+        except BrokerError:
+            pass  # it is not there any more; what it said last counts
+    if isinstance(error, AioKafkaError | KafkaError):
+        return BrokerError(f"the broker at {settings.kafka.bootstrap_servers} ended the work: {error}")
+    return error
 
 
 class Worker:
@@ -327,6 +347,8 @@ class Worker:
         while True:
             try:
                 return await asyncio.to_thread(read)
+            except Refused:
+                raise
             except (BrokerError, KafkaError) as error:
                 tell(f"waiting for the broker: {error}")
                 await asyncio.sleep(RETRY_SECONDS)

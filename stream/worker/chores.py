@@ -9,7 +9,7 @@ from kafka.errors import KafkaError
 
 from stream.config import Settings
 from stream.console import log, tell
-from stream.errors import BrokerError
+from stream.errors import BrokerError, Refused
 from stream.worker.alignment_topic import Published, read_ends
 from stream.worker.pipeline import Pipeline, Send
 from stream.worker.standing import QUIET_SECONDS, Standing
@@ -87,6 +87,8 @@ async def reconcile(
             if not standing.is_active or standing.goal is not goal:
                 continue
             written, withdrawn = await pipeline.reconcile(published, send)
+        except Refused:
+            raise
         except BrokerError as error:  # it may be restarting; the loops that cannot go on without it say so
             tell(f"{topic} is compared later: {error}")
             await asyncio.sleep(RETRY_SECONDS)
@@ -114,6 +116,8 @@ async def watch(settings: Settings, partitions: int, pipeline: Pipeline, standin
             try:
                 await pipeline.watch(lambda: asyncio.to_thread(read_ends, settings, partitions))
                 complaint = ""
+            except Refused:
+                raise
             except (BrokerError, KafkaError) as error:  # it may be restarting
                 if str(error) != complaint:
                     complaint = str(error)

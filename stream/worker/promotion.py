@@ -26,7 +26,7 @@ from stream.broker.ranges import Range, read_ranges
 from stream.config import Settings
 from stream.console import log, tell
 from stream.engine.aligner import Aligner
-from stream.errors import BrokerError
+from stream.errors import BrokerError, Refused
 from stream.events import Message
 from stream.state.generations import Generations
 from stream.state.wishes import BuildProgress, Wish
@@ -127,7 +127,7 @@ class Promoter:
             thread.shutdown(wait=False)
             self._progress = None
             self._metrics.promotion.set(0)
-            if isinstance(error, BrokerError):  # it may be restarting
+            if isinstance(error, BrokerError) and not isinstance(error, Refused):  # it may be restarting
                 error = _PutOff(str(error))
             if isinstance(error, _PutOff):
                 tell(f"put off: {recipe}: {error}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import (
     ACL,
     ACLFilter,
@@ -24,6 +24,10 @@ from kafka.admin import (
 from stream.broker.topics import ensure_topics, output_specs
 from stream.catalogue.feeding import feed_events
 from stream.config import Settings
+from stream.engine.inbox import Received
+from stream.engine.interface import Output
+from stream.errors import InvalidInput
+from stream.events import Cause, Message
 from stream.replay.run import Run
 from tests.stream.workers import Process, aligned, own_settings, produce, sameas, until, upserts, worker
 
@@ -69,6 +73,13 @@ class Rights:
         ]
         self._admin.create_acls(acls)
         until(lambda: len(self._all()) >= len(acls), 10, "ACLs")
+
+    def take_away(self, kind: str, name: str, operation: str) -> None:
+        resource = ResourcePattern(ResourceType[kind.upper()], name)
+        acl = ACL(f"User:{self._user}", "*", ACLOperation[operation], ACLPermissionType.DENY, resource)
+        before = len(self._all())
+        self._admin.create_acls([acl])
+        until(lambda: len(self._all()) > before, 10, "ACL")
 
     def _all(self) -> list[Any]:
         return list(self._admin.describe_acls(self._filter())[0])
@@ -159,6 +170,50 @@ def test_feed_and_subscribe_with_the_least_rights(
             assert process.wait(30) == 0, process.text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "lacking"),
+    [
+        (["run"], {**WORKER, "group": ["READ"]}),
+        (["topics"], WORKER),
+        (["feed", "events.jsonl", "--delete-missing"], {"entities": ["READ", "WRITE"]}),
+        (["dead-letters", "retry"], {"entities": ["READ", "WRITE"], "links": ["READ", "WRITE"]}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_all_rights_that_are_missing_are_named_at_once(
+    open_settings: Settings,
+    apache_kafka: Kafka,
+    alice: Rights,
+    tmp_path: Path,
+    arguments: list[str],
+    lacking: dict[str, list[str]],
+) -> None:
+    events_file(tmp_path)
+    alice.allow(open_settings, {"alignments": ["DESCRIBE"], "dead_letters": ["DESCRIBE", "READ"]})
+    for role in ("entities", "links"):
+        topic = getattr(open_settings.topics, role)
+        message = Message(Cause(topic, 0, 0), b"x", b"{bad", 0.0)
+        letters = Received()
+        letters.refuse(message, "decode", InvalidInput("malformed", "why"))
+        [letter] = letters.dead_letters
+        put_letter(open_settings, letter)
+    if arguments[0] in ("run", "topics"):
+        lacking = lacking | {"dead_letters": ["WRITE"]}
+    line = refused(run(arguments, open_settings, tmp_path, secure(apache_kafka)))
+    for role, rights in lacking.items():
+        options = " ".join(f"--operation {right.capitalize()}" for right in rights)
+        where = "--group sameas" if role == "group" else f"--topic {getattr(open_settings.topics, role)}"
+        assert f"{options} {where}" in line
+    assert line.count("kafka-acls") == len(lacking)
+
+
+def put_letter(settings: Settings, letter: Output) -> None:
+    producer = KafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers)
+    headers = list(letter.headers)
+    producer.send(settings.topics.dead_letters, letter.value, letter.key, headers=headers)
+    producer.close(timeout=30)
+
+
 def test_a_worker_with_the_least_rights(
     open_settings: Settings, apache_kafka: Kafka, alice: Rights, tmp_path: Path
 ) -> None:
@@ -170,6 +225,40 @@ def test_a_worker_with_the_least_rights(
         until(lambda: len(aligned(open_settings)) == 20, 60, "alignments", process)
         assert process.end(signal.SIGTERM) == 0
     assert "Traceback" not in process.text and "alice-secret" not in process.text
+
+
+@pytest.mark.parametrize(
+    ("role", "operation", "verb"),
+    [
+        ("entities", "READ", "read it"),
+        ("alignments", "READ", "read it"),
+        ("alignments", "WRITE", "write to it"),
+        ("dead_letters", "WRITE", "write to it"),
+        ("group", "READ", "join it"),
+    ],
+)
+def test_a_right_that_is_taken_away_from_a_worker_is_named(
+    open_settings: Settings, apache_kafka: Kafka, alice: Rights, role: str, operation: str, verb: str
+) -> None:
+    """Which then ends: as long as it lacks the right, it can do nothing, and waiting does not help."""
+    alice.allow(open_settings, WORKER, group=True)
+    options = {key.removeprefix("SAMEAS_").lower(): value for key, value in secure(apache_kafka).items()}
+    with worker(open_settings, **options) as process:
+        process.wait_for("what this state says")
+        kind = "group" if role == "group" else "topic"
+        name = open_settings.kafka.group_id if kind == "group" else getattr(open_settings.topics, role)
+        alice.take_away(kind, name, operation)
+        if role == "alignments" and operation == "READ":  # it is read where somebody else wrote to it
+            produce(open_settings, name, [(b"left:1|right:1", None)])
+        elif kind == "topic":
+            produce(open_settings, open_settings.topics.entities, [(b"x", b"{bad")])
+            feed_events(open_settings, upserts(range(20)))
+        assert process.wait(60) == 1, process.text
+    assert "Traceback" not in process.text, process.text
+    last = process.text.splitlines()[-1]
+    assert "sameas: error: " in last, process.text
+    assert f"{kind} {name}: user alice may not {verb}" in last
+    assert f"--operation {operation.capitalize()} --{kind} {name}" in last
 
 
 def test_a_replay_with_the_least_rights(
@@ -190,14 +279,15 @@ def test_a_replay_with_the_least_rights(
             return last
 
     topics = open_settings.topics
-    alice.allow(open_settings, {"entities": ["DESCRIBE"], "links": ["READ"]})
-    assert f"topic {topics.entities}: user alice may not read it" in said()
-    alice.allow(open_settings, {"entities": ["READ"]})
-    assert f"topic {topics.alignments}: user alice may not read it" in said()
-    alice.allow(open_settings, {"alignments": ["READ"]})
     rights = {role: WORKER[role] for role in ("alignments", "alignment_events")}
+    alice.allow(open_settings, {"entities": ["DESCRIBE"], "links": ["READ"]})
     alice.allow(replay.settings, rights)
-    assert f"topic {replay.settings.topics.dead_letters}: user alice may not write to it" in said()
+    lacking = said()
+    assert f"topic {topics.entities}: user alice may not read it" in lacking
+    assert f"topic {topics.alignments}: user alice may not read it" in lacking
+    assert f"topic {replay.settings.topics.dead_letters}: user alice may not write to it" in lacking
+    assert lacking.count("kafka-acls") == 3
+    alice.allow(open_settings, {"entities": ["READ"], "alignments": ["READ"]})
     alice.allow(replay.settings, {"dead_letters": ["WRITE"]})
     with run(words, open_settings, tmp_path, environment) as process:
         assert process.wait(60) == 0, process.text
@@ -327,8 +417,10 @@ def test_a_missing_topic_is_said_to_be_missing(
     )
     assert f"topic {other.topics.alignments} does not exist" in line and "sameas run" in line
     alice.allow(other, WORKER, group=True)
-    line = refused(run(["run"], other, tmp_path, secure(apache_kafka)))
-    assert f"topic {other.topics.entities} (entities) is missing and cannot be created" in line
+    line = refused(run(["run"], other, tmp_path, secure(apache_kafka, group_id=other.kafka.group_id)))
+    for role in WORKER:
+        name = getattr(other.topics, role)
+        assert f"topic {name} ({role}) is missing and cannot be created" in line
     assert "create it with 1 partition(s) and cleanup.policy=compact" in line
 
 
