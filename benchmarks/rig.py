@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -49,6 +50,11 @@ class Verdict(msgspec.Struct, frozen=True):
     lost: int  # should be there, and are not there or say something else
     invented: int  # should not be there, or say something else
     examples: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no difference."""
+        return self.lost == self.invented == 0
 
 
 class Rig:
@@ -208,6 +214,12 @@ class Rig:
             ],
         )
 
+    def repaired(self, seconds: float) -> None:
+        """Returns when running workers have made the topics what they should be, or after so long."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self.verdict().passed:
+            time.sleep(1)
+
     def truth(self) -> tuple[Records, set[Letter]]:
         """What the log comes to without any disturbance: the records, and what is dead-lettered."""
         records: Records = {}
@@ -250,15 +262,20 @@ class Rig:
         return read_bounds(self.settings, [(topic, 0) for topic in self._inputs])
 
 
-def wait_for(worker: WorkerProcess, words: str) -> None:
-    """Until the worker has said this. Raises SameasError if it does not in time."""
+def wait_for(worker: WorkerProcess, words: str, times: int = 1) -> None:
+    """Until the worker has said this so many times. Raises SameasError if it does not in time."""
     for _ in range(int(SAY_SECONDS * 10)):
-        if words in worker.log.read_text(errors="replace"):
+        if said(worker, words) >= times:
             return
         with contextlib.suppress(subprocess.TimeoutExpired):
             worker.process.wait(0.1)
             break
     raise SameasError(f"the worker did not say {words!r}; see {worker.log}")
+
+
+def said(worker: WorkerProcess, words: str) -> int:
+    """How many times the worker has said this."""
+    return worker.log.read_text(errors="replace").count(words)
 
 
 def behind(log: Path) -> int:

@@ -7,8 +7,10 @@ the worker has to say so in one line, and the state is rebuilt from the topics.
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from benchmarks.ordeal import Stream, Torture, live_and_die, wait
-from benchmarks.rig import ROOT, Rig, behind, wait_for
+from benchmarks.rig import ROOT, Rig, behind, said, wait_for
 from index.errors import SameasError
 from stream.broker.connection import client_options
 from stream.demo.worker_process import WorkerProcess
@@ -24,6 +26,11 @@ from stream.demo.worker_process import WorkerProcess
 EVENTS = 200
 SMALL_FILE = 150_000  # bytes that no file can grow beyond, on a disk that is full
 END_SECONDS = 60.0
+PAUSES = 4
+LONGEST_WORK = 2.0  # seconds between the inputs and a pause, or its end
+REPAIR_SECONDS = 40.0  # a worker looks every ten seconds whether another one has written
+STANDS_BY = "standing by"
+TAKES_OVER = "messages behind"
 APACHE_KAFKA = ROOT.parent / "shared" / "kafka" / "kafka"
 
 
@@ -56,19 +63,50 @@ def standby(torture: Torture, rig: Rig, stream: Stream) -> None:
     with rig.worker("one") as one:
         one.wait_until_ready()
         with rig.worker("two") as two:
-            wait_for(two, "standing by")
+            wait_for(two, STANDS_BY)
             one.process.kill()
             torture.killed("active, with a standby")
-            wait_for(two, "messages behind")
+            wait_for(two, TAKES_OVER)
             stream.feed(EVENTS)
             with rig.worker("one") as back:
-                wait_for(back, "standing by")
+                wait_for(back, STANDS_BY)
                 stream.feed(EVENTS)
                 two.stop()
-                wait_for(back, "messages behind")
+                wait_for(back, TAKES_OVER)
                 back.process.kill()
                 torture.killed("active, taken back")
     rig.drain("one")
+
+
+def pauses(torture: Torture, rig: Rig, stream: Stream) -> None:
+    """A worker stands still (a suspended machine), its standby takes over, and it goes on, out of date.
+
+    It must not compare its state with the topic before the group has given it a role again. No worker is
+    started anew: that would repair what is wrong.
+    """
+    chance = torture.chance
+    with rig.worker("one") as one:
+        one.wait_until_ready()
+        with rig.worker("two") as two:
+            wait_for(two, STANDS_BY)
+            for _ in range(PAUSES):
+                active, other = (one, two) if is_active(one) else (two, one)
+                stream.feed(EVENTS)
+                time.sleep(chance.uniform(0, LONGEST_WORK))
+                active.process.send_signal(signal.SIGSTOP)
+                torture.killed("paused, with a standby")
+                wait_for(other, TAKES_OVER, said(other, TAKES_OVER) + 1)
+                stream.feed(EVENTS)
+                time.sleep(chance.uniform(0, LONGEST_WORK))
+                before = active.log.stat().st_size
+                active.process.send_signal(signal.SIGCONT)
+                wait_for(active, "ready: ", said(active, "ready: ") + 1)  # again, in one role or the other
+                first, _, _ = active.log.read_text(errors="replace")[before:].partition("ready: ")
+                if "was not what this state says" in first:
+                    raise SameasError(
+                        f"a worker that stood still wrote what its state said; see {active.log}"
+                    )
+                rig.repaired(REPAIR_SECONDS)
 
 
 def cut_log(torture: Torture, rig: Rig, stream: Stream) -> None:
@@ -114,6 +152,7 @@ def read_only(torture: Torture, rig: Rig, stream: Stream) -> None:
 
 
 SCENARIOS = {
+    "pauses": pauses,
     "lost state": lost_state,
     "old state, offsets reset": old_state,
     "standby": standby,
@@ -139,6 +178,16 @@ def broker_restarts(torture: Torture, rig: Rig, stream: Stream, kafka: "ApacheKa
     live_and_die(torture, rig, stream)
     rig.drain()
 
+
+def pauses_there(torture: Torture, rig: Rig, stream: Stream, kafka: "ApacheKafka") -> None:
+    """Its groups may give the partitions back to the worker that stood still."""
+    pauses(torture, rig, stream)
+
+
+APACHE_SCENARIOS = {
+    "broker restarts": broker_restarts,
+    "pauses on Apache Kafka": pauses_there,
+}
 
 # ---------------------------------------------------------------------- helpers
 
@@ -182,6 +231,12 @@ def apache_kafka(directory: Path) -> Iterator[ApacheKafka | None]:
         kafka.stop(kill=True)
 
 
+def is_active(worker: WorkerProcess) -> bool:
+    """Whether the last thing that the worker said of its role is that it has the partitions."""
+    log = worker.log.read_text(errors="replace")
+    return log.rfind(TAKES_OVER) > log.rfind(STANDS_BY)
+
+
 def work_and_die(torture: Torture, rig: Rig, stream: Stream) -> None:
     """A worker that is killed when it has done and published everything."""
     stream.feed(EVENTS)
@@ -207,9 +262,9 @@ def usable_or_refused(rig: Rig) -> None:
 def expect_refusal(worker: WorkerProcess, words: str) -> None:
     """The worker ends with one line about its state directory."""
     status = wait(worker.process, END_SECONDS)
-    said = worker.log.read_text(errors="replace")
-    lines = [line for line in said.splitlines() if "sameas: error: state directory" in line]
-    if status != 1 or not any(words in line for line in lines) or "Traceback" in said:
+    log = worker.log.read_text(errors="replace")
+    lines = [line for line in log.splitlines() if "sameas: error: state directory" in line]
+    if status != 1 or not any(words in line for line in lines) or "Traceback" in log:
         raise SameasError(f"status {status} instead of a refusal with {words!r}; see {worker.log}")
 
 

@@ -1,4 +1,4 @@
-"""Kills a real worker in every way, and compares what it leaves in the topics with an undisturbed run.
+"""Kills and pauses real workers, and compares what they leave in the topics with an undisturbed run.
 
     python -m benchmarks.torture [-n KILLS] [--seed SEED] [--json FILE]
 
@@ -19,7 +19,7 @@ import msgspec
 
 from benchmarks.catalogues import train_small
 from benchmarks.ordeal import Outcome, Torture, kills, tell
-from benchmarks.scenarios import SCENARIOS, apache_kafka, broker_restarts
+from benchmarks.scenarios import APACHE_SCENARIOS, SCENARIOS, apache_kafka
 from index.errors import SameasError
 from stream.broker.embedded import embedded_broker
 
@@ -48,13 +48,15 @@ def torture(count: int, seed: int, directory: Path, only: Sequence[str] | None =
             if name in SCENARIOS:
                 with run.scenario(name, broker.address) as (rig, stream):
                     SCENARIOS[name](run, rig, stream)
-    if only is None or "broker restarts" in only:
+    there = [name for name in APACHE_SCENARIOS if only is None or name in only]
+    if there:
         with apache_kafka(directory / "kafka") as kafka:
-            if kafka is None:
-                tell("broker restarts: skipped, there is no Apache Kafka here")
-            else:
-                with run.scenario("broker restarts", kafka.address) as (rig, stream):
-                    broker_restarts(run, rig, stream, kafka)
+            for name in there:
+                if kafka is None:
+                    tell(f"{name}: skipped, there is no Apache Kafka here")
+                    continue
+                with run.scenario(name, kafka.address) as (rig, stream):
+                    APACHE_SCENARIOS[name](run, rig, stream, kafka)
     run.outcome.seconds = round(time.monotonic() - started, 1)
     return run.outcome
 

@@ -56,11 +56,19 @@ class Claim:
             ends: where they end now.
         """
         self._ends = dict(ends)
-        self.compare(before, ends)
-
-    def compare(self, before: Mapping[int, int], ends: Mapping[int, int]) -> None:
-        """It is disputed where a partition ends elsewhere than before."""
         self.is_disputed |= any(before.get(number, 0) != end for number, end in ends.items())
+
+    def look(self, before: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        """It is disputed where the ends cannot be explained by what this process alone has published.
+
+        Args:
+            before: `ends` as they stood before the partitions were asked.
+            ends: where the partitions ended; all records of this process among them are known by now.
+        """
+        ours = self._ends or {}
+        self.is_disputed |= any(
+            not before.get(number, 0) <= end <= ours.get(number, 0) for number, end in ends.items()
+        )
 
     def settle(self, ends: Mapping[int, int]) -> None:
         """The topic was read up to these ends; what differs there from the state is published next."""

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import faust
@@ -44,6 +45,7 @@ from stream.worker.chores import (
 )
 from stream.worker.http import serve
 from stream.worker.metrics import Metrics
+from stream.worker.ownership import Ownership
 from stream.worker.pipeline import Pipeline
 from stream.worker.publisher import Publisher
 from stream.worker.shutdown import Deadline, stop_on_signals
@@ -154,7 +156,10 @@ class Worker:
         self._metrics = metrics
         self._partitions = partitions
         self._inputs = [spec.name for spec in input_specs(settings)]
-        self._standing = Standing()
+        self._ownership = Ownership(
+            lambda tenure: self.app.consumer.is_present(tenure), settings.kafka.session_timeout_seconds
+        )
+        self._standing = Standing(self._ownership)
         self._unconfirmed: asyncio.Queue[tuple[Mapping[TP, int], asyncio.Future[None] | None]] = (
             asyncio.Queue()
         )
@@ -162,7 +167,9 @@ class Worker:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._background: list[asyncio.Task[None]] = []
         self._confirming = asyncio.create_task(self._guarded(self._confirm()))
-        self._send = Publisher(lambda: self.app.producer, settings.topics, partitions).send
+        self._send = Publisher(
+            lambda: self.app.producer, settings.topics, partitions, self._ownership.confirm
+        ).send
         self.app = self._build_app()
         self._queue = self.app.transport.records
 
@@ -194,7 +201,7 @@ class Worker:
         chores = [
             report_progress(pipeline, self._lag),
             drain_backlog(pipeline, standing, send, lambda: not self._queue.empty(), self._when_published),
-            reconcile(settings, partitions, pipeline, standing, send),
+            reconcile(settings, partitions, pipeline, standing, lambda tenure: partial(send, tenure=tenure)),
             watch(settings, partitions, pipeline, standing),
             watch_topics(standing, self._read_topic_ids, self._check_topics),
             measure_recall(pipeline, standing),
@@ -246,6 +253,7 @@ class Worker:
             2 * BULK_BATCHES * self._settings.align.batch_size,
             self._start_positions,
             lambda: self._standing.done,
+            self._ownership,
         )
 
         async def align_entities(
@@ -294,6 +302,7 @@ class Worker:
 
     async def _start_positions(self, assigned: set[TP]) -> Mapping[TP, int]:
         """Where to read from; asked before fetching begins, at the start and after every rebalance."""
+        tenure = self._ownership.tenure
         await self._check_topics(await self._awaited(self._read_topic_ids))
         self._check_whole(assigned)
         await self._pipeline.publish_pending(self._send)
@@ -309,7 +318,7 @@ class Worker:
             check_position(tp, self._settings.state.dir, applied[tp], first, end)
             positions[tp] = max(first, applied[tp] or 0)
             behind += end - positions[tp]
-        self._standing.begin(positions, {tp: found[TopicPartition(*tp)][1] for tp in assigned})
+        self._standing.begin(tenure, positions, {tp: found[TopicPartition(*tp)][1] for tp in assigned})
         tell(f"ready: {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")
         return positions
 

@@ -11,6 +11,7 @@ from stream.config import Settings
 from stream.console import log, tell
 from stream.errors import BrokerError, Refused
 from stream.worker.alignment_topic import Published, read_ends
+from stream.worker.ownership import Tenure
 from stream.worker.pipeline import Pipeline, Send
 from stream.worker.standing import QUIET_SECONDS, Standing
 
@@ -18,7 +19,7 @@ PROGRESS_SECONDS = 5.0
 BACKLOG_SECONDS = 0.005  # between two looks, while there is a backlog, at whether no message waits
 RECALL_SECONDS = 60.0  # between two looks at what search misses, each some ten milliseconds of work
 RECONCILE_SECONDS = 0.5  # between two looks at whether the worker has caught up
-WATCH_SECONDS = 10.0  # between two looks, in quiet, at whether another process has published
+WATCH_SECONDS = 10.0  # between two looks at whether another process has published
 RETRY_SECONDS = 2.0  # between two tries to reach a broker that was there and is not now
 
 
@@ -63,38 +64,43 @@ async def drain_backlog(
 
 
 async def reconcile(
-    settings: Settings, partitions: int, pipeline: Pipeline, standing: Standing, send: Send
+    settings: Settings,
+    partitions: int,
+    pipeline: Pipeline,
+    standing: Standing,
+    send_in: Callable[[Tenure], Send],
 ) -> None:
-    """After every assignment, once caught up, and whenever another process has published.
+    """After every assignment, once caught up, and whenever another process has published since.
+
+    A state that is behind its input when it is assigned knows too little to withdraw anything. Once it has
+    caught up it holds what this worker itself has published, so later comparisons need not wait.
 
     Args:
         partitions: of the alignment topic.
+        send_in: publishes as long as a tenure lasts.
     """
     topic, claim = settings.topics.alignments, pipeline.claim
     while True:
         await asyncio.sleep(RECONCILE_SECONDS)
-        goal = standing.goal
-        has_reason = goal is not None or claim.is_disputed
-        if not (standing.is_active and has_reason and standing.is_at_goal and pipeline.backlog == 0):
+        tenure = standing.tenure
+        if tenure is None or not standing.is_active:
             continue
-        if not claim.is_disputed:
-            standing.goal = None
-            tell(f"{topic} is what this state says")
+        if not standing.has_caught_up:
+            standing.has_caught_up = standing.is_at_goal and pipeline.backlog == 0
+            if standing.has_caught_up and not claim.is_disputed:
+                tell(f"{topic} is what this state says")
+        if not (standing.has_caught_up and claim.is_disputed):
             continue
         published = Published(settings, partitions)
         try:
             await asyncio.to_thread(published.read)
-            if not standing.is_active or standing.goal is not goal:
-                continue
-            written, withdrawn = await pipeline.reconcile(published, send)
+            written, withdrawn = await pipeline.reconcile(published, send_in(tenure))
         except Refused:
             raise
         except BrokerError as error:  # it may be restarting; the loops that cannot go on without it say so
             tell(f"{topic} is compared later: {error}")
             await asyncio.sleep(RETRY_SECONDS)
             continue
-        if standing.goal is goal:
-            standing.goal = None
         if written or withdrawn:
             tell(
                 f"{topic} was not what this state says: {written:,} records written, {withdrawn:,} withdrawn"
@@ -104,7 +110,7 @@ async def reconcile(
 
 
 async def watch(settings: Settings, partitions: int, pipeline: Pipeline, standing: Standing) -> None:
-    """Notices another process that publishes beside an idle worker.
+    """Notices another process that publishes, also where this worker itself publishes nothing.
 
     Args:
         partitions: of the alignment topic.
@@ -112,7 +118,7 @@ async def watch(settings: Settings, partitions: int, pipeline: Pipeline, standin
     complaint = ""
     while True:
         await asyncio.sleep(WATCH_SECONDS)
-        if standing.is_active and standing.is_quiet and not pipeline.claim.is_disputed:
+        if standing.is_active and not pipeline.claim.is_disputed:
             try:
                 await pipeline.watch(lambda: asyncio.to_thread(read_ends, settings, partitions))
                 complaint = ""

@@ -158,22 +158,18 @@ class Pipeline:
             self.claim.is_disputed = True
 
     async def watch(self, read_ends: Callable[[], Awaitable[Mapping[int, int]]]) -> None:
-        """Notices another process that writes to the alignment topic while this one publishes nothing.
+        """Notices another process that writes to the alignment topic, however busy this one is.
 
         Args:
             read_ends: tells where its partitions end.
         """
-        before = self._quiet_ends()
+        before = self.claim.ends
         if before is None:
             return
         ends = await read_ends()
-        if before == self._quiet_ends():
-            self.claim.compare(before, ends)
-
-    def _quiet_ends(self) -> dict[int, int] | None:
-        """Where the alignment topic should end; None while something is on its way there."""
-        is_quiet = self._confirmed.done() and not self.lock.locked()
-        return self.claim.ends if is_quiet else None
+        async with self.lock:
+            await self.settle()  # so that the claim knows all of its own records among them
+            self.claim.look(before, ends)
 
     async def measure_recall(self) -> bool:
         """Measures what search misses, for the metrics; False if there was nothing to find."""

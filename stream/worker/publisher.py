@@ -5,7 +5,7 @@ the partition that Kafka's own clients would choose for it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -16,6 +16,7 @@ from stream.broker.limits import MAX_MESSAGE_BYTES, shortened
 from stream.config import TopicSettings
 from stream.engine.interface import Output
 from stream.errors import BrokerError
+from stream.worker.ownership import Tenure
 
 
 class Placed(NamedTuple):
@@ -31,14 +32,20 @@ class Publisher:
     """Faust's producer, by the batch."""
 
     def __init__(
-        self, producer: Callable[[], ProducerT], topics: TopicSettings, partitions: Mapping[str, int]
+        self,
+        producer: Callable[[], ProducerT],
+        topics: TopicSettings,
+        partitions: Mapping[str, int],
+        confirm: Callable[[Tenure | None], Awaitable[None]],
     ) -> None:
         """
         Args:
             producer: there is none before the app starts.
             partitions: of each topic.
+            confirm: called before each record batch, see `Ownership.confirm`.
         """
         self._producer = producer
+        self._confirm = confirm
         self._topic_of = {
             "alignments": topics.alignments,
             "alignment_events": topics.alignment_events,
@@ -46,10 +53,14 @@ class Publisher:
         }
         self._partitions = partitions
 
-    async def send(self, outputs: Sequence[Output]) -> list[Placed]:
-        """Until the broker has all of them.
+    async def send(self, outputs: Sequence[Output], tenure: Tenure | None = None) -> list[Placed]:
+        """Until the broker has all of them; waits until this worker owns the partitions.
+
+        Args:
+            tenure: the one in which they may be sent, if not in any.
 
         Raises:
+            NotOwner: that tenure has ended. Some may be sent.
             BrokerError: it refuses one for its size.
             KafkaError: it does not take them for another reason.
         """
@@ -60,7 +71,10 @@ class Publisher:
             partition = 0 if self._partitions[topic] == 1 else await self._partition(producer, topic, output)
             queues.setdefault((topic, partition), []).append(output)
         placed = await asyncio.gather(
-            *(_send_in_order(producer, *place, queue) for place, queue in queues.items())
+            *(
+                _send_in_order(producer, *place, queue, lambda: self._confirm(tenure))
+                for place, queue in queues.items()
+            )
         )
         return [batch for batches in placed for batch in batches]
 
@@ -71,7 +85,11 @@ class Publisher:
 
 
 async def _send_in_order(
-    producer: AIOKafkaProducer, topic: str, partition: int, outputs: list[Output]
+    producer: AIOKafkaProducer,
+    topic: str,
+    partition: int,
+    outputs: list[Output],
+    confirm: Callable[[], Awaitable[None]],
 ) -> list[Placed]:
     placed: list[Placed] = []
     start, most = 0, len(outputs)
@@ -85,6 +103,7 @@ async def _send_in_order(
         try:
             if batch.size() > MAX_MESSAGE_BYTES:
                 raise MessageSizeTooLargeError
+            await confirm()
             accepted = await producer.send_batch(batch, topic, partition=partition)
             first = (await accepted).offset
         except MessageSizeTooLargeError:

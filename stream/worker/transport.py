@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import faust
-from aiokafka.errors import IllegalStateError
+from aiokafka.consumer.group_coordinator import HeartbeatRequest
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
@@ -37,6 +38,7 @@ from stream.broker.reading import FETCH_WAIT_MS, Patience, as_message
 from stream.config import KafkaSettings, Settings
 from stream.console import log
 from stream.events import Message
+from stream.worker.ownership import Ownership, Tenure
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 Done = Callable[[], Mapping[TP, int]]
@@ -104,7 +106,14 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> Any:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self.transport.ownership.tenure = None
+        await super().on_partitions_revoked(revoked)
+
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """The coordinator waits for this, so its member id is that of the generation."""
+        member = self._thread._ensure_consumer()._coordinator.member_id
+        self.transport.ownership.tenure = Tenure(generation_id, member) if assigned else None
         self._positioned = False
         await super().on_partitions_assigned(assigned, generation_id)
 
@@ -164,6 +173,18 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
             if not self.transport.app.should_stop:
                 raise
 
+    async def is_present(self, tenure: Tenure) -> bool:
+        """Whether the group's coordinator accepts a heartbeat of this tenure; False if none answers."""
+        coordinator = self._thread._ensure_consumer()._coordinator
+        request = HeartbeatRequest(coordinator.group_id, *tenure)
+        asked = asyncio.run_coroutine_threadsafe(coordinator._send_req(request), self._thread.thread_loop)
+        timeout = self.app.conf.broker_session_timeout
+        try:
+            answer = await asyncio.wait_for(asyncio.wrap_future(asked), timeout)
+        except (KafkaError, TimeoutError):
+            return False
+        return bool(answer.error_code == 0)
+
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return iter(self.transport.done())
 
@@ -180,22 +201,27 @@ class PositionedTransport(Transport):  # type: ignore[misc]
 
     Args:
         waiting: so many messages are read ahead, and the rest of a fetch.
+        ownership: its tenure begins with an assignment and ends with a revocation.
     """
 
     Consumer = _PositionedConsumer
 
-    def __init__(self, app: faust.App, waiting: int, positions: Positions, done: Done) -> None:
+    def __init__(
+        self, app: faust.App, waiting: int, positions: Positions, done: Done, ownership: Ownership
+    ) -> None:
         super().__init__(app.conf.broker_consumer, app, loop=app.loop)
         self.records: Any = app.FlowControlQueue(waiting, clear_on_resume=True)  # aiokafka's, that wait
         self.positions: Any = positions
         self.done: Any = done
+        self.ownership = ownership
 
 
-def build_app(settings: Settings, waiting: int, positions: Positions, done: Done) -> faust.App:
+def build_app(
+    settings: Settings, waiting: int, positions: Positions, done: Done, ownership: Ownership
+) -> faust.App:
     """A Faust app that reads this way, and whose producer takes batches.
 
-    Args:
-        waiting: so many messages are read ahead, and the rest of a fetch.
+    Args: as for `PositionedTransport`.
     """
     kafka = settings.kafka
     app = _App(
@@ -217,7 +243,7 @@ def build_app(settings: Settings, waiting: int, positions: Positions, done: Done
         web_enabled=False,
         autodiscover=False,
     )
-    app.transport = PositionedTransport(app, waiting, positions, done)
+    app.transport = PositionedTransport(app, waiting, positions, done, ownership)
     return app
 
 

@@ -17,6 +17,7 @@ from stream.broker.topics import ensure_topics
 from stream.config import Settings
 from stream.engine.interface import Output
 from stream.errors import BrokerError
+from stream.worker.ownership import Tenure
 from stream.worker.publisher import Placed, Publisher
 from tests.stream.workers import produce
 
@@ -24,12 +25,16 @@ from tests.stream.workers import produce
 def publish(settings: Settings, outputs: Sequence[Output]) -> list[Placed]:
     """As the worker does it."""
 
+    async def confirm(tenure: Tenure | None) -> None:
+        pass
+
     async def send() -> list[Placed]:
         async with AIOKafkaProducer(
             bootstrap_servers=settings.kafka.bootstrap_servers, acks="all", max_batch_size=BATCH_BYTES
         ) as producer:
             faust: Any = SimpleNamespace(_ensure_producer=lambda: producer)
-            return await Publisher(lambda: faust, settings.topics, ensure_topics(settings)).send(outputs)
+            publisher = Publisher(lambda: faust, settings.topics, ensure_topics(settings), confirm)
+            return await publisher.send(outputs)
 
     return asyncio.run(send())
 
