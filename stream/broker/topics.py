@@ -13,6 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import (
     KafkaError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     for_code,
 )
@@ -21,7 +22,7 @@ from stream.broker.access import Operation, check_access
 from stream.broker.connection import admin_client
 from stream.config import Settings
 from stream.console import log
-from stream.errors import BrokerError
+from stream.errors import BrokerError, Refused
 
 CREATE_TIMEOUT_MS = 15_000
 APPEAR_SECONDS = 10.0  # how long a created topic may take to show up with leaders
@@ -183,7 +184,8 @@ def topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str | None
             known = topic.get("topic_id")
             found[topic["name"]] = None if known in (None, NO_ID) else str(known)
         elif refusal is not UnknownTopicOrPartitionError:
-            raise BrokerError(f"topic {topic['name']}: {refusal.__name__}")
+            kind = Refused if refusal is TopicAuthorizationFailedError else BrokerError
+            raise kind(f"topic {topic['name']}: {refusal.__name__}")
     return found
 
 

@@ -383,24 +383,29 @@ class Worker:
 
     def _is_behind(self) -> bool:
         """Whether so many messages wait that throughput goes before delay."""
-        return self._lag() > BEHIND_BATCHES * self._settings.align.batch_size
+        waiting = self._waiting(self.app.consumer.readable_end)
+        return sum(waiting.values()) > BEHIND_BATCHES * self._settings.align.batch_size
 
     def _lag(self) -> int:
-        """Messages in the broker whose outcome is not published yet, as far as the consumer knows."""
-        lag = 0
-        for tp, position in self._standing.done.items():
-            behind = max(0, (self._highwater(tp) or position) - position)
-            self._metrics.lag.labels(tp.topic, str(tp.partition)).set(behind)
-            lag += behind
-        return lag
+        """Messages in the broker whose outcome is not published yet, as Kafka's tools count them."""
+        waiting = self._waiting(self.app.consumer.highwater)
+        for tp, count in waiting.items():
+            self._metrics.lag.labels(tp.topic, str(tp.partition)).set(count)
+        return sum(waiting.values())
 
-    def _highwater(self, tp: TP) -> int | None:
-        """None before the first fetch, and while a rebalance in the consumer's thread takes the partition."""
-        try:
-            end: int | None = self.app.consumer.highwater(tp)
-        except AssertionError:
-            return None
-        return end
+    def _waiting(self, end_of: Callable[[TP], int | None]) -> dict[TP, int]:
+        """By partition the messages up to an end whose outcome is not published yet.
+
+        The consumer does not know ends before the first fetch, and while a rebalance takes the partition.
+        """
+        waiting = {}
+        for tp, position in self._standing.done.items():
+            try:
+                end = end_of(tp)
+            except AssertionError:
+                end = None
+            waiting[tp] = max(0, (end or position) - position)
+        return waiting
 
     async def _guarded(self, work: Awaitable[None]) -> None:
         """Ends the worker when this part of it fails: what is left would look alive and do nothing."""

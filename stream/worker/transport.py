@@ -80,7 +80,7 @@ class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._isolation_level = "read_committed"
         return consumer
 
-    def highwater(self, tp: TP) -> int | None:
+    def readable_end(self, tp: TP) -> int | None:
         """The end of what may be read: transactions that are still open hold back the rest."""
         end: int | None = self._ensure_consumer().last_stable_offset(tp)
         return end
@@ -106,6 +106,11 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> Any:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
+    def readable_end(self, tp: TP) -> int | None:
+        """The end of what may be read, which open transactions hold back; `highwater` is that of all."""
+        end: int | None = self._thread.readable_end(tp)
+        return end
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self.transport.ownership.tenure = None
         await super().on_partitions_revoked(revoked)
@@ -126,8 +131,8 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
             await self.seek_wait(positions)
         except (AssertionError, IllegalStateError) as error:
             raise RebalanceAgain from error  # a partition went away meanwhile; its seek will follow
-        for tp, offset in positions.items():
-            self._committed_offset[tp] = offset or None  # commit from here on, also when that is backwards
+        # unknown, so they are committed at once: the group may have been reset
+        self._committed_offset.update(dict.fromkeys(positions))
         if assigned != self._assigned():
             raise RebalanceAgain
         self._seeks += 1

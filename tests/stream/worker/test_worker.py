@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import msgspec
+import pytest
+from kafka import OffsetAndMetadata, TopicPartition
 
+from stream.broker.connection import admin_client
 from stream.broker.embedded import start_broker
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
@@ -285,6 +288,27 @@ def test_sigterm_while_the_broker_is_down(tmp_path: Path) -> None:
             assert "Traceback" not in running.text
     finally:
         broker.stop()
+
+
+@pytest.mark.parametrize("offset", [0, 3, 7])
+def test_a_group_that_was_reset_is_set_to_where_the_state_stands(
+    apache_settings: Settings, offset: int
+) -> None:
+    """At once, or Kafka's tools would show a lag until the next message."""
+    ensure_topics(apache_settings)
+    topic, group = apache_settings.topics.entities, apache_settings.kafka.group_id
+    feed_events(apache_settings, upserts(range(5)))
+    with worker(apache_settings) as running:
+        running.wait_for(READY)  # a new broker has no groups before the first one forms
+        until(lambda: committed(apache_settings) == 5, 60, "commit", running)
+        assert running.end() == 0
+    with admin_client(apache_settings.kafka) as admin:
+        admin.alter_group_offsets(group, {TopicPartition(topic, 0): OffsetAndMetadata(offset, "", -1)})
+    assert committed(apache_settings) == offset
+    with worker(apache_settings) as running:
+        until(lambda: committed(apache_settings) == 5, 60, "commit", running)
+        assert running.end() == 0
+        assert "received 0 =" in running.text
 
 
 def test_unreachable_broker(tmp_path: Path) -> None:
