@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from stream.catalogue.delimited import Layout
 from stream.catalogue.opening import Meter, check_exists, format_of, open_bytes
 from stream.catalogue.rows import JSON_LINES, NumberedRow, check_suffix, read_rows
 from stream.config import Settings
@@ -160,7 +161,7 @@ class _SourceReader:
         for join in self._mapping.all_joins():
             mapper = JoinMapper(self._source, join)
             for path in self._paths(join):
-                yield from _located(self._group(mapper, self._rows(path, mapper.required)), path.name)
+                yield from _located(self._group(mapper, self._rows(path, mapper.required, join)), path.name)
 
     def _group(self, mapper: JoinMapper, rows: Iterable[NumberedRow]) -> Iterator[Numbered]:
         for line, row in rows:
@@ -181,7 +182,7 @@ class _SourceReader:
         for table in self._tables:
             mapper = RowMapper(self._source, table)
             for path in self._paths(table):
-                yield from _located(self._map(mapper, self._rows(path, mapper.required)), path.name)
+                yield from _located(self._map(mapper, self._rows(path, mapper.required, table)), path.name)
 
     def _map(self, mapper: RowMapper, rows: Iterable[NumberedRow]) -> Iterator[Numbered]:
         for line, row in rows:
@@ -214,8 +215,9 @@ class _SourceReader:
     def _paths(self, part: Table | Join) -> list[Path]:
         return [self._base / name for name in part.files]
 
-    def _rows(self, path: Path, required: Sequence[str]) -> Iterator[NumberedRow]:
-        return read_rows(path, required, self._meter, self._mapping.iri or "")
+    def _rows(self, path: Path, required: Sequence[str], part: Table | Join) -> Iterator[NumberedRow]:
+        layout = Layout(part.separator, part.quoting)
+        return read_rows(path, required, self._meter, self._mapping.iri or "", layout)
 
 
 def _with_relations(entity: Upsert, more: dict[str, dict[str, None]]) -> Upsert:

@@ -4,37 +4,39 @@ pyarrow reads Parquet (and decompresses zstd), pyoxigraph reads RDF. Both have f
 they read and are well maintained; `pip install 'sameas[files]'` brings them. Rows know nothing of entities.
 """
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO
 
+from stream.catalogue.delimited import SEPARATORS, USUAL, Layout, read_delimited
 from stream.catalogue.opening import COMPRESSED, Meter, format_of, open_bytes, require
 from stream.catalogue.rdf import RDF, read_rdf
 from stream.errors import ConfigError, InvalidInput
-from stream.events import MAX_EVENT_BYTES
 from stream.mapping.column_types import plain_decimal, plain_duration
-from stream.mapping.row import Row, decode_object, is_unicode, missing_columns
+from stream.mapping.row import Row, decode_object, missing_columns
 
 NumberedRow = tuple[int, Row | InvalidInput]
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = {".jsonl", ".ndjson"}
 PARQUET = {".parquet"}
 PARQUET_BATCH = 4096  # rows
 
 
 def read_rows(
-    path: Path, required: Sequence[str] = (), meter: Meter | None = None, iri: str = ""
+    path: Path,
+    required: Sequence[str] = (),
+    meter: Meter | None = None,
+    iri: str = "",
+    layout: Layout = USUAL,
 ) -> Iterator[NumberedRow]:
     """The rows of a file, each with the line that it begins on (from 1), or why a line is refused.
 
     Args:
         meter: counts how much of the file has been read.
         iri: IRIs of an RDF file that begin with it are written without it (`stream/catalogue/rdf.py`).
+        layout: of a file with separated cells.
 
     Raises:
         ConfigError: the file is missing, its suffix is unknown, or a required column is not in it. JSON
@@ -51,48 +53,17 @@ def read_rows(
             if suffix in JSON_LINES:
                 yield from _read_json_lines(path, file, required)
             else:
-                yield from _read_delimited(path, file, required)
+                yield from read_delimited(path, file, required, layout)
 
 
 def check_suffix(path: Path) -> None:
     """Raises ConfigError unless the suffix names a format that can be read."""
-    known = {*DELIMITERS, *JSON_LINES, *PARQUET, *RDF}
+    known = {*SEPARATORS, *JSON_LINES, *PARQUET, *RDF}
     if format_of(path) not in known:
         raise ConfigError(
             f"{path}: unknown suffix; rows are read from {', '.join(sorted(known))}, "
             f"also with {' or '.join(COMPRESSED)}"
         )
-
-
-def _read_delimited(path: Path, raw: IO[bytes], required: Sequence[str]) -> Iterator[NumberedRow]:
-    csv.field_size_limit(MAX_EVENT_BYTES)
-    # Undecodable bytes become surrogates, so that one bad cell costs a row and not the file.
-    file = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(_without_nul(file), delimiter=DELIMITERS[format_of(path)])
-    try:
-        header = [name.strip() for name in next(reader, [])]
-    except csv.Error as error:
-        raise ConfigError(f"{path}: the header cannot be read: {error}; is a quote left open?") from error
-    if problem := missing_columns(required, dict.fromkeys(header)):
-        raise ConfigError(f"{path}: {problem}")
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            reason = "too-large" if "field limit" in str(error) else "malformed"
-            yield line, InvalidInput(reason, str(error))
-            continue
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            yield line, InvalidInput("malformed", f"{len(cells)} cells under {len(header)} columns")
-        elif not all(map(is_unicode, cells)):
-            yield line, InvalidInput("malformed", "not UTF-8")
-        else:
-            yield line, dict(zip(header, cells, strict=True))
 
 
 def _read_json_lines(path: Path, file: IO[bytes], required: Sequence[str]) -> Iterator[NumberedRow]:
@@ -154,9 +125,3 @@ def _plain(value: object) -> object:
         except UnicodeDecodeError:
             return value  # refused where it is used
     return str(value)
-
-
-def _without_nul(file: TextIO) -> Iterator[str]:
-    # The csv module of CPython 3.11 accepts NUL, which is of no use in ids and names.
-    for line in file:
-        yield line.replace("\0", "\ufffd")

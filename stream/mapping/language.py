@@ -32,6 +32,7 @@ from stream.events import check_relation
 from stream.mapping.column_types import converter
 
 IRI = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"{}|\\^`]*')
+Quoting = Literal["csv", "none"]  # quotes keep a cell together, or are characters like others
 FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -85,13 +86,20 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RowInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where rows come from, and which types their columns have (`stream/mapping/column_types.py`)."""
+    """Where rows come from, and which types their columns have (`stream/mapping/column_types.py`).
+
+    `separator` and `quoting` are those of a CSV or TSV file, where its suffix does not say it.
+    """
 
     topic: str | None = None
     file: str | list[str] = []
+    separator: str | None = None
+    quoting: Quoting | None = None
     columns: dict[str, str] = {}
 
     def __post_init__(self) -> None:
+        if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n'):
+            raise ValueError(f"separator: {self.separator!r} is not one character that can separate cells")
         for name, logical in self.columns.items():
             try:
                 converter(logical)
@@ -128,7 +136,15 @@ class Table(RowInput, frozen=True):
         super().__post_init__()
         if self.id is not None:
             Template(self.id)
-        elif self.attributes or self.relations or self.type_column or self.version or self.optional:
+        elif (
+            self.attributes
+            or self.relations
+            or self.type_column
+            or self.version
+            or self.optional
+            or self.separator
+            or self.quoting
+        ):
             raise ValueError("id: say which column holds a row's id (or map nothing, for canonical events)")
         _check_names(self.relations)
         _check_one_form_per_type(self.relations, {})
