@@ -16,7 +16,7 @@ from stream.catalogue.opening import format_of
 from stream.errors import ConfigError, InvalidInput
 from stream.events import MAX_EVENT_BYTES
 from stream.mapping.language import Quoting
-from stream.mapping.row import Row, is_unicode, missing_columns
+from stream.mapping.row import Row, is_unicode, missing_columns, repeated_columns
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 EXCEL_SEPARATOR = re.compile(r'"?sep=(.)"?[\r\n]*')
@@ -35,7 +35,7 @@ USUAL = Layout()
 
 
 def read_delimited(
-    path: Path, raw: IO[bytes], required: Sequence[str], layout: Layout
+    path: Path, raw: IO[bytes], required: Sequence[str], mapped: Sequence[str], layout: Layout
 ) -> Iterator[tuple[int, Row | InvalidInput]]:
     """The rows, each with the line that it begins on, or why a line is refused.
 
@@ -43,7 +43,7 @@ def read_delimited(
     look like rows; if they do not, they are refused together with it.
 
     Raises:
-        ConfigError: the header cannot be read, or a required column is not in it.
+        ConfigError: the header cannot be read, a required column is not in it, or a mapped one twice.
     """
     csv.field_size_limit(MAX_EVENT_BYTES)
     # Undecodable bytes become surrogates, so that one bad cell costs a row and not the file.
@@ -56,7 +56,7 @@ def read_delimited(
         header = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
         raise ConfigError(f"{path}: the header cannot be read: {error}; is a quote left open?") from error
-    if problem := missing_columns(required, dict.fromkeys(header)):
+    if problem := missing_columns(required, dict.fromkeys(header)) or repeated_columns(mapped, header):
         raise ConfigError(f"{path}: {problem}")
     while True:
         line = lines.begin_row()

@@ -1,6 +1,6 @@
 """Reading files: their entity events, canonical or mapped, each with its line or the reason of a refusal."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,8 +10,8 @@ from stream.catalogue.opening import Meter, check_exists, format_of, open_bytes
 from stream.catalogue.rows import JSON_LINES, NumberedRow, check_suffix, read_rows
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
-from stream.events import EntityEvent, Upsert, decode_entity_event, encode
-from stream.mapping.decoder import of_source
+from stream.events import EntityEvent, Upsert, encode
+from stream.mapping.decoder import decode_canonical_event, of_source
 from stream.mapping.language import Join, SourceMapping, Table
 from stream.mapping.row_mapper import JoinMapper, RowMapper
 
@@ -122,7 +122,7 @@ def read_canonical(path: Path, source: str | None = None, meter: Meter | None = 
         for line, text in enumerate(file, 1):
             if text.strip():
                 try:
-                    yield line, of_source(decode_entity_event(None, text), source)
+                    yield line, of_source(decode_canonical_event(None, text), source)
                 except InvalidInput as error:
                     yield line, error
 
@@ -161,7 +161,7 @@ class _SourceReader:
         for join in self._mapping.all_joins():
             mapper = JoinMapper(self._source, join)
             for path in self._paths(join):
-                yield from _located(self._group(mapper, self._rows(path, mapper.required, join)), path.name)
+                yield from _located(self._group(mapper, self._rows(path, mapper, join)), path.name)
 
     def _group(self, mapper: JoinMapper, rows: Iterable[NumberedRow]) -> Iterator[Numbered]:
         for line, row in rows:
@@ -182,7 +182,7 @@ class _SourceReader:
         for table in self._tables:
             mapper = RowMapper(self._source, table)
             for path in self._paths(table):
-                yield from _located(self._map(mapper, self._rows(path, mapper.required, table)), path.name)
+                yield from _located(self._map(mapper, self._rows(path, mapper, table)), path.name)
 
     def _map(self, mapper: RowMapper, rows: Iterable[NumberedRow]) -> Iterator[Numbered]:
         for line, row in rows:
@@ -215,9 +215,9 @@ class _SourceReader:
     def _paths(self, part: Table | Join) -> list[Path]:
         return [self._base / name for name in part.files]
 
-    def _rows(self, path: Path, required: Sequence[str], part: Table | Join) -> Iterator[NumberedRow]:
-        layout = Layout(part.separator, part.quoting)
-        return read_rows(path, required, self._meter, self._mapping.iri or "", layout)
+    def _rows(self, path: Path, mapper: RowMapper | JoinMapper, part: Table | Join) -> Iterator[NumberedRow]:
+        layout, iri = Layout(part.separator, part.quoting), self._mapping.iri or ""
+        return read_rows(path, mapper.required, self._meter, iri, layout, part.all_columns())
 
 
 def _with_relations(entity: Upsert, more: dict[str, dict[str, None]]) -> Upsert:

@@ -15,7 +15,7 @@ from stream.catalogue.opening import COMPRESSED, Meter, format_of, open_bytes, r
 from stream.catalogue.rdf import RDF, read_rdf
 from stream.errors import ConfigError, InvalidInput
 from stream.mapping.column_types import plain_decimal, plain_duration
-from stream.mapping.row import Row, decode_object, missing_columns
+from stream.mapping.row import Row, decode_object, missing_columns, repeated_columns
 
 NumberedRow = tuple[int, Row | InvalidInput]
 
@@ -30,6 +30,7 @@ def read_rows(
     meter: Meter | None = None,
     iri: str = "",
     layout: Layout = USUAL,
+    mapped: Sequence[str] = (),
 ) -> Iterator[NumberedRow]:
     """The rows of a file, each with the line that it begins on (from 1), or why a line is refused.
 
@@ -37,23 +38,25 @@ def read_rows(
         meter: counts how much of the file has been read.
         iri: IRIs of an RDF file that begin with it are written without it (`stream/catalogue/rdf.py`).
         layout: of a file with separated cells.
+        mapped: the columns that are used. None of them may be in a file twice.
 
     Raises:
-        ConfigError: the file is missing, its suffix is unknown, or a required column is not in it. JSON
-            Lines are checked in the first row, RDF is not, where every property may be absent.
+        ConfigError: the file is missing, its suffix is unknown, a required column is not in it, or a mapped
+            one twice. Of JSON Lines the first row is checked; an object with a key twice is refused. RDF is
+            not checked, where every property may be absent.
     """
     check_suffix(path)
     suffix = format_of(path)
     if suffix in RDF:
         yield from read_rdf(path, iri, meter)
     elif suffix in PARQUET:
-        yield from _read_parquet(path, required, meter)
+        yield from _read_parquet(path, required, mapped, meter)
     else:
         with open_bytes(path, meter) as file:
             if suffix in JSON_LINES:
                 yield from _read_json_lines(path, file, required)
             else:
-                yield from read_delimited(path, file, required, layout)
+                yield from read_delimited(path, file, required, mapped, layout)
 
 
 def check_suffix(path: Path) -> None:
@@ -83,14 +86,16 @@ def _read_json_lines(path: Path, file: IO[bytes], required: Sequence[str]) -> It
         yield line, InvalidInput("missing-column", problem) if problem else row
 
 
-def _read_parquet(path: Path, required: Sequence[str], meter: Meter | None) -> Iterator[NumberedRow]:
+def _read_parquet(
+    path: Path, required: Sequence[str], mapped: Sequence[str], meter: Meter | None
+) -> Iterator[NumberedRow]:
     """A row's line is its number."""
     parquet = require("pyarrow.parquet", path)
     arrow = require("pyarrow", path)
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            if problem := missing_columns(required, dict.fromkeys(names)):
+            if problem := missing_columns(required, dict.fromkeys(names)) or repeated_columns(mapped, names):
                 raise ConfigError(f"{path}: {problem}")
             line, rows, size = 0, max(1, file.metadata.num_rows), path.stat().st_size
             for batch in file.iter_batches(batch_size=PARQUET_BATCH):
@@ -99,8 +104,9 @@ def _read_parquet(path: Path, required: Sequence[str], meter: Meter | None) -> I
                     yield line, {name: _plain(value) for name, value in row.items()}
                 if meter is not None:
                     meter.done += size * batch.num_rows // rows
-    except (OSError, arrow.ArrowException, OverflowError, UnicodeDecodeError, KeyError) as error:
-        # the last three: dates beyond the year 9999, text that is not UTF-8, unknown time zones
+    except (OSError, arrow.ArrowException, OverflowError, ValueError, KeyError) as error:
+        # the last three: dates beyond the year 9999, text that is not UTF-8 or a name
+        # twice in a nested column, unknown time zones
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ConfigError(f"{path} cannot be read: {reason}") from error
 

@@ -13,6 +13,7 @@ from stream.errors import InvalidInput
 from stream.events import EntityEvent, Message, decode_entity_event, decode_link
 from stream.mapping.debezium import changed_row, key_row
 from stream.mapping.language import SourceMapping, check_topics
+from stream.mapping.row import decode_object
 from stream.mapping.row_mapper import JoinMapper, RowMapper
 
 
@@ -57,7 +58,15 @@ def make_decoder(
 
 
 def _decode_canonical(message: Message) -> Sequence[EntityEvent]:
-    return [decode_entity_event(message.key, message.value)]
+    return [decode_canonical_event(message.key, message.value)]
+
+
+def decode_canonical_event(key: bytes | None, value: bytes | None) -> EntityEvent:
+    """A canonical event, none of whose keys is there twice. Raises InvalidInput."""
+    event = decode_entity_event(key, value)
+    if value is not None:
+        decode_object(value)
+    return event
 
 
 def _decode_links(message: Message) -> Sequence[LinkChange]:
@@ -66,7 +75,7 @@ def _decode_links(message: Message) -> Sequence[LinkChange]:
 
 def _canonical_decoder(source: str) -> Decoder:
     def decode(message: Message) -> Sequence[EntityEvent]:
-        return [of_source(decode_entity_event(message.key, message.value), source)]
+        return [of_source(decode_canonical_event(message.key, message.value), source)]
 
     return decode
 

@@ -193,7 +193,11 @@ class Join(RowInput, frozen=True):
         _check_names([self.relation or ""])
         if self.topic is None and not self.files:
             raise ValueError("topic: say where the rows come from, or from which `file`")
-        self._check_columns(self.required_columns())
+        self._check_columns(self.all_columns())
+
+    def all_columns(self) -> list[str]:
+        """Every column that the join reads."""
+        return self.required_columns()
 
     def required_columns(self) -> list[str]:
         named = [self.relation_column] if self.relation_column else []

@@ -1,6 +1,9 @@
 """A row: a mapping of column to value, and the cells in it."""
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import msgspec
 
@@ -8,6 +11,8 @@ from stream.errors import InvalidInput
 from stream.events import MAX_EVENT_BYTES, UNDECODABLE
 
 Row = Mapping[str, object]
+
+KEY = re.compile(rb'"[ \t\r\n]*:')
 
 _object_decoder = msgspec.json.Decoder(dict[str, object])
 
@@ -43,6 +48,19 @@ def missing_columns(required: Sequence[str], row: Row) -> str:
     return f"no column {', '.join(map(repr, missing))}; there are {', '.join(map(repr, row))}"
 
 
+def repeated_columns(mapped: Iterable[str], names: Sequence[str]) -> str:
+    """A line that says which mapped column is several times among a file's columns; empty if none is."""
+    for column in mapped:
+        name = column if column in names else column.partition(".")[0]
+        numbers = [str(number) for number, other in enumerate(names, 1) if other == name]
+        if len(numbers) > 1:
+            return (
+                f"{len(numbers)} columns are called {name!r}, numbers {' and '.join(numbers)}; "
+                "give each a name of its own"
+            )
+    return ""
+
+
 def decode_object(text: bytes) -> dict[str, object]:
     """A JSON object.
 
@@ -52,9 +70,46 @@ def decode_object(text: bytes) -> dict[str, object]:
     if len(text) > MAX_EVENT_BYTES:
         raise InvalidInput("too-large", f"{len(text)} bytes; {MAX_EVENT_BYTES} are allowed")
     try:
-        return _object_decoder.decode(text)
+        found = _object_decoder.decode(text)
+        check_keys(text, found)
     except UNDECODABLE as error:
         raise InvalidInput("malformed", str(error)) from error
+    return found
+
+
+def check_keys(text: bytes, found: dict[str, object]) -> None:
+    """Checks that no key is twice in an object of a JSON text, where only the last would be left of them.
+
+    Args:
+        found: what the text was decoded to. It has as many keys as the text has colons behind quotes, unless
+            there are such colons inside of strings; only then is the text read once more.
+
+    Raises:
+        InvalidInput: with reason `malformed`.
+        RecursionError: the text is nested too deeply.
+    """
+    if text.count(b":") == len(found):
+        return
+    is_spaced = b" :" in text or b"\t:" in text or b"\n:" in text or b"\r:" in text
+    colons = len(KEY.findall(text)) if is_spaced else text.count(b'":')
+    if colons > len(found) and colons > _count_keys(found):
+        json.loads(text, object_pairs_hook=_unique)
+
+
+def _count_keys(value: dict[str, object] | list[object]) -> int:
+    """The keys of an object and of all that are in it."""
+    count, items = (len(value), value.values()) if isinstance(value, dict) else (0, iter(value))
+    for item in items:
+        if item.__class__ is dict or item.__class__ is list:  # faster than isinstance
+            count += _count_keys(cast("dict[str, object]", item))
+    return count
+
+
+def _unique(pairs: list[tuple[str, object]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput("malformed", f"the key {twice[:80]!r} is twice in an object")
 
 
 def is_unicode(cell: str) -> bool:

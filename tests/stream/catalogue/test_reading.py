@@ -125,3 +125,26 @@ def test_canonical_lines(tmp_path: Path) -> None:
     assert isinstance(found[2][1], InvalidInput) and found[2][1].reason == "malformed"
     of_one = list(read_events("a", SourceMapping(file="events.jsonl"), tmp_path))
     assert isinstance(of_one[1][1], InvalidInput) and of_one[1][1].reason == "wrong-source"
+
+
+def test_an_optional_column_that_is_in_the_file_twice(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,n,n\n1,x,y\n")
+    source = SourceMapping(file="a.csv", id="id", attributes=["n"], optional=["n"])
+    with pytest.raises(ConfigError, match=r"a\.csv: 2 columns are called 'n'"):
+        list(read_events("s", source, tmp_path))
+    join = {"file": "a.csv", "head": "id", "tail": "n", "relation": "r"}
+    source = msgspec.convert({"id": "id", "joins": {"j": join}}, SourceMapping)
+    with pytest.raises(ConfigError, match=r"a\.csv: 2 columns are called 'n'"):
+        list(read_events("s", source, tmp_path))
+
+
+def test_a_key_that_is_twice_in_a_canonical_event(tmp_path: Path) -> None:
+    event = '{"op": "upsert", "source": "a", "id": "1", "type": "t", "attributes": {"n": "x"}}'
+    lines = [event, event.replace('"n": "x"', '"n": "x", "n": "y"'), event.replace('"id"', '"id": "2", "id"')]
+    (tmp_path / "events.jsonl").write_text("\n".join(lines))
+    (_, first), *refused = read_canonical(tmp_path / "events.jsonl")
+    assert isinstance(first, Upsert)
+    assert [(line, str(error)) for line, error in refused] == [
+        (2, "the key 'n' is twice in an object"),
+        (3, "the key 'id' is twice in an object"),
+    ]

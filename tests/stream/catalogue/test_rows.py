@@ -124,6 +124,47 @@ def test_parquet_values_that_python_has_not(tmp_path: Path, column: arrow.Array)
         list(read_rows(tmp_path / "a.parquet"))
 
 
+def test_a_mapped_column_that_is_in_the_file_twice(tmp_path: Path) -> None:
+    for name, text in (("a.csv", "id,n, n\n1,x,y\n"), ("a.tsv", "id\tn\tn\n1\tx\ty\n")):
+        (tmp_path / name).write_text(text)
+    arrays = [arrow.array(["1"]), arrow.array(["x"]), arrow.array(["y"])]
+    parquet.write_table(arrow.Table.from_arrays(arrays, names=["id", "n", "n"]), tmp_path / "a.parquet")
+    for name in ("a.csv", "a.tsv", "a.parquet"):
+        with pytest.raises(ConfigError, match=rf"{name}: 2 columns are called 'n', numbers 2 and 3; give"):
+            list(read_rows(tmp_path / name, ["id"], mapped=["id", "n"]))
+        with pytest.raises(ConfigError, match="2 columns are called 'n'"):
+            list(read_rows(tmp_path / name, ["id"], mapped=["id", "n.en"]))
+        ((_, row),) = read_rows(tmp_path / name, ["id"], mapped=["id"])
+        assert not isinstance(row, InvalidInput) and row["id"] == "1"
+
+
+def test_a_name_twice_in_a_nested_column_of_parquet(tmp_path: Path) -> None:
+    maker = arrow.StructArray.from_arrays([arrow.array(["x"]), arrow.array(["y"])], names=["n", "n"])
+    parquet.write_table(arrow.table({"maker": maker}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match=r"a\.parquet cannot be read: .*duplicate field names"):
+        list(read_rows(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id": 1, "n": "x", "n": "y"}',
+        '{"id": 1, "n": "x", "n": "x"}',
+        '{"n": 1, "id" \t: 1, "n" : 2}',
+        '{"id": {"n": 1, "n": 2}}',
+        '{"id": [{"m": {}}, {"n": 1, "n": {"n": 2}}]}',
+        '{"id": ":", "\\u006e": "\\":", "n": 2}',
+    ],
+)
+def test_a_key_that_is_twice_in_an_object(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"id": 0, "n": "12:30", "m": {{"n": "a\\": b"}}}}\n{text}\n{{"id": 2}}\n')
+    (first, _), (line, refusal), (last, _) = read_rows(path)
+    assert (first, line, last) == (1, 2, 3)
+    assert isinstance(refusal, InvalidInput) and refusal.reason == "malformed"
+    assert str(refusal) == "the key 'n' is twice in an object"
+
+
 def test_a_quote_left_open_in_the_header(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b'"id,t\n' + b"x,y\n" * 400_000)
     with pytest.raises(

@@ -321,6 +321,7 @@ def test_a_key_of_several_columns_is_the_id_that_the_rows_have() -> None:
         (b"\xff", None, "malformed"),
         (b"[1]", None, "malformed"),
         (b"[" * 100_000, None, "malformed"),
+        (b'{"after": {"id": "1", "id": "2"}, "op": "c"}', None, "malformed"),
         ({"schema": {}, "payload": 7}, None, "malformed"),
         ({"op": "u", "after": None}, {"id": "tt1"}, "malformed"),
         ({"op": "t", "before": None, "after": None}, None, "unsupported-op"),
@@ -364,6 +365,8 @@ def test_canonical_topics() -> None:
         decode(event, topic="plain") == decode(event, None, "sameas.entities") == [Upsert("plain", "1", "t")]
     )
     assert decode(None, b"plain:1", "sameas.entities") == [Delete("plain", "1")]
+    with pytest.raises(InvalidInput, match="the key 'id' is twice"):
+        decode(json.dumps(event).replace('"id"', '"id": "2", "id"').encode(), topic="sameas.entities")
     with pytest.raises(InvalidInput) as caught:
         decode(event | {"source": "other"}, topic="plain")
     assert caught.value.reason == "wrong-source"
