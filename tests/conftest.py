@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         key=lambda item: item.get_closest_marker("slow") is None
     )  # so that none of them is left for the end
     for item in items:
-        if {"bootstrap", "apache_kafka"} & set(getattr(item, "fixturenames", ())):
+        if {"bootstrap", "apache_kafka", "own_kafka"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.kafka)
 
 
@@ -133,18 +133,32 @@ def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
         pytest.skip(f"no Apache Kafka: there is no {APACHE_KAFKA.parent}")
     if shutil.which("java") is None:
         pytest.skip("no Apache Kafka: there is no java on the PATH")
-    directory = str(tmp_path_factory.mktemp("kafka"))
-    started = subprocess.run(
-        [sys.executable, APACHE_KAFKA, "start", "--dir", directory],
+    directory = tmp_path_factory.mktemp("kafka")
+    try:
+        addresses = json.loads(control_kafka(directory, "start"))
+        yield {**addresses, "dir": str(directory), "script": str(APACHE_KAFKA)}
+    finally:
+        control_kafka(directory, "stop", "--kill")
+
+
+@pytest.fixture
+def own_kafka(apache_kafka: dict[str, Any], tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An Apache Kafka for a test that stops it and changes its files: its address, and its directory."""
+    directory = tmp_path / "own-kafka"
+    try:
+        yield json.loads(control_kafka(directory, "start"))["plaintext"], directory
+    finally:
+        control_kafka(directory, "stop", "--kill")
+
+
+def control_kafka(directory: Path, *command: str) -> str:
+    """Starts or stops an Apache Kafka; what the script prints."""
+    done = subprocess.run(
+        [sys.executable, APACHE_KAFKA, command[0], "--dir", directory, *command[1:]],
         capture_output=True,
         text=True,
         timeout=90,
     )
-    if started.returncode != 0:
-        pytest.fail(f"Apache Kafka did not start: {started.stderr}")
-    try:
-        yield {**json.loads(started.stdout), "dir": directory, "script": str(APACHE_KAFKA)}
-    finally:
-        subprocess.run(
-            [sys.executable, APACHE_KAFKA, "stop", "--dir", directory, "--kill"], check=False, timeout=90
-        )
+    if done.returncode != 0:
+        pytest.fail(f"Apache Kafka, {command[0]}: {done.stderr}")
+    return done.stdout

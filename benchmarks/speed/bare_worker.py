@@ -44,7 +44,9 @@ class BareAligner:
         for message in messages:
             outputs.append(Output("alignments", message.key, RECORD))
             outputs.append(Output("alignment_events", message.key, RECORD, HEADERS))
-        self.origin.apply({(m.cause.topic, m.cause.partition): m.cause.offset + 1 for m in messages})
+        self.origin.apply(
+            {(m.cause.topic, m.cause.partition): m.cause.offset + 1 for m in messages}, messages
+        )
         self._sequence += 1
         topics = Counter(message.cause.topic for message in messages)
         return Batch(self._sequence, outputs, 0, {topic: Counts(n, n) for topic, n in topics.items()})

@@ -27,6 +27,7 @@ class Received:
         self.topics: defaultdict[str, Counts] = defaultdict(Counts)
         self.dead_letters: list[Output] = []
         self.offsets: dict[tuple[str, int], int] = {}
+        self.fresh: list[Message] = []  # those that were not applied before
         self.before: dict[int, Entity | None] = {}
         self.after: dict[int, Entity] = {}
         self.links: list[PairId] = []
@@ -70,7 +71,7 @@ class Inbox:
         """Applies messages in the order given; those in `poison` are refused with the error given there."""
         received = self._understand(messages, poison)
         received.touched = self._write(received)
-        self.origin.apply(received.offsets)
+        self.origin.apply(received.offsets, received.fresh)
         return received
 
     def _understand(self, messages: Sequence[Message], poison: Mapping[Cause, InvalidInput]) -> Received:
@@ -87,6 +88,7 @@ class Inbox:
                 counts.stale += 1
                 continue
             received.offsets[where] = message.cause.offset + 1
+            received.fresh.append(message)
             if message.cause in poison:
                 received.refuse(message, "process", poison[message.cause])
                 continue

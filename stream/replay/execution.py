@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
 from index.errors import StateError
@@ -30,7 +30,7 @@ from stream.events import Cause, Message
 from stream.learning.known_links import LinkPair
 from stream.replay.run import PREFIX, Plan, Run, RunProgress, digest
 from stream.replay.timeline import POINTS, measure
-from stream.state.origin import check_topic_ids
+from stream.state.origin import check_logs, check_topic_ids
 
 DELIVERY_SECONDS: Final = 60.0
 
@@ -73,7 +73,7 @@ def execute(
         if run.plan is None:
             _claim_topics(run)
         if not run.progress.finished:
-            _check_topics(run, aligner)
+            _check_topics(run, plan, aligner)
         if run.plan is None:
             run.save("run.json", plan)
         with _Publisher(run.settings, aligner) as publisher:
@@ -100,12 +100,20 @@ def _claim_topics(run: Run) -> None:
         )
 
 
-def _check_topics(run: Run, aligner: Aligner) -> None:
+def _check_topics(run: Run, plan: Plan, aligner: Aligner) -> None:
     """Topics of an interrupted run have to be the same ones still. Raises StateError."""
     topics = [spec.name for spec in input_specs(run.settings) + output_specs(run.settings)]
     found = topic_ids(run.settings, topics)
     remedy = f"take another --run, or forget this one with `sameas replay remove {run.name}`"
     check_topic_ids(f"run {run.name}", aligner.origin.topic_ids(), found, topics, remedy)
+    places = [(part.topic, part.partition) for part in plan.ranges]
+    logs = check_logs(run.settings, f"run {run.name}", aligner.origin.applied(places), remedy)
+    for part in plan.ranges:
+        if part.end > logs[TopicPartition(part.topic, part.partition)][1]:
+            raise StateError(
+                f"{part.topic}, partition {part.partition}, ends before offset {part.end}, up to which run "
+                f"{run.name} reads: it was cut back; {remedy}"
+            )
     aligner.origin.adopt({name: one for name, one in found.items() if one is not None})
 
 

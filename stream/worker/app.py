@@ -26,13 +26,12 @@ from kafka.errors import KafkaError
 
 from index.search import products
 from stream.broker.access import is_refusal
-from stream.broker.reading import read_bounds
 from stream.broker.topics import ensure_topics, find_partitions, input_specs, topic_ids, worker_specs
 from stream.config import Settings
 from stream.console import log, tell
 from stream.engine.interface import MessageProcessor
 from stream.errors import BrokerError, Refused
-from stream.state.origin import REBUILD, check_topic_ids, is_another
+from stream.state.origin import REBUILD, check_logs, check_topic_ids, is_another
 from stream.worker.alignment_topic import read_ends
 from stream.worker.chores import (
     RETRY_SECONDS,
@@ -50,7 +49,7 @@ from stream.worker.pipeline import Pipeline
 from stream.worker.publisher import Publisher
 from stream.worker.shutdown import Deadline, stop_on_signals
 from stream.worker.standing import Standing
-from stream.worker.transport import build_app, check_position, sort_out
+from stream.worker.transport import build_app, sort_out
 
 if TYPE_CHECKING:
     from stream.state.generations import Generations
@@ -191,8 +190,8 @@ class Worker:
         )
 
     def status(self) -> str:
-        """For /readyz: what is in force, and what is being built."""
-        return "" if self._promoter is None else self._promoter.status()
+        """For /readyz: what is missing, what is in force, and what is being built."""
+        return self._pipeline.lost_messages + ("" if self._promoter is None else self._promoter.status())
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set. Raises what ended the work before that."""
@@ -308,15 +307,15 @@ class Worker:
         await self._pipeline.publish_pending(self._send)
         partitions = self._partitions[self._settings.topics.alignments]
         await self._pipeline.own(lambda: self._awaited(lambda: read_ends(self._settings, partitions)))
-        found = await self._awaited(lambda: read_bounds(self._settings, assigned))
-        applied = await self._pipeline.origin(
-            lambda origin: {tp: origin.next_offset(tp.topic, tp.partition) for tp in assigned}
-        )
+        applied = await self._pipeline.origin(lambda origin: origin.applied(assigned))
+        state = f"state directory {self._settings.state.dir}"
+        found = await self._awaited(lambda: check_logs(self._settings, state, applied, REBUILD))
         positions, behind = {}, 0
         for tp in assigned:
             first, end = found[TopicPartition(*tp)]
-            check_position(tp, self._settings.state.dir, applied[tp], first, end)
-            positions[tp] = max(first, applied[tp] or 0)
+            positions[tp] = max(first, applied[tp].following)
+            if 0 < applied[tp].following < first:
+                await self._pipeline.lose(tp.topic, tp.partition, first)
             behind += end - positions[tp]
         self._standing.begin(tenure, positions, {tp: found[TopicPartition(*tp)][1] for tp in assigned})
         tell(f"ready: {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")

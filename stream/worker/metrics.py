@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import (
@@ -32,6 +33,12 @@ class Metrics:
         )
         self.dead_letters = Counter(
             "sameas_dead_letters", "Dead letters by reason", ["reason"], registry=registry
+        )
+        self.lost = Counter(
+            "sameas_lost_messages",
+            "Messages, at most, that the broker removed before they were read, since the state was begun",
+            ["topic", "partition"],
+            registry=registry,
         )
         self.alignments = Counter(
             "sameas_alignments", "Alignment records written, by decision", ["decision"], registry=registry
@@ -87,6 +94,12 @@ class Metrics:
         """This model serves from now on."""
         self.build_info.clear()
         self.build_info.labels(TOOL_VERSION, model).set(1)
+
+    def lose(self, lost: Mapping[tuple[str, int], int]) -> None:
+        """By topic and partition how many messages are lost in all."""
+        self.lost.clear()
+        for (topic, partition), count in lost.items():
+            self.lost.labels(topic, str(partition)).inc(count)
 
     def measure_store(self, directory: Path) -> None:
         """This is the state directory; its size is taken at every request for metrics."""

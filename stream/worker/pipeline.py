@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from stream.config import TopicSettings
+from stream.console import log
 from stream.engine.interface import Batch, Counts, MessageProcessor, Output
 from stream.engine.origin import Origin
 from stream.events import Message
@@ -19,6 +20,7 @@ from stream.worker.alignment_topic import Claim, Published
 from stream.worker.metrics import Metrics
 from stream.worker.publisher import Placed
 
+LOST_REMEDY = "delete the state directory to rebuild it from what the topics hold, or feed it again"
 NOWHERE = -1  # where no partition ends: the topic is compared after a crash, too
 
 Send = Callable[[Sequence[Output]], Awaitable[list[Placed]]]  # until the broker has them
@@ -49,6 +51,7 @@ class Pipeline:
         self.backlog = 0  # entities
         self.has_backlog = asyncio.Event()
         self.searched = 0  # of the largest type
+        self.lost_messages = ""  # what is said of them, in lines
 
     async def step(self, messages: Sequence[Message], send: Send, *, bulk: bool) -> asyncio.Future[None]:
         """Applies the messages in this order; without any, works on the backlog.
@@ -75,6 +78,7 @@ class Pipeline:
             await self._publish_outbox(send)
             await self._publish(await self._call(self._aligner.process, []), send)
             await self.settle()
+            await self.show_lost()
             self._pending_published = True
 
     async def between(self, function: Callable[[Any], Any]) -> Any:
@@ -182,6 +186,26 @@ class Pipeline:
         """What `function` returns for the state's origin, after everything that is being processed."""
         found: _T = await self._call(lambda: function(self._aligner.origin))
         return found
+
+    async def lose(self, topic: str, partition: int, following: int) -> None:
+        """The broker has removed what is missing before this offset: it is said, counted and remembered."""
+        before = await self.origin(lambda origin: origin.next_offset(topic, partition))
+        await self.origin(lambda origin: origin.lose(topic, partition, following))
+        await self.show_lost()
+        log.warning(
+            f"messages {before} to {following - 1} of {topic}, partition {partition}, were removed by the "
+            f"broker before they were read; {LOST_REMEDY}"
+        )
+
+    async def show_lost(self) -> None:
+        """What the broker has ever removed before it was read, for metrics and health."""
+        lost = await self.origin(lambda origin: origin.lost())
+        self._metrics.lose(lost)
+        self.lost_messages = "".join(
+            f"lost: up to {count} messages of {topic}, partition {partition}, were removed by the broker "
+            f"before they were read; {LOST_REMEDY}\n"
+            for (topic, partition), count in lost.items()
+        )
 
     async def close(self) -> None:
         """Closes the aligner, after the call that it is in."""

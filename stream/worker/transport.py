@@ -21,22 +21,24 @@ offset would never be done.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import faust
 from aiokafka.consumer.group_coordinator import HeartbeatRequest
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from faust.tables.recovery import RebalanceAgain
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
 
-from index.errors import StateError
 from stream.broker.connection import sasl_password, ssl_context
 from stream.broker.limits import BATCH_BYTES, MAX_MESSAGE_BYTES
 from stream.broker.reading import FETCH_WAIT_MS, Patience, as_message
 from stream.config import KafkaSettings, Settings
-from stream.console import log
 from stream.events import Message
 from stream.worker.ownership import Ownership, Tenure
 
@@ -78,6 +80,7 @@ class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
         self._patience = Patience()
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._isolation_level = "read_committed"
+        consumer._auto_offset_reset = "none"  # the group starts the fetcher later
         return consumer
 
     def readable_end(self, tp: TP) -> int | None:
@@ -86,7 +89,10 @@ class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
         return end
 
     async def _fetch_records(self, consumer: Any, *arguments: Any, **options: Any) -> Any:
-        records = await super()._fetch_records(consumer, *arguments, **options)
+        try:
+            records = await super()._fetch_records(consumer, *arguments, **options)
+        except NoOffsetForPartitionError:  # the seek will come, and did not before this was noted
+            return {}
         # what the fetcher waits for wakes it; it need not look five times a second
         consumer._fetcher._fetcher_timeout = FETCH_SECONDS
         consumer._fetcher._fetch_max_wait_ms = self._patience.wait_ms(bool(records))
@@ -146,7 +152,14 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
         if self._interrupted:
             await self.perform_seek()
         seeks = self._seeks
-        records = await super()._getmany(active_partitions, timeout)
+        try:
+            records = await super()._getmany(active_partitions, timeout)
+        except OffsetOutOfRangeError:  # cut back, another topic, or removed: `positions` tells which
+            self._positioned = False
+            while not self.transport.records.empty():  # what was read is applied first
+                await asyncio.sleep(IDLE_SECONDS)
+            await self.perform_seek()
+            return {}
         if self._positioned and seeks == self._seeks:
             return records
         if self._positioned:
@@ -255,26 +268,6 @@ def build_app(
 class _App(faust.App):  # type: ignore[misc]
     def _create_directories(self) -> None:
         """Faust's own tables are not used, so neither is its data directory."""
-
-
-def check_position(tp: TP, state: Path, applied: int | None, first: int, end: int) -> None:
-    """The offset after the last applied message has to be one that the topic has, or had.
-
-    Raises:
-        StateError: the topic has never had so many messages.
-    """
-    place = f"{tp.topic}, partition {tp.partition}"
-    if applied is not None and applied > end:
-        raise StateError(
-            f"state directory {state} has applied {applied} messages of {place}, "
-            f"but the broker has only {end}: it is another broker or another topic; take another "
-            "state.dir, or delete this one to rebuild it"
-        )
-    if applied is not None and applied < first:
-        log.warning(
-            f"messages {applied} to {first - 1} of {place} were removed by the broker before "
-            "they were read; delete the state directory to rebuild"
-        )
 
 
 def faust_credentials(kafka: KafkaSettings) -> Any:

@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from index import tables
+from index.entity import node_key
 from index.errors import SameasError, StateError
 from stream.config import Settings, load_settings
 from stream.console import log, start_log
@@ -37,7 +39,7 @@ from stream.worker.app import run_worker
 class State(msgspec.Struct):
     """All of it, as it stands in the file."""
 
-    next: dict[str, int] = {}  # by topic/partition
+    next: dict[str, int] = {}  # offset by topic/partition
     sequence: int = 0
     outbox: list[Output] = []
     records: dict[str, str] = {}
@@ -53,17 +55,28 @@ class FakeOrigin(Origin):
         self._aligner = aligner
         self._store: Any = self
 
-    def next_offset(self, topic: str, partition: int) -> int | None:
-        return self._aligner.state.next.get(f"{topic}/{partition}")
-
     def get(self, key: bytes) -> bytes | None:
+        if key.startswith(tables.OFFSETS):
+            offset = self._aligner.state.next.get(_readable(key))
+            return None if offset is None else node_key(offset)
         return self._aligner.state.origin.get(key.decode("latin-1"))
 
     def put(self, key: bytes, value: bytes) -> None:
-        self._aligner.state.origin[key.decode("latin-1")] = value
+        if key.startswith(tables.OFFSETS):
+            self._aligner.state.next[_readable(key)] = int.from_bytes(value, "big")
+        else:
+            self._aligner.state.origin[key.decode("latin-1")] = value
+
+    def scan(self, prefix: bytes) -> Iterable[tuple[bytes, bytes]]:
+        found = {key.encode("latin-1"): value for key, value in self._aligner.state.origin.items()}
+        return [(key, value) for key, value in found.items() if key.startswith(prefix)]
 
     def commit(self) -> None:
         self._aligner.store()
+
+
+def _readable(key: bytes) -> str:
+    return key[1:].decode().replace("\0", "/")
 
 
 class FakeAligner:
@@ -103,11 +116,11 @@ class FakeAligner:
             cause = message.cause
             counts = topics[cause.topic]
             counts.received += 1
-            place = f"{cause.topic}/{cause.partition}"
-            if cause.offset < state.next.get(place, 0):
+            place = (cause.topic, cause.partition)
+            if cause.offset < (self.origin.next_offset(*place) or 0):
                 counts.stale += 1
                 continue
-            state.next[place] = cause.offset + 1
+            self.origin.apply({place: cause.offset + 1}, [message])
             if message.value == b"slow":
                 print("slow batch", file=sys.stderr, flush=True)
                 time.sleep(30)

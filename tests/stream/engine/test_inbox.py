@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from index.entity import node_of
 from index.store import Store
 from stream.changes import Change, SnapshotRow
 from stream.engine.interface import Counts
+from stream.engine.origin import trace
 from stream.errors import InvalidInput
 from stream.events import Delete, Message, Upsert
 from stream.mapping.canonical import decode_canonical
@@ -99,6 +101,33 @@ def test_a_state_knows_the_topics_that_it_was_made_of(tmp_path: Path) -> None:
         origin.adopt({"t": "3"})
     with Store(tmp_path) as store:
         assert Graph(store).inbox.origin.topic_ids() == {"t": "3", "u": "2"}
+
+
+def test_a_state_knows_the_last_messages_of_a_partition(tmp_path: Path) -> None:
+    """Stored with the offsets, and of messages that came again none twice."""
+    with Store(tmp_path) as store:
+        graph = Graph(store)
+        messages = graph.messages(*(film(str(number)) for number in range(12)))
+        for first, last in ((0, 3), (2, 6), (6, 12)):
+            graph.inbox.receive(messages[first:last])
+            store.commit()
+        graph.inbox.receive(graph.messages(film("rolled back")))
+        store.rollback()
+    with Store(tmp_path) as store:
+        applied = Graph(store).inbox.origin.applied([("t", 0), ("t", 1)])
+        assert applied == {("t", 0): (12, [*map(trace, messages[4:])]), ("t", 1): (0, [])}
+        assert trace(messages[0]) != trace(msgspec.structs.replace(messages[0], timestamp=0.5))
+
+
+def test_what_is_lost_is_passed_over_and_added_up(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        graph = Graph(store)
+        graph.apply([film("x")])
+        graph.inbox.origin.lose("t", 0, 11)
+        graph.inbox.origin.lose("t", 0, 13)
+        assert graph.inbox.origin.next_offset("t", 0) == 13
+    with Store(tmp_path) as store:
+        assert Graph(store).inbox.origin.lost() == {("t", 0): 12}
 
 
 @pytest.mark.parametrize("of_snapshot", [False, True])
