@@ -5,7 +5,7 @@ Topics are created or checked before a worker starts, because Faust waits for ev
 
 import time
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from kafka import KafkaAdminClient
@@ -27,6 +27,10 @@ from stream.errors import BrokerError, Refused
 CREATE_TIMEOUT_MS = 15_000
 APPEAR_SECONDS = 10.0  # how long a created topic may take to show up with leaders
 FOREVER = "-1"
+AFTER_GROWTH = (
+    "its keys have moved: delete this topic while no worker runs; the next start creates it with "
+    "topics.partitions and fills it from the state"
+)
 NO_ID = "00000000-0000-0000-0000-000000000000"
 
 Policy = Literal["compact", "delete", "any"]
@@ -164,10 +168,15 @@ def existing_partitions(settings: Settings, specs: list[TopicSpec]) -> dict[str,
     return {name: count for name, count in found.items() if count is not None}
 
 
-def topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str | None]:
-    """The ids of those of the topics that exist (KIP-516), None where the broker is too old to give one.
+class Identity(NamedTuple):
+    """What tells a topic from another one of that name, and from itself with more partitions."""
 
-    A topic that is deleted and created again has another id.
+    id: str | None  # another one when a topic is deleted and created again (KIP-516); none of an old broker
+    partitions: int
+
+
+def identify(settings: Settings, topics: Iterable[str]) -> dict[str, Identity]:
+    """Those of the topics that exist.
 
     Raises:
         BrokerError: no broker, or it does not say.
@@ -177,12 +186,14 @@ def topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str | None
             described = admin.describe_topics(list(topics))
         except KafkaError as error:
             raise BrokerError(f"topics cannot be described: {type(error).__name__}: {error}") from error
-    found: dict[str, str | None] = {}
+    found: dict[str, Identity] = {}
     for topic in described:
         refusal = for_code(topic["error_code"])
         if topic["error_code"] == 0:
             known = topic.get("topic_id")
-            found[topic["name"]] = None if known in (None, NO_ID) else str(known)
+            found[topic["name"]] = Identity(
+                None if known in (None, NO_ID) else str(known), len(topic["partitions"])
+            )
         elif refusal is not UnknownTopicOrPartitionError:
             kind = Refused if refusal is TopicAuthorizationFailedError else BrokerError
             raise kind(f"topic {topic['name']}: {refusal.__name__}")
@@ -299,10 +310,22 @@ def _warn_if_expiring(spec: TopicSpec, config: dict[str, Any]) -> None:
 
 
 def _check_partitions(specs: list[TopicSpec], created: list[TopicSpec], counts: dict[str, int]) -> None:
-    """`topics.partitions` describes sameas's own topics; a source's topic has what its owner gave it."""
+    """What sameas's own topics have at least is `topics.partitions`; a source's topic is its owner's affair.
+
+    Keys move when partitions are added. Whoever reads the alignment topic would then find a pair in one
+    partition and its tombstone in another, so that topic never grows.
+    """
     for spec in specs:
-        if spec.ours and spec not in created and counts[spec.name] != spec.partitions:
+        count = counts[spec.name]
+        if not spec.ours or spec in created or count == spec.partitions:
+            continue
+        told = f"topic {spec.name} ({spec.role}) has {count} partition(s), but topics.partitions is "
+        if spec.role == "alignments":
             raise BrokerError(
-                f"topic {spec.name} ({spec.role}) has {counts[spec.name]} partition(s), "
-                f"but topics.partitions is {spec.partitions}; make the two agree"
+                f"{told}{spec.partitions}: set that to {count} if the topic was made so. If partitions were "
+                f"added, {AFTER_GROWTH}"
+            )
+        if count < spec.partitions:
+            raise BrokerError(
+                f"{told}{spec.partitions}; set that to what the alignment topic has, or add partitions here"
             )

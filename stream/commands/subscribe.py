@@ -8,6 +8,7 @@ import click
 
 from stream.commands.options import connected
 from stream.config import Configuration
+from stream.console import log
 from stream.errors import ConfigError, InvalidInput
 from stream.events import split_curie
 
@@ -58,6 +59,11 @@ def subscribe(
             raise ConfigError(f"--{form} prints the current alignments: leave out --events and --offset")
         lines = export(settings, form, wanted)
     else:
+        if not events and start not in ("beginning", "end"):
+            log.warning(
+                f"from {offset} on: a pair that is not aligned any more may not be shown as withdrawn, as "
+                "tombstones expire; begin at the beginning, in an empty table, or read the log with --events"
+            )
         as_json = form == "json" or not sys.stdout.isatty()
         lines = follow(settings, log=events, until_end=until_end, start=start, wanted=wanted, as_json=as_json)
     try:

@@ -20,7 +20,7 @@ from stream.broker.connection import connect
 from stream.broker.limits import MAX_MESSAGE_BYTES, shortened
 from stream.broker.ranges import Range, read_ranges
 from stream.broker.reading import read_bounds
-from stream.broker.topics import ensure_topics, input_specs, output_specs, topic_ids
+from stream.broker.topics import ensure_topics, identify, input_specs, output_specs
 from stream.changes import Decoder
 from stream.config import Settings
 from stream.engine.aligner import Aligner
@@ -103,7 +103,7 @@ def _claim_topics(run: Run) -> None:
 def _check_topics(run: Run, plan: Plan, aligner: Aligner) -> None:
     """Topics of an interrupted run have to be the same ones still. Raises StateError."""
     topics = [spec.name for spec in input_specs(run.settings) + output_specs(run.settings)]
-    found = topic_ids(run.settings, topics)
+    found = identify(run.settings, topics)
     remedy = f"take another --run, or forget this one with `sameas replay remove {run.name}`"
     check_topic_ids(f"run {run.name}", aligner.origin.topic_ids(), found, topics, remedy)
     places = [(part.topic, part.partition) for part in plan.ranges]
@@ -114,7 +114,7 @@ def _check_topics(run: Run, plan: Plan, aligner: Aligner) -> None:
                 f"{part.topic}, partition {part.partition}, ends before offset {part.end}, up to which run "
                 f"{run.name} reads: it was cut back; {remedy}"
             )
-    aligner.origin.adopt({name: one for name, one in found.items() if one is not None})
+    aligner.origin.adopt({name: one.id for name, one in found.items() if one.id is not None})
 
 
 class _Stopped(Exception):

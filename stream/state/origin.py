@@ -13,6 +13,7 @@ from kafka import TopicPartition
 
 from index.errors import StateError
 from stream.broker.reading import BOUNDS_SECONDS, POLL_MS, Bounds, as_message, bounds, open_consumer
+from stream.broker.topics import Identity
 from stream.config import Settings
 from stream.engine.origin import Applied, Place, trace
 from stream.errors import BrokerError
@@ -22,15 +23,14 @@ _HOW: Final = "a disk restored, an unclean election of a leader"
 
 
 def check_topic_ids(
-    state: str, known: Mapping[str, str], found: Mapping[str, str | None], topics: Iterable[str], remedy: str
+    state: str, known: Mapping[str, str], found: Mapping[str, Identity], topics: Iterable[str], remedy: str
 ) -> None:
     """These topics have to be the ones that the state knows.
 
     Args:
         state: what it is called.
         known: the ids of topics, as the state has them.
-        found: the ids as the broker says them now; a topic is missing when there is none with that name, and
-            its id is None when the broker gives topics no ids.
+        found: the topics that the broker has now.
         remedy: what to do otherwise.
 
     Raises:
@@ -45,13 +45,14 @@ def check_topic_ids(
         if is_another(topic, known, found):
             raise StateError(
                 f"topic {topic} is not the one that {state} was made with: it was deleted and created again "
-                f"(its id is {found[topic]}, not {known[topic]}), or this is another broker; {remedy}"
+                f"(its id is {found[topic].id}, not {known[topic]}), or this is another broker; {remedy}"
             )
 
 
-def is_another(topic: str, known: Mapping[str, str], found: Mapping[str, str | None]) -> bool:
+def is_another(topic: str, known: Mapping[str, str], found: Mapping[str, Identity]) -> bool:
     """Whether another topic has this name now, as far as ids are known."""
-    return None not in (known.get(topic), found.get(topic)) and known[topic] != found[topic]
+    now = found[topic].id if topic in found else None
+    return now is not None and known.get(topic, now) != now
 
 
 def check_logs(settings: Settings, state: str, applied: Mapping[Place, Applied], remedy: str) -> Bounds:

@@ -15,10 +15,13 @@ from typing import Any
 
 import msgspec
 import xxhash
+from aiokafka.partitioner import murmur2
 from kafka import TopicPartition
 
+from index.errors import StateError
 from stream.broker.folding import fold
 from stream.broker.reading import POLL_MS, bounds, open_consumer, read_bounds
+from stream.broker.topics import AFTER_GROWTH
 from stream.config import Settings
 from stream.engine.interface import Output
 from stream.events import UNDECODABLE, AlignmentRecord
@@ -97,6 +100,7 @@ class Published:
         self._topic = settings.topics.alignments
         self._next = {TopicPartition(self._topic, number): 0 for number in range(partitions)}
         self._found: dict[bytes, bytes] = {}
+        self._misplaced: dict[bytes, bytes] = {}
 
     @property
     def ends(self) -> dict[int, int]:
@@ -104,7 +108,7 @@ class Published:
         return {tp.partition: end for tp, end in self._next.items()}
 
     def read(self) -> None:
-        """Goes on to the present end. Raises BrokerError."""
+        """Goes on to the present end. Raises BrokerError, and StateError of keys that moved."""
         with open_consumer(self._settings, committed=False) as consumer:
             ends = {}
             for tp, (first, end) in bounds(consumer, list(self._next)).items():
@@ -115,6 +119,12 @@ class Published:
                     for record in records:
                         self._fold(record)
             self._next = {tp: consumer.position(tp) for tp in ends}
+        if self._misplaced:
+            raise StateError(
+                f"topic {self._topic} has {len(self._misplaced)} pairs in a partition where their next "
+                f"record would not go, such as {min(self._misplaced)!r:.200}: if partitions were added, "
+                f"{AFTER_GROWTH}"
+            )
 
     def differences(self, records: Iterable[tuple[bytes, bytes]]) -> list[Output]:
         """What has to be published so that the topic says `records` (key, value) and nothing else."""
@@ -127,6 +137,13 @@ class Published:
 
     def _fold(self, record: Any) -> None:
         fold(self._found, record.key, None if record.value is None else _digest(record.value))
+        if record.partition != self._partition(record.key):
+            fold(self._misplaced, record.key, None if record.value is None else b"")
+
+    def _partition(self, key: bytes | None) -> int:
+        """Where Kafka's own clients, and the worker's, write this key."""
+        count = len(self._next)
+        return 0 if count == 1 else (murmur2(key or b"") & 0x7FFFFFFF) % count
 
 
 def _digest(value: bytes) -> bytes:

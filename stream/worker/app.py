@@ -24,9 +24,18 @@ from faust.types import TP
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
+from index.errors import StateError
 from index.search import products
 from stream.broker.access import is_refusal
-from stream.broker.topics import ensure_topics, find_partitions, input_specs, topic_ids, worker_specs
+from stream.broker.topics import (
+    AFTER_GROWTH,
+    Identity,
+    ensure_topics,
+    find_partitions,
+    identify,
+    input_specs,
+    worker_specs,
+)
 from stream.config import Settings
 from stream.console import log, tell
 from stream.engine.interface import MessageProcessor
@@ -202,7 +211,7 @@ class Worker:
             drain_backlog(pipeline, standing, send, lambda: not self._queue.empty(), self._when_published),
             reconcile(settings, partitions, pipeline, standing, lambda tenure: partial(send, tenure=tenure)),
             watch(settings, partitions, pipeline, standing),
-            watch_topics(standing, self._read_topic_ids, self._check_topics),
+            watch_topics(standing, self._identify, self._check_topics),
             measure_recall(pipeline, standing),
         ]
         if self._promoter is not None:
@@ -302,7 +311,7 @@ class Worker:
     async def _start_positions(self, assigned: set[TP]) -> Mapping[TP, int]:
         """Where to read from; asked before fetching begins, at the start and after every rebalance."""
         tenure = self._ownership.tenure
-        await self._check_topics(await self._awaited(self._read_topic_ids))
+        await self._check_topics(await self._awaited(self._identify))
         self._check_whole(assigned)
         await self._pipeline.publish_pending(self._send)
         partitions = self._partitions[self._settings.topics.alignments]
@@ -321,32 +330,38 @@ class Worker:
         tell(f"ready: {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")
         return positions
 
-    def _read_topic_ids(self) -> Mapping[str, str | None]:
+    def _identify(self) -> Mapping[str, Identity]:
         """A broker that has just started may not know its topics yet: so it is asked more than once."""
         topics = {*self._inputs, self._settings.topics.alignments}
         for _ in range(ID_TRIES):
-            if len(found := topic_ids(self._settings, topics)) == len(topics):
+            if len(found := identify(self._settings, topics)) == len(topics):
                 break
             time.sleep(RETRY_SECONDS)
         return found
 
-    async def _check_topics(self, found: Mapping[str, str | None]) -> None:
+    async def _check_topics(self, found: Mapping[str, Identity]) -> None:
         """The topics have to be those that the state was made of; another alignment topic is filled again.
 
         Args:
-            found: as `_read_topic_ids` gives them.
+            found: as `_identify` gives them.
 
         Raises:
-            StateError: an input topic is gone, or another one has its name.
+            StateError: an input topic is gone, or another one has its name, or partitions were added to the
+                alignment topic.
         """
         topic = self._settings.topics.alignments
         known = await self._pipeline.origin(lambda origin: origin.topic_ids())
         check_topic_ids(f"state directory {self._settings.state.dir}", known, found, self._inputs, REBUILD)
-        another = found.get(topic)
-        if another is not None and is_another(topic, known, found):
+        if topic in found and found[topic].partitions != self._partitions[topic]:
+            raise StateError(
+                f"topic {topic} has {found[topic].partitions} partition(s), it had {self._partitions[topic]} "
+                f"when this worker started. If partitions were added, {AFTER_GROWTH}"
+            )
+        another = found[topic].id if is_another(topic, known, found) else None
+        if another is not None:
             log.warning(f"{topic} was deleted and created again; what this state says is published anew")
             await self._pipeline.replaced(another, self._partitions[topic])
-        new = {name: one for name, one in found.items() if one is not None and name not in known}
+        new = {name: one.id for name, one in found.items() if one.id is not None and name not in known}
         if new:
             await self._pipeline.origin(lambda origin: origin.adopt(new))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from kafka.errors import KafkaError
 
+from stream.broker.topics import Identity
 from stream.config import Settings
 from stream.console import log, tell
 from stream.errors import BrokerError, Refused
@@ -132,13 +133,13 @@ async def watch(settings: Settings, partitions: int, pipeline: Pipeline, standin
 
 async def watch_topics(
     standing: Standing,
-    read: Callable[[], Mapping[str, str | None]],
-    check: Callable[[Mapping[str, str | None]], Awaitable[None]],
+    read: Callable[[], Mapping[str, Identity]],
+    check: Callable[[Mapping[str, Identity]], Awaitable[None]],
 ) -> None:
-    """Notices that a topic was deleted and created again, which an offset need not show.
+    """Notices that a topic was deleted and created again, which an offset need not show, or has grown.
 
     Args:
-        read: gives the topics' ids; may take its time.
+        read: describes the topics; may take its time.
         check: is given these. What it raises ends the worker.
     """
     while True:

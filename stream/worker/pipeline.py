@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
+from index.errors import StateError
+from stream.broker.topics import AFTER_GROWTH
 from stream.config import TopicSettings
 from stream.console import log
 from stream.engine.interface import Batch, Counts, MessageProcessor, Output
@@ -137,13 +139,22 @@ class Pipeline:
 
         Args:
             read_ends: tells where its partitions end; nothing is published meanwhile.
+
+        Raises:
+            StateError: it has another number of partitions than this state has published to.
         """
         async with self.lock:
             await self.settle()
             before = self.claim.ends
             if before is None:
                 before = await self._call(self._aligner.published_ends)
-            self.claim.begin(before, await read_ends())
+            ends = await read_ends()
+            if before and before.keys() != ends.keys():
+                raise StateError(
+                    f"this state has published to {len(before)} partition(s) of {self.claim.topic}, which "
+                    f"has {len(ends)}: partitions were added, and {AFTER_GROWTH}"
+                )
+            self.claim.begin(before, ends)
 
     async def replaced(self, topic_id: str, partitions: int) -> None:
         """The alignment topic is another one than before: what the state holds has to be published anew.

@@ -47,6 +47,7 @@ Done = Callable[[], Mapping[TP, int]]
 
 IDLE_SECONDS = 0.05
 FULL_SECONDS = 0.005  # between two looks at whether there is room for a fetch
+METADATA_MS = 20_000  # until a partition that was added is read
 FETCH_SECONDS = 1.0  # between two looks at whether to stop
 
 
@@ -80,7 +81,6 @@ class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
         self._patience = Patience()
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._isolation_level = "read_committed"
-        consumer._auto_offset_reset = "none"  # the group starts the fetcher later
         return consumer
 
     def readable_end(self, tp: TP) -> int | None:
@@ -250,7 +250,8 @@ def build_app(
         broker_heartbeat_interval=kafka.session_timeout_seconds / 4,
         broker_request_timeout=max(30.0, kafka.session_timeout_seconds),
         broker_client_id="sameas",
-        consumer_auto_offset_reset="earliest",
+        consumer_auto_offset_reset="none",  # a position that is not there is asked for, not chosen
+        consumer_metadata_max_age_ms=METADATA_MS,
         stream_wait_empty=False,  # positions come from the state, so nothing has to be waited for
         producer_max_request_size=MAX_MESSAGE_BYTES,
         producer_max_batch_size=BATCH_BYTES,

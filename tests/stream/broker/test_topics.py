@@ -8,6 +8,7 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 
+from stream.broker.connection import admin_client
 from stream.broker.topics import ensure_topics, input_specs, output_specs
 from stream.config import Settings
 from stream.errors import BrokerError
@@ -49,10 +50,18 @@ def test_a_limit_that_somebody_gave_a_log_is_theirs_to_give(apache_settings: Set
     assert ensure_topics(apache_settings)[topic] == 1
 
 
-def test_wrong_number_of_partitions(settings: Settings) -> None:
-    create(settings, settings.topics.entities, 2, **{"cleanup.policy": "compact"})
-    with pytest.raises(BrokerError, match=r"entities.* has 2 partition.*topics\.partitions is 1"):
-        ensure_topics(settings)
+def test_all_topics_but_that_of_alignments_may_have_more_partitions(apache_settings: Settings) -> None:
+    settings = apache_settings
+    topics = settings.topics
+    create(settings, topics.entities, 2, **{"cleanup.policy": "compact"})
+    assert ensure_topics(settings)[topics.entities] == 2
+    more = msgspec.structs.replace(settings, topics=msgspec.structs.replace(topics, partitions=2))
+    with pytest.raises(BrokerError, match=r"links.* has 1 partition.*topics\.partitions is 2; set that to"):
+        ensure_topics(more)
+    with admin_client(settings.kafka) as admin:
+        admin.create_partitions({topics.links: 2})
+    with pytest.raises(BrokerError, match=r"alignments.* has 1 .* is 2: set that to 1 .* delete this topic"):
+        ensure_topics(more)
 
 
 @pytest.mark.parametrize(("role", "policy"), [("alignments", "delete"), ("alignment_events", "compact")])

@@ -26,7 +26,7 @@ from stream.errors import BrokerError, ConfigError, InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
 from stream.mapping.language import SourceMapping
 from stream.worker.alignment_topic import Published
-from tests.stream.workers import ROOT, produce, sameas
+from tests.stream.workers import ROOT, cli_environment, produce, sameas
 
 EVERYTHING: dict[str, Any] = {"until_end": True, "start": "beginning", "wanted": Filter(), "as_json": True}
 
@@ -272,6 +272,19 @@ def test_sssom_is_what_the_sssom_package_takes(tmp_path: Path) -> None:
     assert found.returncode == 0 and "not well-formed" not in found.stderr, found.stderr
     rows = [line for line in parsed.read_text().splitlines() if not line.startswith("#")]
     assert len(rows) == 1 + len(AWKWARD) ** 2
+
+
+@pytest.mark.parametrize(
+    ("words", "warns"), [("-o 0", True), ("-o 2026-01-01", True), ("--events -o 0", False), ("", False)]
+)
+def test_a_reader_that_goes_on_is_warned_of_tombstones_that_expired(
+    embedded_settings: Settings, words: str, warns: bool
+) -> None:
+    ensure_topics(embedded_settings)
+    environment = cli_environment(embedded_settings)
+    result = CliRunner().invoke(main, ["subscribe", "-e", *words.split()], env=environment)
+    assert result.exit_code == 0
+    assert ("may not be shown as withdrawn, as tombstones expire" in result.stderr) == warns
 
 
 def test_exports_are_of_the_current_alignments(embedded_settings: Settings, tmp_path: Path) -> None:

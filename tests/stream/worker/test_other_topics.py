@@ -2,7 +2,8 @@
 
 import json
 
-from stream.broker.topics import delete_topics, ensure_topics, input_specs, output_specs, topic_ids
+from stream.broker.connection import admin_client
+from stream.broker.topics import delete_topics, ensure_topics, identify, input_specs, output_specs
 from stream.catalogue.feeding import feed_events
 from stream.config import Settings
 from tests.stream.workers import Process, aligned, numbers, until, upserts, worker
@@ -15,7 +16,7 @@ def create_again(settings: Settings, topic: str) -> None:
     """A new, empty topic with the name of this one."""
     specs = [spec for spec in input_specs(settings) + output_specs(settings) if spec.name == topic]
     delete_topics(settings, specs)
-    until(lambda: topic not in topic_ids(settings, [topic]), DONE_SECONDS, "end of the topic")
+    until(lambda: topic not in identify(settings, [topic]), DONE_SECONDS, "end of the topic")
     ensure_topics(settings, specs)
 
 
@@ -26,11 +27,12 @@ def wait_until_aligned(settings: Settings, expected: set[str], process: Process)
 def test_a_topic_made_again_has_another_id(settings: Settings) -> None:
     ensure_topics(settings)
     topics = [settings.topics.entities, settings.topics.links]
-    first = topic_ids(settings, [*topics, "missing"])
-    assert {*first} == {*topics} and None not in first.values() and len({*first.values()}) == 2
-    assert topic_ids(settings, topics) == first
+    first = identify(settings, [*topics, "missing"])
+    assert {*first} == {*topics} and {one.partitions for one in first.values()} == {1}
+    assert None not in {one.id for one in first.values()} and len({one.id for one in first.values()}) == 2
+    assert identify(settings, topics) == first
     create_again(settings, settings.topics.entities)
-    second = topic_ids(settings, topics)
+    second = identify(settings, topics)
     assert second[topics[0]] != first[topics[0]] and second[topics[1]] == first[topics[1]]
 
 
@@ -108,3 +110,53 @@ def test_a_state_from_before_there_were_ids_takes_them_over(embedded_settings: S
         second.wait_for(READY)
         assert second.end() == 0
     assert json.loads(second.state.read_text())["origin"] == state["origin"]
+
+
+def grow(settings: Settings, topic: str, partitions: int) -> None:
+    with admin_client(settings.kafka) as admin:
+        admin.create_partitions({topic: partitions})
+
+
+def test_partitions_that_are_added_to_an_input_are_read_by_the_running_worker(
+    apache_settings: Settings,
+) -> None:
+    settings = apache_settings
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(10)))
+    with worker(settings) as running:
+        wait_until_aligned(settings, numbers(range(10)), running)
+        grow(settings, settings.topics.entities, 4)
+        feed_events(settings, upserts(range(10, 40)))
+        until(lambda: aligned(settings) == numbers(range(40)), 60.0, "the new partitions", running)
+        assert running.end() == 0
+    with worker(settings) as again:
+        again.wait_for(READY)
+        assert again.end() == 0
+
+
+def test_an_alignment_topic_that_grew_is_refused_until_it_is_made_again(apache_settings: Settings) -> None:
+    """By the running worker, by its successor, and by one that rebuilds its state."""
+    settings = apache_settings
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(10)))
+    topic = settings.topics.alignments
+    with worker(settings) as running:
+        wait_until_aligned(settings, numbers(range(10)), running)
+        grow(settings, topic, 2)
+        assert running.wait(DONE_SECONDS) == 1
+        assert f"error: topic {topic} has 2 partition(s), it had 1 when" in running.text
+    with admin_client(settings.kafka) as admin:
+        admin.create_partitions(
+            {spec.name: 2 for spec in input_specs(settings) + output_specs(settings) if spec.name != topic}
+        )
+    with worker(settings, topics__partitions="2") as again:
+        assert again.wait(DONE_SECONDS) == 1
+        assert f"published to 1 partition(s) of {topic}, which has 2: partitions were added" in again.text
+    with worker(settings, "rebuilt", topics__partitions="2") as rebuilt:
+        assert rebuilt.wait(DONE_SECONDS) == 1
+        assert "pairs in a partition where their next record would not go" in rebuilt.text
+    delete_topics(settings, [spec for spec in output_specs(settings) if spec.name == topic])
+    with worker(settings, topics__partitions="2") as filled:
+        filled.wait_for("was not what this state says: 10 records written, 0 withdrawn")
+        assert aligned(settings) == numbers(range(10))
+        assert filled.end() == 0
