@@ -179,7 +179,7 @@ def identify(settings: Settings, topics: Iterable[str]) -> dict[str, Identity]:
     """Those of the topics that exist.
 
     Raises:
-        BrokerError: no broker, or it does not say.
+        BrokerError: no broker, or it does not say; Refused, when the user may not know.
     """
     with admin_client(settings.kafka) as admin:
         try:

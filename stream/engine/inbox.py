@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from index.entity import Entity, node_of, relation_of
+from index.entity import Entity, node_key, node_of, relation_of
 from index.graph import EdgeChange, GraphStore
 from index.store import Store
 from stream.changes import Change, Decoder, Edge, JoinChange, LinkChange, SnapshotRow
@@ -14,6 +14,7 @@ from stream.engine.joins import JoinStore
 from stream.engine.links import LinkStore
 from stream.engine.origin import Origin
 from stream.engine.pairs import PairId
+from stream.engine.words import LastWords, Word, word_of
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Message, curie
 
@@ -63,6 +64,7 @@ class Inbox:
         self._graph = graph
         self._links = links
         self._joins = JoinStore(store)
+        self._words = LastWords(store)
         self._decode = decode
 
     def receive(
@@ -121,34 +123,59 @@ class Inbox:
     def _apply(self, event: Change, message: Message, received: Received, *, prompt: bool) -> bool:
         """Puts the entity's new state into `received.after`; False if the event is stale."""
         if isinstance(event, JoinChange):
-            edges = self._joins.put(message.cause.topic, event)
+            edges = self._joins.put(event, message)
+            if edges is None:
+                return False
             received.joined.update(dict.fromkeys(edges))
             if prompt:
                 received.prompt.update(map(_head, edges))
             return True
         if isinstance(event, LinkChange):
-            received.links.append(self._links.put(event.left, event.right, event.link, message))
+            pair = self._links.put(event.left, event.right, event.link, message)
+            if pair is None:
+                return False
+            received.links.append(pair)
             return True
         name = curie(event.source, event.id)
         node = node_of(name)
         old = received.after.get(node, received.before[node])
-        if old is not None:
-            if curie(old.source, old.id) != name:
-                raise InvalidInput("hash-collision", f"{name} has the same node as {old.source}:{old.id}")
-            if old.version is not None and event.version is not None and event.version < old.version:
-                return False
-        new = _entity(event, message)
+        if old is not None and curie(old.source, old.id) != name:
+            raise InvalidInput("hash-collision", f"{name} has the same node as {old.source}:{old.id}")
+        word = self._word(node, old, event, message)
+        if word is None:
+            return False
+        new = _entity(event, message, word.time)
         if old is not None and _same_state(old, new):
-            if old.version == new.version or (old.deleted and new.version is None):
-                return True  # a delete's tombstone has no version, and takes none away
-            # nothing happened to the entity: its cause, and so its alignments, stay as they are
-            new = msgspec.structs.replace(old, version=new.version)
+            if old.deleted and new.version is None:  # a delete's tombstone takes no version away
+                new = msgspec.structs.replace(new, version=old.version)
+            if (old.topic, old.partition) == (new.topic, new.partition):
+                # nothing happened to the entity: its cause, and so its alignments, stay as they are
+                self._words.keep(node_key(node), word)
+                if old.version == new.version:
+                    return True
+                received.after[node] = msgspec.structs.replace(old, version=new.version)
+                return True
         elif old is None and new.deleted and new.version is None:
+            self._words.keep(node_key(node), word)
             return True
         received.after[node] = new
+        self._words.forget(node_key(node))
         if prompt:
             received.prompt.add(node)
         return True
+
+    def _word(self, node: int, old: Entity | None, event: EntityEvent, message: Message) -> Word | None:
+        """That of the message on an entity; None if the event is stale: by its version, else by its time."""
+        word = word_of(message)
+        if old is not None and old.version is not None and event.version is not None:
+            if event.version < old.version:
+                return None
+            if event.version > old.version:
+                return word
+        last = self._words.get(node_key(node))
+        if last is None and old is not None:
+            last = Word(old.timestamp, old.topic, old.partition)
+        return word.follow(last)
 
     def _write(self, received: Received) -> dict[int, None]:
         """Steps 3 and 4: entities and edges to the store; all nodes whose entity or adjacency changed."""
@@ -184,9 +211,10 @@ class Inbox:
         return {edge: (edge.relation, edge.tail) in own[_head(edge)] for edge in received.joined}
 
 
-def _entity(event: EntityEvent, message: Message) -> Entity:
+def _entity(event: EntityEvent, message: Message, time: float) -> Entity:
+    """The state that an event gives; no older than the states before it in its partition."""
     cause = message.cause
-    where = (cause.topic, cause.partition, cause.offset, message.timestamp)
+    where = (cause.topic, cause.partition, cause.offset, time)
     if isinstance(event, Delete):
         return Entity(event.source, event.id, "", {}, {}, event.version, True, *where)
     return Entity(

@@ -13,7 +13,8 @@ from index import tables
 from index.entity import node_key, node_of, relation_of
 from index.store import Store
 from stream.changes import Edge, JoinChange
-from stream.events import curie
+from stream.engine.words import LastWords
+from stream.events import Message, curie
 
 
 class JoinStore:
@@ -21,12 +22,20 @@ class JoinStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._words = LastWords(store)
         self._decode = msgspec.msgpack.Decoder(Edge).decode
         self._any = next(store.scan(tables.JOIN_EDGES), None) is not None
 
-    def put(self, topic: str, change: JoinChange) -> list[Edge]:
-        """Keeps what a row of a topic says now; the edges that it named or names, if that is another one."""
-        key = tables.JOIN_ROWS + topic.encode() + b"\0" + change.row
+    def put(self, change: JoinChange, message: Message) -> list[Edge] | None:
+        """Keeps what a row of a topic says now.
+
+        Returns:
+            The edges that it named or names, if that is another one; None if another partition has a newer
+            word on the row.
+        """
+        key = tables.JOIN_ROWS + message.cause.topic.encode() + b"\0" + change.row
+        if not self._words.take(key, message):
+            return None
         raw = self._store.get(key)
         old = None if raw is None else self._decode(raw)
         if old == change.edge:

@@ -9,6 +9,7 @@ from index.entity import node_key, node_of
 from index.graph import GraphStore
 from index.store import Store
 from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId
+from stream.engine.words import LastWords, Word
 from stream.events import Cause, Link, Message, split_curie
 
 
@@ -28,15 +29,20 @@ class LinkStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._words = LastWords(store)
         self._decode = msgspec.msgpack.Decoder(StoredLink).decode
         self._any = next(store.scan(tables.LINKS), None) is not None
 
-    def put(self, left: str, right: str, link: Link | None, message: Message) -> PairId:
-        """Keeps a verdict on two CURIEs, or forgets it."""
+    def put(self, left: str, right: str, link: Link | None, message: Message) -> PairId | None:
+        """Keeps a verdict on two CURIEs, or forgets it; None if another partition has a newer one."""
         (left_source, _), (right_source, _) = split_curie(left), split_curie(right)
         if left_source > right_source:
             left, right, left_source, right_source = right, left, right_source, left_source
         pair = PairId(node_of(left), node_of(right), left_source, right_source)
+        stored = self.get(pair)
+        known = None if stored is None else Word(stored.timestamp, stored.cause.topic, stored.cause.partition)
+        if not self._words.take(_keys(pair)[0], message, known):
+            return None
         for key in _keys(pair):
             if link is None:
                 self._store.delete(key)

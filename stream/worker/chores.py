@@ -147,6 +147,8 @@ async def watch_topics(
         if standing.is_active:
             try:
                 found = await asyncio.to_thread(read)
+            except Refused:
+                raise
             except (BrokerError, KafkaError):  # it may be restarting; the loops that need it say so
                 continue
             await check(found)
