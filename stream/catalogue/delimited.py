@@ -47,7 +47,7 @@ def read_delimited(
     """
     csv.field_size_limit(MAX_EVENT_BYTES)
     # Undecodable bytes become surrogates, so that one bad cell costs a row and not the file.
-    lines = _Lines(io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline=""))
+    lines = _Lines(io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", newline=""))
     suffix = format_of(path)
     separator = layout.separator or lines.excel_separator() or SEPARATORS[suffix]
     quoting = layout.quoting or ("none" if suffix == ".tsv" else "csv")

@@ -3,6 +3,7 @@
 import gzip
 import io
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,20 +44,23 @@ def check_exists(paths: Iterable[Path]) -> None:
 
 @contextmanager
 def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
-    """The file's contents, decompressed.
+    """The file's contents, decompressed, without a byte order mark in front.
 
     Raises:
         ConfigError: the file is missing, damaged or cut short.
     """
     try:
         with path.open("rb") as file:
-            yield _decompressed(path, file if meter is None else _Metered(file, meter))
+            contents = _decompressed(path, file if meter is None else _Metered(file, meter))
+            if contents.peek(len(BOM_UTF8)).startswith(BOM_UTF8):
+                contents.read(len(BOM_UTF8))
+            yield contents
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ConfigError(f"{path} cannot be read: {reason}") from error
 
 
-def _decompressed(path: Path, file: Any) -> IO[bytes]:
+def _decompressed(path: Path, file: Any) -> io.BufferedReader:
     suffix = path.suffix.lower()
     if suffix == ".gz":
         return io.BufferedReader(gzip.GzipFile(fileobj=file))

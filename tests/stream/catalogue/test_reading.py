@@ -119,7 +119,7 @@ def test_canonical_lines(tmp_path: Path) -> None:
         '{"op": "delete", "source": "b", "id": "1"}',
         '{"op": "merge"}',
     ]
-    (tmp_path / "events.jsonl").write_text("\n".join(lines))
+    (tmp_path / "events.jsonl").write_text("\ufeff" + "\n".join(lines))
     found = list(read_canonical(tmp_path / "events.jsonl"))
     assert found[:2] == [(1, Upsert("a", "1", "t")), (3, Delete("b", "1"))]
     assert isinstance(found[2][1], InvalidInput) and found[2][1].reason == "malformed"

@@ -53,6 +53,31 @@ def test_compressed_rows_and_how_much_was_read(tmp_path: Path, name: str) -> Non
     assert meter.done == meter.total == path.stat().st_size
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "id,n\n1,x\n"),
+        ("a.csv", '"id","n"\n1,x\n'),
+        ("a.csv", "sep=;\nid;n\n1;x\n"),
+        ("a.tsv", "id\tn\n1\tx\n"),
+        ("a.jsonl", '{"id": "1", "n": "x"}\n'),
+        ("a.nt", "<id:1> <p:n> 'x' .\n".replace("'", '"')),
+        ("a.ttl", '@prefix p: <p:> .\n<id:1> p:n "x" .\n'),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_any_format(
+    tmp_path: Path, name: str, text: str, suffix: str
+) -> None:
+    path = compressed(tmp_path / (name + suffix), b"\xef\xbb\xbf" + text.encode())
+    meter = Meter([path])
+    ((_, row),) = read_rows(path, meter=meter, iri="id:")
+    assert not isinstance(row, InvalidInput)
+    rdf = "@id" in row
+    assert (row["@id"], row["p:n"]) == ("1", ["x"]) if rdf else row == {"id": "1", "n": "x"}
+    assert meter.share == 1
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_file_that_is_cut_short_is_no_short_file(tmp_path: Path, suffix: str) -> None:
     whole = compressed(
