@@ -10,9 +10,9 @@ import msgspec
 from model.encoding.values import Kind, recognise
 from stream.catalogue.rows import read_rows
 from stream.errors import ConfigError, InvalidInput
+from stream.mapping.cells import NUMBER
 from stream.mapping.debezium import changed_row
 from stream.mapping.row import Row, cell
-from stream.mapping.row_mapper import NUMBER
 
 SAMPLE_ROWS = 50_000
 RECOGNISED = 500  # values of a column whose kinds are looked at
@@ -92,7 +92,7 @@ def _columns(rows: Sequence[Row]) -> dict[str, ColumnSample]:
         for row in rows:
             found = cell(row, name)
             items = found if isinstance(found, list) else [found]
-            filled = [item for item in items if item is not None and str(item).strip()]
+            filled = [item for item in items if item is not None and item == item and str(item).strip()]
             column.values += filled
             column.filled += bool(filled)
             column.lists += isinstance(found, list) and len(filled) > 1

@@ -177,6 +177,7 @@ _BY_NAME: dict[str, Convert] = {
     **{f"time-{unit}": partial(_time, per_second=n) for unit, n in PER_SECOND.items()},
     "duration-micros": _duration,
     "json": _json,
+    "text": lambda value: value,
 }
 _BY_SCHEMA: dict[str, Convert] = {
     "org.apache.kafka.connect.data.Date": _BY_NAME["date"],

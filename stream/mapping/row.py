@@ -12,6 +12,7 @@ from stream.events import MAX_EVENT_BYTES, UNDECODABLE
 
 Row = Mapping[str, object]
 
+NAN = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|\bNaN\b')  # strings, and what stands outside of them
 KEY = re.compile(rb'"[ \t\r\n]*:')
 
 _object_decoder = msgspec.json.Decoder(dict[str, object])
@@ -62,7 +63,7 @@ def repeated_columns(mapped: Iterable[str], names: Sequence[str]) -> str:
 
 
 def decode_object(text: bytes) -> dict[str, object]:
-    """A JSON object.
+    """A JSON object. NaN, which is no JSON but what Python and pandas write, is null.
 
     Raises:
         InvalidInput: with reason `too-large` or `malformed`.
@@ -70,7 +71,13 @@ def decode_object(text: bytes) -> dict[str, object]:
     if len(text) > MAX_EVENT_BYTES:
         raise InvalidInput("too-large", f"{len(text)} bytes; {MAX_EVENT_BYTES} are allowed")
     try:
-        found = _object_decoder.decode(text)
+        try:
+            found = _object_decoder.decode(text)
+        except msgspec.DecodeError:
+            if b"NaN" not in text:
+                raise
+            text = NAN.sub(lambda match: match[1] or b"null", text)
+            found = _object_decoder.decode(text)
         check_keys(text, found)
     except UNDECODABLE as error:
         raise InvalidInput("malformed", str(error)) from error

@@ -1,18 +1,15 @@
 """Makes entities and relations of rows as the mapping says. Pure: the same row always makes the same."""
 
-import math
-import re
 from collections.abc import Collection, Mapping
 
-from index.entity import Scalar, Value
 from stream.changes import Edge
 from stream.errors import InvalidInput
 from stream.events import MAX_EVENT_BYTES, MAX_ID_CHARS, Delete, Upsert, check_entity_event, check_relation
-from stream.mapping.column_types import EXACT_DIGITS, UNAVAILABLE, Convert, converter
-from stream.mapping.language import Attribute, Join, Relation, Table, Template
+from stream.mapping.cells import Cells
+from stream.mapping.column_types import Convert, converter
+from stream.mapping.language import Join, Relation, Table, Template
 from stream.mapping.row import Row, cell, missing_columns
 
-NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-][0-9]+)?")
 NOTHING: frozenset[str] = frozenset()
 
 
@@ -26,9 +23,12 @@ class RowMapper:
         self.source = source
         self.required = mapping.required_columns()
         self._mapping = mapping
+        self._cells = Cells(mapping)
         self._id = Template(mapping.id)
         self._attributes = mapping.named_attributes()
-        self._relations = {name: _ReadyRelation(source, r) for name, r in mapping.relations.items()}
+        self._relations = {
+            name: _ReadyRelation(source, r, self._cells) for name, r in mapping.relations.items()
+        }
         self._columns = {name: converter(logical) for name, logical in mapping.columns.items()}
 
     @property
@@ -42,7 +42,7 @@ class RowMapper:
         Raises:
             InvalidInput: with reason `bad-id`.
         """
-        return _filled(self._id, row)
+        return _filled(self._cells, self._id, row)
 
     def upserts(self, row: Row, explained: Collection[str] = NOTHING) -> list[Upsert]:
         """The entities made of the row's cells, then the row's own.
@@ -67,7 +67,7 @@ class RowMapper:
             attributes={
                 name: value
                 for name, attribute in self._attributes.items()
-                if (value := _attribute(cell(row, attribute.column), attribute)) is not None
+                if (value := self._cells.attribute(cell(row, attribute.column), attribute)) is not None
             },
             relations=_targets(self._relations, row, made),
             version=self._version(row),
@@ -92,11 +92,11 @@ class RowMapper:
         found = cell(row, column) if column else None
         if isinstance(found, list):  # RDF may give several: the first in the alphabet
             found = min(map(str, found), default=None)
-        return (_text(found, column) if column else "") or self._mapping.type
+        return (self._cells.text(found, column) if column else "") or self._mapping.type
 
     def _version(self, row: Row) -> int | None:
         column = self._mapping.version
-        text = _text(cell(row, column), column, "bad-version") if column else ""
+        text = self._cells.identifier(cell(row, column), column, "bad-version") if column else ""
         if not text:
             return None
         try:
@@ -112,6 +112,7 @@ class JoinMapper:
         self.source = source
         self.required = join.required_columns()
         self._join = join
+        self._cells = Cells(join)
         self._head, self._tail = Template(join.head), Template(join.tail)
         self._columns = {name: converter(logical) for name, logical in join.columns.items()}
 
@@ -124,9 +125,9 @@ class JoinMapper:
         if problem := missing_columns(self.required, row):
             raise InvalidInput("missing-column", problem)
         row = _converted(row, self._columns, explained)
-        ends = [_filled(template, row, blank="") for template in (self._head, self._tail)]
+        ends = [_filled(self._cells, template, row, blank="") for template in (self._head, self._tail)]
         column = self._join.relation_column
-        name = _text(cell(row, column), column) if column else self._join.relation
+        name = self._cells.text(cell(row, column), column) if column else self._join.relation
         if not name or not all(ends):
             return None
         check_relation(name)
@@ -138,23 +139,24 @@ class JoinMapper:
 class _ReadyRelation:
     """A relation with its templates parsed."""
 
-    def __init__(self, source: str, relation: Relation) -> None:
+    def __init__(self, source: str, relation: Relation, cells: Cells) -> None:
         self._source = source
+        self._read = cells.identifier if relation.type is None else cells.text
         self._relation = relation
         self._template = Template(relation.id or relation.column)
-        self._nested = {name: _ReadyRelation(source, r) for name, r in relation.relations.items()}
+        self._nested = {name: _ReadyRelation(source, r, cells) for name, r in relation.relations.items()}
 
     def targets(self, row: Row, made: dict[str, Upsert]) -> list[str]:
         """The ids that a row's cell points at, each once; entities made of its names are added to `made`."""
         column, kind = self._relation.column, self._relation.type
         found = cell(row, column)
         items = found if isinstance(found, list) else [found]
-        texts = [_text(item, column) for item in items]
-        if self._relation.separator:
-            texts = [part.strip() for text in texts for part in text.split(self._relation.separator)]
+        texts = [self._read(item, column) for item in items]
+        if separator := self._relation.separator:
+            texts = [self._read(part, column) for text in texts for part in text.split(separator)]
         ids = []
         for text in dict.fromkeys(filter(None, texts)):
-            cells = [text if c == column else _text(cell(row, c), c) for c in self._template.columns]
+            cells = [text if c == column else self._read(cell(row, c), c) for c in self._template.columns]
             target = self._template.fill(cells)
             if kind is not None:
                 target = f"{kind}/{target}"
@@ -180,74 +182,14 @@ def _converted(row: Row, columns: Mapping[str, Convert], explained: Collection[s
     }
 
 
-def _filled(template: Template, row: Row, blank: str | None = None) -> str:
+def _filled(cells: Cells, template: Template, row: Row, blank: str | None = None) -> str:
     """The template's text. If a cell is blank: `blank`, or InvalidInput where that is None."""
-    cells = []
+    texts = []
     for column in template.columns:
-        text = _text(cell(row, column), column, "bad-id")
+        text = cells.identifier(cell(row, column), column, "bad-id")
         if not text:
             if blank is None:
                 raise InvalidInput("bad-id", f"{column}: the row has no id")
             return blank
-        cells.append(text)
-    return template.fill(cells)
-
-
-def _text(value: object, column: str, reason: str = "bad-value") -> str:
-    """A cell as stripped text, empty if absent. Raises InvalidInput for all but text and whole numbers."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        _check_available(value, column)
-        return value.strip()
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise InvalidInput(reason, f"{column}: text or a whole number is expected, not {type(value).__name__}")
-
-
-def _attribute(value: object, attribute: Attribute) -> Value | None:
-    if isinstance(value, str) and attribute.separator:
-        value = value.split(attribute.separator)
-    if not isinstance(value, list):
-        return _scalar(value, attribute)
-    values = [scalar for item in value if (scalar := _scalar(item, attribute)) is not None]
-    return values or None
-
-
-def _scalar(value: object, attribute: Attribute) -> Scalar | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        _check_available(value, attribute.column)
-        text = value.strip()
-        if not text:
-            return None
-        number = None if attribute.kind == "text" else _number(text)
-        if number is None and attribute.kind == "number":
-            raise InvalidInput("bad-value", f"{attribute.column}: {text[:80]!r} is not a number")
-        return text if number is None else number
-    if isinstance(value, bool | int | float):
-        return str(value) if attribute.kind == "text" else value
-    raise InvalidInput(
-        "bad-value",
-        f"{attribute.column}: text, number, boolean or a list is expected, not {type(value).__name__}",
-    )
-
-
-def _check_available(text: str, column: str) -> None:
-    if text == UNAVAILABLE:
-        raise InvalidInput(
-            "unavailable-value",
-            f"{column}: the change stream left out a large value that did not change; set REPLICA "
-            "IDENTITY FULL for the table, or do not map the column",
-        )
-
-
-def _number(text: str) -> int | float | None:
-    match = NUMBER.fullmatch(text)
-    if not match or len(match[1]) > EXACT_DIGITS:
-        return None
-    if not match[2] and not match[3]:
-        return int(text)
-    value = float(text)
-    return value if math.isfinite(value) else None
+        texts.append(text)
+    return template.fill(texts)

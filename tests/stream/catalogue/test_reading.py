@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import msgspec
+import pyarrow as arrow
+import pyarrow.parquet as parquet
 import pytest
 
 from stream.catalogue.reading import read_canonical, read_events
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Delete, EntityEvent, Upsert
-from stream.mapping.language import SourceMapping
+from stream.mapping.language import Relation, SourceMapping
 from tests.stream.mapping.mappings import AIRPORTS, FILMS, film, mapping, upserts
 
 
@@ -125,6 +127,26 @@ def test_canonical_lines(tmp_path: Path) -> None:
     assert isinstance(found[2][1], InvalidInput) and found[2][1].reason == "malformed"
     of_one = list(read_events("a", SourceMapping(file="events.jsonl"), tmp_path))
     assert isinstance(of_one[1][1], InvalidInput) and of_one[1][1].reason == "wrong-source"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_columns_with_gaps_as_pandas_writes_them(tmp_path: Path, suffix: str) -> None:
+    by, score = [12.0, float("nan"), 13.0], [1.5, 2.0, float("nan")]
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "csv":
+        path.write_text("id,by,score\n1,12.0,1.5\n2,,2.0\n3,13.0,\n")
+    elif suffix == "jsonl":
+        rows = [{"id": n + 1, "by": by[n], "score": score[n]} for n in range(3)]
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        parquet.write_table(arrow.table({"id": [1, 2, 3], "by": by, "score": score}), path)
+    relations = {"by": Relation("by", id="person/{by}")}
+    source = SourceMapping(file=path.name, id="id", attributes=["score"], relations=relations)
+    assert [event for _, event in read_events("s", source, tmp_path)] == [
+        Upsert("s", "1", "entity", {"score": 1.5}, {"by": ["person/12"]}),
+        Upsert("s", "2", "entity", {"score": 2.0}),
+        Upsert("s", "3", "entity", {}, {"by": ["person/13"]}),
+    ]
 
 
 def test_an_optional_column_that_is_in_the_file_twice(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Rows and change streams become entity events; everything else gets a reason."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.changes import LinkChange
+from stream.changes import Edge, LinkChange
 from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.mapping.decoder import make_decoder
-from stream.mapping.language import Join, SourceMapping, Template
+from stream.mapping.language import Join, Relation, SourceMapping, Template
 from stream.mapping.row import Row
-from stream.mapping.row_mapper import RowMapper
+from stream.mapping.row_mapper import JoinMapper, RowMapper
 from tests.stream.mapping.mappings import AIRPORTS, FILMS, film, mapping, upserts
 
 
@@ -47,6 +47,54 @@ def test_blank_and_null_cells_are_absent() -> None:
     assert map_row("imdb", mapping(FILMS), film(title="  ", year=None, actor=" ; ")) == [
         Upsert("imdb", "1", "film")
     ]
+
+
+def test_nan_says_nothing() -> None:
+    nan = float("nan")
+    row = film(title=["Alien", nan], year=nan, actor=[nan, "A"], prequel=nan)
+    events = upserts(map_row("imdb", mapping(FILMS), row))
+    assert events["1"] == Upsert("imdb", "1", "film", {"title": ["Alien"]}, {"starring": ["person/A"]})
+
+
+def test_nan_as_python_writes_it_into_json() -> None:
+    text = json.dumps(film(id="NaN", title='"NaN"\\', year=float("nan"), actor=[float("nan"), "NaN, or NaN"]))
+    (_, event) = decode(text.encode())
+    assert event == Upsert("imdb", "NaN", "film", {"title": '"NaN"\\'}, {"starring": ["person/NaN, or NaN"]})
+    for bad in (text.replace("NaN,", "NaNs,", 1), text[:-4], '{"a": NaN, "' + '\\"' * 400_000):
+        with pytest.raises(InvalidInput) as caught:
+            decode(bad.encode())
+        assert caught.value.reason == "malformed"
+
+
+@pytest.mark.parametrize("form", [lambda n: f" {n}.0 ", float, int, str])
+def test_a_whole_number_in_an_id_may_be_written_as_a_decimal(form: Callable[[int], object]) -> None:
+    relations = {
+        "by": Relation("by", id="person/{by}"),
+        "after": Relation("after", separator=";"),
+        "place": Relation("place", type="place", id="{zip}/{place}"),
+    }
+    source = SourceMapping(id="{nr}-{part}", relations=relations, version="v")
+    row = {"nr": form(12), "part": form(-3), "by": form(0), "after": f"{form(7)}; {form(8)}", "v": form(5)}
+    place = {"zip": "10.0", "place": "9.0"}  # names, and not references
+    *_, event = map_row("s", source, row | place)
+    assert event == Upsert(
+        "s",
+        "12-%2D3",
+        "entity",
+        {},
+        {"by": ["person/0"], "after": ["7", "8"], "place": ["place/10.0/9.0"]},
+        version=5,
+    )
+    edge = JoinMapper("s", Join(file="f", head="a", tail="b", relation="r")).edge(
+        {"a": form(1), "b": form(2)}
+    )
+    assert edge == Edge("s", "1", "r", "2")
+
+
+@pytest.mark.parametrize("text", ["1.50", "1.00", "07.0", "1e3.0", "v1.0", "1.0.0", ".0", "1.0"])
+def test_ids_that_stay_as_they_are_written(text: str) -> None:
+    source = SourceMapping(id="id", columns={"id": "text"} if text == "1.0" else {})
+    assert [event.id for event in map_row("s", source, {"id": text})] == [text]
 
 
 def test_json_cells_keep_their_types_and_lists() -> None:
@@ -159,7 +207,10 @@ def test_the_order_of_rows_does_not_matter(order: list[int], data: st.DataObject
         (film(title={"en": "x"}), "bad-value", "title: .* not dict"),
         (film(title=[["x"]]), "bad-value", "title: .* not list"),
         (film(actor={"name": "x"}), "bad-value", "actor: .* not dict"),
-        (film(title=float("nan")), "not-finite", "title"),
+        (film(title=float("inf")), "not-finite", "title"),
+        (film(prequel=1.5), "bad-value", "prequel: .* not float"),
+        (film(prequel=2.0**53), "bad-value", "prequel: .* not float"),
+        (film(id=float("nan")), "bad-id", "no id"),
         (film(title=2**64), "not-finite", "64 bits"),
         (film(title="x" * 10_000_000), "too-large", "10000001 characters"),
     ],

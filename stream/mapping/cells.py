@@ -1,0 +1,96 @@
+"""What a cell says: a text, an id, a number or nothing."""
+
+import math
+import re
+
+from index.entity import Scalar, Value
+from stream.errors import InvalidInput
+from stream.mapping.column_types import EXACT_DIGITS, UNAVAILABLE
+from stream.mapping.language import Attribute, RowInput
+
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-][0-9]+)?")
+WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0")
+EXACT_WHOLE = 2**53  # the first whole number with a neighbour that a double has not
+
+
+class Cells:
+    """Reads the cells of rows, as one mapping says. Blank, null and NaN are nothing."""
+
+    def __init__(self, rows: RowInput) -> None:
+        self._as_written = {name for name, logical in rows.columns.items() if logical == "text"}
+
+    def text(self, value: object, column: str, reason: str = "bad-value") -> str:
+        """A cell as stripped text, empty if it says nothing.
+
+        Raises:
+            InvalidInput: with `reason` for all but text and whole numbers, or `unavailable-value`.
+        """
+        if isinstance(value, str):
+            _check_available(value, column)
+            return value.strip()
+        if value is None or _is_nan(value):
+            return ""
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_WHOLE:
+            return str(int(value))
+        raise InvalidInput(
+            reason, f"{column}: text or a whole number is expected, not {type(value).__name__}"
+        )
+
+    def identifier(self, value: object, column: str, reason: str = "bad-value") -> str:
+        """A cell as the text of an id, where 12.0 means 12: tools write it so where a column has gaps."""
+        text = self.text(value, column, reason)
+        if text.endswith(".0") and column not in self._as_written and (match := WHOLE.fullmatch(text)):
+            return match[1]
+        return text
+
+    def attribute(self, value: object, attribute: Attribute) -> Value | None:
+        """A cell as an attribute, None if it says nothing. Raises InvalidInput."""
+        if isinstance(value, str) and attribute.separator:
+            value = value.split(attribute.separator)
+        if not isinstance(value, list):
+            return self._scalar(value, attribute)
+        values = [scalar for item in value if (scalar := self._scalar(item, attribute)) is not None]
+        return values or None
+
+    def _scalar(self, value: object, attribute: Attribute) -> Scalar | None:
+        if isinstance(value, str):
+            text = self.text(value, attribute.column)
+            if not text:
+                return None
+            number = None if attribute.kind == "text" else _number(text)
+            if number is None and attribute.kind == "number":
+                raise InvalidInput("bad-value", f"{attribute.column}: {text[:80]!r} is not a number")
+            return text if number is None else number
+        if value is None or _is_nan(value):
+            return None
+        if isinstance(value, bool | int | float):
+            return str(value) if attribute.kind == "text" else value
+        raise InvalidInput(
+            "bad-value",
+            f"{attribute.column}: text, number, boolean or a list is expected, not {type(value).__name__}",
+        )
+
+
+def _is_nan(value: object) -> bool:
+    return value != value
+
+
+def _check_available(text: str, column: str) -> None:
+    if text == UNAVAILABLE:
+        raise InvalidInput(
+            "unavailable-value",
+            f"{column}: the change stream left out a large value that did not change; set REPLICA "
+            "IDENTITY FULL for the table, or do not map the column",
+        )
+
+
+def _number(text: str) -> int | float | None:
+    match = NUMBER.fullmatch(text)
+    if not match or len(match[1]) > EXACT_DIGITS:
+        return None
+    if not match[2] and not match[3]:
+        return int(text)
+    value = float(text)
+    return value if math.isfinite(value) else None
