@@ -12,8 +12,11 @@ from stream.catalogue.rows import read_rows
 from stream.errors import ConfigError, InvalidInput
 from stream.mapping.cells import NUMBER
 from stream.mapping.debezium import changed_row
+from stream.mapping.language import NULL
 from stream.mapping.row import Row, cell
 
+# Spellings of nothing, the last of which may be a value in some other file.
+SPELLINGS = frozenset({*NULL, "null", "None", "none", "-", "--", "?", "unknown", "Unknown"})
 SAMPLE_ROWS = 50_000
 RECOGNISED = 500  # values of a column whose kinds are looked at
 MAX_DEPTH = 3  # of nested values that are looked into
@@ -57,6 +60,7 @@ class FileSample(msgspec.Struct):
     rows: list[Row]
     columns: dict[str, ColumnSample]
     in_envelopes: bool  # of Debezium
+    null: Counter[str]  # spellings of nothing, and how often each was seen; they are no values
 
 
 def read_sample(path: Path) -> FileSample:
@@ -80,10 +84,12 @@ def read_sample(path: Path) -> FileSample:
         rows.append(row)
     if not rows:
         raise ConfigError(f"{path} has no rows to propose a mapping from")
-    return FileSample(rows, _columns(rows), in_envelopes)
+    null: Counter[str] = Counter()
+    return FileSample(rows, _columns(rows, null), in_envelopes, null)
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, ColumnSample]:
+def _columns(rows: Sequence[Row], null: Counter[str]) -> dict[str, ColumnSample]:
+    """The columns. Spellings of nothing are counted in `null`."""
     paths = dict.fromkeys(name for row in rows for name in _paths(row, MAX_DEPTH))
     columns = {}
     for name in paths:
@@ -93,6 +99,10 @@ def _columns(rows: Sequence[Row]) -> dict[str, ColumnSample]:
             found = cell(row, name)
             items = found if isinstance(found, list) else [found]
             filled = [item for item in items if item is not None and item == item and str(item).strip()]
+            nothing = [text for text in map(str, filled) if text.strip() in SPELLINGS]
+            if nothing:
+                null.update(text.strip() for text in nothing)
+                filled = [item for item in filled if str(item).strip() not in SPELLINGS]
             column.values += filled
             column.filled += bool(filled)
             column.lists += isinstance(found, list) and len(filled) > 1

@@ -16,6 +16,7 @@ from stream.catalogue.columns import ColumnSample, FileSample, are_short, read_s
 from stream.catalogue.opening import format_of
 from stream.catalogue.rdf import RDF
 from stream.errors import ConfigError
+from stream.mapping.language import NULL
 from stream.mapping.row import is_unicode
 
 REPEATED = 0.25  # share of a column's values that occur earlier in it, if they are names
@@ -64,6 +65,7 @@ class _Proposer:
 
     def __init__(self, path: Path, source: str, sample: FileSample) -> None:
         self._path, self._source, self._rows = path, source, sample.rows
+        self._null = sample.null
         self._in_envelopes = sample.in_envelopes
         self._is_rdf = format_of(path) in RDF
         self._columns = sample.columns
@@ -91,6 +93,10 @@ class _Proposer:
         used = {*attributes, *(str(relation["column"]) for relation in relations.values())}
         if optional := self._optional(used):
             table["optional"] = optional
+        if self._null:
+            table["null"] = [*NULL, *(text for text in self._null if text not in NULL)]
+            seen = ", ".join(f"{text} ({count:,})" for text, count in self._null.most_common())
+            self._say("null", f"taken for absent: {seen}")
         if logical_types := {name: logical for name, logical in attributes.items() if logical}:
             table["columns"] = logical_types
         if not type_column or any("type" in relation for relation in relations.values()):

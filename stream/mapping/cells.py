@@ -14,9 +14,10 @@ EXACT_WHOLE = 2**53  # the first whole number with a neighbour that a double has
 
 
 class Cells:
-    """Reads the cells of rows, as one mapping says. Blank, null and NaN are nothing."""
+    """Reads the cells of rows, as one mapping says. Blank, null, NaN and spellings of nothing are nothing."""
 
     def __init__(self, rows: RowInput) -> None:
+        self._null = frozenset(rows.null)
         self._as_written = {name for name, logical in rows.columns.items() if logical == "text"}
 
     def text(self, value: object, column: str, reason: str = "bad-value") -> str:
@@ -27,7 +28,8 @@ class Cells:
         """
         if isinstance(value, str):
             _check_available(value, column)
-            return value.strip()
+            text = value.strip()
+            return "" if text in self._null else text
         if value is None or _is_nan(value):
             return ""
         if isinstance(value, int) and not isinstance(value, bool):

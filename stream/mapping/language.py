@@ -16,9 +16,9 @@ Its id is `type/` and the cell, or `type/` and the template where names are not 
 template may be used in its own relations. All relations that make entities of one type use one template and
 the same relations.
 
-Cells: blank and null are absent values, text is stripped. A text that is a number's literal without leading
-zeros, up to 15 digits before the point, is a number (`12`, `-3.5`, `1e-05`; not `007`, `1E5`), whatever the
-other cells hold; `kind` overrides that.
+Cells: blank, null, NaN and the texts of `null` are absent, text is stripped. A text that is a number's
+literal without leading zeros, up to 15 digits before the point, is a number (`12`, `-3.5`, `1e-05`; not
+`007`, `1E5`), whatever the other cells hold; `kind` overrides that.
 """
 
 import re
@@ -33,6 +33,7 @@ from stream.mapping.column_types import converter
 
 IRI = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"{}|\\^`]*')
 Quoting = Literal["csv", "none"]  # quotes keep a cell together, or are characters like others
+NULL = ("NULL", "\\N", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan")  # which no one is called
 FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -88,13 +89,15 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RowInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where rows come from, and which types their columns have (`stream/mapping/column_types.py`).
 
-    `separator` and `quoting` are those of a CSV or TSV file, where its suffix does not say it.
+    `separator` and `quoting` are those of a CSV or TSV file, where its suffix does not say it. The
+    texts of `null` are spellings of nothing, as whole cells and as parts of lists.
     """
 
     topic: str | None = None
     file: str | list[str] = []
     separator: str | None = None
     quoting: Quoting | None = None
+    null: list[str] = msgspec.field(default_factory=lambda: [*NULL])
     columns: dict[str, str] = {}
 
     def __post_init__(self) -> None:
@@ -134,17 +137,11 @@ class Table(RowInput, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        of_cells = (self.attributes, self.relations, self.type_column, self.version, self.optional)
+        of_file = (self.separator, self.quoting, self.null != [*NULL])
         if self.id is not None:
             Template(self.id)
-        elif (
-            self.attributes
-            or self.relations
-            or self.type_column
-            or self.version
-            or self.optional
-            or self.separator
-            or self.quoting
-        ):
+        elif any(of_cells) or any(of_file):
             raise ValueError("id: say which column holds a row's id (or map nothing, for canonical events)")
         _check_names(self.relations)
         _check_one_form_per_type(self.relations, {})

@@ -13,7 +13,8 @@ from stream.catalogue.proposing import propose
 from stream.catalogue.reading import read_events
 from stream.cli import main
 from stream.errors import ConfigError, InvalidInput
-from stream.mapping.language import SourceMapping
+from stream.events import Upsert
+from stream.mapping.language import NULL, SourceMapping
 from tests.stream.catalogue.test_rows import NT, compressed
 
 PEOPLE = ["Weaver, Sigourney", "Hurt, John", "Holm, Ian", "Skerritt, Tom", "Cartwright, Veronica"]
@@ -115,6 +116,22 @@ def test_no_column_tells_the_rows_apart(tmp_path: Path) -> None:
     found = propose(path, "s")
     assert tomllib.loads(found.toml)["sources"]["s"]["id"] == "a"
     assert any("A GUESS" in line for line in found.seen)
+
+
+def test_spellings_of_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "firms.csv"
+    cells = ["NULL", "\\N", "-", "NO", "?", "Rome", "Oslo", "Rome", "NULL", "Oslo", "NO", "NO"]
+    path.write_text("id,city,gone\n" + "".join(f"{n},{cell},n/a\n" for n, cell in enumerate(cells)))
+    found = propose(path, "s")
+    table = tomllib.loads(found.toml)["sources"]["s"]
+    assert table["null"] == [*NULL, "-", "?"]
+    assert "null: taken for absent: n/a (12), NULL (2), \\N (1), - (1), ? (1)" in found.seen
+    assert "gone: left out: always blank" in found.seen
+    events = [event for _, event in read_events("s", msgspec.convert(table, SourceMapping), Path())]
+    made = {event.id for event in events if isinstance(event, Upsert) and event.type == "city"}
+    assert made == {"city/NO", "city/Rome", "city/Oslo"}
+    path.write_text("id,city\n1,NO\n2,NA\n")
+    assert "null" not in proposed(path)
 
 
 def test_a_column_of_nothing_but_separators_is_an_attribute(tmp_path: Path) -> None:

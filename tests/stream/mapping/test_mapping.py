@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index.entity import Scalar
 from stream.changes import Edge, LinkChange
 from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.mapping.decoder import make_decoder
-from stream.mapping.language import Join, Relation, SourceMapping, Template
+from stream.mapping.language import Attribute, Join, Relation, SourceMapping, Template
 from stream.mapping.row import Row
 from stream.mapping.row_mapper import JoinMapper, RowMapper
 from tests.stream.mapping.mappings import AIRPORTS, FILMS, film, mapping, upserts
@@ -49,6 +50,40 @@ def test_blank_and_null_cells_are_absent() -> None:
     ]
 
 
+@pytest.mark.parametrize("nothing", ["NULL", "\\N", "N/A", "n/a", " nan ", "NaN", "#N/A", "<NA>"])
+def test_spellings_of_nothing_are_absent(nothing: str) -> None:
+    relations = {
+        "by": Relation("by", type="person", separator=";"),
+        "place": Relation("place", id="{land}/{place}"),
+    }
+    attributes: dict[str, str | Attribute] = {"title": "title", "tags": Attribute("tags", "text", "|")}
+    source = SourceMapping(
+        id="id", type="t", type_column="kind", attributes=attributes, relations=relations, version="v"
+    )
+    row = {"id": "1", "kind": nothing, "by": f"A;{nothing}", "place": nothing, "land": "x", "v": nothing}
+    person, event = map_row("s", source, row | {"title": nothing, "tags": f"{nothing}|b"})
+    assert event == Upsert("s", "1", "t", {"tags": ["b"]}, {"by": ["person/A"]}) and person.id == "person/A"
+    join = JoinMapper("s", Join(file="f", head="a", tail="b", relation="r"))
+    assert join.edge({"a": "1", "b": nothing}) is None
+    with pytest.raises(InvalidInput, match="id: the row has no id"):
+        RowMapper("s", source).delete({"id": nothing})
+
+
+def test_a_mapping_says_what_is_a_spelling_of_nothing() -> None:
+    words: list[Scalar] = ["NULL", "-", "Null", "NO", "none"]
+    row = {"id": "1", "a": words}
+    cases: list[tuple[dict[str, object], list[Scalar]]] = [
+        ({}, words[1:]),
+        ({"null": []}, words),
+        ({"null": ["-", "none"]}, ["NULL", "Null", "NO"]),
+    ]
+    for setting, left in cases:
+        source = msgspec.convert({"id": "id", "attributes": ["a"], **setting}, SourceMapping)
+        assert map_row("s", source, row) == [Upsert("s", "1", "entity", {"a": left})]
+    with pytest.raises(msgspec.ValidationError, match="id: say which column"):
+        msgspec.convert({"file": "a.jsonl", "null": []}, SourceMapping)
+
+
 def test_nan_says_nothing() -> None:
     nan = float("nan")
     row = film(title=["Alien", nan], year=nan, actor=[nan, "A"], prequel=nan)
@@ -57,10 +92,10 @@ def test_nan_says_nothing() -> None:
 
 
 def test_nan_as_python_writes_it_into_json() -> None:
-    text = json.dumps(film(id="NaN", title='"NaN"\\', year=float("nan"), actor=[float("nan"), "NaN, or NaN"]))
+    text = json.dumps(film(id="N", title='"NaN"\\', year=float("nan"), actor=[float("nan"), "NaN, or NaN"]))
     (_, event) = decode(text.encode())
-    assert event == Upsert("imdb", "NaN", "film", {"title": '"NaN"\\'}, {"starring": ["person/NaN, or NaN"]})
-    for bad in (text.replace("NaN,", "NaNs,", 1), text[:-4], '{"a": NaN, "' + '\\"' * 400_000):
+    assert event == Upsert("imdb", "N", "film", {"title": '"NaN"\\'}, {"starring": ["person/NaN, or NaN"]})
+    for bad in (text.replace(" NaN,", " NaNs,", 1), text[:-4], '{"a": NaN, "' + '\\"' * 400_000):
         with pytest.raises(InvalidInput) as caught:
             decode(bad.encode())
         assert caught.value.reason == "malformed"
@@ -121,7 +156,7 @@ def test_json_cells_keep_their_types_and_lists() -> None:
         ("1.", "1."),
         (".5", ".5"),
         ("1,000", "1,000"),
-        ("nan", "nan"),
+        ("inf", "inf"),
         ("1e+999", "1e+999"),
         ("123456789012345", 123456789012345),
         ("1234567890123456", "1234567890123456"),
@@ -211,6 +246,7 @@ def test_the_order_of_rows_does_not_matter(order: list[int], data: st.DataObject
         (film(prequel=1.5), "bad-value", "prequel: .* not float"),
         (film(prequel=2.0**53), "bad-value", "prequel: .* not float"),
         (film(id=float("nan")), "bad-id", "no id"),
+        (film(id=" NULL "), "bad-id", "no id"),
         (film(title=2**64), "not-finite", "64 bits"),
         (film(title="x" * 10_000_000), "too-large", "10000001 characters"),
     ],
