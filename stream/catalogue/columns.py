@@ -1,5 +1,6 @@
 """The first rows of a file, and what was seen of each of their columns."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -8,15 +9,20 @@ from pathlib import Path
 import msgspec
 
 from model.encoding.values import Kind, recognise
-from stream.catalogue.rows import read_rows
+from stream.catalogue.delimited import SEPARATORS, Layout
+from stream.catalogue.opening import format_of
+from stream.catalogue.rows import check_suffix, column_names, read_rows
+from stream.catalogue.sniffing import sniff
 from stream.errors import ConfigError, InvalidInput
-from stream.mapping.cells import NUMBER
+from stream.mapping.cells import NUMBER, comma_number
 from stream.mapping.debezium import changed_row
 from stream.mapping.language import NULL
 from stream.mapping.row import Row, cell
 
 # Spellings of nothing, the last of which may be a value in some other file.
 SPELLINGS = frozenset({*NULL, "null", "None", "none", "-", "--", "?", "unknown", "Unknown"})
+CLEAR_COMMA = re.compile(r",(?!\d{3}\s*$)")
+POINT = re.compile(r"-?\d*\.(?!\d{3}$)\d+")
 SAMPLE_ROWS = 50_000
 RECOGNISED = 500  # values of a column whose kinds are looked at
 MAX_DEPTH = 3  # of nested values that are looked into
@@ -60,6 +66,9 @@ class FileSample(msgspec.Struct):
     rows: list[Row]
     columns: dict[str, ColumnSample]
     in_envelopes: bool  # of Debezium
+    layout: Layout
+    repeated: list[str]  # names that several columns have, which are left out
+    decimal_comma: bool
     null: Counter[str]  # spellings of nothing, and how often each was seen; they are no values
 
 
@@ -71,7 +80,9 @@ def read_sample(path: Path) -> FileSample:
     """
     rows: list[Row] = []
     in_envelopes = False
-    good = (row for _, row in read_rows(path) if not isinstance(row, InvalidInput))
+    check_suffix(path)
+    layout = sniff(path)
+    good = (row for _, row in read_rows(path, layout=layout) if not isinstance(row, InvalidInput))
     for row in islice(good, SAMPLE_ROWS):
         if row.get("op") in ("upsert", "delete") and {"source", "id"} <= row.keys():
             raise ConfigError(f"{path} holds canonical events; `sameas feed {path}` needs no mapping")
@@ -85,7 +96,32 @@ def read_sample(path: Path) -> FileSample:
     if not rows:
         raise ConfigError(f"{path} has no rows to propose a mapping from")
     null: Counter[str] = Counter()
-    return FileSample(rows, _columns(rows, null), in_envelopes, null)
+    columns = _columns(rows, null)
+    repeated = [name for name, count in Counter(column_names(path, layout)).items() if count > 1]
+    for name in repeated:
+        columns.pop(name, None)
+    between = layout.separator or SEPARATORS.get(format_of(path), ",")
+    decimal_comma = between != "," and _read_decimal_commas([*columns.values()])
+    return FileSample(rows, columns, in_envelopes, layout, repeated, decimal_comma, null)
+
+
+def _read_decimal_commas(columns: Sequence[ColumnSample]) -> bool:
+    """Makes numbers of texts such as `1.234,50`, if that is how the file writes them; says whether it is.
+
+    A comma before three digits says nothing (`52,520`), a comma elsewhere does, and so does a point.
+    """
+    with_commas, is_clear = [], False
+    for column in columns:
+        texts = [value for value in column.values if isinstance(value, str)]
+        if texts and all(comma_number(text) is not None for text in texts):
+            with_commas.append(column)
+            is_clear = is_clear or any(map(CLEAR_COMMA.search, texts))
+        elif texts and all(POINT.fullmatch(text.strip()) for text in texts):
+            return False
+    if is_clear:
+        for column in with_commas:
+            column.values = [comma_number(v) if isinstance(v, str) else v for v in column.values]
+    return is_clear
 
 
 def _columns(rows: Sequence[Row], null: Counter[str]) -> dict[str, ColumnSample]:

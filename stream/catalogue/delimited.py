@@ -45,19 +45,11 @@ def read_delimited(
     Raises:
         ConfigError: the header cannot be read, a required column is not in it, or a mapped one twice.
     """
-    csv.field_size_limit(MAX_EVENT_BYTES)
-    # Undecodable bytes become surrogates, so that one bad cell costs a row and not the file.
-    lines = _Lines(io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", newline=""))
-    suffix = format_of(path)
-    separator = layout.separator or lines.excel_separator() or SEPARATORS[suffix]
-    quoting = layout.quoting or ("none" if suffix == ".tsv" else "csv")
-    reader = _reader(lines, separator, quoted=quoting == "csv")
-    try:
-        header = [name.strip() for name in next(reader, [])]
-    except csv.Error as error:
-        raise ConfigError(f"{path}: the header cannot be read: {error}; is a quote left open?") from error
+    lines, reader, separator, header = _begin(path, raw, layout)
     if problem := missing_columns(required, dict.fromkeys(header)) or repeated_columns(mapped, header):
-        raise ConfigError(f"{path}: {problem}")
+        others = [other for other in ";|\t," if len(header) == 1 and other in header[0]]
+        hint = f"; are its cells separated by {others[0]!r}? Set `separator`" if others else ""
+        raise ConfigError(f"{path}: {problem}{hint}")
     while True:
         line = lines.begin_row()
         try:
@@ -83,9 +75,44 @@ def read_delimited(
             yield line, dict(zip(header, cells, strict=True))
 
 
-def _reader(lines: Iterator[str], separator: str, quoted: bool) -> "Iterator[list[str]]":
+def read_header(path: Path, raw: IO[bytes], layout: Layout) -> list[str]:
+    """The names of the columns. Raises ConfigError."""
+    return _begin(path, raw, layout)[-1]
+
+
+def _begin(
+    path: Path, raw: IO[bytes], layout: Layout
+) -> tuple["_Lines", Iterator[list[str]], str, list[str]]:
+    """The lines, their rows behind the header, the separator and the header."""
+    lines = _Lines(text_of(raw))
+    suffix = format_of(path)
+    named = lines.excel_separator()
+    separator = layout.separator or named or SEPARATORS[suffix]
+    reader = cells_of(lines, separator, layout.quoting or usual_quoting(suffix))
+    try:
+        return lines, reader, separator, [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise ConfigError(f"{path}: the header cannot be read: {error}; is a quote left open?") from error
+
+
+def text_of(raw: IO[bytes]) -> io.TextIOWrapper:
+    """The text. What is not UTF-8 becomes surrogates, so that one bad cell costs a row and not the file."""
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def usual_quoting(suffix: str) -> Quoting:
+    """What quotes mean in such files."""
+    return "none" if suffix == ".tsv" else "csv"
+
+
+def cells_of(lines: Iterator[str], separator: str, quoting: Quoting) -> Iterator[list[str]]:
+    """The cells of each row. Raises csv.Error for a row that is not well quoted, and can go on after it."""
+    csv.field_size_limit(MAX_EVENT_BYTES)
     return csv.reader(
-        lines, delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True
+        lines,
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if quoting == "csv" else csv.QUOTE_NONE,
+        strict=True,
     )
 
 
@@ -150,7 +177,7 @@ def _begins_row(line: str, separator: str, columns: int) -> bool:
 def _is_row(line: str, separator: str, columns: int) -> bool:
     """Whether a line is a row by itself. Behind a comma in a text there is a blank."""
     try:
-        (cells,) = _reader(iter([line]), separator, quoted=True)
+        (cells,) = cells_of(iter([line]), separator, "csv")
     except (csv.Error, ValueError):
         return False
     return len(cells) == columns and f"{separator} " not in line

@@ -47,17 +47,26 @@ def propose(path: Path, source: str) -> Proposal:
         raise ConfigError(f"{path}: the names of its columns are not UTF-8; is it text, and in UTF-8?")
     for names in TRIPLES:
         if set(names) == set(sample.columns):
-            return _propose_join(path, source, names, len(sample.rows))
+            return _propose_join(path, source, names, sample)
     return _Proposer(path, source, sample).proposal()
 
 
-def _propose_join(path: Path, source: str, names: tuple[str, str, str], rows: int) -> Proposal:
+def _propose_join(path: Path, source: str, names: tuple[str, str, str], sample: FileSample) -> Proposal:
     head, relation, tail = names
     lines = [
         f"[sources.{_key(source)}.joins.{_key(_stem(path))}]",
-        *_items({"file": str(path), "head": head, "relation_column": relation, "tail": tail}),
+        *_items(
+            {"file": str(path), **_layout(sample), "head": head, "relation_column": relation, "tail": tail}
+        ),
     ]
-    return Proposal("\n".join(lines) + "\n", [f"{rows:,} rows; relations, to go with a table"])
+    return Proposal("\n".join(lines) + "\n", [f"{len(sample.rows):,} rows; relations, to go with a table"])
+
+
+def _layout(sample: FileSample) -> dict[str, object]:
+    """The settings of a mapping that say how the file is laid out, where it is not as usual."""
+    decimal = "," if sample.decimal_comma else None
+    settings = {**sample.layout._asdict(), "decimal": decimal}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 class _Proposer:
@@ -77,6 +86,11 @@ class _Proposer:
             }
         envelopes = " in envelopes" if sample.in_envelopes else ""
         self._seen = [f"{len(self._rows):,} rows{envelopes}, {len(self._columns)} columns"]
+        self._layout = _layout(sample)
+        for setting, value in self._layout.items():
+            self._say("the file", f"{setting} is {value!r}")
+        for name in sample.repeated:
+            self._say(name, "left out: several columns have this name; give each a name of its own")
 
     def proposal(self) -> Proposal:
         """The id first, then the type; each other column is a relation, or else an attribute."""
@@ -86,6 +100,7 @@ class _Proposer:
         relations, attributes = self._relations_and_attributes(identity, id_columns, type_column)
         table = {
             **self._origin(),
+            **self._layout,
             "id": identity,
             **({"type_column": type_column} if type_column else {"type": _singular(_stem(self._path))}),
             "attributes": _attributes(attributes),

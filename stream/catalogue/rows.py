@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO
 
-from stream.catalogue.delimited import SEPARATORS, USUAL, Layout, read_delimited
+from stream.catalogue.delimited import SEPARATORS, USUAL, Layout, read_delimited, read_header
 from stream.catalogue.opening import COMPRESSED, Meter, format_of, open_bytes, require
 from stream.catalogue.rdf import RDF, read_rdf
 from stream.errors import ConfigError, InvalidInput
@@ -57,6 +57,23 @@ def read_rows(
                 yield from _read_json_lines(path, file, required)
             else:
                 yield from read_delimited(path, file, required, mapped, layout)
+
+
+def column_names(path: Path, layout: Layout = USUAL) -> list[str]:
+    """The names of a file's columns, where the file has a header; one may be there twice.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    suffix = format_of(path)
+    if suffix in SEPARATORS:
+        with open_bytes(path) as file:
+            return read_header(path, file, layout)
+    if suffix in PARQUET:
+        parquet = require("pyarrow.parquet", path)
+        with parquet.ParquetFile(path) as file:
+            return list(file.schema_arrow.names)
+    return []
 
 
 def check_suffix(path: Path) -> None:

@@ -9,6 +9,7 @@ from stream.mapping.column_types import EXACT_DIGITS, UNAVAILABLE
 from stream.mapping.language import Attribute, RowInput
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-][0-9]+)?")
+COMMA_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,2}(\.[0-9]{3})+|[1-9][0-9]*)(,[0-9]+)?")
 WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0")
 EXACT_WHOLE = 2**53  # the first whole number with a neighbour that a double has not
 
@@ -17,6 +18,7 @@ class Cells:
     """Reads the cells of rows, as one mapping says. Blank, null, NaN and spellings of nothing are nothing."""
 
     def __init__(self, rows: RowInput) -> None:
+        self._number = comma_number if rows.decimal == "," else _number
         self._null = frozenset(rows.null)
         self._as_written = {name for name, logical in rows.columns.items() if logical == "text"}
 
@@ -61,7 +63,7 @@ class Cells:
             text = self.text(value, attribute.column)
             if not text:
                 return None
-            number = None if attribute.kind == "text" else _number(text)
+            number = None if attribute.kind == "text" else self._number(text)
             if number is None and attribute.kind == "number":
                 raise InvalidInput("bad-value", f"{attribute.column}: {text[:80]!r} is not a number")
             return text if number is None else number
@@ -96,3 +98,9 @@ def _number(text: str) -> int | float | None:
         return int(text)
     value = float(text)
     return value if math.isfinite(value) else None
+
+
+def comma_number(text: str) -> int | float | None:
+    """The number that a text with a decimal comma is: 1.234,5 is 1234.5. None if it is no number."""
+    text = text.strip()
+    return _number(text.replace(".", "").replace(",", ".")) if COMMA_NUMBER.fullmatch(text) else None

@@ -89,14 +89,16 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RowInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where rows come from, and which types their columns have (`stream/mapping/column_types.py`).
 
-    `separator` and `quoting` are those of a CSV or TSV file, where its suffix does not say it. The
-    texts of `null` are spellings of nothing, as whole cells and as parts of lists.
+    `separator` and `quoting` are those of a CSV or TSV file, where its suffix does not say it. Texts are
+    numbers with a `decimal` point or comma. The texts of `null` are spellings of nothing, as whole cells and
+    as parts of lists.
     """
 
     topic: str | None = None
     file: str | list[str] = []
     separator: str | None = None
     quoting: Quoting | None = None
+    decimal: Literal[".", ","] = "."
     null: list[str] = msgspec.field(default_factory=lambda: [*NULL])
     columns: dict[str, str] = {}
 
@@ -138,7 +140,7 @@ class Table(RowInput, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         of_cells = (self.attributes, self.relations, self.type_column, self.version, self.optional)
-        of_file = (self.separator, self.quoting, self.null != [*NULL])
+        of_file = (self.separator, self.quoting, self.decimal != ".", self.null != [*NULL])
         if self.id is not None:
             Template(self.id)
         elif any(of_cells) or any(of_file):

@@ -9,8 +9,10 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from stream.catalogue.delimited import USUAL, Layout
 from stream.catalogue.proposing import propose
 from stream.catalogue.reading import read_events
+from stream.catalogue.sniffing import sniff
 from stream.cli import main
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Upsert
@@ -116,6 +118,99 @@ def test_no_column_tells_the_rows_apart(tmp_path: Path) -> None:
     found = propose(path, "s")
     assert tomllib.loads(found.toml)["sources"]["s"]["id"] == "a"
     assert any("A GUESS" in line for line in found.seen)
+
+
+ROWS = [["id", "name", "note"], *([str(n), f"Name {n}", "x, y and z"] for n in range(5))]
+
+
+@pytest.mark.parametrize(
+    ("name", "separator"),
+    [("a.csv", ";"), ("a.csv.gz", "|"), ("a.csv", "\t"), ("a.tsv", ";"), ("a.tsv", "|")],
+)
+@pytest.mark.parametrize("before", ["", "\ufeff", "sep=;\n", "\ufeffsep=;\r\n"])
+def test_another_separator_is_noticed(tmp_path: Path, name: str, separator: str, before: str) -> None:
+    if "sep" in before:
+        before = before.replace(";", separator)
+    path = compressed(
+        tmp_path / name, (before + "".join(separator.join(row) + "\n" for row in ROWS)).encode()
+    )
+    found = propose(path, "s")
+    table = tomllib.loads(found.toml)["sources"]["s"]
+    assert table["separator"] == separator and f"the file: separator is {separator!r}" in found.seen
+    assert (table["id"], table["attributes"]) == ("id", ["name", "note"]) and "quoting" not in table
+    events = [event for _, event in read_events("s", msgspec.convert(table, SourceMapping), Path())]
+    assert events[4] == Upsert("s", "4", table["type"], {"name": "Name 4", "note": "x, y and z"})
+    del table["separator"]
+    if not before.strip("\ufeff"):
+        with pytest.raises(ConfigError, match=r"no column 'id', .* separated by '.+'\? Set `separator`"):
+            list(read_events("s", msgspec.convert(table, SourceMapping), Path()))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "id,name;other\n1,a;b\n2,c\n"),
+        ("a.csv", "name\na;b\nc;d\n"),
+        ("a.csv", "id,name\n"),
+        ("a.tsv", "id\tname\n1\ta,b\n2\tc,d\n"),
+        ("a.tsv", 'id\tname\n1\t"Rain" again\n2\t"Open\n3\t"Rain"\n'),
+        ("a.csv", 'id,name\n1,"a\nb"\n2,"x ""y"""\n'),
+    ],
+)
+def test_what_is_as_usual_needs_no_setting(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert sniff(tmp_path / name) == USUAL
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "layout"),
+    [
+        ("a.tsv", '"id"\t"name"\n1\t"a"\n', Layout(quoting="csv")),
+        ("a.tsv", 'id\tname\n1\t"a ""b"""\n', Layout(quoting="csv")),
+        ("a.tsv", 'id\tname\n1\t"a\tb"\n2\tc\n', Layout(quoting="csv")),
+        ("a.csv", 'id,name\n1,"a" b\n2,"c\n3,"d" e\n', Layout(quoting="none")),
+        ("a.csv", 'id|name\n1|"a" b\n2|"c\n3|"d" e\n', Layout("|", "none")),
+    ],
+)
+def test_what_quotes_mean_is_noticed(tmp_path: Path, name: str, text: str, layout: Layout) -> None:
+    (tmp_path / name).write_text(text)
+    assert sniff(tmp_path / name) == layout
+
+
+def test_decimal_commas(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id;price;lat;n\n1;1.234,50;52,520;1.000\n2;99,9;48,857;7\n3;-0,5;NULL;8\n")
+    table = proposed(path)
+    assert (table["separator"], table["decimal"]) == (";", ",")
+    assert table["attributes"] == ["price", "lat", "n"] and "relations" not in table
+    events = [event for _, event in read_events("s", msgspec.convert(table, SourceMapping), Path())]
+    assert [event.attributes for event in events if isinstance(event, Upsert)] == [
+        {"price": 1234.5, "lat": 52.52, "n": 1000},
+        {"price": 99.9, "lat": 48.857, "n": 7},
+        {"price": -0.5, "n": 8},
+    ]
+    for text in (
+        "id;n\n1;52,520\n2;1,000\n",  # thousands, as likely
+        "id;n;p\n1;5,5;1.25\n2;1,5;3.5\n",
+        'id,n\n1,"5,5"\n2,"1,5"\n',  # two ids in a cell, as likely
+    ):
+        path.write_text(text)
+        assert "decimal" not in proposed(path)
+
+
+def test_columns_of_one_name_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,name,year,name\n1,a,1990,b\n2,c,1991,\n")
+    found = propose(path, "s")
+    assert tomllib.loads(found.toml)["sources"]["s"]["attributes"] == ["year"]
+    assert "name: left out: several columns have this name; give each a name of its own" in found.seen
+
+
+def test_triples_with_another_separator(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("head;relation;tail\n1;by;2\n")
+    (join,) = proposed(path)["joins"].values()
+    assert join["separator"] == ";"
 
 
 def test_spellings_of_nothing(tmp_path: Path) -> None:

@@ -171,6 +171,28 @@ def test_which_texts_are_numbers(text: str, value: object) -> None:
     assert type(event.attributes["year"]) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1.234,50", 1234.5),
+        ("-0,5", -0.5),
+        ("52,520", 52.52),
+        ("1.234", 1234),
+        ("7", 7),
+        ("12.5", "12.5"),
+        ("1,234.5", "1,234.5"),
+        ("1,2,3", "1,2,3"),
+        ("007,5", "007,5"),
+        ("12.03.2001", "12.03.2001"),
+    ],
+)
+def test_numbers_with_a_decimal_comma(text: str, value: object) -> None:
+    source = SourceMapping(id="id", attributes=["a"], decimal=",")
+    (event,) = map_row("s", source, {"id": "1,5", "a": text})
+    assert isinstance(event, Upsert) and event.id == "1,5"
+    assert event.attributes == {"a": value} and type(event.attributes["a"]) is type(value)
+
+
 def test_kinds_and_separators_of_attributes() -> None:
     attributes = {
         "title": {"column": "t", "kind": "text"},

@@ -1,0 +1,88 @@
+"""How a CSV or TSV file is laid out, where its suffix does not say it."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from stream.catalogue.delimited import (
+    EXCEL_SEPARATOR,
+    SEPARATORS,
+    USUAL,
+    Layout,
+    cells_of,
+    text_of,
+    usual_quoting,
+)
+from stream.catalogue.opening import format_of, open_bytes
+from stream.mapping.language import Quoting
+
+SAMPLE_LINES = 200
+ENOUGH = 0.9  # of the rows, with as many cells as the header
+
+
+class _Fit(NamedTuple):
+    columns: int
+    share: float  # of the rows that have as many cells as the header
+
+    @property
+    def is_good(self) -> bool:
+        return self.columns > 1 and self.share >= ENOUGH
+
+
+def sniff(path: Path) -> Layout:
+    """What the first lines say that differs from what is usual for the suffix.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    suffix = format_of(path)
+    if suffix not in SEPARATORS:
+        return USUAL
+    with open_bytes(path) as file:
+        lines = list(islice(text_of(file), SAMPLE_LINES))
+    named = EXCEL_SEPARATOR.fullmatch(lines[0]) if lines else None
+    if named:
+        return Layout(named[1])
+    separator, quoting = SEPARATORS[suffix], usual_quoting(suffix)
+    other: Quoting = "none" if quoting == "csv" else "csv"
+    usual = _fit(lines, separator, quoting)
+    if usual.is_good:
+        has_marks = usual.share < 1 or lines[0].startswith('"') or any('""' in line for line in lines)
+        is_quoted = quoting == "none" and has_marks and _fit(lines, separator, "csv").share == 1
+        return Layout(quoting="csv") if is_quoted else USUAL
+    fits = {
+        Layout(None if s == separator else s, q): _fit(lines, s, q or quoting)
+        for q in (None, other)
+        for s in dict.fromkeys((separator, *SEPARATORS.values(), ";", "|"))
+    }
+    good = {layout: fit for layout, fit in fits.items() if fit.is_good}
+    return max(good, key=lambda layout: good[layout].columns, default=USUAL)
+
+
+def _fit(lines: Sequence[str], separator: str, quoting: Quoting) -> _Fit:
+    rows = list(_rows(iter(lines), separator, quoting))
+    header = rows[0] if rows else None
+    if header is None:
+        return _Fit(0, 0.0)
+    others = rows[1:]
+    if others and others[-1] is None and len(lines) == SAMPLE_LINES:
+        others.pop()  # cut off, most likely
+    same = sum(row is not None and len(row) == len(header) for row in others)
+    return _Fit(len(header), same / len(others) if others else 1.0)
+
+
+def _rows(lines: Iterator[str], separator: str, quoting: Quoting) -> Iterator[list[str] | None]:
+    """The rows, None for one that cannot be read."""
+    reader = cells_of(lines, separator, quoting)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield None
+            continue
+        if row:
+            yield row
