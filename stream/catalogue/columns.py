@@ -132,7 +132,10 @@ def _columns(rows: Sequence[Row], null: Counter[str]) -> dict[str, ColumnSample]
         first = name if any(name in row for row in rows) else name.partition(".")[0]
         column = ColumnSample(name, sum(first in row for row in rows), [], 0, 0)
         for row in rows:
-            found = cell(row, name)
+            try:
+                found = cell(row, name)
+            except InvalidInput:  # a text where other rows have an object
+                found = None
             items = found if isinstance(found, list) else [found]
             filled = [item for item in items if item is not None and item == item and str(item).strip()]
             nothing = [text for text in map(str, filled) if text.strip() in SPELLINGS]

@@ -2,11 +2,13 @@
 
 import math
 import re
+from collections.abc import Collection, Mapping
 
 from index.entity import Scalar, Value
 from stream.errors import InvalidInput
-from stream.mapping.column_types import EXACT_DIGITS, UNAVAILABLE
+from stream.mapping.column_types import EXACT_DIGITS, UNAVAILABLE, Convert
 from stream.mapping.language import Attribute, RowInput
+from stream.mapping.row import Row, cell
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-][0-9]+)?")
 COMMA_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,2}(\.[0-9]{3})+|[1-9][0-9]*)(,[0-9]+)?")
@@ -21,6 +23,40 @@ class Cells:
         self._number = comma_number if rows.decimal == "," else _number
         self._null = frozenset(rows.null)
         self._as_written = {name for name, logical in rows.columns.items() if logical == "text"}
+
+    def find(self, row: Row, column: str) -> object:
+        """The cell at a column or path.
+
+        Raises:
+            InvalidInput: with reason `bad-value`; the path leads into a text or number.
+        """
+        if column in row:
+            return row[column]
+        try:
+            return cell(row, column, self._null)
+        except InvalidInput as error:
+            raise InvalidInput(error.reason, f"{column}: {error}") from None
+
+    def typed(self, row: Row, columns: Mapping[str, Convert], explained: Collection[str]) -> Row:
+        """The row, with columns read as the types that the mapping gives them, if the row itself does not.
+
+        Raises:
+            InvalidInput: with reason `bad-value`; a text is no JSON where the type says so.
+        """
+        if not columns:
+            return row
+        typed = dict(row)
+        for name, convert in columns.items():
+            value = None if name in explained else row.get(name)
+            if not isinstance(value, str):
+                if value is not None:
+                    typed[name] = convert(value)
+            elif self.text(value, name):
+                try:
+                    typed[name] = convert(value)
+                except ValueError as error:
+                    raise InvalidInput("bad-value", f"{name}: {error}") from error
+        return typed
 
     def text(self, value: object, column: str, reason: str = "bad-value") -> str:
         """A cell as stripped text, empty if it says nothing.

@@ -3,7 +3,8 @@
 Kafka Connect names the meaning in the schema beside the payload. Without one, the mapping's `columns` name it
 in the words of Avro's logical types: `date`, `timestamp-micros`, `decimal(2)`, ... Dates and times become
 ISO 8601 text. Decimals become numbers, or text where a double does not hold them exactly. A value that does
-not fit its type stays as it is, so that `2001-03-31` is understood under a mapping that says `date`, too.
+not fit its type stays as it is, so that `2001-03-31` is understood under a mapping that says `date`, too;
+but a text that is no JSON is refused where a mapping says `json`.
 """
 
 import base64
@@ -147,11 +148,19 @@ def _duration(value: object) -> object:
 
 
 def _json(value: object) -> object:
+    """The decoded JSON. Raises ValueError for a text that is none."""
     if not isinstance(value, str):
         return value
     try:
         return msgspec.json.decode(value)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"{value[:80]!r} is no JSON: {error}") from error
+
+
+def _json_or_text(value: object) -> object:
+    try:
+        return _json(value)
+    except ValueError:
         return value
 
 
@@ -191,7 +200,7 @@ _BY_SCHEMA: dict[str, Convert] = {
     "io.debezium.time.MicroTimestamp": _BY_NAME["timestamp-micros"],
     "io.debezium.time.NanoTimestamp": _BY_NAME["timestamp-nanos"],
     "io.debezium.time.MicroDuration": _BY_NAME["duration-micros"],
-    "io.debezium.data.Json": _json,
+    "io.debezium.data.Json": _json_or_text,
     "io.debezium.data.VariableScaleDecimal": _variable_decimal,
     "io.debezium.data.EnumSet": _set,
     "io.debezium.data.geometry.Point": _point,

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -18,24 +18,36 @@ KEY = re.compile(rb'"[ \t\r\n]*:')
 _object_decoder = msgspec.json.Decoder(dict[str, object])
 
 
-def cell(row: Row, column: str) -> object:
+def cell(row: Row, column: str, null: Collection[str] = ()) -> object:
     """A cell by its column, or by a path into nested ones: `address.city`. None if there is none.
 
     A path that leads through a list takes every element: `cast.name`.
+
+    Args:
+        null: spellings of nothing, where a path may end early.
+
+    Raises:
+        InvalidInput: with reason `bad-value`; a path leads into a text or number.
     """
     if column in row or "." not in column:
         return row.get(column)
     first, _, rest = column.partition(".")
-    return _inside(row.get(first), rest)
+    return _inside(row.get(first), rest, null)
 
 
-def _inside(value: object, path: str) -> object:
+def _inside(value: object, path: str, null: Collection[str]) -> object:
     if isinstance(value, Mapping):
-        return cell(value, path)
+        return cell(value, path, null)
     if isinstance(value, list):
-        found = [_inside(item, path) for item in value]
+        found = [_inside(item, path, null) for item in value]
         return [item for part in found for item in (part if isinstance(part, list) else [part])]
-    return None
+    text = value.strip() if isinstance(value, str) else ""
+    is_nothing = not text or text in null if isinstance(value, str) else value is None or value != value
+    if is_nothing:
+        return None
+    raise InvalidInput(
+        "bad-value", f"an object with {path!r} is expected, not {str(value)[:80]!r}; is it JSON (`columns`)?"
+    )
 
 
 def missing_columns(required: Sequence[str], row: Row) -> str:

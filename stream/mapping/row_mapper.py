@@ -1,14 +1,14 @@
 """Makes entities and relations of rows as the mapping says. Pure: the same row always makes the same."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from stream.changes import Edge
 from stream.errors import InvalidInput
 from stream.events import MAX_EVENT_BYTES, MAX_ID_CHARS, Delete, Upsert, check_entity_event, check_relation
 from stream.mapping.cells import Cells
-from stream.mapping.column_types import Convert, converter
+from stream.mapping.column_types import converter
 from stream.mapping.language import Join, Relation, Table, Template
-from stream.mapping.row import Row, cell, missing_columns
+from stream.mapping.row import Row, missing_columns
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -53,10 +53,11 @@ class RowMapper:
         Raises:
             InvalidInput: with reason `missing-column`, `bad-id`, `bad-value`, `bad-version` or `too-large`.
         """
-        row = _converted(row, self._columns, explained)
+        row = self._cells.typed(row, self._columns, explained)
         if problem := missing_columns(self.required, row):
             raise InvalidInput("missing-column", problem)
         made: dict[str, Upsert] = {}
+        cells = self._cells
         size = sum(len(text) for text in row.values() if isinstance(text, str))
         if size > MAX_EVENT_BYTES:
             raise InvalidInput("too-large", f"{size} characters; {MAX_EVENT_BYTES} are allowed")
@@ -67,7 +68,7 @@ class RowMapper:
             attributes={
                 name: value
                 for name, attribute in self._attributes.items()
-                if (value := self._cells.attribute(cell(row, attribute.column), attribute)) is not None
+                if (value := cells.attribute(cells.find(row, attribute.column), attribute)) is not None
             },
             relations=_targets(self._relations, row, made),
             version=self._version(row),
@@ -83,20 +84,20 @@ class RowMapper:
         Raises:
             InvalidInput: with reason `bad-id`.
         """
-        event = Delete(source=self.source, id=self.row_id(_converted(key, self._columns, explained)))
+        event = Delete(source=self.source, id=self.row_id(self._cells.typed(key, self._columns, explained)))
         check_entity_event(event)
         return event
 
     def _type(self, row: Row) -> str:
         column = self._mapping.type_column
-        found = cell(row, column) if column else None
+        found = self._cells.find(row, column) if column else None
         if isinstance(found, list):  # RDF may give several: the first in the alphabet
             found = min(map(str, found), default=None)
         return (self._cells.text(found, column) if column else "") or self._mapping.type
 
     def _version(self, row: Row) -> int | None:
         column = self._mapping.version
-        text = self._cells.identifier(cell(row, column), column, "bad-version") if column else ""
+        text = self._cells.identifier(self._cells.find(row, column), column, "bad-version") if column else ""
         if not text:
             return None
         try:
@@ -124,10 +125,10 @@ class JoinMapper:
         """
         if problem := missing_columns(self.required, row):
             raise InvalidInput("missing-column", problem)
-        row = _converted(row, self._columns, explained)
+        row = self._cells.typed(row, self._columns, explained)
         ends = [_filled(self._cells, template, row, blank="") for template in (self._head, self._tail)]
         column = self._join.relation_column
-        name = self._cells.text(cell(row, column), column) if column else self._join.relation
+        name = self._cells.text(self._cells.find(row, column), column) if column else self._join.relation
         if not name or not all(ends):
             return None
         check_relation(name)
@@ -141,6 +142,7 @@ class _ReadyRelation:
 
     def __init__(self, source: str, relation: Relation, cells: Cells) -> None:
         self._source = source
+        self._find = cells.find
         self._read = cells.identifier if relation.type is None else cells.text
         self._relation = relation
         self._template = Template(relation.id or relation.column)
@@ -149,14 +151,16 @@ class _ReadyRelation:
     def targets(self, row: Row, made: dict[str, Upsert]) -> list[str]:
         """The ids that a row's cell points at, each once; entities made of its names are added to `made`."""
         column, kind = self._relation.column, self._relation.type
-        found = cell(row, column)
+        found = self._find(row, column)
         items = found if isinstance(found, list) else [found]
         texts = [self._read(item, column) for item in items]
         if separator := self._relation.separator:
             texts = [self._read(part, column) for text in texts for part in text.split(separator)]
         ids = []
         for text in dict.fromkeys(filter(None, texts)):
-            cells = [text if c == column else self._read(cell(row, c), c) for c in self._template.columns]
+            cells = [
+                text if c == column else self._read(self._find(row, c), c) for c in self._template.columns
+            ]
             target = self._template.fill(cells)
             if kind is not None:
                 target = f"{kind}/{target}"
@@ -172,21 +176,11 @@ def _targets(relations: dict[str, _ReadyRelation], row: Row, made: dict[str, Ups
     return {name: targets for name, targets in found.items() if targets}
 
 
-def _converted(row: Row, columns: Mapping[str, Convert], explained: Collection[str]) -> Row:
-    """The row, with columns read as the types that the mapping gives them."""
-    if not columns:
-        return row
-    return {
-        name: columns[name](value) if name in columns and name not in explained else value
-        for name, value in row.items()
-    }
-
-
 def _filled(cells: Cells, template: Template, row: Row, blank: str | None = None) -> str:
     """The template's text. If a cell is blank: `blank`, or InvalidInput where that is None."""
     texts = []
     for column in template.columns:
-        text = cells.identifier(cell(row, column), column, "bad-id")
+        text = cells.identifier(cells.find(row, column), column, "bad-id")
         if not text:
             if blank is None:
                 raise InvalidInput("bad-id", f"{column}: the row has no id")

@@ -226,4 +226,8 @@ def test_paths_lead_into_what_is_nested() -> None:
     assert cell(row, "a.b.c") == 1
     assert cell(row, "x.y") == 2
     assert cell(row, "l.n") == ["p", "q", "r", None]
-    assert cell(row, "t.n") is None and cell(row, "a.z.c") is None and cell(row, "gone.z") is None
+    assert cell({"t": " "}, "t.n") is None and cell({"t": "-"}, "t.n.m", {"-"}) is None
+    for path in ("t.n", "a.b.c.d", "l.n.m"):
+        with pytest.raises(InvalidInput, match=r"an object with '.' is expected, not"):
+            cell(row, path)
+    assert cell(row, "a.z.c") is None and cell(row, "gone.z") is None

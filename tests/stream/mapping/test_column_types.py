@@ -120,7 +120,9 @@ def test_what_does_not_fit_stays() -> None:
     assert converter("decimal(2)")(huge) == huge
     for scale in (-100_000_000, 300_000_000):  # hours, and gigabytes
         assert _variable_decimal({"scale": scale, "value": "AQ=="}) == "AQ=="
-    assert converter("json")("{") == "{"
+    with pytest.raises(ValueError, match=r"'\{' is no JSON"):
+        converter("json")("{")
+    assert by_schema({"name": "io.debezium.data.Json"}, "{") == "{"
     huge = base64.b64encode((10**20 + 1).to_bytes(9, "big")).decode()
     assert converter("decimal(2)")(huge) == "1000000000000000000.01"
     long = base64.b64encode((10**40 + 1).to_bytes(18, "big")).decode()

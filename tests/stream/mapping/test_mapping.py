@@ -286,6 +286,32 @@ def test_a_version_that_is_no_number() -> None:
         assert caught.value.reason == "bad-version"
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"m": "Quarry"}, "m.n: an object with 'n' is expected, not 'Quarry'"),
+        ({"m": ["Quarry"]}, "m.n: an object with 'n' is expected"),
+        ({"m": 5}, "m.n: an object"),
+        ({"j": "{'n': 1}"}, "j: \"{'n': 1}\" is no JSON: JSON is malformed"),
+        ({"j": "Quarry"}, "j: 'Quarry' is no JSON"),
+        ({"j": '"Quarry"'}, "j.n: an object with 'n' is expected"),
+    ],
+)
+def test_a_path_that_leads_into_a_text(row: dict[str, object], message: str) -> None:
+    source = SourceMapping(
+        id="id", attributes=["m.n", "j.n"], relations={"r": Relation("j.i")}, columns={"j": "json"}
+    )
+    nothing = {"id": "1", "m": "NULL", "j": " "}
+    assert map_row("s", source, nothing) == [Upsert("s", "1", "entity")]
+    assert map_row("s", source, nothing | {"m": {"o": 1}, "j": "[]"}) == [Upsert("s", "1", "entity")]
+    assert map_row("s", source, nothing | {"j": "null", "m": [float("nan"), {"n": 2}, None]}) == [
+        Upsert("s", "1", "entity", {"m.n": [2]})
+    ]
+    with pytest.raises(InvalidInput, match=message) as caught:
+        map_row("s", source, nothing | row)
+    assert caught.value.reason == "bad-value"
+
+
 def test_optional_columns_may_be_missing() -> None:
     source = SourceMapping(id="id", attributes=["title", "site"], optional=["site"])
     assert map_row("s", source, {"id": "1", "title": "x"}) == [Upsert("s", "1", "entity", {"title": "x"})]
