@@ -22,6 +22,7 @@ from benchmarks.catalogues import train_small
 from benchmarks.chaos import Chaos, Input
 from benchmarks.hostile import hostile
 from benchmarks.speed.clocks import resident
+from stream.console import start_log
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Batch, Counts
 from stream.events import Cause, Message, Upsert
@@ -114,6 +115,7 @@ def fuzz(count: int, seed: int, checkpoint: Path, state: Path, relations: int = 
 
 
 def main() -> None:
+    start_log()
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("-n", type=int, default=MESSAGES, help=f"messages [{MESSAGES}]")
     parser.add_argument("--seed", type=int, default=0)

@@ -28,7 +28,7 @@ from benchmarks.speed.report import where
 from benchmarks.speed.running import drain, rocksdb_memory, step, store, warm_up
 from benchmarks.synthetic import catalogue, renamed
 from index.errors import SameasError
-from stream.console import tell
+from stream.console import start_log, tell
 from stream.engine.aligner import Aligner
 from stream.events import Cause, Delete, EntityEvent, Message
 from stream.mapping.canonical import decode_canonical
@@ -68,6 +68,7 @@ class Verdict(msgspec.Struct):
 
 def main(arguments: Sequence[str]) -> int:
     """0 when nothing grew and nothing slowed down."""
+    start_log()
     parser = argparse.ArgumentParser("benchmarks.soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("-n", type=int, default=N, help="entities of each of the two catalogues")

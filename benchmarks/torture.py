@@ -22,6 +22,7 @@ from benchmarks.ordeal import Outcome, Torture, kills, tell
 from benchmarks.scenarios import APACHE_SCENARIOS, SCENARIOS, apache_kafka
 from index.errors import SameasError
 from stream.broker.embedded import embedded_broker
+from stream.console import start_log
 
 KILLS = 40
 
@@ -62,6 +63,7 @@ def torture(count: int, seed: int, directory: Path, only: Sequence[str] | None =
 
 
 def main() -> None:
+    start_log()
     parser = argparse.ArgumentParser(prog="torture", description=__doc__.partition("\n")[0])
     parser.add_argument("-n", type=int, default=KILLS, help=f"kills [{KILLS}]")
     parser.add_argument(

@@ -22,7 +22,7 @@ from benchmarks.peers.ours import Figures
 from benchmarks.speed import report
 from benchmarks.speed.report import Row
 from index.errors import SameasError
-from stream.console import tell
+from stream.console import start_log, tell
 from stream.demo.measuring import percentile
 from stream.errors import ConfigError
 
@@ -36,6 +36,7 @@ TIMES_FASTER = 100.0  # than Splink with one record
 
 def main(arguments: Sequence[str]) -> int:
     """0 when ours was measured; what a peer could not do is in the table."""
+    start_log()
     parser = argparse.ArgumentParser("benchmarks.peers", description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="the directory with the folder `movies`")
     parser.add_argument("--peer", action="append", choices=PEERS, help="this one, repeatable")

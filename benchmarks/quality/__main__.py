@@ -17,7 +17,7 @@ from benchmarks.quality.datasets import built_in, read_dataset
 from benchmarks.quality.ours import ABLATIONS, ablation, no_links
 from benchmarks.quality.task import Model, NotApplicable, Task, judge, make_task
 from index.errors import SameasError
-from stream.console import tell
+from stream.console import start_log, tell
 from stream.errors import ConfigError
 from stream.learning.workspace import Workspace
 
@@ -42,6 +42,7 @@ def models() -> dict[str, Callable[[], Model]]:
 
 def main(arguments: Sequence[str]) -> int:
     """0 when everything ran."""
+    start_log()
     parser = argparse.ArgumentParser("benchmarks.quality", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the directory with the data sets' folders")
     parser.add_argument("--dataset", action="append", help=f"{', '.join(built_in())}, or a mapping file")

@@ -26,7 +26,7 @@ from index.errors import SameasError
 from model.encoding import tokens
 from model.encoding.encoder import Encoder
 from model.encoding.items import ItemEncoder
-from stream.console import tell
+from stream.console import start_log, tell
 from stream.events import Upsert
 from stream.learning.workspace import Workspace
 
@@ -52,6 +52,7 @@ class Figures(NamedTuple):
 
 def main(arguments: Sequence[str]) -> int:
     """0 when every set was measured."""
+    start_log()
     parser = argparse.ArgumentParser("benchmarks.quality.sentences", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the directory with the data sets' folders")
     parser.add_argument("--dataset", action="append", help=f"{', '.join(built_in())}, or a mapping file")

@@ -21,7 +21,7 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.report import Row
 from index.errors import SameasError
 from index.search import products
-from stream.console import tell
+from stream.console import start_log, tell
 
 N = 20_000
 K = 7
@@ -43,6 +43,7 @@ GROUPS: dict[str, Callable[[Bench], list[Row]]] = {
 
 def main(arguments: Sequence[str]) -> int:
     """0 when everything could be measured; goals that are not met are figures, not failures."""
+    start_log()
     parser = argparse.ArgumentParser("benchmarks.speed", description=__doc__.partition("\n")[0])
     parser.add_argument("-n", type=int, default=N, help="entities of each of the two catalogues")
     parser.add_argument("-k", type=int, default=K, help="candidates in each of three views")
