@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 import torch
 
 from index.errors import SameasError
+from stream.demo.child import answer_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,24 +22,7 @@ def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     Raises:
         SameasError: the process ended without an answer.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    # no daemon: it may have such a child of its own
-    process = context.Process(target=_answer, args=(theirs, function, args, kwargs))
-    process.start()
-    theirs.close()
-    try:
-        answer = ours.recv()
-    except EOFError:
-        process.join()
-        raise SameasError(f"{function.__name__} ended with status {process.exitcode}") from None
-    finally:
-        process.kill()
-        process.join()
-    if isinstance(answer, BaseException):
-        raise answer
-    result: T = answer
-    return result
+    return answer_of(multiprocessing.get_context("spawn"), _answer, function, args, kwargs)
 
 
 def _answer(

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkContext, SpawnContext
 from typing import ParamSpec, TypeVar
 
 from index.errors import SameasError
@@ -21,9 +22,28 @@ def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         SameasError: the function raised it, or the process ended without an answer; of a defect it has
             shown the traceback.
     """
-    context = multiprocessing.get_context("fork")
+    return answer_of(multiprocessing.get_context("fork"), _answer, function, args, kwargs)
+
+
+def answer_of(
+    context: ForkContext | SpawnContext,
+    target: Callable[..., None],
+    function: Callable[..., T],
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+) -> T:
+    """What `target` answers in a process that ends with this call.
+
+    Args:
+        target: is given a connection, the function and its arguments; sends what the function returned, or
+            the SameasError that it raised.
+
+    Raises:
+        SameasError: the answer is one, or there is none.
+    """
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(theirs, function, args, kwargs))
+    # no daemon: it may have such a child of its own
+    process = context.Process(target=target, args=(theirs, function, args, kwargs))
     process.start()
     try:
         theirs.close()
