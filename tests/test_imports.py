@@ -28,7 +28,7 @@ def test_importing_says_nothing_and_leaves_the_home_alone(tmp_path: Path, writab
         home /= "none"
     code = (
         "import model.training, stream.worker.app, stream.broker.embedded, "
-        "stream.learning.training; stream.broker.embedded._executable()"
+        "stream.learning.training; stream.broker.embedded._executable(); model.scoring.network._dgl()"
     )
     environment = {name: value for name, value in os.environ.items() if name != "DGLBACKEND"}
     started = subprocess.run(
@@ -40,3 +40,9 @@ def test_importing_says_nothing_and_leaves_the_home_alone(tmp_path: Path, writab
     )
     assert (started.returncode, started.stdout, started.stderr) == (0, "", "")
     assert not writable or not list(home.iterdir())
+
+
+def test_what_scores_does_not_wait_for_what_only_trains() -> None:
+    code = "import sys, stream.state.generations; print({'dgl', 'sklearn'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -48,18 +48,17 @@ other, and adds what the boosted trees of `model/scoring/trees.py` say.
 
 import os
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-os.environ["DGLBACKEND"] = "pytorch"  # else DGL says what it assumes, and notes it in the home directory
-
-import dgl
-import dgl.ops
 import numpy as np
 import torch
 from torch import nn
 
 from model.scoring.pairs import Similarities
 from model.shapes import OWN, RARITY_FEATURES, UNKNOWN
+
+if TYPE_CHECKING:
+    from dgl import DGLGraph
 
 MAX_LOGIT = 30.0
 AGREEMENT = 4  # own, neighbourhood, equal, matched
@@ -119,6 +118,7 @@ class AlignmentNetwork(nn.Module):
 
     def forward(self, graph: "PairGraph") -> torch.Tensor:
         """Uncalibrated logits (P,)."""
+        ops = _dgl().ops
         edge, key = graph.edges, self._forget(graph.key)
         if self.options.cross_attention:
             embedded = self.key_attention(key)
@@ -126,24 +126,24 @@ class AlignmentNetwork(nn.Module):
                 self.own[edge.block] * edge.own
                 + self.neighbourhood * edge.neighbourhood
                 + self.equal[edge.block] * edge.equal
-                + dgl.ops.u_dot_v(graph.attends, embedded * self.key_signs, embedded).squeeze(-1)
+                + ops.u_dot_v(graph.attends, embedded * self.key_signs, embedded).squeeze(-1)
             ).clamp(max=MAX_LOGIT)
         else:
             logits = torch.zeros_like(edge.own)
         agreement = torch.stack([edge.own, edge.neighbourhood, edge.equal, torch.ones_like(edge.own)], dim=1)
 
         null = self.null_logits(key, self.null[graph.block])
-        alpha = dgl.ops.edge_softmax(graph.attends_null, torch.cat([logits, null]))[: len(logits)]
-        agreed = dgl.ops.copy_e_sum(graph.attends, agreement * alpha[:, None])
+        alpha = ops.edge_softmax(graph.attends_null, torch.cat([logits, null]))[: len(logits)]
+        agreed = ops.copy_e_sum(graph.attends, agreement * alpha[:, None])
         features = torch.cat([agreed, graph.rarity], dim=1)
         out = features.new_zeros(len(features), ITEM)
         gate = features.new_zeros(len(features), 1)
         for block, rows in enumerate(graph.rows_of_block):
             out_b, gate_b = self.item(block, features[rows], key[rows])
             out, gate = out.index_copy(0, rows, out_b), gate.index_copy(0, rows, gate_b)
-        beta = dgl.ops.edge_softmax(graph.pool, gate)
-        attended = dgl.ops.u_mul_e_sum(graph.pool, out, beta)
-        pooled = torch.cat([attended, dgl.ops.copy_u_sum(graph.pool, out) * SUM_SCALE], dim=1)
+        beta = ops.edge_softmax(graph.pool, gate)
+        attended = ops.u_mul_e_sum(graph.pool, out, beta)
+        pooled = torch.cat([attended, ops.copy_u_sum(graph.pool, out) * SUM_SCALE], dim=1)
         left, right = pooled.reshape(2, -1, BLOCKS * pooled.shape[1])
         return self.classify(left, right, graph.context)
 
@@ -214,9 +214,9 @@ class PairGraph(NamedTuple):
     block: torch.Tensor
     rows_of_block: tuple[torch.Tensor, ...]
     edges: GraphEdges
-    attends: dgl.DGLGraph  # items to the items of the other side that attend to them
-    attends_null: dgl.DGLGraph  # the same edges, then one from 'no partner' to each
-    pool: dgl.DGLGraph  # items to (side, pair, block)
+    attends: "DGLGraph"  # items to the items of the other side that attend to them
+    attends_null: "DGLGraph"  # the same edges, then one from 'no partner' to each
+    pool: "DGLGraph"  # items to (side, pair, block)
     context: torch.Tensor
 
 
@@ -258,5 +258,14 @@ def pair_graph(pairs: Similarities) -> PairGraph:
     )
 
 
-def _bipartite(source: torch.Tensor, target: torch.Tensor, sources: int, targets: int) -> dgl.DGLGraph:
-    return dgl.create_block((source, target), num_src_nodes=sources, num_dst_nodes=targets)
+def _bipartite(source: torch.Tensor, target: torch.Tensor, sources: int, targets: int) -> "DGLGraph":
+    return _dgl().create_block((source, target), num_src_nodes=sources, num_dst_nodes=targets)
+
+
+def _dgl() -> Any:
+    """DGL, which takes long to import and which only training needs."""
+    os.environ["DGLBACKEND"] = "pytorch"  # else DGL says what it assumes, and notes it in the home directory
+    import dgl
+    import dgl.ops
+
+    return dgl
