@@ -13,10 +13,19 @@ from stream.config import Settings
 
 @click.command()
 @catalogued
-def align(settings: Settings, events: list[Any], model: Path) -> None:
-    """Align catalogue FILES without a broker; alignment records as JSON Lines on stdout."""
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="Where `sameas explain` finds what was aligned [aligned, beside state.dir]",
+)
+def align(settings: Settings, events: list[Any], model: Path, state: Path | None) -> None:
+    """Align catalogue FILES without a broker; alignment records as JSON Lines on stdout.
+
+    `sameas explain` then says why.
+    """
     from stream.console import counting
     from stream.learning.alignment import align as align_files
+    from stream.learning.alignment import kept_in
 
     with counting("aligning", "events") as progress:
         records = align_files(
@@ -26,6 +35,7 @@ def align(settings: Settings, events: list[Any], model: Path) -> None:
             threshold=settings.model.threshold,
             search=settings.align.search_at_once,
             progress=progress,
+            keep=state or kept_in(settings),
         )
     for record in records:
         sys.stdout.write(msgspec.json.encode(record).decode() + "\n")

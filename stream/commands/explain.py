@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from index.errors import StateError
 from stream.commands.options import configured, in_state
-from stream.config import Configuration
-from stream.console import shown
+from stream.config import Configuration, Settings
+from stream.console import shown, tell
 from stream.events import split_curie
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def explain(
     """Say why two entities are aligned, or why not; for one entity, of each of its candidates.
 
     It reads a worker's state directory, also while the worker runs, and needs as much memory as the worker.
+    Where no worker has run it reads what `sameas align` left.
     """
-    from stream.console import tell
     from stream.engine.explaining import check_pair
     from stream.mapping.canonical import decode_canonical
     from stream.state.generations import Generations
@@ -39,7 +40,8 @@ def explain(
         split_curie(entity)
     else:
         check_pair(entity, other)
-    settings = in_state(configuration.settings, state)
+    settings = configuration.settings
+    settings = in_state(settings, state) if state else _settings_of_what_is_there(settings)
     aligner = Generations(settings, decode_canonical).look()  # which decodes no message
     try:
         explanations = aligner.explain(entity, other)
@@ -52,6 +54,26 @@ def explain(
             print(msgspec.json.encode(explanation).decode())
         else:
             print("\n".join(_lines(explanation)))
+
+
+def _settings_of_what_is_there(settings: Settings) -> Settings:
+    """The settings with the state to read, a worker's before that of `sameas align`. Raises StateError."""
+    from stream.learning.alignment import kept_in, left_at
+    from stream.state.generations import read_current
+
+    worker, kept = settings.state.dir, kept_in(settings)
+    is_left = left_at(kept)
+    if read_current(worker) is not None:
+        if is_left:
+            tell(f"from the worker's state, {worker}; `--state {kept}` is what `sameas align` left {is_left}")
+        return settings
+    if is_left is None:
+        raise StateError(
+            f"no state to read: a worker leaves one in {worker}, and `sameas align` in {kept}; "
+            "name another with --state"
+        )
+    tell(f"from {kept}, as `sameas align` left it {is_left}")
+    return in_state(settings, kept)
 
 
 def _lines(told: "Explanation") -> Iterator[str]:

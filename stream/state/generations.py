@@ -139,7 +139,7 @@ class Generations:
             if name is None:
                 raise StateError(
                     f"state directory {self.directory} has no generation in force (CURRENT); name one that a "
-                    "worker has run with"
+                    "worker has run with, or that `sameas align` left"
                 )
             try:
                 return self.aligner(name, read_only=True)
