@@ -24,8 +24,19 @@ tell: Final = log.info
 
 def shown(value: object) -> str:
     """A value from a catalogue, shortened and without what steers a terminal."""
-    text = "".join(sign if sign.isprintable() else "�" for sign in str(value)[: 2 * MAX_VALUE_CHARS])
+    text = printable(str(value)[: 2 * MAX_VALUE_CHARS])
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """A text without what steers a terminal."""
+    return "".join(sign if sign.isprintable() else "�" for sign in text)
+
+
+def compared(key: str, value: str, other_key: str, other: str) -> str:
+    """Two values, with what each is of: `title: A ~ name: B`, or `name: A ~ B` where that is the same."""
+    keys = shown(key), shown(other_key)
+    return f"{keys[0]}: {value} ~ {'' if key == other_key else f'{keys[1]}: '}{other}"
 
 
 def start_log(libraries: int = logging.CRITICAL) -> None:

@@ -17,6 +17,7 @@ from model.encoding import tokens
 from model.encoding.items import ItemEncoder, Items
 from model.encoding.keys import KeyTable
 from model.encoding.rarest import OwnCells
+from model.encoding.values import Kind
 from model.encoding.vectors import to_int8
 from model.encoding.words import Packed
 from model.shapes import DIM, I8, OWN
@@ -80,6 +81,16 @@ class Encoder:
     def key_name(self, key: int) -> tuple[str, str] | None:
         """(source, name) of a key id, None for empty and unknown. Reverse relations read `~name`."""
         return self.keys.name(key)
+
+    def title(self, entity: Profile) -> str | None:
+        """What people may call an entity: its text under the key of largest weight. None without a text."""
+        texts = []
+        for name, value in entity.attributes.items():
+            text = value[0] if isinstance(value, list) and value else value
+            key, kind = self.keys.attribute(entity.source, name)
+            if isinstance(text, str) and kind in (None, Kind.TEXT, Kind.LIST):
+                texts.append((int(self.keys.weights(np.array([key]))[0]), -key, text))
+        return max(texts)[-1] if texts else None
 
     def state(self) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, object]]:
         """Arrays and JSON-ready values that make this encoder again."""

@@ -11,7 +11,7 @@ import msgspec
 from index.errors import StateError
 from stream.commands.options import configured, in_state
 from stream.config import Configuration, Settings
-from stream.console import shown, tell
+from stream.console import compared, printable, shown, tell
 from stream.events import split_curie
 
 if TYPE_CHECKING:
@@ -78,23 +78,31 @@ def _settings_of_what_is_there(settings: Settings) -> Settings:
 
 def _lines(told: "Explanation") -> Iterator[str]:
     score = "no score" if told.score is None else f"score {told.score:.3f}, threshold {told.threshold:.3f}"
-    yield f"{told.subject_id} ~ {told.object_id}: {_outcome(told)} ({score})"
+    yield f"{_called(told, told.subject_id)} ~ {_called(told, told.object_id)}: {_outcome(told)} ({score})"
     if told.waits:
         yield "  one of the two waits for its evaluation"
     for name, view in told.views.items():
         ranks = f"{_rank(view.object_rank)} of subject's, {_rank(view.subject_rank)} of object's"
         yield f"  {name:<14}  similarity {view.similarity:.3f}, nearest: {ranks}"
     for seen in told.evidence.attributes:
-        subject = f"{seen.subject_attribute}: {shown(seen.subject_value)}"
-        yield f"  {seen.weight:.2f}  {subject} ~ {seen.object_attribute}: {shown(seen.object_value)}"
+        values = shown(seen.subject_value), shown(seen.object_value)
+        pair = compared(seen.subject_attribute, values[0], seen.object_attribute, values[1])
+        yield f"  {seen.weight:.2f}  {pair}"
     for near in told.evidence.neighbours:
-        subject = f"{near.subject_relation}: {near.subject_neighbour}"
-        yield f"  {near.weight:.2f}  {subject} ~ {near.object_relation}: {near.object_neighbour}"
+        names = _called(told, near.subject_neighbour), _called(told, near.object_neighbour)
+        pair = compared(near.subject_relation, names[0], near.object_relation, names[1])
+        yield f"  {near.weight:.2f}  {pair}"
+
+
+def _called(told: "Explanation", entity: str) -> str:
+    """An entity by its CURIE and its name, unless the one ends with the other: `imdb:person/Ridley Scott`."""
+    name, text = told.names.get(entity), printable(entity)
+    return text if name is None or entity.endswith(f"/{name}") else f"{text} ({shown(name)})"
 
 
 def _outcome(told: "Explanation") -> str:
     rivals = [
-        f"{name} is aligned with {', '.join(partners)}"
+        f"{printable(name)} is aligned with {', '.join(_called(told, partner) for partner in partners)}"
         for name, partners in (
             (told.subject_id, told.subject_aligned_with),
             (told.object_id, told.object_aligned_with),

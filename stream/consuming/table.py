@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from stream.console import shown
+from stream.console import compared, printable, shown
 from stream.events import AlignmentRecord
 
 HEADER = f"{'what':<9}  {'score':>5}  {'subject':<32}  {'object':<32}  why"
@@ -23,7 +23,8 @@ def withdrawn_row(subject_id: str, object_id: str) -> str:
 
 def _reasons(record: AlignmentRecord, most: int = 3) -> Iterable[str]:
     for attribute in record.evidence.attributes[:most]:
-        pair = f"{shown(attribute.subject_value)} ~ {shown(attribute.object_value)}"
-        yield f"{attribute.subject_attribute}: {pair}"
+        values = shown(attribute.subject_value), shown(attribute.object_value)
+        yield compared(attribute.subject_attribute, values[0], attribute.object_attribute, values[1])
     for neighbour in record.evidence.neighbours[: max(0, most - len(record.evidence.attributes))]:
-        yield f"{neighbour.subject_relation}: {neighbour.subject_neighbour} ~ {neighbour.object_neighbour}"
+        ends = printable(neighbour.subject_neighbour), printable(neighbour.object_neighbour)
+        yield compared(neighbour.subject_relation, ends[0], neighbour.object_relation, ends[1])

@@ -1,5 +1,6 @@
 """Why a pair is aligned, or is not: what each step of the aligner makes of it, as things stand."""
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -48,6 +49,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     model: str  # its id
     views: dict[str, Closeness]
     evidence: Evidence
+    names: dict[str, str]  # of the entities that this mentions, by their CURIE, where they have one
 
 
 def check_pair(name: str, other: str) -> None:
@@ -68,6 +70,7 @@ class Explaining:
         self._deciding = parts.deciding
         self._evidence = parts.evidence
         self._model = parts.records.model
+        self._title = parts.encoder.title
 
     def pair(self, name: str, other: str) -> Explanation:
         """Of two entities.
@@ -139,6 +142,17 @@ class Explaining:
             outcome = "not-a-candidate"
         elif score is not None and score < self._deciding.threshold:
             outcome = "below-threshold"
+        evidence = self._evidence.build([pair], {pair.left: left, pair.right: right})[0]
+        aligned = [
+            self._graph.names(self._deciding.partners(node, source, other))
+            for node, source, other in (
+                (pair.left, pair.left_source, pair.right_source),
+                (pair.right, pair.right_source, pair.left_source),
+            )
+        ]
+        near = [
+            name for each in evidence.neighbours for name in (each.subject_neighbour, each.object_neighbour)
+        ]
         return Explanation(
             subject_id=subject_id,
             subject_category=left.type,
@@ -149,13 +163,19 @@ class Explaining:
             threshold=self._deciding.threshold,
             verdict=_VERDICTS[standing.verdict],
             waits=any(self._backlog.waits(node) for node in pair[:2]),
-            subject_aligned_with=self._graph.names(
-                self._deciding.partners(pair.left, pair.left_source, pair.right_source)
-            ),
-            object_aligned_with=self._graph.names(
-                self._deciding.partners(pair.right, pair.right_source, pair.left_source)
-            ),
+            subject_aligned_with=aligned[0],
+            object_aligned_with=aligned[1],
             model=self._model,
             views=views,
-            evidence=self._evidence.build([pair], {pair.left: left, pair.right: right})[0],
+            evidence=evidence,
+            names=self._names([subject_id, object_id, *aligned[0], *aligned[1], *near]),
         )
+
+    def _names(self, mentioned: Sequence[str]) -> dict[str, str]:
+        entities = self._graph.entities(map(node_of, mentioned))
+        titles = {
+            name: self._title(entity)
+            for name, entity in zip(mentioned, entities, strict=True)
+            if entity is not None and not entity.deleted
+        }
+        return {name: title for name, title in titles.items() if title is not None}

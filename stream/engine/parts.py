@@ -37,6 +37,7 @@ class Parts:
 
     def __init__(self, store: Store, model: Model, recipe: Recipe, decode: Decoder) -> None:
         options = candidate_options(model)
+        self.encoder = model.encoder
         self.graph = GraphStore(store)
         self.links = LinkStore(store)
         self.inbox = Inbox(store, self.graph, self.links, decode)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from stream.console import compared
 from stream.pages.curves import quality_charts
 from stream.pages.page import Series, chart, page, table
 
@@ -160,9 +161,11 @@ def _known(found: Mapping[str, Any], name: str, word: str) -> str:
 
 def _reasons(evidence: Mapping[str, Any]) -> Iterable[str]:
     for one in evidence["attributes"][:REASONS]:
-        yield f"{one['subject_attribute']}: {one['subject_value']} ~ {one['object_value']}"
+        values = str(one["subject_value"]), str(one["object_value"])
+        yield compared(one["subject_attribute"], values[0], one["object_attribute"], values[1])
     for one in evidence["neighbours"][: max(0, REASONS - len(evidence["attributes"]))]:
-        yield f"{one['subject_relation']}: {one['subject_neighbour']} ~ {one['object_neighbour']}"
+        ends = one["subject_neighbour"], one["object_neighbour"]
+        yield compared(one["subject_relation"], ends[0], one["object_relation"], ends[1])
 
 
 def _figure(value: float | int | None) -> str:

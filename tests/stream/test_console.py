@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from stream import console
-from stream.console import log, progress, start_log, tell
+from stream.console import compared, log, progress, start_log, tell
 
 
 class Terminal(io.StringIO):
@@ -57,3 +57,9 @@ def test_libraries_are_heard_only_when_asked_for(monkeypatch: pytest.MonkeyPatch
 def test_a_value_is_shortened_and_steers_no_terminal() -> None:
     assert console.shown("a\x1b[2Kb") == "a�[2Kb"
     assert len(console.shown("x" * 100)) == console.MAX_VALUE_CHARS
+
+
+def test_each_value_is_shown_with_what_it_is_of() -> None:
+    assert compared("name", "A", "name", "B") == "name: A ~ B"
+    assert compared("name", "A", "kind", "B") == "name: A ~ kind: B"
+    assert compared("a\x1b[31m", "A", "a\x1b[31m", "B") == "a\ufffd[31m: A ~ B"

@@ -67,6 +67,13 @@ def similarity(encoder: Encoder, a: Value, b: Value, key: str = "new") -> tuple[
     return float(left @ right) / UNIT, bool(encoded.item_hashes[0, 0] == encoded.item_hashes[1, 0])
 
 
+def test_the_title_is_the_text_that_tells_most(encoder: Encoder) -> None:
+    assert encoder.title(entity(1, genre="drama", name="The Matrix", year=1999)) == "The Matrix"
+    assert encoder.title(entity(1, genre="drama", tags=["paris", "london"], lat="51.5")) == "paris"
+    assert encoder.title(entity(1, new="The Matrix")) == "The Matrix"
+    assert encoder.title(entity(1, year=1999, tags=[])) is None
+
+
 def same(one: Encoded, other: Encoded) -> bool:
     return all(a.tobytes() == b.tobytes() and a.dtype == b.dtype for a, b in in_step(one, other))
 

@@ -30,6 +30,10 @@ LINKS = [
     Link("left:f67", "right:f68", "same", "me"),
 ]
 LONE = Upsert("left", "lone", "planet", {"name": "amber birch"})
+NAMES = {
+    f"{e.source}:{e.id}": e.attributes.get("name") or e.attributes["title"]
+    for e in [*catalogues(), TWIN, LONE]
+}
 EVENTS: list[EntityEvent] = [*catalogues(), TWIN, LONE, Delete("left", "f63")]
 
 
@@ -97,6 +101,10 @@ def test_it_says_what_was_published(aligned: tuple[Aligner, Topic]) -> None:
         assert each.subject_aligned_with == [o for s, o in records if s == each.subject_id]
         assert each.object_aligned_with == [s for s, o in records if o == each.object_id]
         assert each.model == aligner.model_id
+        near = {name for n in each.evidence.neighbours for name in (n.subject_neighbour, n.object_neighbour)}
+        mentioned = near | {each.subject_id, each.object_id}
+        mentioned |= {*each.subject_aligned_with, *each.object_aligned_with}
+        assert each.names == {name: NAMES[name] for name in mentioned}
         if each.outcome == "below-threshold":
             assert each.score is not None and each.score < each.threshold
 
@@ -178,8 +186,11 @@ def test_people_get_text(aligned: tuple[Aligner, Topic], monkeypatch: pytest.Mon
         for each in aligned[0].explain("left:f67")
         if each.verdict == "same" and each.outcome == "better-partner"
     ]
+    titles = [shown(NAMES[name]) for name in ("left:f66", "right:f66")]
+    near = film("left", 66).relations["directed_by"][0]
     for pair, said in [
-        (("left:f66", "right:f66"), "left:f66 ~ right:f66: aligned (score "),
+        (("left:f66", "right:f66"), f"left:f66 ({titles[0]}) ~ right:f66 ({titles[1]}): aligned (score "),
+        (("left:f66", "right:f66"), f": left:{near} ({NAMES[f'left:{near}']}) ~ right:{near} ("),
         (loser, "not aligned, as left:f67 is aligned with right:f6"),
         (loser, "; a person says the same (score "),
         (("left:f61", "right:f61"), "not aligned, a person says so (score "),
