@@ -87,7 +87,7 @@ def read_dataset(name: str, data: Path, test_links: Path | None = None) -> DataS
         for _, event in read_events(source, mapping, folder)
         if not isinstance(event, InvalidInput)
     ]
-    return DataSet(path.stem, events, {part: read_links(file) for part, file in files.items()})
+    return DataSet(path.stem, events, {part: read_links(file).links for part, file in files.items()})
 
 
 def _read_pairs(name: str, kind: str, files: dict[str, Path]) -> DataSet:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command()
 @catalogued
 @click.option(
-    "--links", type=click.Path(path_type=Path), required=True, help="CSV of known links: left,right"
+    "--links", type=click.Path(path_type=Path), required=True, help="Known links: a table left,right"
 )
 @click.option("--one-to-one/--many-to-many", default=None, help="How pairs are decided: align.one_to_one")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object")
@@ -43,7 +43,7 @@ def evaluate(
         raise click.BadParameter("an .html file is written", param_hint="--plot")
     evaluation = evaluate_model(
         events,
-        read_links(links),
+        read_links(links).links,
         model,
         one_to_one=settings.align.one_to_one if one_to_one is None else one_to_one,
         threshold=settings.model.threshold,

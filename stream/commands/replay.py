@@ -64,7 +64,7 @@ def replay(configuration: Configuration, **options: Any) -> None:
             settings, model=msgspec.structs.replace(settings.model, dir=options["model"])
         )
     run = Run(settings, options["name"])
-    links = read_links(options["links"]) if options["links"] else []
+    links = read_links(options["links"]).links if options["links"] else []
     check_access(run, settings, execute=options["execute"], report=options["report"] is not None)
     plan = _plan(run, links, **{name: options[name] for name in _RANGE})
     for line in _describe(run, plan):
@@ -225,7 +225,7 @@ def diff(configuration: Configuration, before: str, after: str, links: Path | No
         current_alignments(settings if name == LIVE else Run(settings, name).settings)
         for name in (before, after)
     ]
-    found = compare(sides[0], sides[1], read_links(links) if links else ())
+    found = compare(sides[0], sides[1], read_links(links).links if links else ())
     if as_json:
         for kind in ("new", "gone", "changed"):
             for change in getattr(found, kind):

@@ -12,7 +12,7 @@ from stream.config import Settings
 
 @click.command()
 @catalogued
-@click.option("--links", type=click.Path(path_type=Path), help="CSV of known links: left,right")
+@click.option("--links", type=click.Path(path_type=Path), help="Known links: a table left,right")
 @click.option("--no-links", is_flag=True, help="Learn from the catalogues alone")
 @click.option(
     "--valid", type=click.Path(path_type=Path), help="Links for early stopping and the threshold [a fifth]"
@@ -49,9 +49,9 @@ def train(
         if links is None:
             trained = train_without_links(events, model, k=k, options=options, progress=epoch)
         else:
-            known = None if valid is None else read_links(valid)
+            known = None if valid is None else read_links(valid).links
             trained = train_model(
-                events, read_links(links), model, valid=known, k=k, options=options, progress=epoch
+                events, read_links(links).links, model, valid=known, k=k, options=options, progress=epoch
             )
     tell(
         f"model {trained.id} in {model}: {trained.training_links:,} links, "

@@ -1,40 +1,63 @@
 """Known links: reading them, splitting them for training and validation, and judging pairs by them."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import xxhash
 
+from stream.catalogue.rows import read_rows
+from stream.catalogue.sniffing import sniff
 from stream.errors import InvalidInput
 from stream.events import split_curie
 
 VALID_SHARE: Final = 0.2  # of the links, if none are given for validation
 
+SIDES: Final = ("left", "right")  # the columns of a file of links
+
 LinkPair = tuple[str, str]
 
 
-def read_links(path: Path) -> list[LinkPair]:
-    """Links from a CSV file with the columns `left,right` of CURIEs.
+class LinkFile(NamedTuple):
+    """The links of a file, and the line of each."""
+
+    path: Path
+    links: list[LinkPair]
+    lines: list[int]
+
+
+def read_links(path: Path) -> LinkFile:
+    """Links from a file with the columns `left,right` of CURIEs, read as a catalogue's rows are.
+
+    The file itself shows how its cells are separated, since no mapping says it. Blanks around a CURIE are
+    none of it.
 
     Raises:
-        InvalidInput: the file cannot be read, lacks a column or holds something that is no CURIE.
+        ConfigError: the file cannot be read, has an unknown suffix, or lacks a column.
+        InvalidInput: a row cannot be read, or is no pair of CURIEs of two sources.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput("bad-links", f"{path}: {error}") from error
-    links = []
-    for number, row in enumerate(rows, start=2):
-        left, right = row.get("left"), row.get("right")
-        if left is None or right is None:
-            raise InvalidInput("bad-links", f"{path}, line {number}: the columns left,right are expected")
-        if split_curie(left)[0] == split_curie(right)[0]:
-            raise InvalidInput("bad-links", f"{path}, line {number}: {left} and {right} are of one source")
-        links.append((left, right))
-    return links
+    found = LinkFile(path, [], [])
+    layout = sniff(path)
+    if layout.quoting == "none":  # no CURIE has a quote in it: one that is open is a mistake
+        layout = layout._replace(quoting=None)
+    for line, row in read_rows(path, SIDES, layout=layout, mapped=SIDES):
+        try:
+            if isinstance(row, InvalidInput):
+                raise row
+            left, right = (_name(row[side], side) for side in SIDES)
+            if split_curie(left)[0] == split_curie(right)[0]:
+                raise InvalidInput("bad-links", f"{left[:80]} and {right[:80]} are of one source")
+        except InvalidInput as error:
+            raise InvalidInput("bad-links", f"{path}:{line}: {error}") from error
+        found.links.append((left, right))
+        found.lines.append(line)
+    return found
+
+
+def _name(cell: object, side: str) -> str:
+    if not isinstance(cell, str):
+        raise InvalidInput("bad-links", f"{side}: a text such as imdb:tt0133093 is expected")
+    return cell.strip()
 
 
 def split_links(links: Sequence[LinkPair]) -> tuple[list[LinkPair], list[LinkPair]]:

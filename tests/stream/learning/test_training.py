@@ -17,7 +17,6 @@ from stream.cli import main
 from stream.events import Upsert
 from stream.learning.alignment import align
 from stream.learning.evaluation import evaluate_model
-from stream.learning.known_links import read_links
 from stream.learning.self_training import NOISED, noised, train_without_links
 
 LINKS = [(f"left:f{n}", f"right:f{n}") for n in range(60, FILMS)]
@@ -145,8 +144,3 @@ def test_an_unwritable_model_is_refused_before_training(
     refused = run(folder, "train", "--no-links", "--model", str(folder / model))
     assert refused.exit_code == 1
     assert re.search(f"error: --model .*{model}: cannot be written: ", refused.stderr)
-
-
-def test_links_with_a_byte_order_mark(tmp_path: Path) -> None:
-    (tmp_path / "links.csv").write_text("left,right\na:1,b:1\n", encoding="utf-8-sig")
-    assert read_links(tmp_path / "links.csv") == [("a:1", "b:1")]
