@@ -12,6 +12,7 @@ from typing import Any
 
 from stream.catalogue.opening import Meter, format_of, open_bytes, require
 from stream.errors import ConfigError, InvalidInput
+from stream.mapping.language import is_absolute
 from stream.mapping.row import Row
 
 RDF = {".nt", ".ttl"}
@@ -82,7 +83,7 @@ def _add(rdf: Any, columns: dict[str, dict[str, None]], triple: Any, iri: str) -
 def _name(rdf: Any, node: Any, iri: str) -> str:
     if isinstance(node, rdf.NamedNode):
         short = node.value.removeprefix(iri)
-        return short or str(node.value)
+        return str(node.value) if not short or is_absolute(short) else short
     return str(node)  # a blank node's label, or a quoted triple
 
 

@@ -1,7 +1,7 @@
 """The current alignments in formats that other tools read: SSSOM as TSV, and `owl:sameAs` as N-Triples.
 
-The local part of a CURIE is the end of the IRI, so that prefix and local part give the IRI. Characters that
-an IRI may not hold are percent-encoded.
+Both name an entity by the same IRI: its source's `iri` or URN, and its id. An id that is an IRI stands for
+itself. Characters that an IRI may not hold are percent-encoded, in a URN also letters beyond ASCII.
 """
 
 import json
@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from stream.config import Settings
 from stream.events import AlignmentRecord, split_curie
-from stream.mapping.language import SourceMapping
+from stream.mapping.language import SourceMapping, is_absolute
 
 SSSOM_VERSION = "1.1"
 UNSPECIFIED_LICENSE = "https://w3id.org/sssom/license/unspecified"
@@ -33,10 +33,15 @@ SLOTS = (  # in the order of SSSOM's canonical form
     "mapping_tool",
     "mapping_tool_version",
 )
-NOT_IN_IRI = re.compile(r'[\x00-\x20<>"{}|\\^`\[\]\x7f-\xa0]|%(?![0-9A-Fa-f]{2})')
-NOT_IN_URN = re.compile(r'[\x00-\x20<>"{}|\\^`\[\]\x7f-\xa0%#?]')
-NOT_ASCII = re.compile(r"[^\x00-\x7f]")  # allowed in IRIs, not in CURIEs
+NOT_IN_IRI = re.compile(  # RFC 3987: controls, delimiters, private and unassigned characters
+    r'[\x00-\x20<>"{}|\\^`\[\]\x7f-\x9f\ue000-\uf8ff\ufdd0-\ufdef\ufff0-\uffff]'
+    r"|(?![\U000e1000-\U000efffd])[\U000e0000-\U0010ffff]"
+    rf"|[{''.join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(1, 14))}]"
+    r"|%(?![0-9A-Fa-f]{2})"
+)
+NOT_IN_URN = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:@/-]")
 RESERVED = {"owl", "rdf", "rdfs", "sameas", "semapv", "skos", "sssom", "xsd", "linkml", "oboInOwl"}
+RESERVED |= {"urn", "http", "https"}
 
 Format = Callable[[Settings, Iterable[AlignmentRecord]], Iterator[str]]
 
@@ -51,7 +56,7 @@ def sssom(settings: Settings, records: Iterable[AlignmentRecord]) -> Iterator[st
     """The lines of an SSSOM mapping set: metadata as YAML comments, names of slots, a line for each pair."""
     records = sorted(records, key=lambda record: (record.subject_id, record.object_id))
     sources = sorted({split_curie(name)[0] for r in records for name in (r.subject_id, r.object_id)})
-    prefixes = {"sameas": RECORD_IRI}
+    prefixes = {"sameas": RECORD_IRI, "urn": "urn:"}  # the latter for ids that are such IRIs
     prefixes |= {_prefix(source): source_iri(settings.sources, source) for source in sources}
     name = uuid5(NAMESPACE_URL, settings.topics.alignments)
     yield f"#sssom_version: {json.dumps(SSSOM_VERSION)}"
@@ -64,9 +69,7 @@ def sssom(settings: Settings, records: Iterable[AlignmentRecord]) -> Iterator[st
     for record in records:
         cells = {slot: str(getattr(record, slot)) for slot in SLOTS}
         for slot in ("subject_id", "object_id"):
-            source, local_id = split_curie(cells[slot])
-            local = NOT_ASCII.sub(_percent, _encoded(settings.sources, source, local_id))
-            cells[slot] = f"{_prefix(source)}:{local}"
+            cells[slot] = _curie(settings.sources, *split_curie(cells[slot]))
         for slot in ("subject_category", "object_category"):
             cells[slot] = re.sub(r"\s+", " ", cells[slot]).replace('"', "'")
         yield "\t".join(cells.values())
@@ -75,21 +78,31 @@ def sssom(settings: Settings, records: Iterable[AlignmentRecord]) -> Iterator[st
 def n_triples(settings: Settings, records: Iterable[AlignmentRecord]) -> Iterator[str]:
     """A triple for each pair: subject `owl:sameAs` object."""
     for record in records:
-        ends = []
-        for name in (record.subject_id, record.object_id):
-            source, local_id = split_curie(name)
-            ends.append(source_iri(settings.sources, source) + _encoded(settings.sources, source, local_id))
+        ends = [_iri(settings.sources, *split_curie(name)) for name in (record.subject_id, record.object_id)]
         yield f"<{ends[0]}> <{SAME_AS}> <{ends[1]}> ."
 
 
-def _encoded(sources: Mapping[str, SourceMapping], source: str, local_id: str) -> str:
-    """The id as the end of an IRI.
+def _iri(sources: Mapping[str, SourceMapping], source: str, local_id: str) -> str:
+    return "".join(_parts(sources, source, local_id))
+
+
+def _curie(sources: Mapping[str, SourceMapping], source: str, local_id: str) -> str:
+    """The CURIE, or the IRI itself where a CURIE would be read as one."""
+    start, end = _parts(sources, source, local_id)
+    return f"{_prefix(source)}:{end}" if start and not end.startswith("//") else start + end
+
+
+def _parts(sources: Mapping[str, SourceMapping], source: str, local_id: str) -> tuple[str, str]:
+    """What the IRIs of the source begin with, and the end for this id; nothing and the IRI if the id is one.
 
     With an `iri`, ids that are percent-encoded already stay as they are. In a URN any two ids stay apart.
     """
     mapping = sources.get(source)
-    wrong = NOT_IN_IRI if mapping is not None and mapping.iri else NOT_IN_URN
-    return wrong.sub(_percent, local_id)
+    start = "" if is_absolute(local_id) else source_iri(sources, source)
+    in_urn = start and (mapping is None or not mapping.iri)
+    end = (NOT_IN_URN if in_urn else NOT_IN_IRI).sub(_percent, local_id)
+    first = -1 if "#" in start else end.find("#")  # an IRI has one at most
+    return start, end[: first + 1] + end[first + 1 :].replace("#", "%23")
 
 
 def _percent(match: re.Match[str]) -> str:
@@ -97,8 +110,8 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def _prefix(source: str) -> str:
-    """The source as a CURIE's prefix, which begins with a letter and is not one that SSSOM defines."""
-    return source if re.match("[A-Za-z_]", source) and source not in RESERVED else f"_{source}"
+    """The source as a CURIE's prefix, which is not one that SSSOM defines; different for any two sources."""
+    return source if re.match("[A-Za-z]", source) and source not in RESERVED else f"_{source}"
 
 
 FORMATS: dict[str, Format] = {"sssom": sssom, "rdf": n_triples}

@@ -32,6 +32,7 @@ from stream.events import check_relation
 from stream.mapping.column_types import converter
 
 IRI = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"{}|\\^`]*')
+ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|urn:")
 Quoting = Literal["csv", "none"]  # quotes keep a cell together, or are characters like others
 NULL = ("NULL", "\\N", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan")  # which no one is called
 FIELD = re.compile(r"\{([^{}]+)\}")
@@ -216,7 +217,7 @@ class SourceMapping(Table, frozen=True):
     """A source: one table or several named ones, and joins between their entities.
 
     Without an `id` and without tables, canonical events are expected. `iri` and an id make an entity's IRI in
-    RDF and SSSOM; IRIs in the source's own RDF files are read without it.
+    RDF and SSSOM, unless the id is one itself; IRIs in the source's own RDF files are read without it.
     """
 
     tables: dict[str, Table] = {}
@@ -268,6 +269,11 @@ class SourceMapping(Table, frozen=True):
         """Every file that is read for this source."""
         inputs: list[RowInput] = [self, *self.tables.values(), *self.all_joins()]
         return [file for part in inputs for file in part.files]
+
+
+def is_absolute(local_id: str) -> bool:
+    """Whether an id is an IRI, and not the end of one: an IRI that its source's `iri` does not begin."""
+    return ABSOLUTE.match(local_id) is not None
 
 
 def check_topics(
