@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 from index.entity import Scalar, Value
 from stream.errors import InvalidInput
-from stream.mapping.column_types import EXACT_DIGITS, UNAVAILABLE, Convert
-from stream.mapping.language import Attribute, RowInput
+from stream.mapping.column_types import EXACT_DIGITS, Convert, is_unavailable
+from stream.mapping.language import Attribute, Join, Table
 from stream.mapping.row import Row, cell
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-][0-9]+)?")
@@ -19,10 +19,26 @@ EXACT_WHOLE = 2**53  # the first whole number with a neighbour that a double has
 class Cells:
     """Reads the cells of rows, as one mapping says. Blank, null, NaN and spellings of nothing are nothing."""
 
-    def __init__(self, rows: RowInput) -> None:
+    def __init__(self, rows: Table | Join) -> None:
+        columns = rows.all_columns()
+        self._outermost = dict.fromkeys([*columns, *(column.partition(".")[0] for column in columns)])
         self._number = comma_number if rows.decimal == "," else _number
         self._null = frozenset(rows.null)
         self._as_written = {name for name, logical in rows.columns.items() if logical == "text"}
+
+    def check_available(self, row: Row) -> None:
+        """Checks, before anything else is made of them, that no column in use holds a placeholder.
+
+        Raises:
+            InvalidInput: with reason `unavailable-value`.
+        """
+        for column in self._outermost:
+            if isinstance(value := row.get(column), str | list | Mapping) and is_unavailable(value):
+                raise InvalidInput(
+                    "unavailable-value",
+                    f"{column}: the change stream left out a large value that did not change; set REPLICA "
+                    "IDENTITY FULL for the table, or do not map the column",
+                )
 
     def find(self, row: Row, column: str) -> object:
         """The cell at a column or path.
@@ -62,10 +78,9 @@ class Cells:
         """A cell as stripped text, empty if it says nothing.
 
         Raises:
-            InvalidInput: with `reason` for all but text and whole numbers, or `unavailable-value`.
+            InvalidInput: with `reason` for all but text and whole numbers.
         """
         if isinstance(value, str):
-            _check_available(value, column)
             text = value.strip()
             return "" if text in self._null else text
         if value is None or _is_nan(value):
@@ -115,15 +130,6 @@ class Cells:
 
 def _is_nan(value: object) -> bool:
     return value != value
-
-
-def _check_available(text: str, column: str) -> None:
-    if text == UNAVAILABLE:
-        raise InvalidInput(
-            "unavailable-value",
-            f"{column}: the change stream left out a large value that did not change; set REPLICA "
-            "IDENTITY FULL for the table, or do not map the column",
-        )
 
 
 def _number(text: str) -> int | float | None:

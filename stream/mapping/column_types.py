@@ -9,6 +9,7 @@ but a text that is no JSON is refused where a mapping says `json`.
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,9 +21,22 @@ import msgspec
 
 EXACT_DIGITS = 15  # which a double keeps
 MOST_BASE64, MOST_SCALE = 512, 999  # of a decimal; one with a scale of millions would take gigabytes as text
-UNAVAILABLE = "__debezium_unavailable_value"  # in place of a large value that an update did not touch
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PER_SECOND = {"millis": 1_000, "micros": 1_000_000, "nanos": 1_000_000_000}
+
+# In place of a large value that an update did not touch: a text, and what other columns make of it.
+UNAVAILABLE = "__debezium_unavailable_value"
+_UNAVAILABLE_BYTES = UNAVAILABLE.encode()
+_UNAVAILABLE_NUMBERS = list(_UNAVAILABLE_BYTES)  # arrays of numbers and of dates
+_UNAVAILABLE_TEXTS = frozenset(
+    {
+        UNAVAILABLE,
+        base64.b64encode(_UNAVAILABLE_BYTES).decode(),  # bytes
+        _UNAVAILABLE_BYTES.hex(),
+        "b68a35a7-17ad-35b3-af2a-ae46edb4545a",  # arrays of UUIDs: the one that Java names by these bytes
+        *(json.dumps({UNAVAILABLE: UNAVAILABLE}, separators=(",", colon)) for colon in (":", ": ")),  # hstore
+    }
+)
 
 Convert = Callable[[object], object]
 
@@ -40,10 +54,30 @@ def converter(logical: str) -> Convert:
     return _BY_NAME[logical]
 
 
+def is_unavailable(value: object) -> bool:
+    """Whether a value stands for one that PostgreSQL's change stream left out, or has such a one in it."""
+    rest = [value]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, str):
+            if part in _UNAVAILABLE_TEXTS:
+                return True
+        elif isinstance(part, list):
+            if part == _UNAVAILABLE_NUMBERS:
+                return True
+            rest += part
+        elif isinstance(part, Mapping):
+            rest += part.keys()
+            rest += part.values()
+    return False
+
+
 def by_schema(schema: object, value: object) -> object:
     """The value as its Kafka Connect schema explains it. What the schema does not explain stays as it is."""
     if value is None or not isinstance(schema, Mapping):
         return value
+    if isinstance(value, str | list) and is_unavailable(value):
+        return UNAVAILABLE  # which dates, decimals and the like would hide
     name = schema.get("name")
     if name == "org.apache.kafka.connect.data.Decimal":
         parameters = schema.get("parameters")

@@ -51,8 +51,10 @@ class RowMapper:
             explained: columns with a type that came with the row and goes before the mapping's.
 
         Raises:
-            InvalidInput: with reason `missing-column`, `bad-id`, `bad-value`, `bad-version` or `too-large`.
+            InvalidInput: with reason `missing-column`, `bad-id`, `bad-value`, `bad-version`, `too-large` or
+                `unavailable-value`.
         """
+        self._cells.check_available(row)
         row = self._cells.typed(row, self._columns, explained)
         if problem := missing_columns(self.required, row):
             raise InvalidInput("missing-column", problem)
@@ -121,8 +123,10 @@ class JoinMapper:
         """The relation that a row names; None if its head, its tail or its name is blank.
 
         Raises:
-            InvalidInput: with reason `missing-column`, `bad-id`, `bad-value` or `bad-relation`.
+            InvalidInput: with reason `missing-column`, `bad-id`, `bad-value`, `bad-relation` or
+                `unavailable-value`.
         """
+        self._cells.check_available(row)
         if problem := missing_columns(self.required, row):
             raise InvalidInput("missing-column", problem)
         row = self._cells.typed(row, self._columns, explained)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, Message, Upsert
-from stream.mapping.column_types import _variable_decimal, by_schema, converter
+from stream.mapping.column_types import _variable_decimal, by_schema, converter, is_unavailable
 from stream.mapping.decoder import make_decoder
 from stream.mapping.language import SourceMapping
 
@@ -172,11 +172,65 @@ def test_the_key_is_read_as_its_schema_says() -> None:
     assert decode(Message(Cause("t", 0, 1), bare, None, 0.0)) == [Delete("s", "87")]
 
 
-def test_a_value_that_was_left_out_is_no_value() -> None:
-    decode = make_decoder({"s": SourceMapping(topic="t", id="id", attributes=["plot"])}, "e", "l")
-    with pytest.raises(InvalidInput, match=r"plot: .*REPLICA IDENTITY FULL") as caught:
-        decode(Message(Cause("t", 0, 0), b"1", b'{"id":1,"plot":"__debezium_unavailable_value"}', 0.0))
+LEFT_OUT = "__debezium_unavailable_value"
+DAY = {"type": "array", "items": {"type": "int32", "name": "io.debezium.time.Date"}}
+AMOUNT = {"name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "2"}}
+
+
+@pytest.mark.parametrize("typed", [{}, {"plot": "json"}, {"plot": "date"}, {"plot": "decimal(2)"}])
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    ("left_out", "field"),
+    [
+        (LEFT_OUT, {"type": "string"}),
+        (LEFT_OUT, {"type": "string", "name": "io.debezium.data.Json"}),
+        ([LEFT_OUT], {"type": "array", "items": {"type": "string"}}),
+        ([*LEFT_OUT.encode()], {"type": "array", "items": {"type": "int64"}}),
+        ([float(byte) for byte in LEFT_OUT.encode()], {"type": "array", "items": {"type": "double"}}),
+        ([*LEFT_OUT.encode()], DAY),
+        ([base64.b64encode(LEFT_OUT.encode()).decode()], {"type": "array", "items": {"type": "bytes"}}),
+        (base64.b64encode(LEFT_OUT.encode()).decode(), {"type": "bytes"}),
+        (base64.b64encode(LEFT_OUT.encode()).decode(), AMOUNT),
+        (LEFT_OUT.encode().hex(), {"type": "string"}),
+        (["b68a35a7-17ad-35b3-af2a-ae46edb4545a"], {"type": "array", "items": {"type": "string"}}),
+        ({LEFT_OUT: LEFT_OUT}, {"type": "map"}),
+        (json.dumps({LEFT_OUT: LEFT_OUT}), {"type": "string", "name": "io.debezium.data.Json"}),
+        (json.dumps({LEFT_OUT: LEFT_OUT}, separators=(",", ":")), {"type": "string"}),
+    ],
+)
+def test_a_value_that_was_left_out_is_no_value(
+    left_out: object, field: dict[str, Any], wrapped: bool, typed: dict[str, str]
+) -> None:
+    """In every shape that Debezium's PostgreSQL connector gives the placeholder."""
+    row: dict[str, object] = {"id": 1, "plot": left_out}
+    after = {"type": "struct", "fields": [{"field": "id", "type": "int32"}, {"field": "plot", **field}]}
+    schema = {"type": "struct", "fields": [{"field": "after", **after}]}
+    envelope = {"before": None, "after": row, "op": "u"}
+    value = {"schema": schema, "payload": envelope} if wrapped else envelope
+    message = Message(Cause("t", 0, 0), b"1", json.dumps(value).encode(), 0.0)
+
+    def decode(**columns: object) -> object:
+        mapping = {"topic": "t", "id": "id", "columns": typed if columns else {}, **columns}
+        return make_decoder({"s": msgspec.convert(mapping, SourceMapping)}, "e", "l")(message)
+
+    assert decode() == [Upsert("s", "1", "entity")]
+    for columns in (
+        {"attributes": ["plot"]},
+        {"attributes": {"city": "plot.city"}},
+        {"relations": {"of": {"column": "plot", "separator": ","}}},
+    ):
+        with pytest.raises(InvalidInput, match=r"^plot: .*REPLICA IDENTITY FULL") as caught:
+            decode(**columns)
+        assert caught.value.reason == "unavailable-value"
+    joins = {"j": {"topic": "t", "head": "id", "tail": "plot", "relation": "of"}}
+    with pytest.raises(InvalidInput, match="plot") as caught:
+        make_decoder({"s": msgspec.convert({"id": "id", "joins": joins}, SourceMapping)}, "e", "l")(message)
     assert caught.value.reason == "unavailable-value"
+
+
+@pytest.mark.parametrize("kept", [[95, 95], [*LEFT_OUT.encode()][1:], f"It says {LEFT_OUT}", {"a": "b"}])
+def test_what_only_resembles_a_value_that_was_left_out(kept: object) -> None:
+    assert not is_unavailable(kept)
 
 
 def test_a_flattened_row_may_say_that_it_is_deleted() -> None:
