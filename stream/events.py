@@ -16,6 +16,8 @@ from stream.errors import InvalidInput
 TOOL_VERSION: Final = "0.1.0"
 MAX_EVENT_BYTES = 1_000_000  # Kafka's default message.max.bytes leaves a little for the batch header
 MAX_ID_CHARS = 1_024
+MAX_NAME_CHARS = 1_024  # of a type, an attribute, a relation or an author; all of them stand in records
+MAX_NAMES = 1_000  # attributes, and relations, of an entity: the state keeps every name for good
 # Raised by msgspec for bytes that are no such record: also for invalid UTF-8, and for deep nesting.
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 SOURCE_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
@@ -161,8 +163,26 @@ def check_identity(source: str, local_id: str) -> None:
         raise InvalidInput("bad-id", f"id {local_id[:80]!r}: 1 to {MAX_ID_CHARS} characters are allowed")
 
 
+def check_name(what: str, name: str) -> None:
+    """Raises InvalidInput (`too-long`) for a name that would not fit into a record."""
+    if len(name) > MAX_NAME_CHARS:
+        raise InvalidInput(
+            "too-long", f"{what} {name[:80]!r}...: {len(name):,} characters; {MAX_NAME_CHARS:,} are allowed"
+        )
+
+
+def check_count(what: str, count: int, most: int, remedy: str = "") -> None:
+    """Raises InvalidInput (`too-many`) for more than `most`."""
+    if count > most:
+        raise InvalidInput("too-many", f"{count:,} {what}; {most:,} are allowed{remedy}")
+
+
 def check_relation(name: str) -> None:
-    """Raises InvalidInput for a name that begins with '~': the graph calls a relation so at its tail."""
+    """Raises InvalidInput for a name that begins with '~': the graph calls a relation so at its tail.
+
+    Or for one that would not fit into a record.
+    """
+    check_name("relation", name)
     if name.startswith("~"):
         raise InvalidInput("bad-relation", f"relation {name[:80]!r}: a name must not begin with '~'")
 
@@ -191,8 +211,7 @@ def decode_entity_event(key: bytes | None, value: bytes | None) -> EntityEvent:
     if value is None:
         source, local_id = split_curie(_text(key))
         return Delete(source=source, id=local_id)
-    if len(value) > MAX_EVENT_BYTES:
-        raise InvalidInput("too-large", f"{len(value)} bytes; {MAX_EVENT_BYTES} are allowed")
+    _check_bytes(value)
     try:
         event = _entity_decoder.decode(value)
     except UNDECODABLE as error:
@@ -201,18 +220,28 @@ def decode_entity_event(key: bytes | None, value: bytes | None) -> EntityEvent:
     return event
 
 
+def _check_bytes(value: bytes) -> None:
+    if len(value) > MAX_EVENT_BYTES:
+        raise InvalidInput("too-large", f"{len(value)} bytes; {MAX_EVENT_BYTES} are allowed")
+
+
 def check_entity_event(event: EntityEvent) -> None:
-    """What the types cannot say: identity, finite numbers, 64-bit versions, names of relations.
+    """What the types cannot say: identity, finite numbers, 64-bit versions, names of relations, and bounds.
 
     Raises:
-        InvalidInput: with reason `bad-id`, `bad-version`, `not-finite` or `bad-relation`.
+        InvalidInput: with reason `bad-id`, `bad-version`, `not-finite`, `bad-relation`, `too-long` or
+            `too-many`.
     """
     check_identity(event.source, event.id)
     if event.version is not None and not -(2**63) <= event.version < 2**63:
         raise InvalidInput("bad-version", f"version {event.version} does not fit into 64 bits")
     if isinstance(event, Delete):
         return
+    check_name("type", event.type)
+    check_count("attributes", len(event.attributes), MAX_NAMES)
+    check_count("relations", len(event.relations), MAX_NAMES)
     for name, value in event.attributes.items():
+        check_name("attribute", name)
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, float) and not math.isfinite(item):
                 raise InvalidInput("not-finite", f"attributes.{name}: {item} is not a finite number")
@@ -229,7 +258,7 @@ def decode_link(key: bytes | None, value: bytes | None) -> tuple[str, str, Link 
     """The pair and the verdict, None when it is taken back (key `left|right` and no value).
 
     Raises:
-        InvalidInput: the record is no link, or the two names are of one source.
+        InvalidInput: the record is no link, it is too large, or the two names are of one source.
     """
     if value is None:
         left, bar, right = _text(key).partition("|")
@@ -237,10 +266,12 @@ def decode_link(key: bytes | None, value: bytes | None) -> tuple[str, str, Link 
             raise InvalidInput("malformed", "a link's tombstone has the key left|right")
         left, right, verdict = unescape_bar(left), unescape_bar(right), None
     else:
+        _check_bytes(value)
         try:
             verdict = _link_decoder.decode(value)
         except UNDECODABLE as error:
             raise InvalidInput("malformed", str(error)) from error
+        check_name("author", verdict.author)
         left, right = verdict.left, verdict.right
     if split_curie(left)[0] == split_curie(right)[0]:
         raise InvalidInput("malformed", f"{left} and {right} are of one source; a link joins two sources")

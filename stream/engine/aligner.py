@@ -37,7 +37,7 @@ from stream.changes import Decoder
 from stream.engine import memory
 from stream.engine.deciding import Decision
 from stream.engine.explaining import Explaining, Explanation
-from stream.engine.inbox import NO_POISON, Received
+from stream.engine.inbox import NO_POISON, Received, failed
 from stream.engine.interface import Batch, Counts, Laps, Search
 from stream.engine.origin import Origin
 from stream.engine.outbox import Outbox
@@ -154,11 +154,14 @@ class Aligner:
             if not messages:
                 raise
             _log.warning("a batch of %d failed, trying its messages alone: %r", len(messages), error)
-            self._store.rollback()
-            self._parts = self._load()
-            self._is_whole = True
-            self._outbox.rolled_back()
-            poison = InvalidInput("failed", f"{type(error).__name__}: {error}")
+            poison = failed(error)
+        # Outside of the handler, whose traceback keeps what the failed call made, and not beside the old parts:
+        # memory may be short.
+        self._store.rollback()
+        del self._parts
+        self._parts = self._load()
+        self._is_whole = True
+        self._outbox.rolled_back()
         if len(messages) == 1:
             return self._process(messages, {messages[0].cause: poison}, bulk=bulk)
         return _joined([self.process([message], bulk=bulk) for message in messages])

@@ -11,7 +11,7 @@ from stream.engine.pairs import PairId, SourcePair
 from stream.engine.scoring import Attention, Scoring
 from stream.events import AttributeEvidence, Evidence, NeighbourEvidence
 
-SHOWN_CHARS, SHOWN_VALUES = 1000, 20  # of a text, and of a list, in evidence
+SHOWN_CHARS, SHOWN_VALUES = 1000, 20  # of a text or of a list's texts together, and of a list, in evidence
 
 
 class EvidenceBuilder:
@@ -78,10 +78,17 @@ def _evidence(left: Entity, right: Entity, looks: Iterable[Attention], names: Ma
 
 def _shown(value: Value) -> Value:
     """A value as evidence shows it: two large entities together must not make a record too large to send."""
-    if isinstance(value, list):
-        return [_shown_text(part) for part in value[:SHOWN_VALUES]]
-    return _shown_text(value)
+    if not isinstance(value, list):
+        return _shown_text(value, SHOWN_CHARS)
+    shown: list[Scalar] = []
+    left = SHOWN_CHARS
+    for part in value[:SHOWN_VALUES]:
+        if left <= 0:
+            break
+        shown.append(_shown_text(part, left))
+        left -= len(str(part))
+    return shown
 
 
-def _shown_text(value: Scalar) -> Scalar:
-    return f"{value[:SHOWN_CHARS]}..." if isinstance(value, str) and len(value) > SHOWN_CHARS else value
+def _shown_text(value: Scalar, most: int) -> Scalar:
+    return f"{value[:most]}..." if isinstance(value, str) and len(value) > most else value

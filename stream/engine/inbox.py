@@ -21,6 +21,11 @@ from stream.events import Cause, Delete, EntityEvent, Message, curie
 NO_POISON: Mapping[Cause, InvalidInput] = {}
 
 
+def failed(error: Exception) -> InvalidInput:
+    """Why a message is refused which made the program fail in whatever way, out of memory included."""
+    return InvalidInput("failed", f"{type(error).__name__}: {str(error)[:1000]}")
+
+
 class Received:
     """What became of a micro-batch of messages, and what it changed."""
 
@@ -98,6 +103,10 @@ class Inbox:
                 decoded.append((message, self._decode(message)))
             except InvalidInput as error:
                 received.refuse(message, "decode", error)
+            except (
+                Exception
+            ) as error:  # the state is untouched; in the next phase it would have to be reloaded
+                received.refuse(message, "decode", failed(error))
         names = {
             node_of(name): name
             for _, events in decoded

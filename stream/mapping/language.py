@@ -23,16 +23,17 @@ literal without leading zeros, up to 15 digits before the point, is a number (`1
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from stream.errors import ConfigError, InvalidInput
-from stream.events import check_relation
+from stream.events import MAX_ID_CHARS, check_relation
 from stream.mapping.column_types import converter
 
 IRI = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"{}|\\^`]*')
 ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|urn:")
+Positive = Annotated[int, msgspec.Meta(ge=1)]
 Quoting = Literal["csv", "none"]  # quotes keep a cell together, or are characters like others
 NULL = ("NULL", "\\N", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan")  # which no one is called
 FIELD = re.compile(r"\{([^{}]+)\}")
@@ -127,7 +128,8 @@ class RowInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Table(RowInput, frozen=True):
     """Rows that are entities.
 
-    Columns listed in `optional` may be missing from a row; any other missing column is an error.
+    Columns listed in `optional` may be missing from a row; any other missing column is an error. A row that
+    makes more than `max_entities`, or names more than `max_relations`, is refused before any is made.
     """
 
     id: str | None = None
@@ -137,6 +139,8 @@ class Table(RowInput, frozen=True):
     relations: dict[str, Relation] = {}
     version: str | None = None
     optional: list[str] = []
+    max_entities: Positive = 1_000
+    max_relations: Positive = 20_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -348,7 +352,15 @@ class Template:
         self._escapes = {ord(c): f"%{ord(c):02X}" for c in (*special, "%")} if special else {}
 
     def fill(self, cells: Sequence[str]) -> str:
-        """The id for the cells of `columns`, in their order."""
+        """The id for the cells of `columns`, in their order.
+
+        Raises:
+            InvalidInput: with reason `bad-id`; they are longer than an id, of which none is made then.
+        """
+        if sum(map(len, cells)) > MAX_ID_CHARS:
+            raise InvalidInput(
+                "bad-id", f"id of {cells[0][:80]!r}...: 1 to {MAX_ID_CHARS} characters are allowed"
+            )
         text = self.literals[0]
         for cell, literal in zip(cells, self.literals[1:], strict=True):
             text += cell.translate(self._escapes) + literal if self._escapes else cell + literal

@@ -4,7 +4,15 @@ from collections.abc import Collection
 
 from stream.changes import Edge
 from stream.errors import InvalidInput
-from stream.events import MAX_EVENT_BYTES, MAX_ID_CHARS, Delete, Upsert, check_entity_event, check_relation
+from stream.events import (
+    MAX_EVENT_BYTES,
+    MAX_ID_CHARS,
+    Delete,
+    Upsert,
+    check_count,
+    check_entity_event,
+    check_relation,
+)
 from stream.mapping.cells import Cells
 from stream.mapping.column_types import converter
 from stream.mapping.language import Join, Relation, Table, Template
@@ -51,14 +59,14 @@ class RowMapper:
             explained: columns with a type that came with the row and goes before the mapping's.
 
         Raises:
-            InvalidInput: with reason `missing-column`, `bad-id`, `bad-value`, `bad-version`, `too-large` or
-                `unavailable-value`.
+            InvalidInput: with reason `missing-column`, `bad-id`, `bad-value`, `bad-version`,
+                `unavailable-value`, or, before it is made, `too-large` or `too-many`.
         """
         self._cells.check_available(row)
         row = self._cells.typed(row, self._columns, explained)
         if problem := missing_columns(self.required, row):
             raise InvalidInput("missing-column", problem)
-        made: dict[str, Upsert] = {}
+        made = _Made(self._mapping.max_entities, self._mapping.max_relations)
         cells = self._cells
         size = sum(len(text) for text in row.values() if isinstance(text, str))
         if size > MAX_EVENT_BYTES:
@@ -75,7 +83,7 @@ class RowMapper:
             relations=_targets(self._relations, row, made),
             version=self._version(row),
         )
-        events = [*made.values(), own]
+        events = [*made.entities.values(), own]
         for event in events:
             check_entity_event(event)
         return events
@@ -141,6 +149,26 @@ class JoinMapper:
         return Edge(self.source, ends[0], name, ends[1])
 
 
+class _Made:
+    """What one row has made so far, and how much it may make."""
+
+    def __init__(self, max_entities: int, max_relations: int) -> None:
+        self.entities: dict[str, Upsert] = {}
+        self._relations = 0
+        self._max_entities, self._max_relations = max_entities, max_relations
+
+    def expect(self, relations: int) -> None:
+        """So many more are to be made. Raises InvalidInput (`too-many`)."""
+        self._relations += relations
+        check_count("relations of a row", self._relations, self._max_relations, "; raise `max_relations`")
+
+    def add(self, entity: Upsert) -> None:
+        """One more. Raises InvalidInput (`too-many`)."""
+        self.entities[entity.id] = entity
+        count = len(self.entities)
+        check_count("entities of a row's names", count, self._max_entities, "; raise `max_entities`")
+
+
 class _ReadyRelation:
     """A relation with its templates parsed."""
 
@@ -152,30 +180,37 @@ class _ReadyRelation:
         self._template = Template(relation.id or relation.column)
         self._nested = {name: _ReadyRelation(source, r, cells) for name, r in relation.relations.items()}
 
-    def targets(self, row: Row, made: dict[str, Upsert]) -> list[str]:
-        """The ids that a row's cell points at, each once; entities made of its names are added to `made`."""
+    def targets(self, row: Row, made: _Made) -> list[str]:
+        """The ids that a row's cell points at, each once; entities made of its names are added to `made`.
+
+        Raises:
+            InvalidInput: a cell cannot be read, an id would be too long, or there would be too many.
+        """
         column, kind = self._relation.column, self._relation.type
         found = self._find(row, column)
         items = found if isinstance(found, list) else [found]
         texts = [self._read(item, column) for item in items]
         if separator := self._relation.separator:
             texts = [self._read(part, column) for text in texts for part in text.split(separator)]
+        names = dict.fromkeys(filter(None, texts))
+        made.expect(len(names))
+        if not names:
+            return []
+        columns = self._template.columns
+        others = {c: self._read(self._find(row, c), c) for c in columns if c != column}
         ids = []
-        for text in dict.fromkeys(filter(None, texts)):
-            cells = [
-                text if c == column else self._read(self._find(row, c), c) for c in self._template.columns
-            ]
-            target = self._template.fill(cells)
+        for text in names:
+            target = self._template.fill([others.get(c, text) for c in columns])
             if kind is not None:
                 target = f"{kind}/{target}"
-                if target not in made:
+                if target not in made.entities:
                     relations = _targets(self._nested, row, made)
-                    made[target] = Upsert(self._source, target, kind, {"name": text}, relations)
+                    made.add(Upsert(self._source, target, kind, {"name": text}, relations))
             ids.append(target)
         return ids
 
 
-def _targets(relations: dict[str, _ReadyRelation], row: Row, made: dict[str, Upsert]) -> dict[str, list[str]]:
+def _targets(relations: dict[str, _ReadyRelation], row: Row, made: _Made) -> dict[str, list[str]]:
     found = {name: relation.targets(row, made) for name, relation in relations.items()}
     return {name: targets for name, targets in found.items() if targets}
 

@@ -93,6 +93,25 @@ def test_a_bad_message_is_a_dead_letter_and_the_others_count(tmp_path: Path) -> 
         assert graph.inbox.origin.next_offset("t", 0) == 3
 
 
+def test_a_message_that_makes_decoding_fail_is_a_dead_letter_and_the_others_count(tmp_path: Path) -> None:
+    """Whatever goes wrong: nothing of it has touched the state, which need not be read anew."""
+
+    def decode(message: Message) -> Sequence[Change]:
+        if message.value == b"greedy":
+            raise MemoryError
+        if message.value == b"deep":
+            raise RecursionError("too deep " * 1000)
+        return decode_canonical(message)
+
+    with Store(tmp_path) as store:
+        graph = Graph(store, decode)
+        received = graph.inbox.receive(graph.messages(film("x"), b"greedy", b"deep", film("y")))
+        assert received.topics == {"t": Counts(received=4, applied=2, dead_lettered=2)}
+        headers = [dict(letter.headers) for letter in received.dead_letters]
+        assert [(each["stage"], each["reason"]) for each in headers] == [(b"decode", b"failed")] * 2
+        assert headers[0]["message"] == b"MemoryError: " and len(headers[1]["message"]) == 1000
+
+
 def test_a_state_knows_the_topics_that_it_was_made_of(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         origin = Graph(store).inbox.origin

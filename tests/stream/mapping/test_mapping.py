@@ -1,6 +1,7 @@
 """Rows and change streams become entity events; everything else gets a reason."""
 
 import json
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -67,6 +68,66 @@ def test_spellings_of_nothing_are_absent(nothing: str) -> None:
     assert join.edge({"a": "1", "b": nothing}) is None
     with pytest.raises(InvalidInput, match="id: the row has no id"):
         RowMapper("s", source).delete({"id": nothing})
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """What `work` allocated at most, beside what was there. It is expected to be refused."""
+    tracemalloc.start()
+    with pytest.raises(InvalidInput):
+        work()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+def test_what_a_row_makes_is_bounded_before_it_is_made() -> None:
+    """A row of a megabyte can ask for ids of 40 GB, or for as many entities as it has letters."""
+    cities = Relation("cities", type="city", separator=",", id="{country}/{cities}")
+    row = {"id": "1", "country": "x" * 400_000, "cities": ",".join(map(str, range(60_000)))}
+    by_name = RowMapper("s", SourceMapping(id="id", relations={"in": cities}))
+    assert peak_bytes(lambda: by_name.upserts(row)) < 20_000_000
+    assert peak_bytes(lambda: by_name.upserts(row | {"country": "x"})) < 20_000_000
+    by_id = RowMapper("s", SourceMapping(id="id", relations={"in": Relation("cities", separator=",")}))
+    assert peak_bytes(lambda: by_id.upserts(row)) < 20_000_000
+    with pytest.raises(InvalidInput, match="1024 characters") as long:
+        RowMapper("s", SourceMapping(id="{id}/{country}")).upserts(row)
+    with pytest.raises(InvalidInput, match="1024 characters"):
+        JoinMapper("s", Join(file="f", head="id", tail="country", relation="r")).edge(row)
+    assert long.value.reason == "bad-id" and len(str(long.value)) < 200
+
+
+def test_a_mapping_says_how_much_a_row_makes() -> None:
+    source = {"id": "id", "relations": {"by": {"column": "by", "separator": ";", "type": "person"}}}
+    row = {"id": "1", "by": "a;b;c;a"}
+    for setting, complaint in (
+        ({"max_entities": 2}, "3 entities of a row's names; 2 are allowed; raise `max_entities`"),
+        ({"max_relations": 2}, "3 relations of a row; 2 are allowed; raise `max_relations`"),
+    ):
+        with pytest.raises(InvalidInput, match=complaint) as refused:
+            map_row("s", msgspec.convert(source | setting, SourceMapping), row)
+        assert refused.value.reason == "too-many"
+    allowed = msgspec.convert(source | {"max_entities": 3, "max_relations": 3}, SourceMapping)
+    assert len(map_row("s", allowed, row)) == 4
+
+
+@pytest.mark.parametrize(
+    "event, reason",
+    [
+        (Upsert("s", "1", "t" * 1025), "too-long"),
+        (Upsert("s", "1", "t", {"a" * 1025: 1}), "too-long"),
+        (Upsert("s", "1", "t", {}, {"r" * 1025: ["2"]}), "too-long"),
+        (Upsert("s", "1", "t", {str(number): 1 for number in range(1001)}), "too-many"),
+        (Upsert("s", "1", "t", {}, {str(number): ["2"] for number in range(1001)}), "too-many"),
+        (Link("a:1", "b:1", "same", "x" * 1025), "too-long"),
+        (Link("a:1", "b:1", "same", "x" * 1_000_000), "too-large"),
+    ],
+)
+def test_what_stands_in_records_is_bounded(event: Upsert | Link, reason: str) -> None:
+    decode = make_decoder({}, "entities", "links")
+    cause = Cause("links" if isinstance(event, Link) else "entities", 0, 0)
+    with pytest.raises(InvalidInput) as refused:
+        decode(Message(cause, None, msgspec.json.encode(event), 0.0))
+    assert refused.value.reason == reason
 
 
 def test_a_mapping_says_what_is_a_spelling_of_nothing() -> None:
