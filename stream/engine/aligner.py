@@ -155,7 +155,7 @@ class Aligner:
                 raise
             _log.warning("a batch of %d failed, trying its messages alone: %r", len(messages), error)
             poison = failed(error)
-        # Outside of the handler, whose traceback keeps what the failed call made, and not beside the old parts:
+        # Outside of the handler, whose traceback keeps what the failed call made, and without the old parts:
         # memory may be short.
         self._store.rollback()
         del self._parts

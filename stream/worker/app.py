@@ -176,7 +176,7 @@ class Worker:
         self._background: list[asyncio.Task[None]] = []
         self._confirming = asyncio.create_task(self._guarded(self._confirm()))
         self._send = Publisher(
-            lambda: self.app.producer, settings.topics, partitions, self._ownership.confirm
+            lambda: self.app.producer, settings.topics, partitions, self._ownership.confirm, metrics.refused
         ).send
         self.app = self._build_app()
         self._queue = self.app.transport.records

@@ -43,6 +43,12 @@ class Metrics:
         self.alignments = Counter(
             "sameas_alignments", "Alignment records written, by decision", ["decision"], registry=registry
         )
+        self.refused = Counter(
+            "sameas_refused_outputs",
+            "Outputs too large for their topic, which went out smaller or not at all",
+            ["topic"],
+            registry=registry,
+        )
         self.stage = Histogram(
             "sameas_stage_duration_seconds", "Time per micro-batch", ["stage"], registry=registry
         )

@@ -1,7 +1,8 @@
 """Outputs into the broker, as whole record batches: a batch costs the event loop what a single send would.
 
 Order holds within a partition, as its next batch goes out when the last one is acknowledged. A key goes to
-the partition that Kafka's own clients would choose for it.
+the partition that Kafka's own clients would choose for it. What is too large for the topic goes out smaller,
+or not at all: it would be as large after a restart.
 """
 
 import asyncio
@@ -11,11 +12,12 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 from faust.types.transports import ProducerT
+from prometheus_client import Counter
 
-from stream.broker.limits import MAX_MESSAGE_BYTES, shortened
+from stream.broker.limits import MAX_MESSAGE_BYTES, smaller
 from stream.config import TopicSettings
+from stream.console import log
 from stream.engine.interface import Output
-from stream.errors import BrokerError
 from stream.worker.ownership import Tenure
 
 
@@ -37,15 +39,19 @@ class Publisher:
         topics: TopicSettings,
         partitions: Mapping[str, int],
         confirm: Callable[[Tenure | None], Awaitable[None]],
+        refused: Counter,
     ) -> None:
         """
         Args:
             producer: there is none before the app starts.
             partitions: of each topic.
             confirm: called before each record batch, see `Ownership.confirm`.
+            refused: counts by topic what is too large.
         """
         self._producer = producer
         self._confirm = confirm
+        self._refused = refused
+        self._told: set[str] = set()  # topics
         self._topic_of = {
             "alignments": topics.alignments,
             "alignment_events": topics.alignment_events,
@@ -61,8 +67,7 @@ class Publisher:
 
         Raises:
             NotOwner: that tenure has ended. Some may be sent.
-            BrokerError: it refuses one for its size.
-            KafkaError: it does not take them for another reason.
+            KafkaError: it does not take them, for another reason than their size.
         """
         producer = self._producer()._ensure_producer()
         queues: dict[tuple[str, int], list[Output]] = {}
@@ -72,11 +77,22 @@ class Publisher:
             queues.setdefault((topic, partition), []).append(output)
         placed = await asyncio.gather(
             *(
-                _send_in_order(producer, *place, queue, lambda: self._confirm(tenure))
+                _send_in_order(producer, *place, queue, lambda: self._confirm(tenure), self._refuse)
                 for place, queue in queues.items()
             )
         )
         return [batch for batches in placed for batch in batches]
+
+    def _refuse(self, topic: str, output: Output) -> None:
+        """Counts what the broker refuses for its size, and tells of the first."""
+        self._refused.labels(topic).inc()
+        if topic not in self._told:
+            self._told.add(topic)
+            log.warning(
+                f"topic {topic}: record {output.key!r:.200} of {len(output.value or b''):,} bytes is larger "
+                "than the broker allows. It goes out smaller or not at all, and so will others, which "
+                "sameas_refused_outputs_total counts; raise the topic's max.message.bytes"
+            )
 
     async def _partition(self, producer: AIOKafkaProducer, topic: str, output: Output) -> int:
         await producer.partitions_for(topic)  # known from now on
@@ -90,6 +106,7 @@ async def _send_in_order(
     partition: int,
     outputs: list[Output],
     confirm: Callable[[], Awaitable[None]],
+    refused: Callable[[str, Output], None],
 ) -> list[Placed]:
     placed: list[Placed] = []
     start, most = 0, len(outputs)
@@ -109,19 +126,10 @@ async def _send_in_order(
         except MessageSizeTooLargeError:
             most = max(1, (end - start) // 2)
             if end - start == 1:
-                outputs[start] = _smaller(outputs[start], topic)
+                refused(topic, outputs[start])
+                replacement = smaller(outputs[start])
+                outputs[start : start + 1] = [] if replacement is None else [replacement]
             continue
         placed.append(Placed(topic, partition, first, end - start))
         start = end
     return placed
-
-
-def _smaller(output: Output, topic: str) -> Output:
-    """A dead letter has to get through, whatever is in it: a refused one would come back for ever."""
-    smaller = shortened(output)
-    if smaller is output:
-        raise BrokerError(
-            f"topic {topic}: record {output.key!r:.200} of {len(output.value or b''):,} bytes is "
-            "larger than the broker allows; raise the topic's max.message.bytes"
-        )
-    return smaller
