@@ -15,6 +15,7 @@ from stream.catalogue.rows import check_suffix, column_names, read_rows
 from stream.catalogue.sniffing import sniff
 from stream.errors import ConfigError, InvalidInput
 from stream.mapping.cells import NUMBER, comma_number
+from stream.mapping.column_types import plain_struct
 from stream.mapping.debezium import changed_row
 from stream.mapping.language import NULL
 from stream.mapping.row import Row, cell
@@ -23,6 +24,8 @@ from stream.mapping.row import Row, cell
 SPELLINGS = frozenset({*NULL, "null", "None", "none", "-", "--", "?", "unknown", "Unknown"})
 CLEAR_COMMA = re.compile(r",(?!\d{3}\s*$)")
 POINT = re.compile(r"-?\d*\.(?!\d{3}$)\d+")
+BASE64 = re.compile("([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+SHORT_BASE64 = 24  # characters: a number of 40 digits
 SAMPLE_ROWS = 50_000
 RECOGNISED = 500  # values of a column whose kinds are looked at
 MAX_DEPTH = 3  # of nested values that are looked into
@@ -53,6 +56,14 @@ class ColumnSample(msgspec.Struct):
         """Most values are text, and no dates, codes, durations or the like."""
         kinds = Counter(recognise(text) for text in self.texts[:RECOGNISED])
         return kinds[Kind.TEXT] > 0.5 * kinds.total()
+
+    @property
+    def is_base64(self) -> bool:
+        """The texts are a few bytes in base64, as Connect writes a NUMERIC without its schema."""
+        texts = self.texts
+        if not texts or not all(len(text) <= SHORT_BASE64 and BASE64.fullmatch(text) for text in texts):
+            return False
+        return any(text.endswith("=") for text in texts) or 2 * sum(map(_is_mixed, texts)) > len(texts)
 
     @property
     def is_short(self) -> bool:
@@ -127,8 +138,11 @@ def _read_decimal_commas(columns: Sequence[ColumnSample]) -> bool:
 def _columns(rows: Sequence[Row], null: Counter[str]) -> dict[str, ColumnSample]:
     """The columns. Spellings of nothing are counted in `null`."""
     paths = dict.fromkeys(name for row in rows for name in _paths(row, MAX_DEPTH))
+    objects = {name[:dot] for name in paths for dot, char in enumerate(name) if char == "."}
     columns = {}
     for name in paths:
+        if name in objects and not any(_is_value(row.get(name)) for row in rows):
+            continue  # null where other rows have an object
         first = name if any(name in row for row in rows) else name.partition(".")[0]
         column = ColumnSample(name, sum(first in row for row in rows), [], 0, 0)
         for row in rows:
@@ -136,7 +150,7 @@ def _columns(rows: Sequence[Row], null: Counter[str]) -> dict[str, ColumnSample]
                 found = cell(row, name)
             except InvalidInput:  # a text where other rows have an object
                 found = None
-            items = found if isinstance(found, list) else [found]
+            items = [plain_struct(item) for item in (found if isinstance(found, list) else [found])]
             filled = [item for item in items if item is not None and item == item and str(item).strip()]
             nothing = [text for text in map(str, filled) if text.strip() in SPELLINGS]
             if nothing:
@@ -155,10 +169,23 @@ def _paths(row: Row, depth: int, before: str = "") -> Iterator[str]:
         inside = value
         if isinstance(value, list):
             inside = next((item for item in value if isinstance(item, Mapping)), None)
-        if isinstance(inside, Mapping) and depth:
+        if isinstance(inside, Mapping) and depth and plain_struct(inside) is inside:
             yield from _paths(inside, depth - 1, f"{before}{name}.")
         else:
             yield before + name
+
+
+def _is_mixed(text: str) -> bool:
+    """Whether capitals and small letters are mixed as in no word."""
+    return any(map(str.islower, text)) and any(map(str.isupper, text[1:]))
+
+
+def _is_value(cell: object) -> bool:
+    """Whether a cell says something itself, and not only by what is in it."""
+    items = cell if isinstance(cell, list) else [cell]
+    return any(
+        item is not None and not (isinstance(item, Mapping) and plain_struct(item) is item) for item in items
+    )
 
 
 def are_short(texts: Sequence[str]) -> bool:

@@ -138,7 +138,14 @@ class _Proposer:
         full = [c for c in self._columns.values() if c.filled == count and not c.lists and c.is_short]
         unique = [c for c in full if len(set(c.texts)) == count]
         if unique:
-            best = max(unique, key=lambda c: (bool(ID_NAMES.match(c.name)), c.name.lower() in ("id", "@id")))
+            best = max(
+                unique,
+                key=lambda c: (
+                    bool(ID_NAMES.match(c.name)),
+                    c.name.lower() in ("id", "@id"),
+                    not self._in_envelopes or not c.is_base64,
+                ),
+            )
             self._say(best.name, f"id: different in all rows: {_examples(best)}")
             return best.name
         for one, other in islice(combinations(full, 2), 50):
@@ -177,6 +184,12 @@ class _Proposer:
                 continue
             if not column.values:
                 self._say(name, "left out: always blank")
+            elif self._in_envelopes and name not in id_columns and column.is_base64:
+                self._say(
+                    name,
+                    f"left out: base64 ({_examples(column)}), most likely a NUMERIC; an attribute needs its "
+                    f'scale: columns = {{{_key(name)} = "decimal(SCALE)"}}',
+                )
             elif name not in id_columns and (relation := self._relation(column, ids)):
                 relations[_name(name)] = relation
             else:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from index.entity import Scalar, Value
 from stream.errors import InvalidInput
-from stream.mapping.column_types import EXACT_DIGITS, Convert, is_unavailable
+from stream.mapping.column_types import EXACT_DIGITS, Convert, is_unavailable, plain_struct
 from stream.mapping.language import Attribute, Join, Table
 from stream.mapping.row import Row, cell
 
@@ -80,6 +80,7 @@ class Cells:
         Raises:
             InvalidInput: with `reason` for all but text and whole numbers.
         """
+        value = plain_struct(value)
         if isinstance(value, str):
             text = value.strip()
             return "" if text in self._null else text
@@ -110,6 +111,7 @@ class Cells:
         return values or None
 
     def _scalar(self, value: object, attribute: Attribute) -> Scalar | None:
+        value = plain_struct(value)
         if isinstance(value, str):
             text = self.text(value, attribute.column)
             if not text:

@@ -1,8 +1,9 @@
 """What columns of change streams mean: dates sent as days, decimals as base64, and the like.
 
 Kafka Connect names the meaning in the schema beside the payload. Without one, the mapping's `columns` name it
-in the words of Avro's logical types: `date`, `timestamp-micros`, `decimal(2)`, ... Dates and times become
-ISO 8601 text. Decimals become numbers, or text where a double does not hold them exactly. A value that does
+in the words of Avro's logical types: `date`, `timestamp-micros`, `decimal(2)`, ... An object that shows what
+it is needs neither (`plain_struct`). Dates and times become ISO 8601 text.
+Decimals become numbers, or text where a double does not hold them exactly. A value that does
 not fit its type stays as it is, so that `2001-03-31` is understood under a mapping that says `date`, too;
 but a text that is no JSON is refused where a mapping says `json`.
 """
@@ -133,6 +134,20 @@ def plain_decimal(value: Decimal) -> int | float | str:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
+def plain_struct(value: object) -> object:
+    """The number or the position that an object is where Connect writes no schemas; else the value itself.
+
+    `{"scale": 1, "value": "fQ=="}`, a NUMERIC without a scale of its own, is 12.5, `{"x": 1.5, "y": 2, ...}`
+    is POINT(1.5 2).
+    """
+    if isinstance(value, Mapping):
+        if value.keys() == {"scale", "value"}:
+            return _variable_decimal(value)
+        if {"x", "y"} <= value.keys() <= {"x", "y", "wkb", "srid"}:
+            return _point(value)
+    return value
+
+
 def plain_duration(value: timedelta) -> str:
     """The duration in ISO 8601: PT2H16M5S."""
     seconds = value.total_seconds()
@@ -199,9 +214,12 @@ def _json_or_text(value: object) -> object:
 
 
 def _variable_decimal(value: object) -> object:
+    """A value that does not fit stays, also where its scale would take gigabytes."""
     if not isinstance(value, Mapping) or not isinstance(value.get("scale"), int):
         return value
-    return decimal(value.get("value"), value["scale"])
+    unscaled = value.get("value")
+    number = decimal(unscaled, value["scale"])
+    return value if number is unscaled else number
 
 
 def _set(value: object) -> object:

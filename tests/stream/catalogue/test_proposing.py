@@ -15,7 +15,8 @@ from stream.catalogue.reading import read_events
 from stream.catalogue.sniffing import sniff
 from stream.cli import main
 from stream.errors import ConfigError, InvalidInput
-from stream.events import Upsert
+from stream.events import Cause, Message, Upsert
+from stream.mapping.decoder import make_decoder
 from stream.mapping.language import NULL, SourceMapping
 from tests.stream.catalogue.test_rows import NT, compressed
 
@@ -91,6 +92,37 @@ def test_messages_of_debezium(tmp_path: Path) -> None:
     assert table["topic"] == "SERVER.SCHEMA.film" and table["id"] == "id"
     assert table["columns"] == {"released": "date", "seen_at": "timestamp-micros"}
     msgspec.convert(table, SourceMapping)
+
+
+def envelopes(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("\n".join(json.dumps({"op": "c", "before": None, "after": row}) for row in rows))
+    return path
+
+
+def test_objects_that_are_values(tmp_path: Path) -> None:
+    """Of a column with objects there are its parts or itself, as the worker reads it, and never both."""
+    point = {"x": 10.5, "y": 59.25, "wkb": "AA==", "srid": None}
+    rows: list[dict[str, Any]] = [
+        {"id": n, "price": {"scale": 1, "value": "fQ=="}, "at": point, "maker": {"name": "Fox"}}
+        for n in range(9)
+    ]
+    rows += [{"id": 9, "price": None, "at": None, "maker": None}, {"id": 10, "price": [rows[0]["price"]]}]
+    table = proposed(envelopes(tmp_path / "film.jsonl", rows))
+    assert table["attributes"] == {"price": "price", "at": "at", "maker": "maker.name"}
+    decode = make_decoder({"s": msgspec.convert(table, SourceMapping)}, "e", "l")
+    (event,) = decode(Message(Cause(table["topic"], 0, 0), b"0", json.dumps(rows[0]).encode(), 0.0))
+    assert event == Upsert("s", "0", "film", {"price": 12.5, "at": "POINT(10.5 59.25)", "maker": "Fox"})
+
+
+@pytest.mark.parametrize("numbers", [["Vw==", "BNI=", "AYag"], ["AYag", "AMfx", "ASfB"]])
+def test_a_numeric_without_its_schema_is_no_relation(tmp_path: Path, numbers: list[str]) -> None:
+    rows = [
+        {"id": n, "price": numbers[n % 3], "studio": ["Fox2", "Quarry", "Mill"][n % 3]} for n in range(30)
+    ]
+    found = propose(envelopes(tmp_path / "film.jsonl", rows), "s")
+    table = tomllib.loads(found.toml)["sources"]["s"]
+    assert [*table["relations"]] == ["studio"] and table["attributes"] == []
+    assert any(line.startswith("price: left out: base64") and "decimal(SCALE)" in line for line in found.seen)
 
 
 def test_rdf_and_triples(tmp_path: Path) -> None:

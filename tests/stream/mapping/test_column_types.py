@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index.entity import Value
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, Message, Upsert
 from stream.mapping.column_types import _variable_decimal, by_schema, converter, is_unavailable
 from stream.mapping.decoder import make_decoder
 from stream.mapping.language import SourceMapping
+from stream.mapping.row_mapper import RowMapper
 
 TYPED: dict[str, tuple[dict[str, Any], object, str, object]] = {
     # column: (schema, what is sent, the type in a mapping, what it means)
@@ -119,7 +121,8 @@ def test_what_does_not_fit_stays() -> None:
     huge = base64.b64encode(b"\1" * 9000).decode()
     assert converter("decimal(2)")(huge) == huge
     for scale in (-100_000_000, 300_000_000):  # hours, and gigabytes
-        assert _variable_decimal({"scale": scale, "value": "AQ=="}) == "AQ=="
+        far = {"scale": scale, "value": "AQ=="}
+        assert _variable_decimal(far) is far
     with pytest.raises(ValueError, match=r"'\{' is no JSON"):
         converter("json")("{")
     assert by_schema({"name": "io.debezium.data.Json"}, "{") == "{"
@@ -129,6 +132,45 @@ def test_what_does_not_fit_stays() -> None:
     assert converter("decimal(0)")(long) == str(10**40 + 1)
     with pytest.raises(ValueError, match="'day' is none of date, timestamp-millis"):
         converter("day")
+
+
+@pytest.mark.parametrize("logical", [None, "decimal(2)", "text"])
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ({"scale": 1, "value": "fQ=="}, 12.5),
+        ({"value": "BNI=", "scale": 2}, 12.34),
+        ({"scale": 0, "value": "Bw=="}, 7),
+        ({"scale": -2, "value": "/w=="}, -100),
+        ([{"scale": 1, "value": "fQ=="}, None, {"scale": 2, "value": "BNI="}], [12.5, 12.34]),
+        ({"x": 10.5, "y": 59.25, "wkb": "AA==", "srid": None}, "POINT(10.5 59.25)"),
+        ({"x": 1, "y": 2}, "POINT(1 2)"),
+    ],
+)
+def test_objects_that_say_what_they_are(sent: object, meant: Value, logical: str | None) -> None:
+    """Decimals with a scale of their own, and points, as they come without schemas."""
+    columns = {} if logical is None else {"a": logical}
+    mapper = RowMapper("s", SourceMapping(id="id", attributes=["a"], columns=columns))
+    (event,) = mapper.upserts({"id": {"scale": 0, "value": "Bw=="}, "a": sent})
+    assert event == Upsert("s", "7", "entity", {"a": meant})
+    assert mapper.delete({"id": {"scale": 0, "value": "Bw=="}}).id == "7"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"scale": 1, "value": 5},
+        {"scale": "1", "value": "fQ=="},
+        {"scale": 1, "value": "no!"},
+        {"scale": 1},
+        {"x": 1},
+        {"x": 1, "y": 2, "z": 3},
+        {},
+    ],
+)
+def test_other_objects_are_no_values(sent: object) -> None:
+    with pytest.raises(InvalidInput, match="a: text, number, boolean or a list is expected, not dict"):
+        RowMapper("s", SourceMapping(id="id", attributes=["a"])).upserts({"id": 1, "a": sent})
 
 
 def test_nested_schemas() -> None:
