@@ -8,6 +8,7 @@ import xxhash
 
 Scalar = str | bool | int | float
 Value = Scalar | list[Scalar]
+Version = int | float  # the greater one is the newer
 
 
 class Profile(Protocol):
@@ -31,7 +32,7 @@ class Entity(msgspec.Struct, frozen=True, array_like=True):
     type: str
     attributes: dict[str, str | bool | int | float | list[str | bool | int | float]]
     relations: dict[str, list[str]]
-    version: int | None
+    version: Version | None
     deleted: bool
     topic: str
     partition: int

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from index.entity import Value
+from index.entity import Value, Version
 from stream.errors import InvalidInput
 
 TOOL_VERSION: Final = "0.1.0"
@@ -33,7 +33,7 @@ class Upsert(msgspec.Struct, frozen=True, tag_field="op", tag="upsert", forbid_u
     type: str
     attributes: dict[str, Value] = {}
     relations: dict[str, list[str]] = {}
-    version: int | None = None
+    version: Version | None = None
 
 
 class Delete(msgspec.Struct, frozen=True, tag_field="op", tag="delete"):
@@ -41,7 +41,7 @@ class Delete(msgspec.Struct, frozen=True, tag_field="op", tag="delete"):
 
     source: str
     id: str
-    version: int | None = None
+    version: Version | None = None
 
 
 class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,16 +3,20 @@
 import math
 import re
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
 
-from index.entity import Scalar, Value
+from index.entity import Scalar, Value, Version
 from stream.errors import InvalidInput
-from stream.mapping.column_types import EXACT_DIGITS, Convert, is_unavailable, plain_struct
+from stream.mapping.column_types import EPOCH, EXACT_DIGITS, Convert, is_unavailable, plain_struct
 from stream.mapping.language import Attribute, Join, Table
 from stream.mapping.row import Row, cell
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-][0-9]+)?")
 COMMA_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,2}(\.[0-9]{3})+|[1-9][0-9]*)(,[0-9]+)?")
 WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0")
+WHOLE_VERSION = re.compile(r"([+-]?[0-9]{1,19})(\.0+)?")
+ISO_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+FIRST_TIME = 1e8  # seconds since 1970: what is less and has a fraction is no time
 EXACT_WHOLE = 2**53  # the first whole number with a neighbour that a double has not
 
 
@@ -101,6 +105,32 @@ class Cells:
             return match[1]
         return text
 
+    def version(self, value: object, column: str) -> Version | None:
+        """A cell as a version, None if it says nothing: a whole number, or a time.
+
+        A time is an ISO 8601 text, which counts in microseconds since 1970, or a number with a fraction, as
+        of seconds since 1970. Smaller numbers with a fraction are refused: 1.10 may be older or newer than
+        1.9.
+
+        Raises:
+            InvalidInput: with reason `bad-version`.
+        """
+        value = plain_struct(value)
+        if isinstance(value, str):
+            text = value.strip()
+            if not text or text in self._null:
+                return None
+            found = _order(text)
+        else:
+            if value is None or _is_nan(value):
+                return None
+            found = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if isinstance(found, float) and found.is_integer() and abs(found) < EXACT_WHOLE:
+            return int(found)
+        if found is None or (isinstance(found, float) and abs(found) < FIRST_TIME):
+            raise InvalidInput("bad-version", f"{column}: {value!r:.80} is neither a whole number nor a time")
+        return found
+
     def attribute(self, value: object, attribute: Attribute) -> Value | None:
         """A cell as an attribute, None if it says nothing. Raises InvalidInput."""
         if isinstance(value, str) and attribute.separator:
@@ -128,6 +158,21 @@ class Cells:
             "bad-value",
             f"{attribute.column}: text, number, boolean or a list is expected, not {type(value).__name__}",
         )
+
+
+def _order(text: str) -> Version | None:
+    """The number that a text is as a version, None if it is none: of a time the microseconds since 1970."""
+    if ISO_TIME.match(text):
+        try:
+            moment = datetime.fromisoformat(text.removesuffix(" UTC"))
+        except ValueError:
+            return None
+        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(
+            microseconds=1
+        )
+    if match := WHOLE_VERSION.fullmatch(text):
+        return int(match[1])
+    return float(text) if NUMBER.fullmatch(text) else None
 
 
 def _is_nan(value: object) -> bool:

@@ -18,11 +18,12 @@ ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)
 
 
 class ReceivedRow(msgspec.Struct, frozen=True):
-    """A row's columns, which of them the schema explained, and whether a snapshot read it."""
+    """A row as its schema, if there is one, explains it."""
 
     columns: Mapping[str, object]
-    explained: frozenset[str] = frozenset()
-    snapshot: bool = False
+    explained: frozenset[str] = frozenset()  # the columns that the schema explained
+    snapshot: bool = False  # whether a snapshot read it
+    raw: Mapping[str, object] | None = None  # the columns before that, where there is a schema
 
 
 def changed_row(value: bytes | None) -> ReceivedRow | None:
@@ -91,7 +92,7 @@ def _row(columns: dict[str, object], schema: object, snapshot: bool = False) -> 
     if schema is None:
         return ReceivedRow(columns, snapshot=snapshot)
     try:
-        return ReceivedRow(_object(by_schema(schema, columns), "row"), explained(schema), snapshot)
+        return ReceivedRow(_object(by_schema(schema, columns), "row"), explained(schema), snapshot, columns)
     except RecursionError as error:
         raise InvalidInput("malformed", "the schema is nested too deeply") from error
 

@@ -86,7 +86,7 @@ def _row_decoder(mapper: RowMapper) -> Decoder:
         if row is None:
             key = key_row(message.key, mapper.id_columns)
             return [mapper.delete(key.columns, key.explained)]
-        upserts = mapper.upserts(row.columns, row.explained)
+        upserts = mapper.upserts(row.columns, row.explained, row.raw)
         return SnapshotRow(upserts) if row.snapshot else upserts
 
     return decode

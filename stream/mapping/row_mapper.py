@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from index.entity import Version
 from stream.changes import Edge
 from stream.errors import InvalidInput
 from stream.events import (
@@ -52,17 +53,19 @@ class RowMapper:
         """
         return _filled(self._cells, self._id, row)
 
-    def upserts(self, row: Row, explained: Collection[str] = NOTHING) -> list[Upsert]:
+    def upserts(self, row: Row, explained: Collection[str] = NOTHING, raw: Row | None = None) -> list[Upsert]:
         """The entities made of the row's cells, then the row's own.
 
         Args:
             explained: columns with a type that came with the row and goes before the mapping's.
+            raw: the row as it was before anything read those types; None if nothing did.
 
         Raises:
             InvalidInput: with reason `missing-column`, `bad-id`, `bad-value`, `bad-version`,
                 `unavailable-value`, or, before it is made, `too-large` or `too-many`.
         """
         self._cells.check_available(row)
+        raw = row if raw is None else raw
         row = self._cells.typed(row, self._columns, explained)
         if problem := missing_columns(self.required, row):
             raise InvalidInput("missing-column", problem)
@@ -81,7 +84,7 @@ class RowMapper:
                 if (value := cells.attribute(cells.find(row, attribute.column), attribute)) is not None
             },
             relations=_targets(self._relations, row, made),
-            version=self._version(row),
+            version=self._version(row, raw),
         )
         events = [*made.entities.values(), own]
         for event in events:
@@ -105,15 +108,13 @@ class RowMapper:
             found = min(map(str, found), default=None)
         return (self._cells.text(found, column) if column else "") or self._mapping.type
 
-    def _version(self, row: Row) -> int | None:
+    def _version(self, row: Row, raw: Row) -> Version | None:
+        """A whole number counts as it came, so that it is the same whether its type is known or not."""
         column = self._mapping.version
-        text = self._cells.identifier(self._cells.find(row, column), column, "bad-version") if column else ""
-        if not text:
+        if not column:
             return None
-        try:
-            return int(text)
-        except ValueError:
-            raise InvalidInput("bad-version", f"{column}: {text[:80]!r} is not a whole number") from None
+        sent = self._cells.find(raw, column)
+        return self._cells.version(sent if type(sent) is int else self._cells.find(row, column), column)
 
 
 class JoinMapper:

@@ -19,7 +19,7 @@ from tests.stream.engine.graphs import Graph
 FILM, PERSON, OTHER = (node_of(name) for name in ("a:f", "a:p", "a:q"))
 
 
-def film(title: str, *directors: str, version: int | None = None, kind: str = "film") -> Upsert:
+def film(title: str, *directors: str, version: float | None = None, kind: str = "film") -> Upsert:
     return Upsert("a", "f", kind, {"title": title}, {"by": list(directors)} if directors else {}, version)
 
 
@@ -58,6 +58,17 @@ def test_what_comes_again_and_what_is_older_is_stale(tmp_path: Path) -> None:
         assert entity is not None and entity.attributes == {"title": "new"}
         assert graph.inbox.origin.next_offset("t", 0) == 2 and graph.inbox.origin.offsets() == {("t", 0): 2}
         assert graph.inbox.origin.next_offset("t", 1) is None
+
+
+def test_versions_with_a_fraction_and_without_are_in_one_order(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        graph = Graph(store)
+        versions = [1706832000.25, 1706832001, 1706832000.75, 1706832001.5, 1706832001]
+        titles = [film(str(n), version=version) for n, version in enumerate(versions)]
+        assert graph.apply(titles).topics["t"].stale == 2
+    with Store(tmp_path) as store:
+        [entity] = Graph(store).graph.entities([FILM])
+        assert entity is not None and (entity.version, entity.attributes) == (1706832001.5, {"title": "3"})
 
 
 def test_the_same_state_again_keeps_its_cause(tmp_path: Path) -> None:

@@ -92,6 +92,18 @@ def test_values_mean_the_same_with_and_without_a_schema(schemas: bool, typed: bo
     assert event.attributes == {name: meant for name, (_, _, _, meant) in TYPED.items()}
 
 
+@pytest.mark.parametrize("typed", [{}, {"at": "timestamp-micros"}])
+def test_a_version_is_the_same_with_and_without_a_schema(typed: dict[str, str]) -> None:
+    field = {"field": "at", "type": "int64", "name": "io.debezium.time.MicroTimestamp"}
+    schema = {"type": "struct", "fields": [{"field": "id", "type": "int32"}, field]}
+    row = {"id": 1, "at": 1706832000123456}
+    mapping = SourceMapping(topic="t", id="id", attributes=["at"], version="at", columns=typed)
+    decode = make_decoder({"s": mapping}, "e", "l")
+    for value in (row, {"schema": schema, "payload": row}, {"op": "c", "after": row}):
+        (event,) = decode(Message(Cause("t", 0, 0), b"1", json.dumps(value).encode(), 0.0))
+        assert isinstance(event, Upsert) and event.version == row["at"]
+
+
 def test_what_the_schema_explained_is_not_read_twice() -> None:
     """A number too long for a double is text then, and might be base64, too."""
     long = base64.b64encode((10**19 + 1).to_bytes(9, "big")).decode()

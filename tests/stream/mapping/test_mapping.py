@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from index.entity import Scalar
 from stream.changes import Edge, LinkChange
 from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
-from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert
+from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert, decode_entity_event
 from stream.mapping.decoder import make_decoder
 from stream.mapping.language import Attribute, Join, Relation, SourceMapping, Template
 from stream.mapping.row import Row
@@ -340,11 +341,81 @@ def test_rows_that_cannot_be_used(row: dict[str, object], reason: str, message: 
     assert caught.value.reason == reason
 
 
-def test_a_version_that_is_no_number() -> None:
-    for bad in ("new", 1.5, 2**63):
-        with pytest.raises(InvalidInput) as caught:
-            map_row("s", SourceMapping(id="id", version="v"), {"id": "1", "v": bad})
-        assert caught.value.reason == "bad-version"
+VERSIONED = SourceMapping(id="id", version="v", optional=["v"])
+
+
+@pytest.mark.parametrize(
+    ("cell", "version"),
+    [
+        (17, 17),
+        (" 17 ", 17),
+        ("1706832000123456000", 1706832000123456000),
+        ("9007199254740993.0", 9007199254740993),
+        ("+7", 7),
+        ("-007", -7),
+        (5.0, 5),
+        (1706832000.123456, 1706832000.123456),
+        ("1706832000.5", 1706832000.5),
+        ({"scale": 1, "value": "fQA="}, 3200),
+        ("2024-02-02T00:00:00.123456Z", 1706832000123456),
+        ("2024-02-02T00:00:00.123456789Z", 1706832000123456),
+        ("2024-02-02 01:00:00+01", 1706832000000000),
+        ("2024-02-02 00:00:00 UTC", 1706832000000000),
+        ("2024-02-02T00:00", 1706832000000000),
+        ("2024-02-02", 1706832000000000),
+        ("1969-12-31T23:59:59.999999Z", -1),
+        ("0001-01-01T00:00:00Z", -62135596800000000),
+        ("", None),
+        ("NULL", None),
+        (float("nan"), None),
+    ],
+)
+def test_versions(cell: object, version: float | None) -> None:
+    (event,) = map_row("s", VERSIONED, {"id": "1", "v": cell})
+    assert event == Upsert("s", "1", "entity", version=version) and type(event.version) is type(version)
+    assert decode_entity_event(None, msgspec.json.encode(event)) == event
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "new",
+        1.5,
+        "1.10",
+        2**63,
+        -1e30,
+        float("inf"),
+        True,
+        [1],
+        {},
+        "9" * 5000,
+        "2024-13-01",
+        "2024-02-02x",
+        "1_0",
+    ],
+)
+def test_what_is_no_version(bad: object) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        map_row("s", VERSIONED, {"id": "1", "v": bad})
+    assert caught.value.reason == "bad-version" and len(str(caught.value)) < 200
+
+
+@given(
+    st.lists(st.datetimes(min_value=datetime(1974, 1, 1)), min_size=2, max_size=2), st.sampled_from([0, 3])
+)
+def test_times_order_versions(moments: list[datetime], hours: int) -> None:
+    """As texts of any zone, and as whole numbers beside numbers with a fraction."""
+    one, other = (moment.replace(tzinfo=UTC) for moment in moments)
+
+    def version(cell: object) -> float:
+        (event,) = map_row("s", VERSIONED, {"id": "1", "v": cell})
+        assert event.version is not None
+        return event.version
+
+    zone = timezone(timedelta(hours=-hours))
+    assert (version(one.isoformat()) < version(other.astimezone(zone).isoformat(" "))) == (one < other)
+    earlier = other.replace(microsecond=0)
+    assert (version(one.timestamp()) < version(int(earlier.timestamp()))) == (one < earlier)
 
 
 @pytest.mark.parametrize(
