@@ -3,9 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
-from index.entity import Entity, node_key, node_of, relation_of
+from index.entity import Entity, node_of, relation_of
 from index.graph import EdgeChange, GraphStore
 from index.store import Store
 from stream.changes import Change, Decoder, Edge, JoinChange, LinkChange, SnapshotRow
@@ -14,7 +12,7 @@ from stream.engine.joins import JoinStore
 from stream.engine.links import LinkStore
 from stream.engine.origin import Origin
 from stream.engine.pairs import PairId
-from stream.engine.words import LastWords, Word, word_of
+from stream.engine.words import EntityWords
 from stream.errors import InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Message, curie
 
@@ -69,7 +67,7 @@ class Inbox:
         self._graph = graph
         self._links = links
         self._joins = JoinStore(store)
-        self._words = LastWords(store)
+        self._words = EntityWords(store)
         self._decode = decode
 
     def receive(
@@ -150,41 +148,16 @@ class Inbox:
         old = received.after.get(node, received.before[node])
         if old is not None and curie(old.source, old.id) != name:
             raise InvalidInput("hash-collision", f"{name} has the same node as {old.source}:{old.id}")
-        word = self._word(node, old, event, message)
-        if word is None:
+        heard = self._words.hear(node, old, _entity(event, message))
+        if heard is None:
             return False
-        new = _entity(event, message, word.time)
-        if old is not None and _same_state(old, new):
-            if old.deleted and new.version is None:  # a delete's tombstone takes no version away
-                new = msgspec.structs.replace(new, version=old.version)
-            if (old.topic, old.partition) == (new.topic, new.partition):
-                # nothing happened to the entity: its cause, and so its alignments, stay as they are
-                self._words.keep(node_key(node), word)
-                if old.version == new.version:
-                    return True
-                received.after[node] = msgspec.structs.replace(old, version=new.version)
-                return True
-        elif old is None and new.deleted and new.version is None:
-            self._words.keep(node_key(node), word)
-            return True
-        received.after[node] = new
-        self._words.forget(node_key(node))
-        if prompt:
-            received.prompt.add(node)
+        if heard.happened:
+            received.after[node] = heard.entity
+            if prompt:
+                received.prompt.add(node)
+        elif old is not None and old.version != heard.entity.version:
+            received.after[node] = heard.entity  # its cause, and so its alignments, stay as they are
         return True
-
-    def _word(self, node: int, old: Entity | None, event: EntityEvent, message: Message) -> Word | None:
-        """That of the message on an entity; None if the event is stale: by its version, else by its time."""
-        word = word_of(message)
-        if old is not None and old.version is not None and event.version is not None:
-            if event.version < old.version:
-                return None
-            if event.version > old.version:
-                return word
-        last = self._words.get(node_key(node))
-        if last is None and old is not None:
-            last = Word(old.timestamp, old.topic, old.partition)
-        return word.follow(last)
 
     def _write(self, received: Received) -> dict[int, None]:
         """Steps 3 and 4: entities and edges to the store; all nodes whose entity or adjacency changed."""
@@ -220,24 +193,15 @@ class Inbox:
         return {edge: (edge.relation, edge.tail) in own[_head(edge)] for edge in received.joined}
 
 
-def _entity(event: EntityEvent, message: Message, time: float) -> Entity:
-    """The state that an event gives; no older than the states before it in its partition."""
+def _entity(event: EntityEvent, message: Message) -> Entity:
+    """The entity as an event has it."""
     cause = message.cause
-    where = (cause.topic, cause.partition, cause.offset, time)
+    where = (cause.topic, cause.partition, cause.offset, message.timestamp)
     if isinstance(event, Delete):
         return Entity(event.source, event.id, "", {}, {}, event.version, True, *where)
     return Entity(
         event.source, event.id, event.type, event.attributes, event.relations, event.version, False, *where
     )
-
-
-def _same_state(old: Entity, new: Entity) -> bool:
-    """Compared as they are written: in Python 1, 1.0 and true are equal."""
-    old_state, new_state = (
-        msgspec.json.encode((e.type, e.attributes, e.relations, e.deleted), order="deterministic")
-        for e in (old, new)
-    )
-    return old_state == new_state
 
 
 def _edges(entity: Entity | None) -> set[tuple[str, str]]:

@@ -52,7 +52,7 @@ def at_the_end(store: Store, messages: Sequence[Message], batch: int) -> Any:
     [entity] = graph.graph.entities([FILM])
     if entity is None or entity.deleted:
         return None
-    return entity.attributes, entity.version, (entity.topic, entity.partition)
+    return entity.attributes, entity.version, (entity.partition, entity.offset, entity.timestamp)
 
 
 @pytest.mark.parametrize("versions", [False, True])
