@@ -6,7 +6,7 @@
 relation) which kind it has and how well its values tell entities apart.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from index.entity import Profile
 from model.encoding import tokens
 from model.encoding.items import ItemEncoder, Items
-from model.encoding.keys import KeyTable
+from model.encoding.keys import KeyRow, KeyTable
 from model.encoding.rarest import OwnCells
 from model.encoding.values import Kind
 from model.encoding.vectors import to_int8
@@ -92,16 +92,14 @@ class Encoder:
                 texts.append((int(self.keys.weights(np.array([key]))[0]), -key, text))
         return max(texts)[-1] if texts else None
 
-    def state(self) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, object]]:
-        """Arrays and JSON-ready values that make this encoder again."""
-        return {"token_weights": self._weights}, {"keys": self.keys.state()}
+    def state(self) -> tuple[npt.NDArray[np.uint8], list[KeyRow]]:
+        """What makes this encoder again: (BUCKETS,) token weights in sixteenths, and the keys."""
+        return self._weights, self.keys.state()
 
     @classmethod
-    def from_state(
-        cls, arrays: Mapping[str, npt.NDArray[np.generic]], values: Mapping[str, object]
-    ) -> "Encoder":
-        """Raises KeyError, TypeError or ValueError when the state is not one."""
-        return cls(KeyTable.from_state(values["keys"]), np.asarray(arrays["token_weights"], np.uint8))
+    def from_state(cls, weights: npt.NDArray[np.uint8], keys: Sequence[KeyRow]) -> "Encoder":
+        """Raises ValueError when the state is not one."""
+        return cls(KeyTable.from_state(keys), weights)
 
     def _encode(self, n: int, items: Items) -> Encoded:
         vectors, hashes = self._items.encode(items)

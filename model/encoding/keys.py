@@ -6,8 +6,9 @@ so that an overfull table loses the rarest.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +24,16 @@ IDENTIFYING_LENGTH = 24  # letters; longer texts weigh less in the name view
 
 Direction = Literal["attribute", "out", "in"]
 Key = tuple[str, Direction, str]
+
+
+class KeyRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A key in a checkpoint; its id is its place there."""
+
+    source: str
+    direction: Direction
+    name: str
+    weight: Annotated[int, msgspec.Meta(ge=1, le=MAX_WEIGHT)]
+    kind: str | None = None  # of attributes
 
 
 class KeyTable:
@@ -119,27 +130,26 @@ class KeyTable:
         """Order of usefulness for key ids (m,), the most useful first."""
         return self._ranks[key]
 
-    def state(self) -> list[dict[str, object]]:
-        """JSON-ready rows in order of id."""
+    def state(self) -> list[KeyRow]:
+        """One row a key, in order of id."""
         return [
-            {
-                "source": key[0],
-                "direction": key[1],
-                "name": key[2],
-                "weight": int(self._weights[number]),
-                **({"kind": self._kinds[key].name} if key in self._kinds else {}),
-            }
+            KeyRow(*key, int(self._weights[number]), self._kinds[key].name if key in self._kinds else None)
             for number, key in enumerate(self._keys, start=FIRST)
         ]
 
     @classmethod
-    def from_state(cls, rows: object) -> "KeyTable":
-        """Raises KeyError, TypeError or ValueError when these are no rows of `state`."""
-        if not isinstance(rows, list):
-            raise TypeError("keys: a list is expected")
-        keys: list[Key] = [(row["source"], row["direction"], row["name"]) for row in rows]
-        kinds = {key: Kind[row["kind"]] for key, row in zip(keys, rows, strict=True) if "kind" in row}
-        weights = [UNKNOWN_WEIGHT] * FIRST + [int(row["weight"]) for row in rows]
+    def from_state(cls, rows: Sequence[KeyRow]) -> "KeyTable":
+        """Raises ValueError when these are no rows of `state`."""
+        keys: list[Key] = [(row.source, row.direction, row.name) for row in rows]
+        if len(set(keys)) < len(keys):
+            raise ValueError("encoder.keys: one key is there twice")
+        kinds = {}
+        for number, (key, row) in enumerate(zip(keys, rows, strict=True)):
+            if row.kind is not None:
+                if row.kind not in Kind.__members__:
+                    raise ValueError(f"encoder.keys[{number}].kind: there is no such kind of value")
+                kinds[key] = Kind[row.kind]
+        weights = [UNKNOWN_WEIGHT] * FIRST + [row.weight for row in rows]
         return cls(keys, kinds, np.array(weights, np.int64))
 
     def _rank(self) -> None:

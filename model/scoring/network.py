@@ -48,14 +48,16 @@ other, and adds what the boosted trees of `model/scoring/trees.py` say.
 
 import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from torch import nn
 
+from model.encoding.keys import MAX_KEYS
 from model.scoring.pairs import Similarities
-from model.shapes import OWN, RARITY_FEATURES, UNKNOWN
+from model.shapes import FIRST, OWN, RARITY_FEATURES, UNKNOWN
 
 if TYPE_CHECKING:
     from dgl import DGLGraph
@@ -70,15 +72,19 @@ ITEM = 24
 POOLED = BLOCKS * 2 * ITEM  # of one side
 HEAD = 64
 BINS = 8  # of each context feature
+LEAST_WIDTH = 1e-4  # of a bin
+# What a checkpoint may have, at most.
+MAX_CONTEXT, MAX_TREES = 1_000, 1_000
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
     """What differs from network to network. Part of a checkpoint."""
 
-    keys: int  # ids of keys, 0 and 1 included
-    context: int  # features of a pair from retrieval
-    trees: int = 200  # beside the network, at most (`model/scoring/trees.py`)
+    keys: Annotated[int, msgspec.Meta(ge=FIRST, le=FIRST + MAX_KEYS)]  # ids of keys, 0 and 1 included
+    context: Annotated[int, msgspec.Meta(ge=0, le=MAX_CONTEXT)]  # features of a pair from retrieval
+    # beside the network, at most (`model/scoring/trees.py`)
+    trees: Annotated[int, msgspec.Meta(ge=0, le=MAX_TREES)] = 200
     cross_attention: bool = True  # False: a slot is compared with the mean of the other side's
     self_attention: bool = True  # False: all slots of a block count the same
     features: bool = True  # False: the classifier does not see the context, and there are no trees
@@ -190,7 +196,7 @@ class AlignmentNetwork(nn.Module):
         quantiles = torch.linspace(0, 1, BINS + 1)
         edges = torch.from_numpy(np.quantile(context.numpy(), quantiles.numpy(), axis=0).T.astype(np.float32))
         self.get_buffer("bin_low").copy_(edges[:, :-1])
-        self.get_buffer("bin_width").copy_((edges[:, 1:] - edges[:, :-1]).clamp(min=1e-4))
+        self.get_buffer("bin_width").copy_((edges[:, 1:] - edges[:, :-1]).clamp(min=LEAST_WIDTH))
 
 
 KEY_DROPOUT = 0.1

@@ -90,8 +90,8 @@ def _plan(
 ) -> "Plan":
     from datetime import UTC, datetime
 
-    from model.checkpoint import load_model
     from stream.broker.ranges import find_ranges, parse_datetime, parse_duration
+    from stream.engine.parts import usable_model
     from stream.replay.run import Plan, digest
 
     if sum(map(bool, (from_beginning, from_datetime, by_duration))) > 1:
@@ -106,7 +106,7 @@ def _plan(
     if since and until and since >= until:
         raise ConfigError(f"replay: --to-datetime {to_datetime} is not after the beginning")
     settings = run.settings
-    model_id, model = load_model(settings.model.dir)
+    model_id, model = usable_model(settings.model.dir)
     plan = Plan(
         since=from_datetime or by_duration or BEGINNING,
         until=to_datetime or END,

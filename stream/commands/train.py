@@ -8,6 +8,7 @@ import click
 
 from stream.commands.options import catalogued
 from stream.config import Settings
+from stream.engine.interface import MAX_CANDIDATES
 
 
 @click.command()
@@ -17,7 +18,7 @@ from stream.config import Settings
 @click.option(
     "--valid", type=click.Path(path_type=Path), help="Links for early stopping and the threshold [a fifth]"
 )
-@click.option("-k", type=click.IntRange(1, 100), default=None, help="Candidates in each view [10]")
+@click.option("-k", type=click.IntRange(1, MAX_CANDIDATES), default=None, help="Candidates in each view [10]")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 def train(
     settings: Settings,

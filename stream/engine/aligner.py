@@ -32,7 +32,6 @@ from index import tables
 from index.entity import Entity, node_of
 from index.errors import StateError, StoreError
 from index.store import Store
-from model.checkpoint import load_model
 from stream.changes import Decoder
 from stream.engine import memory
 from stream.engine.deciding import Decision
@@ -42,7 +41,7 @@ from stream.engine.interface import Batch, Counts, Laps, Search
 from stream.engine.origin import Origin
 from stream.engine.outbox import Outbox
 from stream.engine.pairs import FoundPairs, PairScores
-from stream.engine.parts import Parts
+from stream.engine.parts import Parts, usable_model
 from stream.engine.recipe import Recipe
 from stream.engine.turn import Situation, Turn, take_turn
 from stream.errors import InvalidInput
@@ -103,7 +102,7 @@ class Aligner:
         search: Search = "exact",
         read_only: bool = False,
     ) -> None:
-        self.model_id, model = load_model(checkpoint)
+        self.model_id, model = usable_model(checkpoint)
         threshold = model.threshold if threshold is None else threshold
         recipe = Recipe(self.model_id, threshold, one_to_one, search)
         with _told_as_state_error():

@@ -14,6 +14,7 @@ from stream.events import Message
 
 # Where candidates are looked for: among all, or among those that share cells (`index/search/cells.py`).
 Search = Literal["exact", "cells"]
+MAX_CANDIDATES: Final = 100  # nearest neighbours of an entity in a view that are candidates
 
 TRUNCATED: Final = "truncated_from_bytes"  # header of a dead letter of which a part was left out
 RETRY_OF: Final = "retry_of"  # header of a letter whose message was a retry: "partition:offset" of the first

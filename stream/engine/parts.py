@@ -1,9 +1,16 @@
 """The parts of an aligner, made of what a store holds."""
 
-from index.candidates import CandidateOptions
+import re
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from index.candidates import CONTEXT, CandidateOptions
 from index.graph import GraphStore
 from index.store import Store
-from model.checkpoint import Model
+from model.checkpoint import Model, load_model
+from model.encoding.words import FEATURES
 from model.errors import ModelError
 from stream.changes import Decoder
 from stream.engine import snapshot
@@ -12,12 +19,13 @@ from stream.engine.deciding import Deciding
 from stream.engine.embedding import Embedding
 from stream.engine.evidence import EvidenceBuilder
 from stream.engine.inbox import Inbox
+from stream.engine.interface import MAX_CANDIDATES
 from stream.engine.links import LinkStore
 from stream.engine.recipe import Recipe
 from stream.engine.records import Records
 from stream.engine.retrieval import Retrieval
 from stream.engine.scoring import Scoring
-from stream.engine.views import NAMES
+from stream.engine.views import NAMES, OFF
 
 SNAPSHOT = "snapshot"  # directory in the state
 
@@ -63,15 +71,45 @@ class Parts:
         self.unsaved = 0
 
 
+def usable_model(directory: Path) -> tuple[str, Model]:
+    """The id of a model that this version can align with, and the model.
+
+    Raises:
+        ModelError: there is none in the directory.
+    """
+    model_id, model = load_model(directory)
+    try:
+        candidate_options(model)
+    except ModelError as error:
+        raise ModelError(f"{directory}: {error}") from error
+    return model_id, model
+
+
+class _Options(msgspec.Struct, forbid_unknown_fields=True):
+    """The options of a model."""
+
+    views: tuple[str, ...]
+    k: Annotated[int, msgspec.Meta(ge=1, le=MAX_CANDIDATES)]
+    floors: tuple[Annotated[int, msgspec.Meta(ge=0, le=OFF)], ...]
+
+
 def candidate_options(model: Model) -> CandidateOptions:
     """How candidates were made when the model was trained.
 
     Raises:
-        ModelError: trained with other views than this version has.
+        ModelError: not in a way that this version has.
     """
-    if model.options.get("views") != list(NAMES):
-        raise ModelError(
-            f"the model was trained with views {model.options.get('views')}, this version has {list(NAMES)}; "
-            "train it again with `sameas train`"
-        )
-    return CandidateOptions(int(model.options["k"]), tuple(model.options["floors"]))
+    try:
+        options = msgspec.convert(model.options, _Options)
+        if options.views != NAMES:
+            told = f"{', '.join(options.views)}; this version has {', '.join(NAMES)}"
+            raise ValueError(f"options.views: {told}")
+        if len(options.floors) != len(NAMES):
+            raise ValueError(f"options.floors: {len(options.floors)} for {len(NAMES)} views")
+        context, given = model.network.options.context, CONTEXT * len(NAMES) + FEATURES
+        if context != given:
+            raise ValueError(f"network.context: {context} features, where retrieval gives {given}")
+    except ValueError as error:
+        reason = re.sub(r"(.*) - at `\$\.(.*)`", r"options.\2: \1", str(error))
+        raise ModelError(f"not a usable model: {reason[:400]}; train it again with `sameas train`") from error
+    return CandidateOptions(options.k, options.floors)

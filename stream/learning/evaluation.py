@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from model.checkpoint import Model, load_model
+from model.checkpoint import Model
 from model.errors import ModelError
 from model.evaluation import Quality, ScoredPairs, evaluate
 from model.training import score
 from stream.engine.aligner import Aligner
-from stream.engine.parts import candidate_options
+from stream.engine.parts import candidate_options, usable_model
 from stream.events import EntityEvent
 from stream.learning.known_links import LinkPair
 from stream.learning.workspace import Workspace
@@ -44,7 +44,7 @@ def evaluate_model(
     Raises:
         ModelError: no usable model, or no link between entities that exist.
     """
-    _, model = load_model(checkpoint)
+    _, model = usable_model(checkpoint)
     threshold = model.threshold if threshold is None else threshold
     with Workspace(events) as workspace:
         workspace.retrieve(model.encoder, candidate_options(model))
@@ -70,7 +70,7 @@ def score_links(aligner: Aligner, links: Sequence[LinkPair], checkpoint: Path) -
 
     Links with an entity that does not exist are left out.
     """
-    _, model = load_model(checkpoint)
+    _, model = usable_model(checkpoint)
     with Workspace(begin_with=aligner.copy_to) as workspace:
         workspace.retrieve(model.encoder, candidate_options(model))
         return _scored(workspace, model, links)

@@ -15,6 +15,7 @@ from model.errors import ModelError
 from model.evaluation import Quality, evaluate
 from model.scoring.network import NetworkOptions
 from model.training import Epoch, Trained, TrainingOptions, score, train
+from stream.engine.parts import candidate_options
 from stream.engine.views import NAMES
 from stream.errors import ConfigError
 from stream.events import EntityEvent
@@ -114,8 +115,8 @@ def learn(
 
 
 def model_of(encoder: Encoder, candidates: CandidateOptions, trained: Trained, types: Iterable[str]) -> Model:
-    """What a checkpoint holds; `types` are those that had links."""
-    return Model(
+    """What a checkpoint holds; `types` are those that had links. Raises ModelError if it is of no use."""
+    model = Model(
         encoder=encoder,
         network=trained.network,
         trees=trained.trees,
@@ -126,3 +127,5 @@ def model_of(encoder: Encoder, candidates: CandidateOptions, trained: Trained, t
         options={"views": list(NAMES), "k": candidates.k, "floors": list(candidates.floors)},
         report=dict(trained.report),
     )
+    candidate_options(model)
+    return model

@@ -31,6 +31,7 @@ from stream.changes import Decoder
 from stream.config import Settings
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Search
+from stream.engine.parts import usable_model
 from stream.engine.recipe import Recipe
 from stream.state.wishes import BuildProgress, Promotion, Wish
 
@@ -232,7 +233,7 @@ def keep_model(directory: Path, checkpoint: Path) -> str:
         ModelError: no usable model.
         StateError: it cannot be copied.
     """
-    model_id, _ = load_model(checkpoint)
+    model_id, _ = usable_model(checkpoint)
     kept = directory / "models" / model_id
     if not kept.exists():
         with refusals(directory):

@@ -1,24 +1,32 @@
 """A model comes back as it was, or not at all."""
 
 import json
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
-from model.checkpoint import ARRAYS, VALUES, Model, load_model, save_model
+from model.checkpoint import ARRAYS, LARGEST, MAX_BYTES, VALUES, Model, _identity, load_model, save_model
 from model.encoding.encoder import Encoder
 from model.errors import ModelError
-from model.scoring.network import AlignmentNetwork
+from model.scoring.network import LEAST_WIDTH, AlignmentNetwork
 from model.scoring.pairs import PairInputs
 from model.scoring.scorer import DenseScorer
-from model.scoring.trees import Trees
+from model.scoring.trees import SUMMARY, Trees
 from stream.events import Upsert
 from tests.model.arrays import in_step
+from tests.model.conftest import CONTEXT, KEYS
 
-ENTITIES = [Upsert("a", str(n), "t", {"name": f"entity {n}", "year": 1900 + n}) for n in range(20)]
+NUMBERS = {f"n{k}": k / 2 for k in range(KEYS - 4)}  # so that there are KEYS keys, with the two of all
+ENTITIES = [Upsert("a", str(n), "t", {"name": f"entity {n}", "year": 1900 + n, **NUMBERS}) for n in range(20)]
 
 
 @pytest.fixture
@@ -81,7 +89,7 @@ def test_refusals_say_what_to_do(tmp_path: Path, model: Model) -> None:
 
 def test_two_models_are_not_mixed(tmp_path: Path, model: Model) -> None:
     save_model(tmp_path / "a", model)
-    other = Encoder.fit([Upsert("a", "1", "t", {"name": "different"})])
+    other = Encoder.fit([Upsert("a", "1", "t", {**ENTITIES[0].attributes, "name": "different"})])
     save_model(tmp_path / "b", replace(model, encoder=other))
     (tmp_path / "a" / ARRAYS).write_bytes((tmp_path / "b" / ARRAYS).read_bytes())
     with pytest.raises(ModelError, match="two models"):
@@ -98,3 +106,179 @@ def test_of_a_type_without_links_the_trees_say_nothing(
     assert (other.logits(inputs) == alone.logits(inputs)).all()
     assert (film.logits(inputs) == model.scorer().logits(inputs)).all()
     assert (film.logits(inputs) != alone.logits(inputs)).any()
+
+
+# ---------------------------------------------------------------------- hostile models
+
+Values = dict[str, Any]
+Arrays = dict[str, Any]
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+HOSTILE = [0, -1, 2, 2**31, 10**30, 1.5, -0.0, 1e-300, 1e300, math.nan, math.inf, -math.inf, True, None]
+
+
+def write(directory: Path, values: Values, arrays: Arrays) -> None:
+    """A model as somebody makes it who means no good: with an id that is right."""
+    packed = save(arrays)
+    content = {name: value for name, value in values.items() if name not in ("id", "report")}
+    (directory / ARRAYS).write_bytes(packed)
+    (directory / VALUES).write_text(json.dumps({**values, "id": _identity(content, packed)}))
+
+
+def read(directory: Path) -> tuple[Values, Arrays]:
+    return json.loads((directory / VALUES).read_bytes()), load((directory / ARRAYS).read_bytes())
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container inside of a JSON value, with every key or number of it."""
+    for key in list(value if isinstance(value, dict) else range(len(value))):
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from places(value[key])
+
+
+def spoil_values(values: Values, draw: Draw) -> None:
+    at = [*places(values)]
+    container, key = at[draw(st.integers(0, len(at) - 1))]
+    if draw(st.booleans()):
+        key_row = {"source": "a", "direction": "attribute", "name": "year", "weight": 1}
+        container[key] = draw(st.sampled_from([*HOSTILE, "", "x", [], {}, [[]], key_row]))
+    else:
+        del container[key]
+
+
+def spoil_arrays(arrays: Arrays, draw: Draw) -> None:
+    name = draw(st.sampled_from(sorted(arrays)))
+    array = np.atleast_1d(arrays.pop(name))
+    how = draw(st.sampled_from(["a number", "a number", "its type", "its shape", "its name", "none"]))
+    if how == "a number" and array.size:
+        number = draw(st.sampled_from([number for number in HOSTILE if isinstance(number, float)]))
+        if not np.issubdtype(array.dtype, np.floating):
+            most = np.iinfo(array.dtype)
+            number = draw(st.sampled_from([0, 1, most.max, most.min]))
+        array = array.copy()
+        with np.errstate(over="ignore"):
+            array.flat[draw(st.integers(0, array.size - 1))] = number
+    elif how == "its type":
+        with np.errstate(invalid="ignore", over="ignore"):
+            array = array.astype(draw(st.sampled_from([np.float64, np.float16, np.int64, np.uint8])))
+    elif how == "its shape":
+        others = [array[None], array[:0], array[:1], array.ravel(), array.sum()]
+        array = others[draw(st.integers(0, len(others) - 1))]
+    if how != "none":
+        arrays[name + ("x" if how == "its name" else "")] = np.asarray(array)
+
+
+def check_scores(model: Model, inputs: PairInputs) -> None:
+    for kind in ("film", "person"):
+        scorer = model.scorer(kind)
+        logits = scorer.logits(inputs)
+        assert np.isfinite(logits).all()
+        assert ((scorer.probabilities(logits) >= 0) & (scorer.probabilities(logits) <= 1)).all()
+    for array in model.encoder.encode(ENTITIES):
+        assert np.isfinite(array).all()
+
+
+@given(data=st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_a_spoiled_model_is_refused_or_scores(
+    data: st.DataObject, tmp_path: Path, model: Model, random_inputs: Callable[[int, int], PairInputs]
+) -> None:
+    """Never a traceback, a score that is no number, or an access outside of an array."""
+    if not (tmp_path / "good").exists():
+        save_model(tmp_path / "good", model)
+    values, arrays = read(tmp_path / "good")
+    for _ in range(data.draw(st.integers(1, 2))):
+        if data.draw(st.booleans()):
+            spoil_values(values, data.draw)
+        else:
+            spoil_arrays(arrays, data.draw)
+    write(tmp_path, values, arrays)
+    try:
+        _, loaded = load_model(tmp_path)
+    except ModelError as error:
+        assert "\n" not in str(error) and str(error).startswith(f"{tmp_path}: not a usable model: "), error
+    else:
+        check_scores(loaded, random_inputs(6, 1))
+
+
+def test_the_largest_weights_score_finite_numbers(
+    tmp_path: Path, model: Model, random_inputs: Callable[[int, int], PairInputs]
+) -> None:
+    """A sum that leaves float32 would make NaN of the next product; compiled loops take it for granted."""
+    save_model(tmp_path, model)
+    values, arrays = read(tmp_path)
+    values["calibration"] = {"slope": LARGEST, "offset": -LARGEST}
+    for sign in (1, -1):
+        for name, array in arrays.items():
+            if array.dtype.kind == "f":
+                arrays[name] = np.full_like(array, sign * LARGEST)
+        arrays["network.bin_low"] = np.full_like(arrays["network.bin_low"], -LARGEST)
+        arrays["network.bin_width"] = np.full_like(arrays["network.bin_width"], LEAST_WIDTH)
+        write(tmp_path, values, arrays)
+        check_scores(load_model(tmp_path)[1], random_inputs(20, 2))
+
+
+def no_tree(values: Values, arrays: Arrays) -> None:
+    arrays["trees.feature"][0, 0] = CONTEXT + SUMMARY
+
+
+def not_a_number(values: Values, arrays: Arrays) -> None:
+    arrays["network.head_in.weight"][0, 0] = np.nan
+
+
+def key_without_a_row(values: Values, arrays: Arrays) -> None:
+    values["encoder"]["keys"].append({"source": "b", "direction": "in", "name": "n", "weight": 3})
+
+
+def turned_around(values: Values, arrays: Arrays) -> None:
+    values["calibration"]["slope"] = -1.0
+
+
+def many_trees(values: Values, arrays: Arrays) -> None:
+    for name in ("feature", "threshold", "value"):
+        arrays[f"trees.{name}"] = np.repeat(arrays[f"trees.{name}"], 50, axis=0)
+
+
+def gigabytes(values: Values, arrays: Arrays) -> None:
+    values["network"]["context"] = 10**9
+
+
+@pytest.mark.parametrize(
+    ("spoil", "field"),
+    [
+        (no_tree, "trees.feature: a tree looks outside of the 18 features of a pair"),
+        (not_a_number, "network.head_in.weight: a number is NaN, or beyond 10,000.0"),
+        (key_without_a_row, "network.keys: 30, where the encoder has 31"),
+        (turned_around, "calibration.slope: Expected `float` > 0.0"),
+        (many_trees, "trees.value: 900 trees, 200 at most"),
+        (gigabytes, "network.context: Expected `int` <= 1000"),
+    ],
+)
+def test_the_error_names_the_field(
+    tmp_path: Path, model: Model, spoil: Callable[[Values, Arrays], None], field: str
+) -> None:
+    save_model(tmp_path, model)
+    values, arrays = read(tmp_path)
+    spoil(values, arrays)
+    write(tmp_path, values, arrays)
+    with pytest.raises(
+        ModelError, match=re.escape(f"{tmp_path}: not a usable model: {field}; train it again")
+    ):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", [ARRAYS, VALUES])
+def test_of_a_large_file_no_more_is_read_than_a_model_may_have(
+    tmp_path: Path, model: Model, name: str
+) -> None:
+    save_model(tmp_path, model)
+    with (tmp_path / name).open("r+b") as file:
+        file.truncate(1 << 40)  # of which the disk holds nothing
+    with pytest.raises(ModelError, match=f"{name} has more than {MAX_BYTES[name]:,} bytes"):
+        load_model(tmp_path)
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, model: Model) -> None:
+    with pytest.raises(ModelError, match="threshold: Expected `float`"):
+        save_model(tmp_path / "m", replace(model, threshold=math.nan))
+    assert not (tmp_path / "m").exists()

@@ -427,31 +427,6 @@ def test_a_catalogue_that_grows_out_of_exact_search_gets_cells(
         assert "building beside" not in again.text
 
 
-@pytest.mark.slow
-def test_a_model_that_cannot_be_built_leaves_the_old_one(
-    embedded_settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path
-) -> None:
-    settings = embedded_settings
-    ensure_topics(settings)
-    feed_events(settings, catalogues(5))
-    other = tmp_path / "other"
-    _, model = load_model(worse)
-    save_model(other, replace(model, options={**model.options, "views": ["name"]}))
-    with worker(settings, checkpoint, tmp_path / "1.log") as running:
-        running.wait_for("is what this state says")
-        outcome = command(settings, checkpoint, "promote", str(other))
-        assert outcome.exit_code == 1
-        assert "was not put in force: the model was trained with views" in outcome.stderr.splitlines()[-1]
-        assert "stays in force" in running.text
-        told = json.loads(command(settings, checkpoint, "status", "--json").stdout)
-        assert told["progress"]["stage"] == "failed"
-        again = command(settings, checkpoint, "promote", str(other))
-        assert again.exit_code == 1 and running.text.count("cannot be built") == 2
-        outcome = command(settings, checkpoint, "promote", str(worse))
-        assert outcome.exit_code == 0, outcome.stderr
-        assert running.end() == 0
-
-
 def test_mistakes_with_models(
     embedded_settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path
 ) -> None:
@@ -465,6 +440,12 @@ def test_mistakes_with_models(
     generations.close()
     outcome = command(settings, checkpoint, "promote", str(tmp_path / "nowhere"))
     assert outcome.exit_code == 1 and "nowhere: no model.json" in outcome.stderr
+    model = load_model(worse)[1]
+    save_model(tmp_path / "other", replace(model, options={**model.options, "k": 0}))
+    outcome = command(settings, checkpoint, "promote", str(tmp_path / "other"))
+    assert outcome.exit_code == 1 and len(outcome.stderr.splitlines()) == 1
+    assert "other: not a usable model: options.k: Expected `int` >= 1; train it again" in outcome.stderr
+    assert not (settings.state.dir / "promotion.json").exists()
     outcome = command(settings, checkpoint, "promote", str(worse))
     assert outcome.exit_code == 0 and "no worker runs with" in outcome.stderr
     assert "no worker runs" in command(settings, checkpoint, "status").stdout
