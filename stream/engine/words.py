@@ -15,7 +15,7 @@ import msgspec
 import xxhash
 
 from index import tables
-from index.entity import Entity, node_key
+from index.entity import Entity, Version, node_key
 from index.store import Store
 from stream.engine.origin import Place
 from stream.events import Message
@@ -82,7 +82,7 @@ class LastWords:
 class _Said(msgspec.Struct, frozen=True, array_like=True):
     """How a partition ends on an entity, as far as it was read."""
 
-    version: int | None
+    version: Version | None
     time: float  # of its last message, in seconds since the epoch
     state: int  # digest
     offset: int  # of the first message of those at the end that say this state
@@ -172,9 +172,9 @@ def _said(entity: Entity | None, time: float) -> _Said:
     return _Said(entity.version, time, _digest(entity), entity.offset, entity.timestamp)
 
 
-def _rise(before: int | None, after: int | None) -> int:
-    """Whether a version is higher (> 0) or lower (< 0) than another one; 0 if that does not decide."""
-    return 0 if before is None or after is None else after - before
+def _rise(before: Version | None, after: Version | None) -> int:
+    """Whether a version is higher (1) or lower (-1) than another one; 0 if that does not decide."""
+    return 0 if before is None or after is None else (after > before) - (after < before)
 
 
 def _digest(entity: Entity) -> int:
