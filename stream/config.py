@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from stream.engine.interface import Search
+from stream.engine.interface import EvidenceDetail, Search
 from stream.errors import ConfigError
 from stream.mapping.language import SourceMapping, check_topics
 
@@ -97,6 +97,9 @@ class TopicSettings(Section, frozen=True):
     dead_letters: TopicName = "sameas.dead-letters"
     partitions: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1
     replication_factor: Annotated[int, msgspec.Meta(ge=1, le=32_767)] = 1  # 16 bits in Kafka's protocol
+    # Of the two logs, alignment events and dead letters, as they are created: they quote what people may want
+    # erased. 0 is for ever.
+    retention_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 30
 
 
 class StateSettings(Section, frozen=True):
@@ -121,6 +124,12 @@ class AlignSettings(Section, frozen=True):
         return "cells" if self.search == "cells" else "exact"
 
 
+class RecordSettings(Section, frozen=True):
+    """What alignment records and events say."""
+
+    evidence: EvidenceDetail = "full"
+
+
 class MetricsSettings(Section, frozen=True):
     """The HTTP endpoint with /livez, /readyz and /metrics; there is none without a port."""
 
@@ -136,6 +145,7 @@ class Settings(Section, frozen=True):
     state: StateSettings = StateSettings()
     model: ModelSettings = ModelSettings()
     align: AlignSettings = AlignSettings()
+    records: RecordSettings = RecordSettings()
     metrics: MetricsSettings = MetricsSettings()
     sources: dict[str, SourceMapping] = {}
 
@@ -213,6 +223,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "state": StateSettings,
     "model": ModelSettings,
     "align": AlignSettings,
+    "records": RecordSettings,
     "metrics": MetricsSettings,
 }
 _Item = tuple[tuple[str, ...], Any, str]

@@ -123,7 +123,7 @@ class AlignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlignmentEvent(AlignmentRecord, frozen=True, kw_only=True):
-    """A change of the truth about one pair. A withdrawn pair shows its last confidence and evidence."""
+    """A change of the truth about one pair. A withdrawn pair shows its last confidence, and no evidence."""
 
     event: Literal["aligned", "revised", "withdrawn"]
     event_id: str

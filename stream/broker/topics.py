@@ -27,6 +27,7 @@ from stream.errors import BrokerError, Refused
 CREATE_TIMEOUT_MS = 15_000
 APPEAR_SECONDS = 10.0  # how long a created topic may take to show up with leaders
 FOREVER = "-1"
+DAY_MS = 86_400_000
 AFTER_GROWTH = (
     "its keys have moved: delete this topic while no worker runs; the next start creates it with "
     "topics.partitions and fills it from the state"
@@ -46,13 +47,15 @@ class TopicSpec(msgspec.Struct, frozen=True):
     policy: Policy
     access: tuple[Operation, ...]
     ours: bool = True  # created when missing; a topic of another owner is not
+    retention_days: int = 0  # for ever
 
     @property
     def config(self) -> dict[str, str]:
-        """Topic configuration at creation: nothing of ours expires by age."""
+        """Topic configuration at creation. What is compacted does not expire by age."""
         if self.policy == "compact":
             return {"cleanup.policy": "compact"}
-        return {"cleanup.policy": "delete", "retention.ms": FOREVER, "retention.bytes": FOREVER}
+        retention = str(self.retention_days * DAY_MS) if self.retention_days else FOREVER
+        return {"cleanup.policy": "delete", "retention.ms": retention, "retention.bytes": FOREVER}
 
 
 def input_specs(settings: Settings) -> list[TopicSpec]:
@@ -76,10 +79,13 @@ def output_specs(settings: Settings) -> list[TopicSpec]:
     """The topics that a worker writes."""
     topics = settings.topics
     size = (topics.partitions, topics.replication_factor)
+    days = topics.retention_days
     return [
         TopicSpec(topics.alignments, "alignments", *size, "compact", ("READ", "WRITE")),
-        TopicSpec(topics.alignment_events, "alignment_events", *size, "delete", ("WRITE",)),
-        TopicSpec(topics.dead_letters, "dead_letters", *size, "delete", ("WRITE",)),
+        TopicSpec(
+            topics.alignment_events, "alignment_events", *size, "delete", ("WRITE",), retention_days=days
+        ),
+        TopicSpec(topics.dead_letters, "dead_letters", *size, "delete", ("WRITE",), retention_days=days),
     ]
 
 

@@ -34,6 +34,7 @@ def align(settings: Settings, events: list[Any], model: Path, state: Path | None
             one_to_one=settings.align.one_to_one,
             threshold=settings.model.threshold,
             search=settings.align.search_at_once,
+            evidence=settings.records.evidence,
             progress=progress,
             keep=state or kept_in(settings),
         )

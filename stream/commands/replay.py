@@ -114,6 +114,7 @@ def _plan(
         threshold=model.threshold if settings.model.threshold is None else settings.model.threshold,
         one_to_one=settings.align.one_to_one,
         search=settings.align.search_at_once,
+        evidence=settings.records.evidence,
         links=digest(links),
         sources=digest(settings.sources),
         ranges=[] if run.plan else find_ranges(settings, since, until),

@@ -37,7 +37,7 @@ from stream.engine import memory
 from stream.engine.deciding import Decision
 from stream.engine.explaining import Explaining, Explanation
 from stream.engine.inbox import NO_POISON, Received, failed
-from stream.engine.interface import Batch, Counts, Laps, Search
+from stream.engine.interface import Batch, Counts, EvidenceDetail, Laps, Search
 from stream.engine.origin import Origin
 from stream.engine.outbox import Outbox
 from stream.engine.pairs import FoundPairs, PairScores
@@ -84,6 +84,7 @@ class Aligner:
         one_to_one: each entity at most once per pair of sources.
         threshold: the least confidence of an alignment, 0 to 1; None takes the model's.
         search: "cells" looks for candidates among those that share cells, "exact" among all.
+        evidence: what of it stands in records.
         read_only: nothing is processed, nothing is written; another process may have the state.
 
     Raises:
@@ -100,11 +101,12 @@ class Aligner:
         one_to_one: bool = True,
         threshold: float | None = None,
         search: Search = "exact",
+        evidence: EvidenceDetail = "full",
         read_only: bool = False,
     ) -> None:
         self.model_id, model = usable_model(checkpoint)
         threshold = model.threshold if threshold is None else threshold
-        recipe = Recipe(self.model_id, threshold, one_to_one, search)
+        recipe = Recipe(self.model_id, threshold, one_to_one, search, evidence)
         with _told_as_state_error():
             self._store = Store(state, read_only=read_only)
             try:

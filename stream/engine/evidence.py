@@ -7,6 +7,7 @@ import numpy as np
 from index.entity import Entity, Scalar, Value
 from index.graph import GraphStore
 from stream.engine.embedding import Embedding
+from stream.engine.interface import EvidenceDetail
 from stream.engine.pairs import PairId, SourcePair
 from stream.engine.scoring import Attention, Scoring
 from stream.events import AttributeEvidence, Evidence, NeighbourEvidence
@@ -22,12 +23,17 @@ class EvidenceBuilder:
         self._embedding = embedding
         self._scoring = scoring
 
-    def build(self, pairs: Sequence[PairId], entities: Mapping[int, Entity]) -> list[Evidence]:
+    def build(
+        self, pairs: Sequence[PairId], entities: Mapping[int, Entity], detail: EvidenceDetail = "full"
+    ) -> list[Evidence]:
         """The evidence of pairs of existing entities, aligned or not.
 
         Args:
             entities: both entities of every pair, by node.
+            detail: with "ids" every value is the empty text.
         """
+        if detail == "none":
+            return [Evidence() for _ in pairs]
         attention = self._attention(pairs)
         near = dict.fromkeys(
             seen.neighbour
@@ -38,7 +44,7 @@ class EvidenceBuilder:
         )
         names = dict(zip(near, self._graph.names(near), strict=True))
         return [
-            _evidence(entities[pair.left], entities[pair.right], looks, names)
+            _evidence(entities[pair.left], entities[pair.right], looks, names, detail)
             for pair, looks in zip(pairs, attention, strict=True)
         ]
 
@@ -60,7 +66,13 @@ class EvidenceBuilder:
         return found
 
 
-def _evidence(left: Entity, right: Entity, looks: Iterable[Attention], names: Mapping[int, str]) -> Evidence:
+def _evidence(
+    left: Entity,
+    right: Entity,
+    looks: Iterable[Attention],
+    names: Mapping[int, str],
+    detail: EvidenceDetail,
+) -> Evidence:
     evidence = Evidence([], [])
     for one, other, weight in looks:
         if one.neighbour is not None and other.neighbour is not None:
@@ -70,6 +82,8 @@ def _evidence(left: Entity, right: Entity, looks: Iterable[Attention], names: Ma
         elif one.neighbour is None and other.neighbour is None:
             value, other_value = left.attributes.get(one.name), right.attributes.get(other.name)
             if value is not None and other_value is not None:
+                if detail == "ids":
+                    value = other_value = ""
                 evidence.attributes.append(
                     AttributeEvidence(one.name, _shown(value), other.name, _shown(other_value), weight)
                 )

@@ -16,6 +16,9 @@ from stream.events import Message
 Search = Literal["exact", "cells"]
 MAX_CANDIDATES: Final = 100  # nearest neighbours of an entity in a view that are candidates
 
+# What of the evidence stands in records: all of it; names and ids without values; nothing.
+EvidenceDetail = Literal["full", "ids", "none"]
+
 TRUNCATED: Final = "truncated_from_bytes"  # header of a dead letter of which a part was left out
 RETRY_OF: Final = "retry_of"  # header of a letter whose message was a retry: "partition:offset" of the first
 OutputKind = Literal["alignments", "alignment_events", "dead_letters"]

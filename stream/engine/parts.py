@@ -55,7 +55,9 @@ class Parts:
         self.scoring = Scoring(self.embedding, self.retrieval, model.encoder, model.scorer)
         self.deciding = Deciding(store, recipe.threshold, one_to_one=recipe.one_to_one)
         self.evidence = EvidenceBuilder(self.graph, self.embedding, self.scoring)
-        self.records = Records(store, self.graph, self.links, self.deciding, self.evidence, recipe.model)
+        self.records = Records(
+            store, self.graph, self.links, self.deciding, self.evidence, recipe.model, recipe.evidence
+        )
         self._snapshot, self._settings = store.path / SNAPSHOT, recipe.settings
 
         if self.backlog.is_doubtful:

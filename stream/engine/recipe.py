@@ -2,7 +2,7 @@
 
 import msgspec
 
-from stream.engine.interface import Search
+from stream.engine.interface import EvidenceDetail, Search
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -12,14 +12,17 @@ class Recipe(msgspec.Struct, frozen=True):
     threshold: float
     one_to_one: bool
     search: Search = "exact"
+    evidence: EvidenceDetail = "full"
 
     @property
     def settings(self) -> str:
         """The same as a state directory keeps it."""
         settings = f"model {self.model}, threshold {self.threshold!r}, one_to_one {self.one_to_one}"
-        return settings if self.search == "exact" else f"{settings}, search {self.search}"
+        settings += "" if self.search == "exact" else f", search {self.search}"
+        return settings + ("" if self.evidence == "full" else f", evidence {self.evidence}")
 
     def __str__(self) -> str:
         rule = "one to one" if self.one_to_one else "not one to one"
         search = "" if self.search == "exact" else f", search in {self.search}"
-        return f"model {self.model}, threshold {self.threshold:.4f}, {rule}{search}"
+        evidence = "" if self.evidence == "full" else f", evidence {self.evidence}"
+        return f"model {self.model}, threshold {self.threshold:.4f}, {rule}{search}{evidence}"

@@ -21,7 +21,7 @@ from index.graph import GraphStore
 from index.store import Store
 from stream.engine.deciding import Deciding, Decision, Standing
 from stream.engine.evidence import EvidenceBuilder
-from stream.engine.interface import Output
+from stream.engine.interface import EvidenceDetail, Output
 from stream.engine.links import LinkStore, StoredLink
 from stream.engine.pairs import SAME, PairId
 from stream.events import (
@@ -51,12 +51,14 @@ class Records:
         deciding: Deciding,
         evidence: EvidenceBuilder,
         model: str,
+        detail: EvidenceDetail = "full",
     ) -> None:
         self._store = store
         self._graph = graph
         self._links = links
         self._deciding = deciding
         self._evidence = evidence
+        self._detail = detail
         self.model = model
         self._decode = msgspec.json.Decoder(AlignmentRecord).decode
 
@@ -129,7 +131,10 @@ class Records:
         entities = self._graph.entities([pair.left, pair.right, *rivals])
         cause = _newest([entity for entity in entities if entity is not None], self._links.get(pair))
         key = alignment_key(old.subject_id, old.object_id).encode()
-        last = msgspec.structs.replace(old, cause=cause, mapping_date=_today(), model=self.model)
+        # without evidence: this log is kept when the values that stood there may have been erased
+        last = msgspec.structs.replace(
+            old, cause=cause, mapping_date=_today(), model=self.model, evidence=Evidence()
+        )
         return [Output("alignments", key, None), _event("withdrawn", key, last, mark)]
 
     def _build(self, aligned: Sequence[tuple[PairId, Standing]]) -> list[AlignmentRecord]:
@@ -139,7 +144,8 @@ class Records:
             for node, entity in zip(nodes, self._graph.entities(nodes), strict=True)
             if entity is not None
         }
-        evidence = self._evidence.build([pair for pair, _ in aligned], entities)
+        pairs = [pair for pair, _ in aligned]
+        evidence = self._evidence.build(pairs, entities, self._detail)
         return [
             self._record(pair, standing, entities[pair.left], entities[pair.right], found)
             for (pair, standing), found in zip(aligned, evidence, strict=True)

@@ -10,10 +10,10 @@ import msgspec
 
 from stream.atomic import read, refusals, write
 from stream.broker.folding import fold
-from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
+from stream.config import AlignSettings, ModelSettings, RecordSettings, Settings, StateSettings
 from stream.engine.aligner import Aligner
 from stream.engine.batches import batched
-from stream.engine.interface import Batch, Search
+from stream.engine.interface import Batch, EvidenceDetail, Search
 from stream.errors import ConfigError
 from stream.events import AlignmentRecord, EntityEvent, Message
 from stream.learning.workspace import BATCH
@@ -30,6 +30,7 @@ def align(
     one_to_one: bool = True,
     threshold: float | None = None,
     search: Search = "exact",
+    evidence: EvidenceDetail = "full",
     progress: Callable[[int], None] = lambda _: None,
     keep: Path | None = None,
 ) -> list[AlignmentRecord]:
@@ -55,6 +56,7 @@ def align(
             state=StateSettings(dir=state),
             model=ModelSettings(dir=checkpoint, threshold=threshold),
             align=AlignSettings(one_to_one=one_to_one, search=search),
+            records=RecordSettings(evidence=evidence),
         )
         generations = Generations(settings, decode_canonical)
         with closing(generations), closing(generations.open()) as aligner:

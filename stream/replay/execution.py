@@ -68,6 +68,7 @@ def execute(
         one_to_one=plan.one_to_one,
         threshold=plan.threshold,
         search=plan.search,
+        evidence=plan.evidence,
     )
     try:
         if run.plan is None:

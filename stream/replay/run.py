@@ -16,7 +16,7 @@ from stream.atomic import replace
 from stream.broker.ranges import Range
 from stream.broker.topics import alignments_to_read, delete_topics, find_partitions, input_specs, output_specs
 from stream.config import Settings
-from stream.engine.interface import Counts, Search
+from stream.engine.interface import Counts, EvidenceDetail, Search
 from stream.errors import ConfigError
 from stream.events import UNDECODABLE
 from stream.replay.timeline import Timeline
@@ -36,6 +36,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
     one_to_one: bool
     search: Search = "exact"
+    evidence: EvidenceDetail = "full"
     links: str  # digest of the known links
     sources: str  # digest of the mappings
     ranges: list[Range]

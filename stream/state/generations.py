@@ -116,7 +116,8 @@ class Generations:
         self._outgrown |= searched >= align.cells_from
         adapted: Search = "cells" if self._outgrown else "exact"
         search = adapted if align.search == "auto" else align.search
-        return Wish(Recipe(model, threshold, align.one_to_one, search), asked)
+        evidence = self._settings.records.evidence
+        return Wish(Recipe(model, threshold, align.one_to_one, search, evidence), asked)
 
     def recipe(self, name: str) -> Recipe:
         """What a generation is made with."""
@@ -158,6 +159,7 @@ class Generations:
             one_to_one=recipe.one_to_one,
             threshold=recipe.threshold,
             search=recipe.search,
+            evidence=recipe.evidence,
             read_only=read_only,
         )
 

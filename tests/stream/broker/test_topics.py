@@ -40,7 +40,10 @@ def test_missing_topics_are_created_once(settings: Settings) -> None:
     policies = {name: config["cleanup.policy"]["value"] for name, config in found.items()}
     compacted = {topics.entities, topics.links, topics.alignments}
     assert {name for name, policy in policies.items() if policy == "compact"} == compacted
-    assert found[topics.alignment_events]["retention.ms"]["value"] == "-1"
+    logs = (topics.alignment_events, topics.dead_letters)
+    assert {found[name]["retention.ms"]["value"] for name in logs} == {str(30 * 86_400_000)}
+    for_ever = msgspec.structs.replace(settings, topics=msgspec.structs.replace(topics, retention_days=0))
+    assert {spec.config.get("retention.ms") for spec in output_specs(for_ever)} == {None, "-1"}
 
 
 def test_a_limit_that_somebody_gave_a_log_is_theirs_to_give(apache_settings: Settings) -> None:

@@ -13,11 +13,11 @@ from index.store import Store
 from model.checkpoint import load_model
 from stream.changes import LinkChange
 from stream.engine.deciding import Decision, Standing
-from stream.engine.interface import Output
+from stream.engine.interface import EvidenceDetail, Output
 from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId
 from stream.engine.parts import Parts
 from stream.engine.recipe import Recipe
-from stream.events import AlignmentEvent, AlignmentRecord, Cause, Link, Message, alignment_key
+from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, Link, Message, alignment_key
 from stream.mapping.canonical import decode_canonical
 from tests.stream.engine.graphs import Graph
 
@@ -33,9 +33,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def parts_of(store: Store, checkpoint: Path) -> Parts:
+def parts_of(store: Store, checkpoint: Path, evidence: EvidenceDetail = "full") -> Parts:
     model_id, model = load_model(checkpoint)
-    return Parts(store, model, Recipe(model_id, 0.5, True), decode_canonical)
+    return Parts(store, model, Recipe(model_id, 0.5, True, evidence=evidence), decode_canonical)
 
 
 def record_of(outputs: list[Output]) -> AlignmentRecord:
@@ -72,11 +72,25 @@ def test_a_pair_is_aligned_revised_and_withdrawn(store: Store, checkpoint: Path)
     assert record_of(revised).confidence == 0.8 and event_of(revised).event == "revised"
     withdrawn = parts.records.outputs([Decision(PAIR, None)])
     assert withdrawn[0] == Output("alignments", KEY, None) and event_of(withdrawn).event == "withdrawn"
+    # what is withdrawn may have been erased, and the log of events is kept
+    assert event_of(revised).evidence.attributes and event_of(withdrawn).evidence == Evidence()
     assert parts.records.outputs([Decision(PAIR, None)]) == [] and [*parts.records.all()] == []
     # the same again is another event: it happened twice
     again = parts.records.outputs([Decision(PAIR, Standing(0.91234, NONE))])
     ids = {event_of(outputs).event_id for outputs in (aligned, revised, withdrawn, again)}
     assert len(ids) == 4
+
+
+def test_evidence_is_as_detailed_as_the_settings_say(store: Store, checkpoint: Path) -> None:
+    full = parts_of(store, checkpoint).records.outputs([Decision(PAIR, Standing(0.9, NONE))])
+    evidence = record_of(full).evidence
+    revised = [Decision(PAIR, Standing(0.8, NONE))]
+    ids = record_of(parts_of(store, checkpoint, "ids").records.outputs(revised)).evidence
+    assert ids.neighbours == evidence.neighbours
+    assert ids.attributes == [
+        msgspec.structs.replace(each, subject_value="", object_value="") for each in evidence.attributes
+    ]
+    assert record_of(parts_of(store, checkpoint, "none").records.outputs(revised)).evidence == Evidence()
 
 
 def test_another_day_alone_revises_nothing(store: Store, checkpoint: Path) -> None:
