@@ -16,9 +16,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from stream import toml
+from stream.console import printable
 from stream.engine.interface import EvidenceDetail, Search
 from stream.errors import ConfigError
 from stream.mapping.language import SourceMapping, check_topics
+from stream.mapping.row import is_unicode
 
 CONFIG_FILE = "sameas.toml"
 ENV_PREFIX = "SAMEAS_"
@@ -215,6 +218,49 @@ def describe(configuration: Configuration) -> Iterator[tuple[str, Any, str]]:
     for name, mapping in configuration.settings.sources.items():
         key = f"sources.{name}"
         yield key, _plain(msgspec.to_builtins(mapping)), configuration.origins[key]
+
+
+def as_toml(configuration: Configuration) -> Iterator[str]:
+    """The lines of a `sameas.toml` that means the same, with comments that say where each was written.
+
+    What is not set, secrets, and what TOML cannot hold stand in comments; so do of mappings the settings that
+    are as by default.
+    """
+    for section in _SECTIONS:
+        table = getattr(configuration.settings, section)
+        yield f"[{section}]"
+        for name in _fields(type(table)):
+            value, origin = getattr(table, name), configuration.origins.get(f"{section}.{name}", "default")
+            plain, said = _plain(value), printable(origin)
+            if value is None:
+                yield f"# {name} is not set"
+            elif isinstance(value, Secret):
+                yield f'# {name} = "{value!r}"  # {said}; a secret'
+            elif isinstance(plain, str) and not is_unicode(plain):
+                yield f"# {name} = {printable(plain)}  # {said}; it is not UTF-8, which TOML has to be"
+            else:
+                yield f"{name} = {toml.inline(plain)}  # {said}"
+        yield ""
+    for name, mapping in configuration.settings.sources.items():
+        said = printable(configuration.origins[f"sources.{name}"])
+        yield from toml.tables(["sources", name], _but_defaults(mapping), said)
+        yield ""
+
+
+def _but_defaults(value: Any) -> Any:
+    """A mapping as TOML holds it, without what is as by default."""
+    if isinstance(value, msgspec.Struct):
+        fields = [(field, getattr(value, field.name)) for field in msgspec.structs.fields(value)]
+        fields.sort(key=lambda entry: entry[0].name not in ("topic", "file"))
+        return {f.name: _but_defaults(v) for f, v in fields if f.required or v != _default(f)}
+    if isinstance(value, dict):
+        return {name: _but_defaults(item) for name, item in value.items()}
+    return value
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    is_made = field.default_factory is not msgspec.NODEFAULT
+    return field.default_factory() if is_made else field.default
 
 
 _SECTIONS: dict[str, type[Section]] = {

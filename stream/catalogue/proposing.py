@@ -3,15 +3,15 @@
 It guesses; people read and correct. The text is TOML for `sameas.toml`, the reasons are lines for people.
 """
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations, islice
 from pathlib import Path
 
 import msgspec
 
+from stream import toml
 from stream.catalogue.columns import ColumnSample, FileSample, are_short, read_sample
 from stream.catalogue.opening import format_of
 from stream.catalogue.rdf import RDF
@@ -53,12 +53,8 @@ def propose(path: Path, source: str) -> Proposal:
 
 def _propose_join(path: Path, source: str, names: tuple[str, str, str], sample: FileSample) -> Proposal:
     head, relation, tail = names
-    lines = [
-        f"[sources.{_key(source)}.joins.{_key(_stem(path))}]",
-        *_items(
-            {"file": str(path), **_layout(sample), "head": head, "relation_column": relation, "tail": tail}
-        ),
-    ]
+    join = {"file": str(path), **_layout(sample), "head": head, "relation_column": relation, "tail": tail}
+    lines = toml.tables(["sources", source, "joins", _stem(path)], join)
     return Proposal("\n".join(lines) + "\n", [f"{len(sample.rows):,} rows; relations, to go with a table"])
 
 
@@ -116,7 +112,10 @@ class _Proposer:
             table["columns"] = logical_types
         if not type_column or any("type" in relation for relation in relations.values()):
             self._seen.append("the other source has to call types by the same names")
-        return Proposal(_toml_tables(self._source, table, relations), self._seen)
+        if relations:
+            table["relations"] = relations
+        lines = toml.tables(["sources", self._source], table)
+        return Proposal("\n".join(lines) + "\n", self._seen)
 
     def _origin(self) -> dict[str, object]:
         """Where the rows come from: the file, or the topic that sent the envelopes."""
@@ -188,7 +187,7 @@ class _Proposer:
                 self._say(
                     name,
                     f"left out: base64 ({_examples(column)}), most likely a NUMERIC; an attribute needs its "
-                    f'scale: columns = {{{_key(name)} = "decimal(SCALE)"}}',
+                    f'scale: columns = {{{toml.key(name)} = "decimal(SCALE)"}}',
                 )
             elif name not in id_columns and (relation := self._relation(column, ids)):
                 relations[_name(name)] = relation
@@ -288,29 +287,3 @@ def _singular(word: str) -> str:
         if word.endswith(ending) and len(word) > len(ending) + 2:
             return word.removesuffix(ending) + singular
     return word
-
-
-def _toml_tables(
-    source: str, table: Mapping[str, object], relations: Mapping[str, Mapping[str, object]]
-) -> str:
-    lines = [f"[sources.{_key(source)}]", *_items(table)]
-    for name, relation in relations.items():
-        lines += ["", f"[sources.{_key(source)}.relations.{_key(name)}]", *_items(relation)]
-    return "\n".join(lines) + "\n"
-
-
-def _items(table: Mapping[str, object]) -> Iterator[str]:
-    for name, value in table.items():
-        yield f"{_key(name)} = {_toml(value)}"
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(name)} = {_toml(item)}" for name, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)

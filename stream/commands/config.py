@@ -5,7 +5,7 @@ import json
 import click
 
 from stream.commands.options import configured
-from stream.config import Configuration, describe
+from stream.config import Configuration, as_toml, describe
 
 
 @click.group()
@@ -17,7 +17,7 @@ def config() -> None:
 @configured
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object")
 def show(configuration: Configuration, as_json: bool) -> None:
-    """Print the settings in effect and where each was written. Secrets are masked."""
+    """Print the settings in effect, as a sameas.toml, and where each was written. Secrets are masked."""
     if as_json:
         print(
             json.dumps(
@@ -25,13 +25,5 @@ def show(configuration: Configuration, as_json: bool) -> None:
             )
         )
         return
-    section = ""
-    for key, value, origin in describe(configuration):
-        here, _, name = key.partition(".")
-        if here != section:
-            print(f"{'' if not section else chr(10)}[{here}]")
-            section = here
-        print(
-            f"{name} = {json.dumps(value, ensure_ascii=False)}"
-            + (f"  # {origin}" if origin != "default" else "")
-        )
+    for line in as_toml(configuration):
+        print(line)

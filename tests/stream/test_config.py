@@ -1,15 +1,30 @@
 """Settings come from the file, the environment and flags, in this order, and say what is wrong with them."""
 
 import json
+import tempfile
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stream.broker.connection import client_options, sasl_password
 from stream.cli import main
-from stream.config import Secret, Settings, describe, load, load_settings
+from stream.config import (
+    Configuration,
+    ModelSettings,
+    Secret,
+    Settings,
+    as_toml,
+    describe,
+    load,
+    load_settings,
+)
 from stream.errors import ConfigError
+from stream.toml import tables
 
 FILE = """
 [kafka]
@@ -134,6 +149,82 @@ def test_a_secret_from_a_file(tmp_path: Path) -> None:
     file.write_text("hunter2\n")
     kafka = load_settings(Path("/dev/null"), {}, [*SASL, f"kafka.sasl_plain_password_file={file}"]).kafka
     assert sasl_password(kafka) == "hunter2"
+
+
+COLUMNS = st.text(st.characters(codec="utf-8", exclude_characters="{}"), min_size=1)
+NAMES = st.text(min_size=1).filter(lambda name: not name.startswith("~"))
+ATTRIBUTE = st.fixed_dictionaries({"column": COLUMNS}, optional={"kind": st.just("text"), "separator": NAMES})
+RELATIONS = st.dictionaries(NAMES, st.fixed_dictionaries({"column": COLUMNS}, optional={"separator": NAMES}))
+ROWS = {"decimal": st.sampled_from([".", ","]), "null": st.lists(st.text()), "quoting": st.just("none")}
+TABLE = st.fixed_dictionaries(
+    {"id": COLUMNS | st.just("{a}/{b}"), "file": NAMES | st.lists(NAMES, min_size=1)},
+    optional={
+        **ROWS,
+        "type": NAMES,
+        "type_column": COLUMNS,
+        "attributes": st.lists(COLUMNS) | st.dictionaries(NAMES, COLUMNS | ATTRIBUTE),
+        "relations": RELATIONS,
+        "optional": st.lists(COLUMNS),
+    },
+)
+JOIN = st.fixed_dictionaries(
+    {"file": NAMES, "head": COLUMNS, "tail": COLUMNS, "relation": NAMES}, optional=ROWS
+)
+SEVERAL = st.fixed_dictionaries(
+    {"tables": st.dictionaries(NAMES, TABLE, min_size=1)},
+    optional={"joins": st.dictionaries(NAMES, JOIN), "iri": st.just("http://x/"), "triples": NAMES},
+)
+DOCUMENT = st.fixed_dictionaries(
+    {},
+    optional={
+        "kafka": st.fixed_dictionaries({}, optional={"group_id": st.text()}),
+        "model": st.fixed_dictionaries({"threshold": st.floats(0, 1)}, optional={"dir": st.just("a\nb")}),
+        "align": st.fixed_dictionaries({"one_to_one": st.booleans(), "batch_size": st.integers(1, 10_000)}),
+        "metrics": st.fixed_dictionaries({"port": st.integers(0, 65535)}),
+        "sources": st.dictionaries(NAMES, TABLE | SEVERAL | st.just({}), max_size=3),
+    },
+)
+
+
+@settings(max_examples=200)
+@given(DOCUMENT)
+def test_what_config_show_prints_means_the_same(document: dict[str, Any]) -> None:
+    sections = {name: table for name, table in document.items() if name != "model"}
+    found = msgspec.convert(sections, Settings)
+    if "model" in document:
+        values = {**document["model"], "dir": Path(document["model"].get("dir", "checkpoint"))}
+        found = msgspec.structs.replace(found, model=ModelSettings(**values))
+    origins = {f"sources.{name}": f"file \n{name}" for name in found.sources}
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "sameas.toml"
+        path.write_text("\n".join(as_toml(Configuration(found, origins))), encoding="utf-8")
+        assert load(path, {}).settings == found
+
+
+def test_tables_that_hold_nothing_but_tables_have_no_head_unless_it_says_something() -> None:
+    several = {"tables": {"a": {"id": "nr"}, "b": {"id": "nr"}}}
+    below = ["", "[s.tables.a]", 'id = "nr"', "", "[s.tables.b]", 'id = "nr"']
+    assert [*tables(["s"], {})] == ["[s]"] and [*tables(["s"], several)] == below
+    assert [*tables(["s"], several, "file f")] == ["[s]  # file f", *below]
+
+
+def test_config_show_can_be_pasted_back(file: Path, tmp_path: Path) -> None:
+    environ = {"SAMEAS_KAFKA__SASL_PLAIN_PASSWORD": "hunter2", "SAMEAS_STATE__DIR": "a\udc80"}
+    options = ["--config", str(file), *(word for setting in SASL for word in ("--set", setting))]
+    shown = CliRunner().invoke(main, ["config", "show", *options], env=environ)
+    assert shown.exit_code == 0, shown.output
+    for line in (
+        'group_id = "file"  # file ' + str(file),
+        'sasl_mechanism = "PLAIN"  # flag --set kafka.sasl_mechanism',
+        "linger_ms = 0  # default",
+        "# ssl_cafile is not set",
+        '# sasl_plain_password = "***"  # environment SAMEAS_KAFKA__SASL_PLAIN_PASSWORD; a secret',
+        "# dir = a\ufffd  # environment SAMEAS_STATE__DIR; it is not UTF-8, which TOML has to be",
+    ):
+        assert line in shown.stdout.splitlines()
+    pasted = tmp_path / "pasted.toml"
+    pasted.write_text(shown.stdout, encoding="utf-8")
+    assert load_settings(pasted, environ) == load_settings(file, environ, SASL)
 
 
 def test_config_show_names_origins(file: Path) -> None:
