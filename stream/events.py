@@ -20,6 +20,7 @@ MAX_NAME_CHARS = 1_024  # of a type, an attribute, a relation or an author; all 
 MAX_NAMES = 1_000  # attributes, and relations, of an entity: the state keeps every name for good
 # Raised by msgspec for bytes that are no such record: also for invalid UTF-8, and for deep nesting.
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+NOTHING = (b"", b"null", b'""')  # values that are there, and that nothing can be meant by
 SOURCE_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _BAR_RE = re.compile(r"%((?:25)*7C)")
 _ESCAPED_RE = re.compile(r"%25((?:25)*7C)")
@@ -211,7 +212,7 @@ def decode_entity_event(key: bytes | None, value: bytes | None) -> EntityEvent:
     if value is None:
         source, local_id = split_curie(_text(key))
         return Delete(source=source, id=local_id)
-    _check_bytes(value)
+    check_bytes(value)
     try:
         event = _entity_decoder.decode(value)
     except UNDECODABLE as error:
@@ -220,7 +221,13 @@ def decode_entity_event(key: bytes | None, value: bytes | None) -> EntityEvent:
     return event
 
 
-def _check_bytes(value: bytes) -> None:
+def check_bytes(value: bytes) -> None:
+    """Raises InvalidInput for a value that is too large, or is there and says nothing."""
+    if len(value) < 8 and value.strip() in NOTHING:
+        raise InvalidInput(
+            "malformed",
+            f"the value is {value.decode() or 'empty'}; a message that deletes has no value at all",
+        )
     if len(value) > MAX_EVENT_BYTES:
         raise InvalidInput("too-large", f"{len(value)} bytes; {MAX_EVENT_BYTES} are allowed")
 
@@ -266,13 +273,14 @@ def decode_link(key: bytes | None, value: bytes | None) -> tuple[str, str, Link 
             raise InvalidInput("malformed", "a link's tombstone has the key left|right")
         left, right, verdict = unescape_bar(left), unescape_bar(right), None
     else:
-        _check_bytes(value)
+        check_bytes(value)
         try:
             verdict = _link_decoder.decode(value)
         except UNDECODABLE as error:
             raise InvalidInput("malformed", str(error)) from error
         check_name("author", verdict.author)
         left, right = verdict.left, verdict.right
+        check_key(key, alignment_key(left, right), alignment_key(right, left))
     if split_curie(left)[0] == split_curie(right)[0]:
         raise InvalidInput("malformed", f"{left} and {right} are of one source; a link joins two sources")
     return left, right, verdict
@@ -285,6 +293,18 @@ def _text(key: bytes | None) -> str:
         return key.decode()
     except UnicodeDecodeError as error:
         raise InvalidInput("malformed", f"the key is not UTF-8: {error}") from error
+
+
+def check_key(key: bytes | None, *expected: str) -> None:
+    """Raises InvalidInput (`bad-key`) for a key other than one of those by which its record is known.
+
+    Compaction keeps one record of each key, and a tombstone deletes what has its key.
+    """
+    if key is not None and key not in map(str.encode, expected):
+        shown = key[:80].decode(errors="replace")
+        raise InvalidInput(
+            "bad-key", f"the key is {shown!r}; this message's key has to be {expected[0][:200]}"
+        )
 
 
 def encode(event: EntityEvent) -> bytes:

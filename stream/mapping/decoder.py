@@ -10,7 +10,7 @@ import xxhash
 
 from stream.changes import Change, Decoder, JoinChange, LinkChange, SnapshotRow
 from stream.errors import InvalidInput
-from stream.events import EntityEvent, Message, decode_entity_event, decode_link
+from stream.events import EntityEvent, Message, check_key, curie, decode_entity_event, decode_link
 from stream.mapping.debezium import changed_row, key_row
 from stream.mapping.language import SourceMapping, check_topics
 from stream.mapping.row import decode_object
@@ -62,10 +62,15 @@ def _decode_canonical(message: Message) -> Sequence[EntityEvent]:
 
 
 def decode_canonical_event(key: bytes | None, value: bytes | None) -> EntityEvent:
-    """A canonical event, none of whose keys is there twice. Raises InvalidInput."""
+    """A canonical event under its own key, or without one. No key of an object is there twice.
+
+    Raises:
+        InvalidInput: with reason `bad-key`, or as `decode_entity_event`.
+    """
     event = decode_entity_event(key, value)
     if value is not None:
         decode_object(value)
+        check_key(key, curie(event.source, event.id))
     return event
 
 

@@ -8,7 +8,7 @@ from typing import cast
 import msgspec
 
 from stream.errors import InvalidInput
-from stream.events import MAX_EVENT_BYTES, UNDECODABLE
+from stream.events import UNDECODABLE, check_bytes
 
 Row = Mapping[str, object]
 
@@ -80,8 +80,7 @@ def decode_object(text: bytes) -> dict[str, object]:
     Raises:
         InvalidInput: with reason `too-large` or `malformed`.
     """
-    if len(text) > MAX_EVENT_BYTES:
-        raise InvalidInput("too-large", f"{len(text)} bytes; {MAX_EVENT_BYTES} are allowed")
+    check_bytes(text)
     try:
         try:
             found = _object_decoder.decode(text)

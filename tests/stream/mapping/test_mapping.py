@@ -1,6 +1,7 @@
 """Rows and change streams become entity events; everything else gets a reason."""
 
 import json
+import re
 import tracemalloc
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
@@ -637,6 +638,32 @@ def test_canonical_topics() -> None:
     with pytest.raises(InvalidInput) as caught:
         decode(event | {"source": "other"}, topic="plain")
     assert caught.value.reason == "wrong-source"
+
+
+@pytest.mark.parametrize("key", [b"1", b'"plain:1"', b"", b"Plain:1", b"\xff", b"plain:1 ", b"x" * 2000])
+def test_a_canonical_event_has_its_own_key(key: bytes) -> None:
+    """Compaction would take two entities for one, and a delete would not find its entity."""
+    event = {"op": "upsert", "source": "plain", "id": "1", "type": "t"}
+    link = {"left": "a:1|", "right": "b:2"}
+    for value, topic, expected in (
+        (event, "plain", "plain:1"),
+        (event, "sameas.entities", "plain:1"),
+        (event | {"op": "delete"}, "sameas.entities", "plain:1"),
+        (link, "sameas.links", "a:1%7C|b:2"),
+    ):
+        assert decode(value, expected.encode(), topic) == decode(value, None, topic)
+        with pytest.raises(InvalidInput, match=f"has to be {re.escape(expected)}$") as caught:
+            decode(value, key, topic)
+        assert caught.value.reason == "bad-key" and len(str(caught.value)) < 500
+    assert decode(link, b"b:2|a:1%7C", "sameas.links")
+
+
+@pytest.mark.parametrize("nothing", [b"", b" ", b"null", b'""'])
+@pytest.mark.parametrize("topic", ["shop.public.film", "plain", "sameas.entities", "sameas.links"])
+def test_a_value_that_says_nothing_is_no_deletion(nothing: bytes, topic: str) -> None:
+    with pytest.raises(InvalidInput, match="a message that deletes has no value at all") as caught:
+        decode(nothing, b"plain:1", topic)
+    assert caught.value.reason == "malformed"
 
 
 def test_links() -> None:
