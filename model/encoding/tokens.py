@@ -1,26 +1,29 @@
 """Values to hashed tokens, many at once: no Python per token.
 
 A token is a bucket in [0, BUCKETS). Text takes the first TEXT_BUCKETS, measures (numbers, dates, positions)
-the rest. All hashes are polynomials modulo 2^64 over the value's own bytes, so a value's tokens do not
+the rest. All hashes are polynomials modulo 2^64 over the value's own units, so a value's tokens do not
 depend on what else is in the buffer.
+
+The units of a text are the bytes of Latin letters and digits in UTF-8, and the letters of any other script,
+whose bytes say little more than which script it is. A Han character is two units, since two make a name.
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
+from model.encoding.folding import fold
 from model.encoding.values import MAX_TEXT_CHARS
 
 BUCKETS = 1 << 17
 GRID_BUCKETS = 1 << 15
 TEXT_BUCKETS = BUCKETS - GRID_BUCKETS
-MAX_TEXT_BYTES = 256  # of one value, after normalisation: what follows is not compared
+MAX_TEXT_UNITS = 256  # of one value, after normalisation: what follows is not compared
 GRAMS = (2, 3, 4)
 
 # Widths of the grids on which a measure is placed: each about three times the one before, from a hundredth
@@ -44,15 +47,14 @@ _ASCII = bytes(
     ord(chr(c).lower()) if c < 128 and chr(c).isalnum() else (_SPACE if c < 128 else c) for c in range(256)
 )
 _ASCII_BRACKETS = bytes(c if c in (_OPEN, _CLOSE) else t for c, t in enumerate(_ASCII))
+_FIRST_LEAD = 0xCC  # of U+0300 in UTF-8: what is before is Latin
+_LATIN = ((0x1D00, 0x2BFF), (0x2C60, 0x2C7F), (0xA700, 0xA7FF), (0xAB30, 0xAB6F))
+_HAN = ((0x2E80, 0x2FFF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
 _BRACKETS_RE = re.compile(r"\(([^()\x02\x03]*)\)")
-_NOT_WORD_RE = re.compile(r"[^\w\x02\x03]|_")
-_LETTERS = str.maketrans(
-    {"ø": "o", "ł": "l", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "’": "", "'": ""}
-)
 
 
 def normalise(text: str) -> bytes:
-    """Lower-case words without diacritics and punctuation, separated by bytes up to 0x20, at most 256 bytes.
+    """Lower-case words without accents and punctuation, separated by bytes up to 0x20, at most 256 units.
 
     A bracketed part stays, between the bytes 2 and 3: it distinguishes, but it is not the name.
     """
@@ -63,22 +65,19 @@ def normalise(text: str) -> bytes:
     if text.isascii():
         words = text.encode().translate(_ASCII_BRACKETS if brackets else _ASCII, b"'")
     else:
-        words = _fold(text).encode(errors="ignore")
+        words = fold(text).encode(errors="ignore")
     return cut(words)
 
 
 def cut(words: bytes) -> bytes:
-    """At most 256 bytes of a normalised text, brackets closed: an open one would reach into the next text."""
-    if len(words) <= MAX_TEXT_BYTES:
+    """At most 256 units of a normalised text, brackets closed: an open one would reach into the next text."""
+    if len(words) <= MAX_TEXT_UNITS:
         return words
-    words = words[:MAX_TEXT_BYTES]
+    starts = np.flatnonzero(_units(np.frombuffer(words, np.uint8))[1])
+    if len(starts) <= MAX_TEXT_UNITS:
+        return words
+    words = words[: starts[MAX_TEXT_UNITS]]
     return words + b"\x03" if words.count(b"\x02") > words.count(b"\x03") else words
-
-
-@lru_cache(maxsize=8192)
-def _fold(text: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", text).casefold().translate(_LETTERS)
-    return _NOT_WORD_RE.sub(" ", "".join(c for c in decomposed if not unicodedata.combining(c)))
 
 
 class Texts:
@@ -90,16 +89,17 @@ class Texts:
 
     def __init__(self, texts: Sequence[bytes]) -> None:
         joined = b" " + b" ".join(texts) + b" "
-        raw = np.frombuffer(joined, np.uint8)
-        separator = raw <= _SPACE
+        units, begins = _units(np.frombuffer(joined, np.uint8))
+        separator = units <= _SPACE
         self._count = len(texts)
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        self._starts = np.cumsum(lengths + 1) - lengths  # of every text, after the separator
-        self._bytes = np.where(separator, _SPACE, raw).astype(np.uint64)
+        starts = np.cumsum(lengths + 1) - lengths  # of every text, after the separator
+        self._starts = (np.cumsum(begins) - 1)[starts]
+        self._units = np.where(separator, np.uint64(_SPACE), units)
         self._letter = ~separator
-        power, self._inverse = _powers(_round_up(len(raw)))
-        self._prefix = np.concatenate([np.zeros(1, np.uint64), np.cumsum(self._bytes * power[: len(raw)])])
-        depth = np.cumsum(raw == _OPEN, dtype=np.int32) - np.cumsum(raw == _CLOSE, dtype=np.int32)
+        power, self._inverse = _powers(_round_up(len(units)))
+        self._prefix = np.concatenate([np.zeros(1, np.uint64), np.cumsum(self._units * power[: len(units)])])
+        depth = np.cumsum(units == _OPEN, dtype=np.int32) - np.cumsum(units == _CLOSE, dtype=np.int32)
         self._letter_outside = self._letter & (depth == 0)
         before = np.concatenate([[False], self._letter[:-1]])
         self._word_starts = np.flatnonzero(self._letter & ~before)
@@ -108,8 +108,8 @@ class Texts:
         self._word_hashes = mix(self._hash(self._word_starts, self._word_ends))
 
     def grams(self, n: int) -> Bags:
-        """All windows of n bytes within words; one separator at either end counts as a letter."""
-        last = len(self._bytes) - n + 1
+        """All windows of n units within words; one separator at either end counts as a letter."""
+        last = len(self._units) - n + 1
         inside = self._letter[1 : 1 + last].copy() if n > 2 else self._letter[:last] | self._letter[1:][:last]
         for k in range(2, n - 1):
             inside &= self._letter[k : k + last]
@@ -126,7 +126,7 @@ class Texts:
     def word_list(self) -> tuple[I64, U64, npt.NDArray[np.bool_], I64]:
         """Every word: its text, hash, whether it has a digit, and its bucket among `words`."""
         text = np.searchsorted(self._starts, self._word_starts, side="right") - 1
-        digits = np.concatenate([[0], np.cumsum((self._bytes >= ord("0")) & (self._bytes <= ord("9")))])
+        digits = np.concatenate([[0], np.cumsum((self._units >= ord("0")) & (self._units <= ord("9")))])
         has_digit = digits[self._word_ends] > digits[self._word_starts]
         return text, self._word_hashes, has_digit, self.words()[0]
 
@@ -153,6 +153,32 @@ class Texts:
 
     def _hash(self, starts: I64, ends: I64) -> U64:
         return np.asarray((self._prefix[ends] - self._prefix[starts]) * self._inverse[starts], np.uint64)
+
+
+def _units(raw: npt.NDArray[np.uint8]) -> tuple[U64, npt.NDArray[np.bool_]]:
+    """The units (u,) of texts in UTF-8 (b,), and which of the bytes begin one (b,)."""
+    units, begins = raw.astype(np.uint64), np.ones(len(raw), bool)
+    at = np.flatnonzero(raw >= _FIRST_LEAD)
+    if not len(at):
+        return units, begins
+    lead = units[at]
+    width = 2 + (lead >= 0xE0).astype(np.int64) + (lead >= 0xF0)
+    tail = np.append(units, np.zeros(3, np.uint64))[at[:, None] + np.arange(1, 4)]
+    inside = np.arange(1, 4) < width[:, None]
+    letter = ((tail >> np.uint64(6) == 2) | ~inside).all(axis=1)  # a Latin one may have been cut
+    code = lead & (np.uint64(0x7F) >> width.astype(np.uint64))
+    for k in range(3):
+        code = np.where(inside[:, k], code << np.uint64(6) | tail[:, k] & np.uint64(0x3F), code)
+    for first, last in _LATIN:
+        letter &= (code < first) | (code > last)
+    at, code, inside = at[letter], code[letter], inside[letter]
+    units[at] = code
+    begins[(at[:, None] + np.arange(1, 4))[inside]] = False
+    han = np.any([(code >= first) & (code <= last) for first, last in _HAN], axis=0)
+    units[at[han]] |= np.uint64(1 << 32)
+    units[at[han] + 1] = code[han]
+    begins[at[han] + 1] = True
+    return units[begins], begins
 
 
 def grid_tokens(kinds: npt.NDArray[np.uint64], measures: F64) -> I64:
