@@ -203,6 +203,14 @@ class Store:
         except Exception as error:  # rocksdict raises bare Exception
             raise StoreError(f"state directory {directory}: cannot be written: {error}") from error
 
+    def compact(self) -> None:
+        """Rewrites the files without what was deleted or overwritten. Takes as long as reading them all."""
+        try:
+            self._db.flush()
+            self._db.compact_range(None, None)
+        except Exception as error:  # rocksdict raises bare Exception
+            raise self._unwritable(error) from error
+
     def commit(self) -> None:
         """Makes everything pending durable in one write, or raises and leaves the disk as it was."""
         if not self._pending:

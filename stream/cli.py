@@ -14,6 +14,7 @@ from stream.commands.align import align
 from stream.commands.config import config
 from stream.commands.dead_letters import dead_letters
 from stream.commands.demo import demo
+from stream.commands.erase import erase
 from stream.commands.evaluate import evaluate
 from stream.commands.explain import explain
 from stream.commands.feed import feed
@@ -59,6 +60,7 @@ for command in (
     config,
     dead_letters,
     demo,
+    erase,
     evaluate,
     explain,
     feed,

@@ -106,6 +106,20 @@ def to_produce(
     ]
 
 
+def to_erase(settings: Settings, canonical: str) -> list[TopicSpec]:
+    """The topics that `sameas erase` looks through, two of which it writes to.
+
+    Args:
+        canonical: the topic with the source's canonical events.
+    """
+    written = {canonical, settings.topics.links}
+    return [
+        msgspec.structs.replace(spec, access=("READ", "WRITE") if spec.name in written else ("READ",))
+        for spec in worker_specs(settings)
+        if spec.ours or spec.name == canonical
+    ]
+
+
 def worker_specs(settings: Settings) -> list[TopicSpec]:
     """The topics that a worker reads and writes."""
     return input_specs(settings) + output_specs(settings)

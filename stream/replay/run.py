@@ -133,6 +133,11 @@ class Run:
             ) from error
 
 
+def run_names(settings: Settings) -> list[str]:
+    """The runs that are kept beside the worker's state."""
+    return sorted(path.name for path in (settings.state.dir.parent / "replay").glob("*") if path.is_dir())
+
+
 def remove_run(run: Run) -> list[str]:
     """Deletes a run's topics and its directory; their names.
 
