@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from index.errors import SameasError
+from index.errors import MAX_MESSAGE_CHARS, SameasError, shortened
 from stream.commands.align import align
 from stream.commands.config import config
 from stream.commands.dead_letters import dead_letters
@@ -26,7 +26,7 @@ from stream.commands.schema import schema
 from stream.commands.subscribe import subscribe
 from stream.commands.train import train
 from stream.commands.worker import broker, run, topics
-from stream.console import log, start_log
+from stream.console import flush_stdout, log, printable, start_log
 
 
 class _ErrorLine(click.ClickException):
@@ -37,9 +37,14 @@ class _ErrorLine(click.ClickException):
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            flush_stdout()
+            return result
         except SameasError as error:
             raise _ErrorLine(str(error)) from error
+        except click.UsageError as error:
+            error.message = printable(shortened(error.message, MAX_MESSAGE_CHARS))
+            raise
 
 
 @click.group(

@@ -1,19 +1,32 @@
-"""What people see on stderr: the log, progress, and values shortened.
+"""What people see: lines on stdout; on stderr the log and progress. All of it is shown as text.
+
+Catalogues, topics and files may hold anything. What steers a terminal, forges a line or hides text is
+replaced here, where it leaves, and nowhere else, so nothing else writes to stdout or stderr
+(`tests/stream/test_console.py`).
 
 There is one logger, `sameas`. Its info level is what sameas tells people; warnings and errors say that they
 are. Lines stand alone on a terminal; elsewhere each begins with its time.
 """
 
+import errno
 import logging
 import math
+import os
+import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Final
 
+from index.errors import shortened
+from stream.errors import ConfigError
+
 MAX_VALUE_CHARS = 24
+MAX_LINE_CHARS = 4_000  # of the log and of progress
 
 PLAIN_SECONDS = 5.0  # between two lines of progress where stderr is no terminal
 STILL_SECONDS = 1.0  # between two looks at whether the same text has been there for long
@@ -22,15 +35,35 @@ log: Final = logging.getLogger("sameas")
 tell: Final = log.info
 
 
-def shown(value: object) -> str:
-    """A value from a catalogue, shortened and without what steers a terminal."""
-    text = printable(str(value)[: 2 * MAX_VALUE_CHARS])
-    return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 1] + "…"
+# Controls (C0, DEL, C1), line separators, marks that turn the direction of writing, signs without a width,
+# halves of surrogate pairs. Joiners are left, which Persian, Hindi and emoji need.
+_STEERING: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:
-    """A text without what steers a terminal."""
-    return "".join(sign if sign.isprintable() else "�" for sign in text)
+    """The text with a sign in place of all that is not to be read: escapes, line breaks, bidi marks."""
+    return _STEERING.sub("�", text)
+
+
+def escaped(text: str) -> str:
+    """JSON (or TOML) that says the same in one line, with \\uXXXX for everything that is not to be read.
+
+    JSON itself asks this only of the controls before the blank.
+    """
+    return _STEERING.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    sign = match[0]
+    return " " if sign in "\t\n\r" else f"\\u{ord(sign):04x}"  # these three stand between values
+
+
+def shown(value: object) -> str:
+    """A value from a catalogue, shortened."""
+    text = printable(str(value)[: 2 * MAX_VALUE_CHARS])
+    return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 1] + "…"
 
 
 def compared(key: str, value: str, other_key: str, other: str) -> str:
@@ -39,12 +72,56 @@ def compared(key: str, value: str, other_key: str, other: str) -> str:
     return f"{keys[0]}: {value} ~ {'' if key == other_key else f'{keys[1]}: '}{other}"
 
 
+def put(*cells: str, flush: bool = False) -> None:
+    """Prints a line to stdout: one for people, or the cells of a table for programs, separated by tabs.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    _write("\t".join(map(printable, cells)), flush=flush)
+
+
+def put_json(text: str, *, flush: bool = False) -> None:
+    """Prints JSON to stdout, in one line. Raises ConfigError if it cannot be written."""
+    _write(escaped(text), flush=flush)
+
+
+def flush_stdout() -> None:
+    """Writes what waits. Raises ConfigError if it cannot be written."""
+    with _writing():
+        sys.stdout.flush()
+
+
+def _write(line: str, *, flush: bool) -> None:
+    with _writing():
+        sys.stdout.write(line + "\n")
+        if flush:
+            sys.stdout.flush()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever reads has enough
+            raise
+        discard_stdout()
+        raise ConfigError(f"stdout cannot be written: {error.strerror}") from error
+
+
+def discard_stdout() -> None:
+    """What waits or follows is lost. The interpreter flushes at its end, which must not fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def start_log(libraries: int = logging.CRITICAL) -> None:
     """From now on the log goes to stderr.
 
     Args:
         libraries: the level from which on other loggers than `sameas` are heard.
     """
+    sys.excepthook = _show_defect
     root = logging.getLogger()
     root.addHandler(_HANDLER)
     root.setLevel(libraries)
@@ -54,10 +131,21 @@ def start_log(libraries: int = logging.CRITICAL) -> None:
 class _Format(logging.Formatter):
     """`sameas: text`, `sameas: warning: text`; other loggers stand with their names."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def format(self, record: logging.LogRecord) -> str:
         level = f"{record.levelname.lower()}: " if record.levelno > logging.INFO else ""
         origin = "" if record.name == log.name else f"{record.name}: "
-        return f"{_time(record.created)}sameas: {level}{origin}{record.message}"
+        message = printable(shortened(record.getMessage(), MAX_LINE_CHARS))
+        trace = f"\n{_as_lines(self.formatException(record.exc_info))}" if record.exc_info else ""
+        return f"{_time(record.created)}sameas: {level}{origin}{message}{trace}"
+
+
+def _as_lines(text: str) -> str:
+    """A traceback, whose lines are its own and may quote anything."""
+    return "\n".join(printable(shortened(line, MAX_LINE_CHARS)) for line in text.rstrip("\n").split("\n"))
+
+
+def _show_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print(_as_lines("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr)
 
 
 class _Handler(logging.Handler):
@@ -86,6 +174,7 @@ class _Line:
         self._printed = -math.inf
 
     def show(self, text: str) -> None:
+        text = printable(shortened(text, MAX_LINE_CHARS))
         with self.lock:
             if text != self._text:
                 self._text, self._since = text, time.monotonic()

@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from stream.console import escaped
+
 
 def tables(path: Sequence[str], table: Mapping[str, object], comment: str = "") -> Iterator[str]:
     """The lines of a table. Mappings in which all is a mapping become tables of their own, below it.
@@ -33,8 +35,7 @@ def inline(value: object) -> str:
         return "{" + ", ".join(f"{key(name)} = {inline(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(inline, value)) + "]"
-    # JSON's texts are TOML's but for this one, which JSON need not escape
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return escaped(json.dumps(value, ensure_ascii=False))  # JSON's texts are TOML's, if DEL is escaped, too
 
 
 def key(name: str) -> str:

@@ -1,6 +1,5 @@
 """`sameas align`: whole catalogues without a broker, on the command line."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ def align(settings: Settings, events: list[Any], model: Path, state: Path | None
 
     `sameas explain` then says why.
     """
-    from stream.console import counting
+    from stream.console import counting, put_json
     from stream.learning.alignment import align as align_files
     from stream.learning.alignment import kept_in
 
@@ -39,4 +38,4 @@ def align(settings: Settings, events: list[Any], model: Path, state: Path | None
             keep=state or kept_in(settings),
         )
     for record in records:
-        sys.stdout.write(msgspec.json.encode(record).decode() + "\n")
+        put_json(msgspec.json.encode(record).decode())

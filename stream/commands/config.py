@@ -6,6 +6,7 @@ import click
 
 from stream.commands.options import configured
 from stream.config import Configuration, as_toml, describe
+from stream.console import put, put_json
 
 
 @click.group()
@@ -19,11 +20,11 @@ def config() -> None:
 def show(configuration: Configuration, as_json: bool) -> None:
     """Print the settings in effect, as a sameas.toml, and where each was written. Secrets are masked."""
     if as_json:
-        print(
+        put_json(
             json.dumps(
                 {key: {"value": value, "from": origin} for key, value, origin in describe(configuration)}
             )
         )
         return
     for line in as_toml(configuration):
-        print(line)
+        put(line)

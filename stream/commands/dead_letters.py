@@ -1,6 +1,5 @@
 """`sameas dead-letters`: messages that could not be used, on the command line."""
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +37,7 @@ def list_letters(configuration: Configuration, check: bool, **options: tuple[Any
 
     Of a message that was sent again and refused again, only the newest letter counts.
     """
-    from stream.console import tell
+    from stream.console import put_json, tell
     from stream.consuming.dead_letters import Selection, read_dead_letters
 
     settings = configuration.settings
@@ -50,7 +49,7 @@ def list_letters(configuration: Configuration, check: bool, **options: tuple[Any
         letters = checked(settings, letters)
     count = 0
     for letter in letters:
-        sys.stdout.write(letter.to_json().decode() + "\n")
+        put_json(letter.to_json().decode())
         count += 1
     tell(f"{count:,} dead letters")
 

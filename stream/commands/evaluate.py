@@ -8,6 +8,7 @@ import click
 
 from stream.commands.options import catalogued
 from stream.config import Settings
+from stream.console import put, put_json, shown
 
 if TYPE_CHECKING:
     from stream.learning.evaluation import Evaluation
@@ -51,7 +52,7 @@ def evaluate(
     if plot is not None:
         write_page(plot, f"{model} on {links.name}", evaluation.pairs, evaluation.quality)
     if as_json:
-        print(json.dumps(evaluation.to_json()))
+        put_json(json.dumps(evaluation.to_json()))
     else:
         _print(evaluation)
 
@@ -61,18 +62,20 @@ def _print(evaluation: "Evaluation") -> None:
     for name, value in quality.to_json().items():
         if name != "calibration":
             text = f"{value:.4f}" if isinstance(value, float) else str(value)
-            print(f"{name.replace('_', ' '):<24} {text:>8}")
+            put(f"{name.replace('_', ' '):<24} {text:>8}")
     if len(evaluation.types) > 1:
-        print(
-            f"\n{'type':<17}  {'links':>9}  {'retrieved':>10}  {'PRAUC':>6}  {'precision':>9}  {'recall':>6}"
+        put()
+        put(
+            f"{'type':<17}  {'links':>9}  {'retrieved':>10}  {'PRAUC':>6}  {'precision':>9}  {'recall':>6}"
             f"  {'F1':>6}"
         )
         for kind, part in evaluation.types.items():
-            print(
-                f"{kind:<17}  {part.links:>9,}  {part.retrieval_recall:>10.3f}  {part.prauc:>6.3f}  "
+            put(
+                f"{shown(kind):<17}  {part.links:>9,}  {part.retrieval_recall:>10.3f}  {part.prauc:>6.3f}  "
                 f"{part.precision:>9.3f}  {part.recall:>6.3f}  {part.f1:>6.3f}"
             )
-    print(f"\n{'calibration':<17}  {'pairs':>9}  {'mean score':>10}  {'links':>6}")
+    put()
+    put(f"{'calibration':<17}  {'pairs':>9}  {'mean score':>10}  {'links':>6}")
     for row in quality.calibration:
         score = f"score {row.low:.1f} to {row.high:.1f}"
-        print(f"{score:<17}  {row.pairs:>9,}  {row.score:>10.3f}  {row.links:>6.3f}")
+        put(f"{score:<17}  {row.pairs:>9,}  {row.score:>10.3f}  {row.links:>6.3f}")

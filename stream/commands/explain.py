@@ -11,7 +11,7 @@ import msgspec
 from index.errors import StateError
 from stream.commands.options import configured, in_state
 from stream.config import Configuration, Settings
-from stream.console import compared, printable, shown, tell
+from stream.console import compared, put, put_json, shown, tell
 from stream.events import split_curie
 
 if TYPE_CHECKING:
@@ -51,9 +51,10 @@ def explain(
         tell(f"{entity} has no candidates: no other source has an entity like it, or it waits")
     for explanation in explanations:
         if as_json or not sys.stdout.isatty():
-            print(msgspec.json.encode(explanation).decode())
+            put_json(msgspec.json.encode(explanation).decode())
         else:
-            print("\n".join(_lines(explanation)))
+            for line in _lines(explanation):
+                put(line)
 
 
 def _settings_of_what_is_there(settings: Settings) -> Settings:
@@ -96,13 +97,13 @@ def _lines(told: "Explanation") -> Iterator[str]:
 
 def _called(told: "Explanation", entity: str) -> str:
     """An entity by its CURIE and its name, unless the one ends with the other: `imdb:person/Ridley Scott`."""
-    name, text = told.names.get(entity), printable(entity)
-    return text if name is None or entity.endswith(f"/{name}") else f"{text} ({shown(name)})"
+    name = told.names.get(entity)
+    return entity if name is None or entity.endswith(f"/{name}") else f"{entity} ({shown(name)})"
 
 
 def _outcome(told: "Explanation") -> str:
     rivals = [
-        f"{printable(name)} is aligned with {', '.join(_called(told, partner) for partner in partners)}"
+        f"{name} is aligned with {', '.join(_called(told, partner) for partner in partners)}"
         for name, partners in (
             (told.subject_id, told.subject_aligned_with),
             (told.object_id, told.object_aligned_with),
@@ -113,7 +114,8 @@ def _outcome(told: "Explanation") -> str:
         "aligned": "aligned",
         "declared-different": "not aligned, a person says so",
         "better-partner": f"not aligned, as {' and '.join(rivals)}",
-        "types-differ": f"not aligned, one is a {told.subject_category}, one a {told.object_category}",
+        "types-differ": f"not aligned, one is a {shown(told.subject_category)}, "
+        f"one a {shown(told.object_category)}",
         "not-a-candidate": "not aligned, neither is among the other's nearest",
         "below-threshold": "not aligned, the score is too low",
         "waiting": "not aligned yet",

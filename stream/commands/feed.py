@@ -1,6 +1,5 @@
 """`sameas feed`: the events of files, on the command line."""
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -109,10 +108,12 @@ class Refusals:
 
 
 def _show_first(events: Iterable[EntityEvent], progress: Callable[[int], None]) -> Counter[str]:
+    from stream.console import put_json
+
     counts: Counter[str] = Counter()
     for event in events:
         if counts.total() < SHOWN_EVENTS:
-            sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
+            put_json(msgspec.json.encode(event).decode())
         counts[getattr(event, "type", "delete")] += 1
         if counts.total() % 2000 == 0:
             progress(counts.total())

@@ -1,6 +1,5 @@
 """`sameas map`: a mapping proposed for a file, on the command line."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -16,9 +15,10 @@ def propose_mapping(file: Path, source: str | None) -> None:
     sameas.toml, correct it, and look at `sameas feed --source NAME --dry-run`.
     """
     from stream.catalogue.proposing import propose
-    from stream.console import tell
+    from stream.console import put, tell
 
     proposal = propose(file, source or file.name.partition(".")[0])
     for line in proposal.seen:
         tell(line)
-    sys.stdout.write(proposal.toml + "\n")  # so that a second mapping can follow
+    for line in proposal.toml.split("\n"):  # the last one is blank, so that a second mapping can follow
+        put(line)

@@ -10,6 +10,7 @@ import click
 from index.errors import StateError
 from stream.commands.options import configured
 from stream.config import Configuration
+from stream.console import put, put_json
 
 if TYPE_CHECKING:
     from stream.engine.recipe import Recipe
@@ -97,15 +98,15 @@ def status(configuration: Configuration, state: Path | None, as_json: bool) -> N
         "progress": None if done is None else msgspec.to_builtins(done),
     }
     if as_json:
-        print(json.dumps(told))
+        put_json(json.dumps(told))
         return
-    print(f"state       {state}, {'a worker runs' if told['worker'] else 'no worker runs'}")
-    print(f"in force    {'nothing yet' if current is None else f'{_in_force(state)} ({current})'}")
+    put(f"state       {state}, {'a worker runs' if told['worker'] else 'no worker runs'}")
+    put(f"in force    {'nothing yet' if current is None else f'{_in_force(state)} ({current})'}")
     if promotion is not None:
-        print(f"promoted    model {promotion.model}")
+        put(f"promoted    model {promotion.model}")
     if done is not None:
         detail = done.error or f"{done.waiting:,} entities and {done.pairs:,} pairs wait"
-        print(
+        put(
             f"last build  {done.wish.recipe}: {done.stage}"
             + ("" if done.stage == "in force" else f", {detail}")
         )

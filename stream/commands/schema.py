@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from stream.console import put
 from stream.events import AlignmentEvent, AlignmentRecord, EntityEvent, Link
 
 SCHEMAS: dict[str, Any] = {
@@ -27,7 +28,8 @@ def schema(name: str | None) -> None:
     if name is not None and name not in SCHEMAS:
         raise click.BadParameter(f"one of {', '.join(SCHEMAS)}", param_hint="NAME")
     found = {key: json_schema(key) for key in SCHEMAS} if name is None else json_schema(name)
-    print(json.dumps(found, indent=2))
+    for line in json.dumps(found, indent=2).splitlines():
+        put(line)
 
 
 def json_schema(name: str) -> dict[str, Any]:

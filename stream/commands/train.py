@@ -32,7 +32,7 @@ def train(
 ) -> None:
     """Learn a model from catalogue FILES (canonical .jsonl, or those of the mapping) and known links."""
     from model.training import Epoch, TrainingOptions
-    from stream.console import progress, tell
+    from stream.console import progress, put_json, tell
     from stream.learning.known_links import read_links
     from stream.learning.self_training import train_without_links
     from stream.learning.training import K, check_writable, train_model
@@ -58,4 +58,4 @@ def train(
         f"model {trained.id} in {model}: {trained.training_links:,} links, "
         f"{trained.valid_links:,} more to choose the threshold, {trained.report['seconds']:.0f} s"
     )
-    print(json.dumps({"model": trained.id, "links": trained.training_links, **trained.report}))
+    put_json(json.dumps({"model": trained.id, "links": trained.training_links, **trained.report}))

@@ -11,7 +11,7 @@ import msgspec
 
 from stream.commands.options import connected, in_state
 from stream.config import Configuration
-from stream.console import start_log, tell
+from stream.console import put, start_log, tell
 from stream.errors import BrokerError
 
 
@@ -25,7 +25,7 @@ def broker(port: int) -> None:
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with embedded_broker(port) as running:
-        print(running.address, flush=True)
+        put(running.address, flush=True)
         tell(f"broker at {running.address}; everything is in memory and gone at the end; Ctrl-C ends it")
         try:
             status = running.wait()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from stream.console import compared, printable, shown
+from stream.console import compared, shown
 from stream.events import AlignmentRecord
 
 HEADER = f"{'what':<9}  {'score':>5}  {'subject':<32}  {'object':<32}  why"
@@ -26,5 +26,5 @@ def _reasons(record: AlignmentRecord, most: int = 3) -> Iterable[str]:
         values = shown(attribute.subject_value), shown(attribute.object_value)
         yield compared(attribute.subject_attribute, values[0], attribute.object_attribute, values[1])
     for neighbour in record.evidence.neighbours[: max(0, most - len(record.evidence.attributes))]:
-        ends = printable(neighbour.subject_neighbour), printable(neighbour.object_neighbour)
+        ends = neighbour.subject_neighbour, neighbour.object_neighbour
         yield compared(neighbour.subject_relation, ends[0], neighbour.object_relation, ends[1])

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from stream.console import put
 from stream.demo.airports import LEFT, NAME_COLUMN, RIGHT, Accuracy, Scenario
 from stream.demo.figures import Act, Figures
 from stream.events import AlignmentRecord, EntityEvent, curie
@@ -14,8 +15,9 @@ PROGRESS_SECONDS = 2.0
 
 
 def say(text: str) -> None:
-    """Prints to stdout, at once."""
-    print(text, flush=True)
+    """Prints lines to stdout, at once."""
+    for line in text.split("\n"):
+        put(line, flush=True)
 
 
 def introduce(scenario: Scenario, first: Sequence[EntityEvent]) -> None:

@@ -1,14 +1,37 @@
-"""What people see on stderr: one voice, with the time where that is no terminal."""
+"""What people see: text and nothing else; on stderr one voice, with the time where that is no terminal."""
 
 import io
+import json
 import logging
 import re
 import sys
+import unicodedata
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
+from index.errors import MAX_MESSAGE_CHARS
 from stream import console
-from stream.console import compared, log, progress, start_log, tell
+from stream.cli import main
+from stream.console import (
+    compared,
+    escaped,
+    flush_stdout,
+    log,
+    printable,
+    progress,
+    put,
+    put_json,
+    start_log,
+    tell,
+)
+from stream.errors import ConfigError, InvalidInput
+
+# clears a screen, also in C1, writes a clipboard, goes back in the line, turns the writing, breaks the line
+HOSTILE = "\x1b[2J\x1b]52;c;eA==\x07\r\x9b2J\u202e\u2028\nsameas: error: forged"
 
 
 class Terminal(io.StringIO):
@@ -54,9 +77,94 @@ def test_libraries_are_heard_only_when_asked_for(monkeypatch: pytest.MonkeyPatch
     assert terminal.getvalue() == "sameas: warning: library: heard\n"
 
 
+def is_text(line: str) -> bool:
+    """Whether a line steers nothing."""
+    return not any(
+        unicodedata.category(sign) in ("Cc", "Zl", "Zp", "Cs") or sign in "\u202e" for sign in line
+    )
+
+
 def test_a_value_is_shortened_and_steers_no_terminal() -> None:
     assert console.shown("a\x1b[2Kb") == "a�[2Kb"
     assert len(console.shown("x" * 100)) == console.MAX_VALUE_CHARS
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_whatever_is_shown_is_text_and_whatever_is_json_says_the_same(text: str) -> None:
+    assert is_text(printable(text)) and len(printable(text)) == len(text)
+    line = escaped(json.dumps({text: [text]}, ensure_ascii=False, indent=1))
+    assert is_text(line) and json.loads(line) == {text: [text]}
+
+
+def test_scripts_that_need_joiners_keep_them() -> None:
+    texts = [
+        "می\u200cخواهم",
+        "क्\u200dष",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "東京\u3000都",
+        "a\u0301",
+    ]
+    assert [printable(text) for text in texts] == texts
+    assert printable("half a pair: \ud800") == "half a pair: �"  # which could not be written
+
+
+def test_what_is_told_is_one_line_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = listen(monkeypatch, Terminal())
+    tell(f"fed {HOSTILE}")
+    log.error(f"failed: {HOSTILE}{'x' * 100_000}, see the log")
+    told, failed = terminal.getvalue().removesuffix("\n").split("\n")
+    assert is_text(told) and told.startswith("sameas: fed �[2J")
+    assert is_text(failed) and len(failed) < 2 * console.MAX_LINE_CHARS and failed.endswith(", see the log")
+
+
+def test_progress_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = listen(monkeypatch, Terminal())
+    with progress() as show:
+        show(HOSTILE)
+    line, gone = terminal.getvalue()[: -len("\r\x1b[2K")], terminal.getvalue()[-len("\r\x1b[2K") :]
+    assert is_text(line) and gone == "\r\x1b[2K"
+
+
+def test_a_traceback_is_lines_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = listen(monkeypatch, Terminal())
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError as error:
+        log.exception("a defect")
+        sys.excepthook(type(error), error, error.__traceback__)
+    lines = terminal.getvalue().split("\n")
+    assert all(map(is_text, lines)) and lines.count("Traceback (most recent call last):") == 2
+
+
+def test_an_error_keeps_its_beginning_and_its_end() -> None:
+    error = InvalidInput("missing-column", f"films.csv:3: no column {'x' * 10_000_000}; rename it")
+    assert len(str(error)) == MAX_MESSAGE_CHARS
+    assert str(error).startswith("films.csv:3: no column x") and str(error).endswith("x; rename it")
+    assert str(InvalidInput("malformed", "short")) == "short"
+
+
+def test_lines_on_stdout_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    put(f"a{HOSTILE}", "b\tc")
+    put_json(json.dumps({"a": HOSTILE}, ensure_ascii=False, indent=1))
+    table, line, rest = capsys.readouterr().out.split("\n")
+    one, other = table.split("\t")
+    assert is_text(one) and other == "b�c" and rest == ""
+    assert is_text(line) and json.loads(line) == {"a": HOSTILE}
+
+
+def test_a_full_disk_under_stdout_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        put("first")
+        with pytest.raises(ConfigError, match="stdout cannot be written: No space left on device"):
+            flush_stdout()
+        put("second")  # goes nowhere, so that leaving the process is quiet
+        flush_stdout()
+
+
+def test_a_wrong_word_on_the_command_line_is_shown_as_text() -> None:
+    result = CliRunner().invoke(main, [f"serve{HOSTILE}"])
+    assert result.exit_code == 2 and all(map(is_text, result.stderr.split("\n")))
 
 
 def test_each_value_is_shown_with_what_it_is_of() -> None:
