@@ -42,6 +42,9 @@ SHOWN = 10  # differences of each kind that `diff` prints
     type=click.Path(file_okay=False, path_type=Path),
     help="Write report.html and report.json here",
 )
+@click.option(
+    "--strict", is_flag=True, help="For --report: stop at the first live alignment that cannot be read"
+)
 def replay(configuration: Configuration, **options: Any) -> None:
     """Read the topics again, with another model or other settings, into topics of its own.
 
@@ -74,7 +77,7 @@ def replay(configuration: Configuration, **options: Any) -> None:
         return
     if options["report"]:
         check_writable("--report", options["report"])
-    _execute(run, plan, links, settings, options["report"])
+    _execute(run, plan, links, settings, options["report"], strict=options["strict"])
 
 
 _RANGE = ("from_beginning", "from_datetime", "to_datetime", "by_duration")
@@ -146,7 +149,13 @@ def _describe(run: "Run", plan: "Plan") -> list[str]:
 
 
 def _execute(
-    run: "Run", plan: "Plan", links: list[tuple[str, str]], settings: Any, report: Path | None
+    run: "Run",
+    plan: "Plan",
+    links: list[tuple[str, str]],
+    settings: Any,
+    report: Path | None,
+    *,
+    strict: bool,
 ) -> None:
     from stream.console import progress, tell
     from stream.mapping.decoder import make_decoder
@@ -192,7 +201,7 @@ def _execute(
             from stream.replay.page import render
             from stream.replay.report import make_report
 
-            figures = make_report(run, plan, aligner, checkpoint, links, settings)
+            figures = make_report(run, plan, aligner, checkpoint, links, settings, strict=strict)
             for name, text in (
                 ("report.json", json.dumps(figures, indent=1)),
                 ("report.html", render(figures)),
@@ -214,8 +223,20 @@ def _duration(seconds: float) -> str:
 @click.argument("after")
 @click.option("--links", type=click.Path(path_type=Path), help="CSV of known links: left,right")
 @click.option("--json", "as_json", is_flag=True, help="All changes, as JSON Lines")
-def diff(configuration: Configuration, before: str, after: str, links: Path | None, as_json: bool) -> None:
-    """Compare the alignments of two runs; `live` stands for the worker's."""
+@click.option("--strict", is_flag=True, help="Stop at the first record that cannot be read")
+def diff(
+    configuration: Configuration,
+    before: str,
+    after: str,
+    links: Path | None,
+    as_json: bool,
+    strict: bool,
+) -> None:
+    """Compare the alignments of two runs; `live` stands for the worker's.
+
+    Records that cannot be read are skipped and counted.
+    """
+    from stream.console import put, put_json
     from stream.consuming.alignments import current_alignments
     from stream.learning.known_links import read_links
     from stream.replay.comparing import compare
@@ -223,14 +244,14 @@ def diff(configuration: Configuration, before: str, after: str, links: Path | No
 
     settings = configuration.settings
     sides = [
-        current_alignments(settings if name == LIVE else Run(settings, name).settings)
+        current_alignments(settings if name == LIVE else Run(settings, name).settings, strict=strict)
         for name in (before, after)
     ]
     found = compare(sides[0], sides[1], read_links(links).links if links else ())
     if as_json:
         for kind in ("new", "gone", "changed"):
             for change in getattr(found, kind):
-                print(json.dumps({"change": kind, **msgspec.to_builtins(change)}))
+                put_json(json.dumps({"change": kind, **msgspec.to_builtins(change)}))
         return
     summary = found.to_json(0)
     for kind in ("new", "gone", "changed", "same"):
@@ -239,13 +260,13 @@ def diff(configuration: Configuration, before: str, after: str, links: Path | No
             for word, meaning in (("right", "known links"), ("wrong", "known to be wrong"))
             if links and f"{kind}_{word}" in summary
         ]
-        print(f"{kind:<8} {summary[kind]:>9,}" + (f"  ({', '.join(known)})" if known else ""))
+        put(f"{kind:<8} {summary[kind]:>9,}" + (f"  ({', '.join(known)})" if known else ""))
     for kind in ("new", "gone", "changed"):
         for change in getattr(found, kind)[:SHOWN]:
             scores = " -> ".join(
                 "     " if score is None else f"{score:.3f}" for score in (change.before, change.after)
             )
-            print(f"{kind:<8} {scores}  {change.subject_id}  {change.object_id}")
+            put(f"{kind:<8} {scores}  {change.subject_id}  {change.object_id}")
 
 
 @replay.command()

@@ -1,14 +1,14 @@
 """`sameas subscribe`: alignments, on the command line."""
 
-import os
 import sys
+from collections.abc import Callable, Generator
 from typing import Any
 
 import click
 
 from stream.commands.options import connected
 from stream.config import Configuration
-from stream.console import log
+from stream.console import discard_stdout, flush_stdout, log, put, put_json
 from stream.errors import ConfigError, InvalidInput
 from stream.events import split_curie
 
@@ -30,15 +30,23 @@ from stream.events import split_curie
 @click.option(
     "--min-confidence", type=click.FloatRange(0, 1), default=0.0, help="Only pairs with at least this score"
 )
+@click.option("--strict", is_flag=True, help="Stop at the first record that cannot be read")
 @click.option("--json", "form", flag_value="json", help="JSON Lines also on a terminal")
 @click.option("--sssom", "form", flag_value="sssom", help="The current alignments as SSSOM TSV")
 @click.option("--rdf", "form", flag_value="rdf", help="The current alignments as N-Triples: owl:sameAs")
 def subscribe(
-    configuration: Configuration, events: bool, until_end: bool, offset: str, form: str | None, **options: Any
+    configuration: Configuration,
+    events: bool,
+    until_end: bool,
+    offset: str,
+    strict: bool,
+    form: str | None,
+    **options: Any,
 ) -> None:
     """Print alignments: what is the same as what, now and as it changes.
 
-    On a terminal it prints a table, into a pipe JSON Lines. --sssom and --rdf exit at the end.
+    On a terminal it prints a table, into a pipe JSON Lines. --sssom and --rdf exit at the end. Records that
+    cannot be read are skipped and counted.
     """
     from stream.consuming.alignments import Filter, export, follow, parse_start
 
@@ -57,7 +65,8 @@ def subscribe(
     if form in ("sssom", "rdf"):
         if events or start != "beginning":
             raise ConfigError(f"--{form} prints the current alignments: leave out --events and --offset")
-        lines = export(settings, form, wanted)
+        rows = export(settings, form, wanted, strict=strict)
+        _print(rows, lambda row, flush: put(*row, flush=flush), flush=False)
     else:
         if not events and start not in ("beginning", "end"):
             log.warning(
@@ -65,17 +74,27 @@ def subscribe(
                 "tombstones expire; begin at the beginning, in an empty table, or read the log with --events"
             )
         as_json = form == "json" or not sys.stdout.isatty()
-        lines = follow(settings, log=events, until_end=until_end, start=start, wanted=wanted, as_json=as_json)
+        lines = follow(
+            settings,
+            log=events,
+            until_end=until_end,
+            start=start,
+            wanted=wanted,
+            as_json=as_json,
+            strict=strict,
+        )
+        _print(lines, put_json if as_json else put, flush=not until_end)
+
+
+def _print(lines: Generator[Any, None, None], write: Callable[..., None], *, flush: bool) -> None:
+    """Prints until the lines end, a reader has enough, or Ctrl-C."""
     try:
         for line in lines:
-            sys.stdout.write(line + "\n")
-            if not until_end:
-                sys.stdout.flush()
-        sys.stdout.flush()
+            write(line, flush=flush)
+        flush_stdout()
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        # the reader has closed the pipe; keep the interpreter from flushing into it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
     finally:
         lines.close()

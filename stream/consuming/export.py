@@ -2,11 +2,13 @@
 
 Both name an entity by the same IRI: its source's `iri` or URN, and its id. An id that is an IRI stands for
 itself. Characters that an IRI may not hold are percent-encoded, in a URN also letters beyond ASCII.
+In the other cells of SSSOM a run of blanks (tabs and line breaks, too) becomes one blank, a double quote a
+single one, and what a spreadsheet would take for a formula gets an apostrophe in front, as OWASP has it.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from uuid import NAMESPACE_URL, uuid5
 
 from stream.config import Settings
@@ -33,8 +35,8 @@ SLOTS = (  # in the order of SSSOM's canonical form
     "mapping_tool",
     "mapping_tool_version",
 )
-NOT_IN_IRI = re.compile(  # RFC 3987: controls, delimiters, private and unassigned characters
-    r'[\x00-\x20<>"{}|\\^`\[\]\x7f-\x9f\ue000-\uf8ff\ufdd0-\ufdef\ufff0-\uffff]'
+NOT_IN_IRI = re.compile(  # RFC 3987: controls, delimiters, private and unassigned characters, bidi marks
+    r'[\x00-\x20<>"{}|\\^`\[\]\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ue000-\uf8ff\ufdd0-\ufdef\ufeff\ufff0-\uffff]'
     r"|(?![\U000e1000-\U000efffd])[\U000e0000-\U0010ffff]"
     rf"|[{''.join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(1, 14))}]"
     r"|%(?![0-9A-Fa-f]{2})"
@@ -43,7 +45,9 @@ NOT_IN_URN = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:@/-]")
 RESERVED = {"owl", "rdf", "rdfs", "sameas", "semapv", "skos", "sssom", "xsd", "linkml", "oboInOwl"}
 RESERVED |= {"urn", "http", "https"}
 
-Format = Callable[[Settings, Iterable[AlignmentRecord]], Iterator[str]]
+FORMULA = re.compile("[=+\\-@＝＋－＠]")  # at the beginning of a cell
+
+Format = Callable[[Settings, Iterable[AlignmentRecord]], Iterator[Sequence[str]]]
 
 
 def source_iri(sources: Mapping[str, SourceMapping], source: str) -> str:
@@ -52,34 +56,37 @@ def source_iri(sources: Mapping[str, SourceMapping], source: str) -> str:
     return (mapping.iri if mapping is not None else None) or f"urn:sameas:{source}:"
 
 
-def sssom(settings: Settings, records: Iterable[AlignmentRecord]) -> Iterator[str]:
-    """The lines of an SSSOM mapping set: metadata as YAML comments, names of slots, a line for each pair."""
+def sssom(settings: Settings, records: Iterable[AlignmentRecord]) -> Iterator[Sequence[str]]:
+    """The lines of an SSSOM mapping set: metadata as YAML comments, names of slots, cells of each pair."""
     records = sorted(records, key=lambda record: (record.subject_id, record.object_id))
     sources = sorted({split_curie(name)[0] for r in records for name in (r.subject_id, r.object_id)})
     prefixes = {"sameas": RECORD_IRI, "urn": "urn:"}  # the latter for ids that are such IRIs
     prefixes |= {_prefix(source): source_iri(settings.sources, source) for source in sources}
     name = uuid5(NAMESPACE_URL, settings.topics.alignments)
-    yield f"#sssom_version: {json.dumps(SSSOM_VERSION)}"
-    yield f"#mapping_set_id: {json.dumps(MAPPING_SETS + str(name))}"
-    yield f"#license: {json.dumps(UNSPECIFIED_LICENSE)}"
-    yield "#curie_map:"
+    yield [f"#sssom_version: {json.dumps(SSSOM_VERSION)}"]
+    yield [f"#mapping_set_id: {json.dumps(MAPPING_SETS + str(name))}"]
+    yield [f"#license: {json.dumps(UNSPECIFIED_LICENSE)}"]
+    yield ["#curie_map:"]
     for prefix, iri in prefixes.items():
-        yield f"#  {json.dumps(prefix)}: {json.dumps(iri)}"
-    yield "\t".join(SLOTS)
+        yield [f"#  {json.dumps(prefix)}: {json.dumps(iri)}"]
+    yield SLOTS
     for record in records:
-        cells = {slot: str(getattr(record, slot)) for slot in SLOTS}
+        cells = {slot: _cell(str(getattr(record, slot))) for slot in SLOTS}
         for slot in ("subject_id", "object_id"):
-            cells[slot] = _curie(settings.sources, *split_curie(cells[slot]))
-        for slot in ("subject_category", "object_category"):
-            cells[slot] = re.sub(r"\s+", " ", cells[slot]).replace('"', "'")
-        yield "\t".join(cells.values())
+            cells[slot] = _curie(settings.sources, *split_curie(getattr(record, slot)))
+        yield [*cells.values()]
 
 
-def n_triples(settings: Settings, records: Iterable[AlignmentRecord]) -> Iterator[str]:
+def _cell(text: str) -> str:
+    text = re.sub(r"\s+", " ", text).replace('"', "'")
+    return f"'{text}" if FORMULA.match(text.lstrip()) else text
+
+
+def n_triples(settings: Settings, records: Iterable[AlignmentRecord]) -> Iterator[Sequence[str]]:
     """A triple for each pair: subject `owl:sameAs` object."""
     for record in records:
         ends = [_iri(settings.sources, *split_curie(name)) for name in (record.subject_id, record.object_id)]
-        yield f"<{ends[0]}> <{SAME_AS}> <{ends[1]}> ."
+        yield [f"<{ends[0]}> <{SAME_AS}> <{ends[1]}> ."]
 
 
 def _iri(sources: Mapping[str, SourceMapping], source: str, local_id: str) -> str:

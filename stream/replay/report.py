@@ -24,7 +24,14 @@ LARGEST = 50  # differences of each kind that the report shows
 
 
 def make_report(
-    run: Run, plan: Plan, aligner: Aligner, checkpoint: Path, links: Sequence[LinkPair], live: Settings
+    run: Run,
+    plan: Plan,
+    aligner: Aligner,
+    checkpoint: Path,
+    links: Sequence[LinkPair],
+    live: Settings,
+    *,
+    strict: bool = False,
 ) -> dict[str, Any]:
     """All figures, ready for JSON.
 
@@ -35,6 +42,7 @@ def make_report(
 
     Raises:
         BrokerError: the live alignments cannot be read.
+        InvalidInput: one of them cannot be read, if `strict`.
     """
     progress = run.progress
     decode = msgspec.json.Decoder(AlignmentRecord).decode
@@ -57,7 +65,7 @@ def make_report(
             }
             for point in (run.timeline.points if plan.links == digest(links) else ())
         ],
-        "live": compare_with_live(live, records, links),
+        "live": compare_with_live(live, records, links, strict=strict),
     }
 
 
@@ -87,12 +95,12 @@ def quality(aligner: Aligner, plan: Plan, checkpoint: Path, links: Sequence[Link
 
 
 def compare_with_live(
-    live: Settings, records: Mapping[str, AlignmentRecord], links: Sequence[LinkPair]
+    live: Settings, records: Mapping[str, AlignmentRecord], links: Sequence[LinkPair], *, strict: bool = False
 ) -> dict[str, Any] | None:
     """The differences of the live alignments and the run's; None where no worker ever wrote alignments."""
     if not has_alignments(live):
         return None
-    return compare(current_alignments(live), records, links).to_json(LARGEST)
+    return compare(current_alignments(live, strict=strict), records, links).to_json(LARGEST)
 
 
 def has_alignments(live: Settings) -> bool:

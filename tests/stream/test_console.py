@@ -1,5 +1,6 @@
 """What people see: text and nothing else; on stderr one voice, with the time where that is no terminal."""
 
+import ast
 import io
 import json
 import logging
@@ -30,6 +31,7 @@ from stream.console import (
 )
 from stream.errors import ConfigError, InvalidInput
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 # clears a screen, also in C1, writes a clipboard, goes back in the line, turns the writing, breaks the line
 HOSTILE = "\x1b[2J\x1b]52;c;eA==\x07\r\x9b2J\u202e\u2028\nsameas: error: forged"
 
@@ -171,3 +173,16 @@ def test_each_value_is_shown_with_what_it_is_of() -> None:
     assert compared("name", "A", "name", "B") == "name: A ~ B"
     assert compared("name", "A", "kind", "B") == "name: A ~ kind: B"
     assert compared("a\x1b[31m", "A", "a\x1b[31m", "B") == "a\ufffd[31m: A ~ B"
+
+
+def test_nothing_else_writes_to_stdout_or_stderr() -> None:
+    writers = {"print", "click.echo", "click.secho"}
+    writers |= {f"sys.{name}.{write}" for name in ("stdout", "stderr") for write in ("write", "buffer.write")}
+    found = {
+        str(path.relative_to(ROOT))
+        for room in ("stream", "model", "index")
+        for path in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in writers
+    }
+    assert found == {"stream/console.py"}

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from stream.catalogue.feeding import present_entities
 from stream.catalogue.rows import read_rows
 from stream.cli import main
 from stream.config import Settings
+from stream.console import printable
 from stream.consuming.alignments import Filter, current_alignments, decode_record, follow, parse_start
 from stream.consuming.export import n_triples, sssom
 from stream.errors import BrokerError, ConfigError, InvalidInput
@@ -99,6 +102,72 @@ def test_garbage_in_a_topic_ends_nothing(embedded_settings: Settings) -> None:
             decode_record(found)
 
 
+# one after the other what it says, with the key of a pair, and the key and value of each record
+HOSTILE_RECORDS: list[tuple[str, bytes | None, bytes | None]] = [
+    ("garbage", b"imdb:11|wiki:11", b"x"),
+    ("nothing", b"imdb:12|wiki:12", b""),
+    ("another pair's key", b"imdb:13|wiki:13", msgspec.json.encode(record(3))),
+    ("a key that is no UTF-8", b"\xff|wiki:14", msgspec.json.encode(record(14))),
+    ("no key", None, msgspec.json.encode(record(15))),
+    ("an id without a source", b"16|wiki:16", msgspec.json.encode(record(16)).replace(b"imdb:16", b"16")),
+    ("a score of 7", b"imdb:17|wiki:17", msgspec.json.encode(record(17, 7.0))),
+    ("deep", b"imdb:18|wiki:18", b'{"x":' + b"[" * 5000),
+    (
+        "no UTF-8 in a field of its own",
+        b"imdb:19|wiki:19",
+        msgspec.json.encode(record(19))[:-1] + b',"x":"\xff"}',
+    ),
+]
+READERS = [
+    *("subscribe -e --json", "subscribe -e --json --source imdb", "subscribe --sssom", "subscribe --rdf"),
+    *("replay diff live live --json", "replay diff live live"),
+]
+
+
+@pytest.mark.parametrize("words", READERS)
+def test_records_that_are_none_are_skipped_and_told_once(embedded_settings: Settings, words: str) -> None:
+    settings = embedded_settings
+    ensure_topics(settings)
+    put(settings, record(1))
+    produce(settings, settings.topics.alignments, [(b"imdb:2|wiki:2", b"garbage"), (b"\xff\xfe", None)])
+    put(settings, record(2))  # takes its place
+    produce(settings, settings.topics.alignments, [(key, value) for _, key, value in HOSTILE_RECORDS])
+    environment = cli_environment(settings)
+    result = CliRunner().invoke(main, words.split(), env=environment)
+    assert result.exit_code == 0, result.stderr
+    if "diff" not in words:
+        assert result.stdout.count("imdb:1") == result.stdout.count("imdb:2") == 1
+    topic = settings.topics.alignments
+    warnings = [line for line in result.stderr.splitlines() if "warning" in line]
+    assert f"skipped a record that is none: {topic}, partition 0, offset 4: " in warnings[0]
+    assert f"skipped {len(HOSTILE_RECORDS)} records in all" in warnings[1]
+    result = CliRunner().invoke(main, [*words.split(), "--strict"], env=environment)
+    assert result.exit_code == 1
+    assert f"error: {topic}, partition 0, offset 4: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [one[1:] for one in HOSTILE_RECORDS], ids=[one[0] for one in HOSTILE_RECORDS]
+)
+def test_who_follows_is_not_stopped(
+    embedded_settings: Settings, key: bytes | None, value: bytes | None
+) -> None:
+    """By what no record is, by a tombstone of no pair, in the topic and in the log."""
+    settings = embedded_settings
+    ensure_topics(settings)
+    for log, topic in ((False, settings.topics.alignments), (True, settings.topics.alignment_events)):
+        lines = follow(settings, log=log, **{**EVERYTHING, "until_end": False})
+        one, other = (
+            record(number, event="aligned", event_id="1") if log else record(number) for number in (1, 2)
+        )
+        put(settings, one)
+        assert subjects([next(lines)]) == ["imdb:1"]
+        produce(settings, topic, [(key, value), (b"imdb", None)])
+        put(settings, other)
+        assert subjects([next(lines)]) == ["imdb:2"]
+        lines.close()
+
+
 def test_the_log_from_anywhere_and_filtered(settings: Settings) -> None:
     ensure_topics(settings)
     put(settings, *(record(number, event="aligned", event_id=str(number)) for number in range(5)))
@@ -137,7 +206,7 @@ def test_a_closed_pipe_ends_it_quietly(settings: Settings) -> None:
     produce(
         settings,
         settings.topics.alignments,
-        ((f"{n}".encode(), msgspec.json.encode(record(n))) for n in range(2000)),
+        ((f"imdb:{n}|wiki:{n}".encode(), msgspec.json.encode(record(n))) for n in range(2000)),
     )
     command = [sys.executable, "-m", "stream.cli", "subscribe", "-e"]
     options = [
@@ -242,11 +311,15 @@ def awkward(sources: dict[str, SourceMapping]) -> tuple[Settings, list[Alignment
 DBPEDIA = {"dbpedia": SourceMapping(topic="t", id="id", iri="http://dbpedia.org/resource/")}
 
 
+def printed(rows: Iterable[Sequence[str]]) -> list[str]:
+    return ["\t".join(map(printable, cells)) for cells in rows]
+
+
 def test_rdf_is_rdf_and_pairs_stay_apart() -> None:
-    lines = list(n_triples(*awkward({})))
+    lines = printed(n_triples(*awkward({})))
     triples = list(pyoxigraph.parse("\n".join(lines), pyoxigraph.RdfFormat.N_TRIPLES))
     assert len(set(triples)) == len(AWKWARD) ** 2
-    last = list(n_triples(*awkward(DBPEDIA)))[AWKWARD.index("Amélie_(film)")]
+    last = printed(n_triples(*awkward(DBPEDIA)))[AWKWARD.index("Amélie_(film)")]
     assert last.startswith("<urn:sameas:9x:tt1> <http://www.w3.org/2002/07/owl#sameAs> ")
     assert last.endswith(" <http://dbpedia.org/resource/Amélie_(film)> .")
 
@@ -286,8 +359,8 @@ def test_both_exports_name_an_entity_as_its_file_does(ends: list[str], iri: str)
     ids = [f"fr:{row['@id']}" for row in rows if not isinstance(row, InvalidInput)]
     records = [msgspec.structs.replace(record(1), subject_id=name) for name in ids]
     settings = Settings(sources={"fr": SourceMapping(topic="t", id="id", iri=iri)})
-    assert {left for left, _ in named_by_rdf(list(n_triples(settings, records)))} == iris
-    assert {left for left, _ in named_by_sssom(list(sssom(settings, records)))} == iris
+    assert {left for left, _ in named_by_rdf(printed(n_triples(settings, records)))} == iris
+    assert {left for left, _ in named_by_sssom(printed(sssom(settings, records)))} == iris
 
 
 @given(
@@ -298,9 +371,9 @@ def test_both_exports_agree_whatever_the_ids_are(names: list[tuple[str, str]], i
     mapping = SourceMapping(topic="t", id="id", iri=iri)
     settings = Settings(sources={"a": mapping})
     records = [msgspec.structs.replace(record(1), subject_id=f"{source}:{name}") for source, name in names]
-    rdf = named_by_rdf(list(n_triples(settings, records)))
-    assert sorted(rdf) == sorted(named_by_sssom(list(sssom(settings, records))))
-    assert all("\t" not in line or line.count("\t") == 10 for line in sssom(settings, records))
+    rdf = named_by_rdf(printed(n_triples(settings, records)))
+    assert sorted(rdf) == sorted(named_by_sssom(printed(sssom(settings, records))))
+    assert all("\t" not in line or line.count("\t") == 10 for line in printed(sssom(settings, records)))
     urns = {left for left, _ in rdf if left.startswith(("urn:sameas:9x", "urn:sameas:_", "urn:sameas:owl"))}
     assert len(urns) == len({one for one in names if one[0] != "a" and not is_absolute(one[1])})
 
@@ -316,7 +389,7 @@ def test_sssom_is_what_the_sssom_package_takes(tmp_path: Path) -> None:
     )
     settings, records = awkward(DBPEDIA)
     ascii_only = [one for one in records if one.object_id.isascii()]  # the package knows no other IRIs
-    lines = list(sssom(settings, ascii_only))
+    lines = printed(sssom(settings, ascii_only))
     assert '#  "dbpedia": "http://dbpedia.org/resource/"' in lines
     assert len({line.split("\t")[1] + line.split("\t")[4] for line in lines[9:]}) == len(ascii_only)
     if validator is None:
@@ -332,6 +405,32 @@ def test_sssom_is_what_the_sssom_package_takes(tmp_path: Path) -> None:
     assert found.returncode == 0 and "not well-formed" not in found.stderr, found.stderr
     rows = [line for line in parsed.read_text().splitlines() if not line.startswith("#")]
     assert len(rows) == 1 + len(ascii_only)
+
+
+def test_a_hostile_record_makes_no_column_row_or_formula() -> None:
+    hostile = msgspec.structs.replace(
+        record(1),
+        record_id="r\t1",
+        subject_id="=cmd:1|calc",
+        subject_category="=cmd|' /C calc'!A1",
+        object_category='a\tb\r\nc "d"',
+        object_id="wiki:\u202e\t=1",
+        mapping_tool="+1",
+        mapping_tool_version="\x1b[2J",
+        mapping_date="  @SUM(A1)",
+        mapping_justification="-1",
+    )
+    with pytest.raises(InvalidInput, match="source '=cmd'"):
+        list(sssom(Settings(), [hostile]))  # which `decode_record` does not let through
+    hostile = msgspec.structs.replace(hostile, subject_id="-c:1|calc")
+    *_, slots, cells = sssom(Settings(), [hostile])
+    assert len(cells) == len(slots) and not any(re.search(r"[\t\r\n\"]", cell) for cell in cells)
+    assert not any(re.match(r"\s*[=+\-@]", cell) for cell in cells)
+    found = dict(zip(slots, cells, strict=True))
+    assert found["subject_category"] == "'=cmd|' /C calc'!A1" and found["object_category"] == "a b c 'd'"
+    assert found["subject_id"] == "_-c:1%7Ccalc" and found["object_id"] == "wiki:%E2%80%AE%09=1"
+    [[triple]] = n_triples(Settings(), [hostile])
+    assert "\u202e" not in triple and "%E2%80%AE%09=1" in triple
 
 
 @pytest.mark.parametrize(

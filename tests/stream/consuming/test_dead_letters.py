@@ -181,6 +181,19 @@ def test_a_retry_overtakes_nothing_that_came_since(embedded_settings: Settings, 
     assert "0 messages sent" in sameas(embedded_settings, "retry", "--execute").stderr
 
 
+def test_whoever_may_write_letters_gives_no_verdict_with_them(embedded_settings: Settings) -> None:
+    ensure_topics(embedded_settings)
+    topics = embedded_settings.topics
+    key, verdict = b"left:1|right:2", b'{"left":"left:1","right":"right:2"}'
+    produce(embedded_settings, topics.entities, [(key, verdict), (b"left:3", b"x")])
+    forged = [from_topic(topics.links, 0), from_topic(topics.links, 10**17) | {"partition": "7"}]
+    forged += [from_topic(topics.alignments, 0), {"stage": "apply", **from_topic(topics.links, -1)}]
+    put_letters(embedded_settings, [(key, verdict, headers) for headers in forged])
+    assert "0 messages sent" in sameas(embedded_settings, "retry", "--execute").stderr
+    assert list(read_topic(embedded_settings, topics.links)) == []
+    assert list(read_topic(embedded_settings, topics.alignments)) == []
+
+
 @pytest.mark.kafka
 def test_a_key_that_went_to_another_partition_is_found_there(settings: Settings) -> None:
     """As happens when partitions are added."""
