@@ -28,6 +28,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from index import tables
 from index.entity import Entity, node_of
 from index.errors import StateError, StoreError
@@ -164,8 +166,10 @@ class Aligner:
         self._is_whole = True
         self._outbox.rolled_back()
         if len(messages) == 1:
-            return self._process(messages, {messages[0].cause: poison}, bulk=bulk)
-        return _joined([self.process([message], bulk=bulk) for message in messages])
+            alone = self._process(messages, {messages[0].cause: poison}, bulk=bulk)
+        else:
+            alone = _joined([self.process([message], bulk=bulk) for message in messages])
+        return msgspec.structs.replace(alone, reloads=alone.reloads + 1)
 
     @_told_as_state_error()
     def _process(
@@ -414,4 +418,5 @@ def _joined(batches: Sequence[Batch]) -> Batch:
         evaluations=sum(batch.evaluations for batch in batches),
         searched=last.searched,
         vectors=last.vectors,
+        reloads=sum(batch.reloads for batch in batches),
     )

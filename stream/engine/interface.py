@@ -61,6 +61,7 @@ class Batch(msgspec.Struct, frozen=True):
     evaluations: int = 0  # entities whose neighbourhood and candidates were looked at, again or not
     searched: int = 0  # vectors of the largest type, among which exact search looks for candidates
     vectors: int = 0  # in all indexes
+    reloads: int = 0  # of the state, after processing failed
 
     @property
     def counts(self) -> Counts:

@@ -75,6 +75,12 @@ class Metrics:
             "Entities whose neighbourhood and candidates were looked at; by events, re-evaluations an event",
             registry=registry,
         )
+        self.reloads = Counter(
+            "sameas_state_reloads",
+            "Times that the state was read anew because processing failed: each dead letter `failed` of the "
+            "stage `process` takes one, its batch one more",
+            registry=registry,
+        )
         self.build_info = Gauge(
             "sameas_build_info",
             "1 for the version and the model in force",
@@ -125,6 +131,7 @@ class Metrics:
         for stage, seconds in batch.stages.items():
             self.stage.labels(stage).observe(seconds)
         self.evaluations.inc(batch.evaluations)
+        self.reloads.inc(batch.reloads)
         self.backlog.set(batch.backlog)
         self.vectors.set(batch.vectors)
 

@@ -709,7 +709,7 @@ def test_a_message_that_kills_processing_is_a_dead_letter_and_the_others_go_on(
     batch = aligner.process(inputs[200:220])
     topic.take(batch)
     assert all(waiting.sequence > former.sequence for waiting in aligner.pending())  # nothing comes again
-    assert batch.topics == {"t": Counts(20, 19, 0, 1)} and batch.vectors > 0
+    assert batch.topics == {"t": Counts(20, 19, 0, 1)} and batch.vectors > 0 and batch.reloads == 2
     assert topic.dead == [inputs[210].value]
     letter = next(output for output in batch.outputs if output.kind == "dead_letters")
     assert dict(letter.headers)["reason"] == b"failed" and dict(letter.headers)["stage"] == b"process"
