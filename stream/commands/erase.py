@@ -27,7 +27,7 @@ def erase(configuration: Configuration, entity: str, execute: bool, as_json: boo
     """
     from stream.broker.producing import produce
     from stream.broker.topics import ensure_topics, to_erase
-    from stream.console import printable, tell
+    from stream.console import put_json, tell
     from stream.consuming.erasing import canonical_topic, find, forget_former_values
     from stream.events import split_curie
 
@@ -41,15 +41,15 @@ def erase(configuration: Configuration, entity: str, execute: bool, as_json: boo
     if as_json:
         shown = {"entity": entity, "executed": execute, **msgspec.to_builtins(found), "left": left}
         shown["tombstones"] = [record.topic for record in found.tombstones]
-        print(msgspec.json.encode(shown).decode())
+        put_json(msgspec.json.encode(shown).decode())
         return
     verb = "sent" if execute else "to be sent with --execute"
     for record in found.tombstones:
-        tell(f"a tombstone to {record.topic}, {verb}: {printable((record.key or b'').decode())}")
+        tell(f"a tombstone to {record.topic}, {verb}: {(record.key or b'').decode()}")
     if not found.tombstones:
-        tell(f"no tombstone is needed: {printable(entity)} is no entity there, and no verdict names it")
+        tell(f"no tombstone is needed: {entity} is no entity there, and no verdict names it")
     for line in left:
-        tell(f"left: {printable(line)}")
+        tell(f"left: {line}")
 
 
 def _left(settings: Settings, entity: str, found: "Found", obstacle: str | None) -> Iterator[str]:
