@@ -18,6 +18,7 @@ from stream.commands.erase import erase
 from stream.commands.evaluate import evaluate
 from stream.commands.explain import explain
 from stream.commands.feed import feed
+from stream.commands.group import WIDTH, Commands
 from stream.commands.link import link
 from stream.commands.map import propose_mapping
 from stream.commands.model import model
@@ -34,7 +35,7 @@ class _ErrorLine(click.ClickException):
         log.error(" ".join(self.message.split()))
 
 
-class _Commands(click.Group):
+class _Main(Commands):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
@@ -47,9 +48,7 @@ class _Commands(click.Group):
             raise
 
 
-@click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
-)
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH})
 @click.version_option(package_name="sameas", prog_name="sameas")
 def main() -> None:
     """Streaming, incremental entity alignment for knowledge graphs."""

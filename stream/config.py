@@ -20,7 +20,7 @@ from stream import toml
 from stream.console import printable
 from stream.engine.interface import EvidenceDetail, Search
 from stream.errors import ConfigError
-from stream.mapping.language import SourceMapping, check_topics
+from stream.mapping.language import Attribute, Join, Relation, SourceMapping, Triples, check_topics
 from stream.mapping.row import is_unicode
 
 CONFIG_FILE = "sameas.toml"
@@ -326,6 +326,9 @@ def _known(key: tuple[str, ...], origin: str) -> tuple[str, ...]:
     choices = [f"{section}.{name}" for section, cls in _SECTIONS.items() for name in _fields(cls)]
     close = difflib.get_close_matches(dotted, choices, n=2, cutoff=0.6)
     close = close or [choice for choice in choices if choice.endswith(f".{key[-1]}")]
+    if not close and len(key) == 2:
+        sections = difflib.get_close_matches(key[0], [*_SECTIONS, "sources"], n=1)
+        close = [f"{section}.{key[1]}" for section in sections if section == "sources"]
     hint = (
         f"; did you mean {' or '.join(close)}?"
         if close
@@ -348,7 +351,34 @@ def _convert(value: Any, into: Any, key: tuple[str, ...], origin: str, *, strict
     except msgspec.ValidationError as error:
         # msgspec's path is relative to this value; secrets are not shown by it
         reason = re.sub(r" - at `\$\.?(.*)`$", lambda at: f" (at {at[1]})" if at[1] else "", str(error))
-        raise ConfigError(f"{origin}: {'.'.join(key)}: {reason[:1].lower()}{reason[1:]}") from error
+        hint = _hint(str(error), into, key)
+        raise ConfigError(f"{origin}: {'.'.join(key)}: {reason[:1].lower()}{reason[1:]}{hint}") from error
+
+
+def _hint(problem: str, into: Any, key: tuple[str, ...]) -> str:
+    """What was probably meant by a key that a mapping does not have, or what a value may be."""
+    mapping = {
+        name: hint
+        for part in (SourceMapping, Join, Relation, Attribute, Triples)
+        for name, hint in typing.get_type_hints(part).items()
+    }
+    if unknown := re.search("unknown field `([^`]+)`", problem):
+        close = difflib.get_close_matches(unknown[1], mapping, n=1)
+        return f"; did you mean {close[0]}?" if close else ""
+    if "enum value" not in problem:
+        return ""
+    place = re.search(r"\.(\w+)`$", problem)
+    choices = mapping[place[1]] if place and key[0] == "sources" else into
+    return f"; one of {', '.join(_literals(choices))}"
+
+
+def _literals(into: Any) -> Iterator[str]:
+    """The texts that a type allows."""
+    for part in typing.get_args(into):
+        if isinstance(part, str):
+            yield part
+        else:
+            yield from _literals(part)
 
 
 def _optional(into: Any) -> bool:

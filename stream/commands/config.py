@@ -4,12 +4,13 @@ import json
 
 import click
 
+from stream.commands.group import Commands
 from stream.commands.options import configured
 from stream.config import Configuration, as_toml, describe
 from stream.console import put, put_json
 
 
-@click.group()
+@click.group(cls=Commands)
 def config() -> None:
     """Settings: sameas.toml, then the environment, then flags."""
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from stream.commands.group import Commands
 from stream.commands.options import connected
 from stream.config import Configuration
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=Commands)
 def dead_letters() -> None:
     """Messages that could not be used: list them, or send them again."""
 

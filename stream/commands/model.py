@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from index.errors import StateError
+from stream.commands.group import Commands
 from stream.commands.options import configured
 from stream.config import Configuration
 from stream.console import put, put_json
@@ -20,7 +21,7 @@ POLL_SECONDS = 0.5
 ATTEMPTS = 4  # to read a file that the worker may be replacing
 
 
-@click.group()
+@click.group(cls=Commands)
 def model() -> None:
     """Show the model in force, or put another one in its place."""
 

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from index.errors import StateError
+from stream.commands.group import Commands
 from stream.commands.options import connected
 from stream.config import Configuration
 from stream.errors import ConfigError
@@ -23,7 +24,7 @@ BEGINNING, END = "the beginning", "the end"
 SHOWN = 10  # differences of each kind that `diff` prints
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, cls=Commands)
 @connected
 @click.option("--run", "name", metavar="NAME", help="The run; its topics are sameas.replay.NAME.*")
 @click.option("--from-beginning", is_flag=True, help="All messages of the topics [default]")

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import msgspec
@@ -12,6 +13,8 @@ from click.testing import CliRunner
 from stream.cli import main
 from stream.events import Upsert
 
+README = Path(__file__).resolve().parents[2] / "README.md"
+
 
 def test_every_command_has_help() -> None:
     runner = CliRunner()
@@ -20,6 +23,44 @@ def test_every_command_has_help() -> None:
         result = runner.invoke(main, [name, "--help"])
         assert result.exit_code == 0, name
         assert "Usage:" in result.output
+
+
+def test_summaries_are_whole() -> None:
+    summary = "Say that two entities of two sources are the same, or are not: it overrides the model at once."
+    assert f"  link          {summary}\n" in CliRunner().invoke(main, ["--help"]).output
+    context = main.make_context("sameas", [], terminal_width=50, resilient_parsing=True)
+    narrow = main.get_help(context)
+    assert max(map(len, narrow.splitlines())) <= 50 and summary in " ".join(narrow.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("aling", "No such command 'aling'. Did you mean align?"),
+        ("model stauts", "No such command 'stauts'. Did you mean status?"),
+        ("dead-leters list", "Did you mean dead-letters?"),
+        ("align --modl x", "No such option: --modl Did you mean --model?"),
+        ("xyz", "No such command 'xyz'.\n"),
+        ("--colour", "No such option: --colour"),
+    ],
+)
+def test_what_was_mistyped_is_guessed(words: str, said: str) -> None:
+    result = CliRunner().invoke(main, words.split())
+    assert result.exit_code == 2 and said in result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete(shell: str) -> None:
+    variable = {"_SAMEAS_COMPLETE": f"{shell}_source"}
+    script = CliRunner().invoke(main, [], env=variable, prog_name="sameas").stdout
+    assert "_SAMEAS_COMPLETE" in script
+    assert f"_SAMEAS_COMPLETE={shell}_source sameas" in README.read_text(encoding="utf-8")
+
+
+def test_completions() -> None:
+    environment = {"_SAMEAS_COMPLETE": "zsh_complete", "COMP_WORDS": "sameas exp", "COMP_CWORD": "1"}
+    found = CliRunner().invoke(main, [], env=environment, prog_name="sameas").stdout.splitlines()
+    assert found[:2] == ["plain", "explain"]
 
 
 @pytest.mark.parametrize(
