@@ -90,7 +90,7 @@ def train(
     """Trains, stops early on valid, calibrates and chooses the threshold for the best one-to-one F1 there.
 
     Raises:
-        ModelError: there is no link, or nothing but links, among the pairs of either part.
+        ModelError: there is no link, or there are only links, among the pairs of either part.
     """
     started, guard = time.monotonic(), time.thread_time() + options.seconds
     for name, part in (("training", training), ("validation", valid)):
@@ -222,10 +222,16 @@ class _Watched:
 
 def _check_labels(part: str, label: npt.NDArray[np.bool_]) -> None:
     """Raises ModelError unless both links and other pairs are in this part."""
-    if not label.any() or label.all():
+    if not label.any():
         raise ModelError(
-            f"{part}: {int(label.sum())} links among {len(label)} candidate pairs; "
-            "both links and other pairs are needed. Check that the links' ids are those of the entities"
+            f"{part}: none of the links is among the {len(label)} candidate pairs. Their entities exist, so "
+            "check that the links join the right ones, that both have one type, and that their mappings have "
+            "names or other values in common"
+        )
+    if label.all():
+        raise ModelError(
+            f"{part}: all {len(label)} candidate pairs are links, which leaves nothing to tell them from; "
+            "give two links at least"
         )
 
 

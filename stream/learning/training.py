@@ -16,11 +16,11 @@ from model.evaluation import Quality, evaluate
 from model.scoring.network import NetworkOptions
 from model.training import Epoch, Trained, TrainingOptions, score, train
 from stream.engine.parts import candidate_options
-from stream.engine.views import NAMES
+from stream.engine.views import NAMES, OFF
 from stream.errors import ConfigError
 from stream.events import EntityEvent
 from stream.learning.known_links import LinkPair, split_links
-from stream.learning.workspace import WORTH_A_SEARCH, Workspace
+from stream.learning.workspace import LEAST_FLOORS, WORTH_A_SEARCH, Workspace
 
 K: Final = 10  # nearest neighbours in each view that are candidates
 DEFAULT_TRAINING: Final = TrainingOptions()
@@ -90,6 +90,12 @@ def train_model(
             )
         encoder = Encoder.fit(workspace.upserts())
         candidates = workspace.retrieve(encoder, CandidateOptions(k, ()), [*links, *valid], worth)
+        if any(workspace.labelled(part).label.all() for part in (links, valid)):
+            # equal names put the floors so high that there is nothing to tell the links from
+            floors = [
+                OFF if f == OFF else least for f, least in zip(candidates.floors, LEAST_FLOORS, strict=True)
+            ]
+            candidates = workspace.retrieve(encoder, CandidateOptions(k, tuple(floors)))
         trained = learn(workspace, encoder, links, valid, options, progress)
         quality = None
         if test:
@@ -109,7 +115,7 @@ def learn(
     progress: Callable[[Epoch], None],
 ) -> Trained:
     """Trains on the workspace's candidates."""
-    training, validation = workspace.labelled(links), workspace.labelled(valid)
+    training, validation = (workspace.labelled(part, contrasted=True) for part in (links, valid))
     context = training.inputs(np.zeros(1, np.int64)).context.shape[1]
     return train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)
 

@@ -4,7 +4,7 @@ directory."""
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from stream.engine.inbox import Inbox
 from stream.engine.links import LinkStore
 from stream.engine.node_table import NodeTable
 from stream.engine.pair_inputs import pair_inputs
+from stream.engine.pairs import SourcePair
 from stream.engine.retrieval import Retrieval
 from stream.engine.views import OFF, VIEWS
 from stream.events import EntityEvent, Upsert
@@ -38,6 +39,18 @@ LOST_BELOW_FLOOR: Final = 0.005  # share of links that may lie below a view's fl
 
 WORTH_A_SEARCH: Final = 0.002  # share of links that an optional view finds and no view before it
 GAIN_LINKS: Final = 2000  # at most, from which that share is estimated
+
+
+class _Answered(NamedTuple):
+    """P pairs of two sources."""
+
+    slots: npt.NDArray[np.int32]  # (P, 2)
+    context: npt.NDArray[np.float32]  # (P, C)
+    left: npt.NDArray[np.int64]  # (P,) the slot of the one that is left in links
+    label: npt.NDArray[np.bool_]  # (P,) whether they are a link
+
+    def where(self, rows: npt.NDArray[np.bool_]) -> "_Answered":
+        return _Answered(self.slots[rows], self.context[rows], self.left[rows], self.label[rows])
 
 
 class Workspace:
@@ -145,23 +158,37 @@ class Workspace:
                 found += zip(*names, strict=True)
         return sorted(found)
 
-    def labelled(self, links: Sequence[LinkPair]) -> LabelledPairs:
-        """All candidate pairs of the links' left entities, and which of them are links."""
+    def labelled(self, links: Sequence[LinkPair], *, contrasted: bool = False) -> LabelledPairs:
+        """All candidate pairs of the links' left entities, and which of them are links.
+
+        Args:
+            contrasted: where candidates are links alone, each left entity also gets the right one of another
+                link, so that there is something to tell the links from.
+        """
         table = self._embedding.table
         gold = {(node_of(left), node_of(right)) for left, right in links}
         lefts = {left for left, _ in gold}
-        parts: list[tuple[Pairs, npt.NDArray[np.float32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]] = []
-        for source_pair, pairs in self._retrieval.candidates(lefts):
+
+        def answered(sources: SourcePair, pairs: Pairs) -> _Answered:
             nodes = [table.rows["node"][slots].tolist() for slots in pairs]
             # a link's left entity may be of the source whose name sorts last
             turned = np.array([node not in lefts for node in nodes[0]], bool)
             label = np.array([(a, b) in gold or (b, a) in gold for a, b in zip(*nodes, strict=True)], bool)
             left = np.where(turned, pairs.right, pairs.left).astype(np.int64)
-            parts.append((pairs, self._retrieval.context(source_pair, pairs)[0], left, label))
+            return _Answered(np.stack(pairs, 1), self._retrieval.context(sources, pairs)[0], left, label)
+
+        found = self._retrieval.candidates(lefts)
+        parts = [answered(*part) for part in found]
         if not parts:
             raise ModelError("no two sources have entities of one type; give matching types one name")
-        pairs = Pairs(*(np.concatenate([getattr(part[0], side) for part in parts]) for side in Pairs._fields))
-        context, left, label = (np.concatenate([part[i] for part in parts]) for i in (1, 2, 3))
+        if contrasted and all(part.label.all() for part in parts):
+            for sources, (one, other) in found:
+                crossed = answered(sources, Pairs(one, np.roll(other, 1)))
+                parts.append(crossed.where(~crossed.label))
+        pairs = Pairs(*np.concatenate([part.slots for part in parts]).T)
+        context = np.concatenate([part.context for part in parts])
+        left = np.concatenate([part.left for part in parts])
+        label = np.concatenate([part.label for part in parts])
 
         def inputs(rows: npt.NDArray[np.int64]) -> PairInputs:
             return pair_inputs(table, Pairs(pairs.left[rows], pairs.right[rows]), context[rows])

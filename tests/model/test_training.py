@@ -73,7 +73,7 @@ def test_averages_are_a_third_of_the_steps_behind_and_then_their_memory() -> Non
 def test_nothing_to_learn_from_is_refused(random_inputs: Make) -> None:
     good = learnable(random_inputs, 5, 1)
     bad = good._replace(label=np.zeros(25, bool))
-    with pytest.raises(ModelError, match="training: 0 links among 25"):
+    with pytest.raises(ModelError, match="training: none of the links is among the 25 candidate pairs"):
         train(bad, good, NETWORK, OPTIONS)
     with pytest.raises(ModelError, match="validation"):
         train(good, bad, NETWORK, OPTIONS)

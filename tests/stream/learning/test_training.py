@@ -4,6 +4,8 @@ import json
 import random
 import re
 import shutil
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -17,7 +19,9 @@ from stream.cli import main
 from stream.events import Upsert
 from stream.learning.alignment import align
 from stream.learning.evaluation import evaluate_model
+from stream.learning.known_links import LinkPair
 from stream.learning.self_training import NOISED, noised, train_without_links
+from stream.learning.training import train_model
 
 LINKS = [(f"left:f{n}", f"right:f{n}") for n in range(60, FILMS)]
 PEOPLE = [(f"left:p{n}", f"right:p{n}") for n in range(20)]
@@ -61,6 +65,35 @@ def test_learning_without_links_needs_names(tmp_path: Path) -> None:
     ]
     with pytest.raises(ModelError, match=r"name some links with --links"):
         train_without_links(strangers, tmp_path, k=3)
+
+
+def firms(names: Sequence[str]) -> tuple[list[Upsert], list[LinkPair]]:
+    """The same firms in two sources, with a name and nothing else; all but the last five are linked."""
+    events = [
+        Upsert(source, f"{n}", "firm", {"name": name}) for source in "ab" for n, name in enumerate(names)
+    ]
+    return events, [(f"a:{n}", f"b:{n}") for n in range(len(names) - 5)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{a}{b} {b}{c}" for a, b, c in product(("Ruda", "Vipe", "Tami"), ("mine", "dalo", "ru"), "aeiou")],
+        [4 * chr(ord("a") + n) for n in range(26)],  # no two have any letters in common
+    ],
+)
+def test_equal_names_and_nothing_to_confuse_them_with_are_learned(tmp_path: Path, names: list[str]) -> None:
+    events, links = firms(names)
+    train_model(events, links, tmp_path, k=3, options=TrainingOptions(epochs=(5, 5)))
+    pairs = {(record.subject_id, record.object_id) for record in align(events, tmp_path)}
+    assert pairs == {(f"a:{n}", f"b:{n}") for n in range(len(names))}
+
+
+def test_links_of_entities_that_have_nothing_in_common(tmp_path: Path) -> None:
+    events, _ = firms([4 * chr(ord("a") + n) for n in range(26)])
+    crossed = [(f"a:{n}", f"b:{(n + 1) % 26}") for n in range(26)]
+    with pytest.raises(ModelError, match=r"training: none of the links is among the \d+ candidate pairs"):
+        train_model(events, crossed, tmp_path, k=3)
 
 
 def replace_name(entity: Upsert, name: str) -> Upsert:
