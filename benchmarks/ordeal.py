@@ -117,7 +117,7 @@ def live_and_die(torture: Torture, rig: Rig, stream: Stream) -> None:
             wait(worker.process, delay * 4)
         else:
             with contextlib.suppress(SameasError):  # it may die on the way
-                worker.wait_until_ready()
+                worker.wait_until_reading()
         stream.feed(EVENTS_PER_KILL // 2)
         died = wait(worker.process, LONGEST_LIFE if exact else delay)
         if died not in (None, -9):

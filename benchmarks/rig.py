@@ -26,7 +26,7 @@ from stream.broker.reading import as_message, read_bounds, read_topic
 from stream.broker.topics import ensure_topics
 from stream.config import AlignSettings, KafkaSettings, ModelSettings, Settings, StateSettings, TopicSettings
 from stream.demo.measuring import free_port
-from stream.demo.worker_process import WorkerProcess
+from stream.demo.worker_process import READS, WorkerProcess
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Output
 from stream.mapping.decoder import make_decoder
@@ -176,7 +176,7 @@ class Rig:
         ends = {tp: end for tp, (_, end) in self._bounds().items()}
         for _ in range(DRAIN_ATTEMPTS):
             with self.worker(name) as worker:
-                worker.wait_until_ready()
+                worker.wait_until_reading()
                 worker.wait_until_done(behind(worker.log))
                 wait_for(worker, "what this state says")  # also what only a predecessor published
                 worker.stop()
@@ -274,13 +274,13 @@ def wait_for(worker: WorkerProcess, words: str, times: int = 1) -> None:
 
 
 def said(worker: WorkerProcess, words: str) -> int:
-    """How many times the worker has said this."""
-    return worker.log.read_text(errors="replace").count(words)
+    """How many times the worker has said this, or what else the pattern stands for."""
+    return len(re.findall(words, worker.log.read_text(errors="replace")))
 
 
 def behind(log: Path) -> int:
     """With how many messages to read a worker began, from its own words."""
-    found = re.findall(r"(\d+) messages behind", log.read_text(errors="replace"))
+    found = re.findall(rf"(\d+) {READS}", log.read_text(errors="replace"))
     return int(found[-1]) if found else 0
 
 

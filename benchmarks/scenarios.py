@@ -6,6 +6,7 @@ the worker has to say so in one line, and the state is rebuilt from the topics.
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from benchmarks.ordeal import Stream, Torture, live_and_die, wait
 from benchmarks.rig import ROOT, Rig, behind, said, wait_for
 from index.errors import SameasError
 from stream.broker.connection import client_options
-from stream.demo.worker_process import WorkerProcess
+from stream.demo.worker_process import READS, WorkerProcess
 
 EVENTS = 200
 SMALL_FILE = 150_000  # bytes that no file can grow beyond, on a disk that is full
@@ -30,7 +31,7 @@ PAUSES = 4
 LONGEST_WORK = 2.0  # seconds between the inputs and a pause, or its end
 REPAIR_SECONDS = 40.0  # a worker looks every ten seconds whether another one has written
 STANDS_BY = "standing by"
-TAKES_OVER = "messages behind"
+ROLE = f"{STANDS_BY}|{READS}"
 APACHE_KAFKA = ROOT.parent / "shared" / "kafka" / "kafka"
 
 
@@ -61,18 +62,18 @@ def standby(torture: Torture, rig: Rig, stream: Stream) -> None:
     """A second worker with a state of its own takes over from a killed one, and hands back."""
     stream.feed(EVENTS)
     with rig.worker("one") as one:
-        one.wait_until_ready()
+        one.wait_until_reading()
         with rig.worker("two") as two:
             wait_for(two, STANDS_BY)
             one.process.kill()
             torture.killed("active, with a standby")
-            wait_for(two, TAKES_OVER)
+            wait_for(two, READS)
             stream.feed(EVENTS)
             with rig.worker("one") as back:
                 wait_for(back, STANDS_BY)
                 stream.feed(EVENTS)
                 two.stop()
-                wait_for(back, TAKES_OVER)
+                wait_for(back, READS)
                 back.process.kill()
                 torture.killed("active, taken back")
     rig.drain("one")
@@ -86,7 +87,7 @@ def pauses(torture: Torture, rig: Rig, stream: Stream) -> None:
     """
     chance = torture.chance
     with rig.worker("one") as one:
-        one.wait_until_ready()
+        one.wait_until_reading()
         with rig.worker("two") as two:
             wait_for(two, STANDS_BY)
             for _ in range(PAUSES):
@@ -95,13 +96,13 @@ def pauses(torture: Torture, rig: Rig, stream: Stream) -> None:
                 time.sleep(chance.uniform(0, LONGEST_WORK))
                 active.process.send_signal(signal.SIGSTOP)
                 torture.killed("paused, with a standby")
-                wait_for(other, TAKES_OVER, said(other, TAKES_OVER) + 1)
+                wait_for(other, READS, said(other, READS) + 1)
                 stream.feed(EVENTS)
                 time.sleep(chance.uniform(0, LONGEST_WORK))
                 before = active.log.stat().st_size
                 active.process.send_signal(signal.SIGCONT)
-                wait_for(active, "ready: ", said(active, "ready: ") + 1)  # again, in one role or the other
-                first, _, _ = active.log.read_text(errors="replace")[before:].partition("ready: ")
+                wait_for(active, ROLE, said(active, ROLE) + 1)
+                first = re.split(ROLE, active.log.read_text(errors="replace")[before:])[0]
                 if "was not what this state says" in first:
                     raise SameasError(
                         f"a worker that stood still wrote what its state said; see {active.log}"
@@ -166,7 +167,7 @@ SCENARIOS = {
 def broker_restarts(torture: Torture, rig: Rig, stream: Stream, kafka: "ApacheKafka") -> None:
     """The broker is stopped and killed under a worker, which is killed as well."""
     with rig.worker() as worker:
-        worker.wait_until_ready()
+        worker.wait_until_reading()
         for kill in (False, True):
             stream.feed(EVENTS)
             kafka.restart(kill=kill)
@@ -234,14 +235,14 @@ def apache_kafka(directory: Path) -> Iterator[ApacheKafka | None]:
 def is_active(worker: WorkerProcess) -> bool:
     """Whether the last thing that the worker said of its role is that it has the partitions."""
     log = worker.log.read_text(errors="replace")
-    return log.rfind(TAKES_OVER) > log.rfind(STANDS_BY)
+    return log.rfind(READS) > log.rfind(STANDS_BY)
 
 
 def work_and_die(torture: Torture, rig: Rig, stream: Stream) -> None:
     """A worker that is killed when it has done and published everything."""
     stream.feed(EVENTS)
     with rig.worker() as worker:
-        worker.wait_until_ready()
+        worker.wait_until_reading()
         worker.wait_until_done(behind(worker.log))
     torture.killed("all done")
 
@@ -250,7 +251,7 @@ def usable_or_refused(rig: Rig) -> None:
     """Drains on a damaged state, or sees it refused and drains on a new one. Wrong alignments show later."""
     with rig.worker() as worker:
         with contextlib.suppress(SameasError):
-            worker.wait_until_ready()
+            worker.wait_until_reading()
         if wait(worker.process, 2.0) is None:
             worker.stop()
     if worker.process.returncode != 0:

@@ -54,7 +54,8 @@ def test_the_worker_waits_for_topics_and_is_an_ordinary_user(compose: dict[str, 
     worker = services["worker"]
     assert worker["depends_on"]["topics"]["condition"] == "service_completed_successfully"
     assert worker["user"].partition(":")[0] not in ("0", "root", "")
-    assert worker["healthcheck"]["test"]
+    image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "/livez" in worker["healthcheck"]["test"][-1] and "/livez" in image and "/readyz" not in image
 
 
 def test_the_settings_that_the_image_sets_exist(compose: dict[str, Any]) -> None:

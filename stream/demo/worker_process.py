@@ -22,6 +22,7 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 STALL_SECONDS = 60.0  # without any progress a worker is stuck
 POLL_SECONDS = 0.1
+READS = "messages behind"  # what a worker says when it has its partitions
 
 # -P: modules are not looked for in the working directory, where a `model.py` may lie.
 SAMEAS_RUN = ("-P", "-m", "stream.cli", "run")
@@ -85,15 +86,16 @@ class WorkerProcess:
                 )
             time.sleep(POLL_SECONDS)
 
-    def wait_until_ready(self) -> None:
-        """Raises SameasError when the worker ends, or is not ready in a minute."""
+    def wait_until_reading(self) -> None:
+        """It may be behind then. Raises SameasError when it ends, or does not read in a minute."""
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                self._get("/readyz")
-                return
+        while READS not in self.log.read_text(errors="replace"):
+            self._check_alive()
+            if time.monotonic() > deadline:
+                raise SameasError(
+                    f"the worker did not read after {START_SECONDS:.0f} s: {self._last_words()}"
+                )
             time.sleep(POLL_SECONDS)
-        raise SameasError(f"the worker was not ready after {START_SECONDS:.0f} s: {self._last_words()}")
 
     def stop(self) -> None:
         """Ends the worker by SIGTERM, or by SIGKILL if that does not help."""
@@ -105,14 +107,17 @@ class WorkerProcess:
             self.process.wait()
 
     def _get(self, path: str) -> str:
-        if self.process.poll() is not None:
-            raise SameasError(f"the worker ended (status {self.process.returncode}): {self._last_words()}")
+        self._check_alive()
         try:
             with urllib.request.urlopen(f"http://{self._address}{path}", timeout=10) as answer:
                 text: str = answer.read().decode()
         except http.client.HTTPException as error:  # killed in the middle of its answer
             raise ConnectionError(f"the worker's answer to {path} broke off") from error
         return text
+
+    def _check_alive(self) -> None:
+        if self.process.poll() is not None:
+            raise SameasError(f"the worker ended (status {self.process.returncode}): {self._last_words()}")
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
@@ -123,7 +128,7 @@ class WorkerProcess:
 def worker_process(
     config: Path, overrides: Sequence[str], log: Path, program: Sequence[str] = SAMEAS_RUN
 ) -> Iterator[WorkerProcess]:
-    """A worker that is ready. It ends with the block, at once if a signal to this process ends the block.
+    """A worker that reads. It ends with the block, at once if a signal to this process ends the block.
 
     Args:
         config: its `sameas.toml`.
@@ -132,7 +137,7 @@ def worker_process(
         program: what Python runs, in place of `sameas run`.
 
     Raises:
-        SameasError: it ended, or is not ready in a minute; with the last line of its log.
+        SameasError: it ended, or does not read in a minute; with the last line of its log.
     """
     address = f"127.0.0.1:{free_port()}"
     settings = [*overrides, f"metrics.port={address.partition(':')[2]}"]
@@ -151,7 +156,7 @@ def worker_process(
         )
     worker = WorkerProcess(process, address, log)
     try:
-        worker.wait_until_ready()
+        worker.wait_until_reading()
         yield worker
     except (KeyboardInterrupt, SystemExit):
         process.kill()  # nothing is lost by that, and it may take seconds to end by itself

@@ -192,21 +192,23 @@ class Aligner:
         laps.end("decide")
         outputs = received.dead_letters + parts.records.outputs(decisions)
         laps.end("record")
+        waiting = parts.backlog.settle(gathering=turn.situation is Situation.GATHERING)
         batch = Batch(
             self._outbox.next_sequence(),
             outputs,
-            len(parts.backlog),
+            waiting,
             received.topics,
             laps.seconds,
             len(evaluated.nodes),
             parts.retrieval.searched,
             parts.retrieval.vectors,
+            is_gathered=parts.backlog.is_gathered,
         )
         self._outbox.conclude(batch)  # step 10
         self._is_whole = True
         laps.end("commit")
         parts.unsaved += len(evaluated.nodes)
-        if turn.situation is Situation.DRAINING and not parts.backlog:
+        if turn.situation is Situation.DRAINING and not waiting:
             self._settle()
         return batch
 
@@ -419,4 +421,5 @@ def _joined(batches: Sequence[Batch]) -> Batch:
         searched=last.searched,
         vectors=last.vectors,
         reloads=sum(batch.reloads for batch in batches),
+        is_gathered=last.is_gathered,
     )

@@ -9,7 +9,8 @@ Invariant: an entity with waiting work has a key in the store. For an entity to 
 of its row is still in force (`Embedding.in_force`), which the lists and scores rest on. Which of an entity's
 pairs wait is known in memory only: after a restart all of them do. Keys for pairs go when no pair waits any
 more. Which entities wait that have changed themselves is known in memory only, too; the store knows whether
-there are any, and then all pairs of all entities are scored again after a restart.
+there are any, and then all pairs of all entities are scored again after a restart. It also knows whether a
+bulk was gathered since nothing waited last: until then there are messages that have no outcome yet.
 """
 
 from collections.abc import Collection, Container, Iterable, Iterator
@@ -29,6 +30,7 @@ from stream.engine.pairs import FoundPairs, SourcePair
 # Arrays of waiting pairs before duplicates are removed: while messages come, and in quiet.
 MAX_ARRAYS, FEW_ARRAYS = 128, 16
 _DEFERRED = tables.META + b"deferred"  # there while entities wait that have changed themselves
+_GATHERED = tables.META + b"gathered"  # there from a bulk's first message until nothing waits
 
 
 class Hub(NamedTuple):
@@ -54,6 +56,7 @@ class Backlog:
         self.unsure |= self.entities.keys()
         self.deferred: set[int] = set()  # waiting entities that have changed themselves
         self._lost_deferred = store.get(_DEFERRED) is not None  # a former process had some
+        self.is_gathered = store.get(_GATHERED) is not None  # some of it may be from a bulk
         self._hubs: dict[int, bytes] = {
             int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.HUBS)
         }
@@ -82,6 +85,21 @@ class Backlog:
         """Entities that wait for something."""
         unsure = sum(node not in self.entities for node in self.unsure)
         return len(self.entities) + len(self._flagged) + len(self._hubs) + unsure
+
+    def settle(self, *, gathering: bool) -> int:
+        """At the end of a turn: how many entities wait for something.
+
+        Args:
+            gathering: whether it was one of a bulk.
+        """
+        waiting = len(self)
+        is_gathered = waiting > 0 and (gathering or self.is_gathered)
+        if is_gathered and not self.is_gathered:
+            self._store.put(_GATHERED, b"")
+        elif self.is_gathered and not is_gathered:
+            self._store.delete(_GATHERED)
+        self.is_gathered = is_gathered
+        return waiting
 
     @property
     def pairs(self) -> int:

@@ -62,6 +62,7 @@ class Batch(msgspec.Struct, frozen=True):
     searched: int = 0  # vectors of the largest type, among which exact search looks for candidates
     vectors: int = 0  # in all indexes
     reloads: int = 0  # of the state, after processing failed
+    is_gathered: bool = False  # messages of a bulk have no outcome yet
 
     @property
     def counts(self) -> Counts:

@@ -51,6 +51,7 @@ from stream.worker.chores import (
     watch,
     watch_topics,
 )
+from stream.worker.contact import Contact
 from stream.worker.http import serve
 from stream.worker.metrics import Metrics
 from stream.worker.ownership import Ownership
@@ -108,17 +109,23 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
         return waiting.result()
 
     group = settings.kafka.group_id
+    metrics, workers = Metrics(), list[Worker]()  # the worker, as soon as there is one
+    metrics.measure_store(settings.state.dir)
+    if address := serve(
+        settings.metrics,
+        metrics,
+        lambda: workers[0].obstacle() if workers else "starting",
+        lambda: workers[0].status() if workers else "",
+    ):
+        tell(f"health and metrics at {address}/readyz and /metrics")
     partitions = await unless_stopped(loop.run_in_executor(thread, ensure_topics, settings, None, group))
     aligner, generations = await unless_stopped(loop.run_in_executor(thread, open_aligner))
     tell(f"int8 products by {products.description()}")
-    metrics = Metrics()
-    metrics.measure_store(settings.state.dir)
     worker = Worker(settings, Pipeline(aligner, thread, settings.topics, metrics), metrics, partitions)
+    workers.append(worker)
     if generations is not None:
         worker.follow_promotions(generations)
     try:
-        if address := serve(settings.metrics, metrics, worker.is_ready, worker.status):
-            tell(f"health and metrics at {address}/readyz and /metrics")
         await unless_stopped(worker.app.start())
         await worker.wait(stop)
     except Exception as error:
@@ -167,7 +174,8 @@ class Worker:
         self._ownership = Ownership(
             lambda tenure: self.app.consumer.is_present(tenure), settings.kafka.session_timeout_seconds
         )
-        self._standing = Standing(self._ownership)
+        self._contact = Contact(settings.kafka.session_timeout_seconds)
+        self._standing = Standing(self._ownership, self._contact)
         self._unconfirmed: asyncio.Queue[tuple[Mapping[TP, int], asyncio.Future[None] | None]] = (
             asyncio.Queue()
         )
@@ -181,9 +189,12 @@ class Worker:
         self.app = self._build_app()
         self._queue = self.app.transport.records
 
-    def is_ready(self) -> bool:
-        """Has all partitions and knows where to read, or stands by for the worker that has them."""
-        return self._standing.role in ("active", "standby") and not self._failure.done()
+    def obstacle(self) -> str:
+        """Why the worker is not ready, "" when it is."""
+        if self._failure.done():
+            return "ending"
+        pipeline = self._pipeline
+        return self._standing.obstacle(pipeline.backlog, is_disputed=pipeline.claim.is_disputed)
 
     def follow_promotions(self, generations: "Generations") -> None:
         """From `wait` on, generations that are wanted are built and put in force."""
@@ -262,6 +273,7 @@ class Worker:
             self._start_positions,
             lambda: self._standing.done,
             self._ownership,
+            self._contact,
         )
 
         async def align_entities(
@@ -306,7 +318,11 @@ class Worker:
             if confirmed is not None:
                 await confirmed
             self._standing.done |= following
+            self._look()
             self._unconfirmed.task_done()
+
+    def _look(self) -> None:
+        self._standing.look(self._pipeline.backlog, is_gathered=self._pipeline.is_gathered)
 
     async def _start_positions(self, assigned: set[TP]) -> Mapping[TP, int]:
         """Where to read from; asked before fetching begins, at the start and after every rebalance."""
@@ -327,7 +343,8 @@ class Worker:
                 await self._pipeline.lose(tp.topic, tp.partition, first)
             behind += end - positions[tp]
         self._standing.begin(tenure, positions, {tp: found[TopicPartition(*tp)][1] for tp in assigned})
-        tell(f"ready: {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")
+        self._look()
+        tell(f"reads {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")
         return positions
 
     def _identify(self) -> Mapping[str, Identity]:

@@ -50,7 +50,8 @@ async def drain_backlog(
 ) -> None:
     """Messages go first: one that comes in meanwhile waits for one piece of the backlog at most.
 
-    While messages wait, a share of the backlog is served with each of their batches.
+    While messages wait, a share of the backlog is served with each of their batches. The pieces are large
+    until the worker has caught up, or messages that come in would keep it from that for good.
 
     Args:
         confirm: is given what is done when the broker has the outputs of a piece.
@@ -58,7 +59,8 @@ async def drain_backlog(
     while True:
         is_free = not pipeline.lock.locked() and not messages_wait()
         if standing.is_active and pipeline.backlog > 0 and is_free:
-            confirm(await pipeline.step([], send, bulk=standing.is_quiet))
+            in_bulk = standing.is_quiet or not standing.has_caught_up
+            confirm(await pipeline.step([], send, bulk=in_bulk))
         else:
             await pipeline.has_backlog.wait()
             await asyncio.sleep(BACKLOG_SECONDS if standing.is_active else QUIET_SECONDS)
@@ -81,16 +83,18 @@ async def reconcile(
         send_in: publishes as long as a tenure lasts.
     """
     topic, claim = settings.topics.alignments, pipeline.claim
+    told: Tenure | None = None  # in which it was said that the worker is ready
     while True:
         await asyncio.sleep(RECONCILE_SECONDS)
         tenure = standing.tenure
         if tenure is None or not standing.is_active:
             continue
-        if not standing.has_caught_up:
-            standing.has_caught_up = standing.is_at_goal and pipeline.backlog == 0
-            if standing.has_caught_up and not claim.is_disputed:
-                tell(f"{topic} is what this state says")
-        if not (standing.has_caught_up and claim.is_disputed):
+        standing.look(pipeline.backlog, is_gathered=pipeline.is_gathered)
+        is_news = told != tenure
+        if standing.has_caught_up and is_news and not claim.is_disputed:
+            tell(f"ready: {topic} is what this state says")
+            told = tenure
+        if not (standing.has_settled and claim.is_disputed):
             continue
         published = Published(settings, partitions)
         try:
@@ -102,12 +106,14 @@ async def reconcile(
             tell(f"{topic} is compared later: {error}")
             await asyncio.sleep(RETRY_SECONDS)
             continue
+        prefix, told = "ready: " if is_news else "", tenure
         if written or withdrawn:
             tell(
-                f"{topic} was not what this state says: {written:,} records written, {withdrawn:,} withdrawn"
+                f"{prefix}{topic} was not what this state says: {written:,} records written, "
+                f"{withdrawn:,} withdrawn"
             )
         else:
-            tell(f"{topic} is what this state says")
+            tell(f"{prefix}{topic} is what this state says")
 
 
 async def watch(settings: Settings, partitions: int, pipeline: Pipeline, standing: Standing) -> None:

@@ -31,12 +31,13 @@ REQUEST_BYTES: Final = 8192  # of a request's line and headers
 def serve(
     settings: MetricsSettings,
     metrics: Metrics,
-    ready: Callable[[], bool],
+    obstacle: Callable[[], str],
     status: Callable[[], str] = lambda: "",
 ) -> str | None:
     """Serves in a daemon thread; the address, None when no port is set.
 
-    /livez answers while the process runs; /readyz answers 200 when `ready()`, else 503, and says `status()`.
+    /livez answers while the process runs; /readyz answers 200 unless there is an obstacle, else 503 and says
+    which; both times it says `status()`.
 
     Raises:
         ConfigError: the port is in use.
@@ -49,7 +50,8 @@ def serve(
             if self.path == "/livez":
                 self.answer(200, b"alive\n")
             elif self.path == "/readyz":
-                code, word = (200, "ready") if ready() else (503, "not ready")
+                reason = obstacle()
+                code, word = (503, f"not ready: {reason}") if reason else (200, "ready")
                 self.answer(code, f"{word}\n{status()}".encode())
             elif self.path == "/metrics":
                 self.answer(200, generate_latest(metrics.registry), CONTENT_TYPE_LATEST)

@@ -52,6 +52,7 @@ class Pipeline:
         self.withdrawn = 0
         self.backlog = 0  # entities
         self.has_backlog = asyncio.Event()
+        self.is_gathered = False  # messages of a bulk have no outcome yet
         self.searched = 0  # of the largest type
         self.lost_messages = ""  # what is said of them, in lines
 
@@ -246,6 +247,7 @@ class Pipeline:
                 self.withdrawn += output.value is None
                 self.aligned += output.value is not None
         self.backlog, self.searched = batch.backlog, batch.searched
+        self.is_gathered = batch.is_gathered
         if self.backlog:
             self.has_backlog.set()
         else:

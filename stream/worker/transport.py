@@ -40,6 +40,7 @@ from stream.broker.limits import BATCH_BYTES, MAX_MESSAGE_BYTES
 from stream.broker.reading import FETCH_WAIT_MS, Patience, as_message
 from stream.config import KafkaSettings, Settings
 from stream.events import Message
+from stream.worker.contact import Contact
 from stream.worker.ownership import Ownership, Tenure
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
@@ -81,6 +82,7 @@ class _Thread(AIOKafkaConsumerThread):  # type: ignore[misc]
         self._patience = Patience()
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._isolation_level = "read_committed"
+        transport.contact.listen(consumer._client)
         return consumer
 
     def readable_end(self, tp: TP) -> int | None:
@@ -220,22 +222,35 @@ class PositionedTransport(Transport):  # type: ignore[misc]
     Args:
         waiting: so many messages are read ahead, and the rest of a fetch.
         ownership: its tenure begins with an assignment and ends with a revocation.
+        contact: listens to the consumer.
     """
 
     Consumer = _PositionedConsumer
 
     def __init__(
-        self, app: faust.App, waiting: int, positions: Positions, done: Done, ownership: Ownership
+        self,
+        app: faust.App,
+        waiting: int,
+        positions: Positions,
+        done: Done,
+        ownership: Ownership,
+        contact: Contact,
     ) -> None:
         super().__init__(app.conf.broker_consumer, app, loop=app.loop)
         self.records: Any = app.FlowControlQueue(waiting, clear_on_resume=True)  # aiokafka's, that wait
         self.positions: Any = positions
         self.done: Any = done
         self.ownership = ownership
+        self.contact = contact
 
 
 def build_app(
-    settings: Settings, waiting: int, positions: Positions, done: Done, ownership: Ownership
+    settings: Settings,
+    waiting: int,
+    positions: Positions,
+    done: Done,
+    ownership: Ownership,
+    contact: Contact,
 ) -> faust.App:
     """A Faust app that reads this way, and whose producer takes batches.
 
@@ -262,7 +277,7 @@ def build_app(
         web_enabled=False,
         autodiscover=False,
     )
-    app.transport = PositionedTransport(app, waiting, positions, done, ownership)
+    app.transport = PositionedTransport(app, waiting, positions, done, ownership, contact)
     return app
 
 

@@ -7,6 +7,8 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -21,7 +23,7 @@ ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
 
 @pytest.fixture
 def address() -> str:
-    served = http.serve(MetricsSettings(port=0), Metrics(), lambda: True, lambda: "in force: all\n")
+    served = http.serve(MetricsSettings(port=0), Metrics(), lambda: "", lambda: "in force: all\n")
     assert served is not None
     return served
 
@@ -106,15 +108,23 @@ def test_aborted_connections_are_no_news(
 
 
 def test_a_defect_is_news(caplog: pytest.LogCaptureFixture) -> None:
-    def ready() -> bool:
+    def obstacle() -> str:
         raise RuntimeError("a defect")
 
-    served = http.serve(MetricsSettings(port=0), Metrics(), ready)
+    served = http.serve(MetricsSettings(port=0), Metrics(), obstacle)
     assert served is not None
     with connected(served) as [client]:
         client.sendall(GET)
         assert answer(client) == b""
     assert "a defect" in caplog.text
+
+
+def test_a_worker_that_is_not_ready_says_why_and_is_alive() -> None:
+    served = http.serve(MetricsSettings(port=0), Metrics(), lambda: "an obstacle", lambda: "in force: all\n")
+    assert fetch(f"{served}/readyz") == "not ready: an obstacle\nin force: all\n"
+    with pytest.raises(HTTPError, match="503"):
+        urlopen(f"{served}/readyz")
+    assert fetch(f"{served}/livez") == "alive\n"
 
 
 def test_other_paths_and_methods(address: str, tmp_path: Path) -> None:

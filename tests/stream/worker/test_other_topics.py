@@ -12,7 +12,7 @@ from stream.catalogue.feeding import feed_events
 from stream.config import Settings
 from tests.stream.workers import Process, aligned, numbers, until, upserts, worker
 
-READY = r"sameas: ready: .*messages behind"
+READS = r"sameas: reads .*messages behind"
 DONE_SECONDS = 30.0
 
 
@@ -78,7 +78,7 @@ def test_an_input_that_is_made_again_under_a_running_worker_ends_it(settings: Se
 def test_an_input_that_is_deleted_under_a_running_worker_is_said_to_be_gone(settings: Settings) -> None:
     ensure_topics(settings)
     with worker(settings) as running:
-        running.wait_for(READY)
+        running.wait_for(READS)
         delete_topics(settings, input_specs(settings)[:1])
         assert running.wait(60.0) == 1
         assert f"error: topic {settings.topics.entities}, which state directory" in running.text
@@ -117,7 +117,7 @@ def test_a_state_from_before_there_were_ids_takes_them_over(embedded_settings: S
     state = json.loads(first.state.read_text())
     first.state.write_text(json.dumps(state | {"origin": {}}))
     with worker(settings) as second:
-        second.wait_for(READY)
+        second.wait_for(READS)
         assert second.end() == 0
     assert ids(second.state) == known and len(known) == 3
 
@@ -140,7 +140,7 @@ def test_partitions_that_are_added_to_an_input_are_read_by_the_running_worker(
         until(lambda: aligned(settings) == numbers(range(40)), 60.0, "the new partitions", running)
         assert running.end() == 0
     with worker(settings) as again:
-        again.wait_for(READY)
+        again.wait_for(READS)
         assert again.end() == 0
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from stream.worker import ownership
 from stream.worker.ownership import NotOwner, Ownership, Tenure
-from stream.worker.standing import Standing
 
 FIRST, SECOND = Tenure(1, "a"), Tenure(2, "b")
 SESSION_SECONDS = 10.0
@@ -102,22 +101,5 @@ def test_what_was_decided_in_one_tenure_does_not_go_out_in_the_next(group: Group
         with pytest.raises(NotOwner):
             await owner.confirm(FIRST)
         await owner.confirm(SECOND)
-
-    run(group, look)
-
-
-def test_a_worker_is_active_only_where_it_knows_the_positions_of_this_tenure(group: Group) -> None:
-    async def look(owner: Ownership) -> None:
-        standing = Standing(owner)
-        assert not standing.is_active
-        standing.begin(FIRST, {}, {})
-        standing.has_caught_up = True
-        assert standing.is_active
-        owner.tenure = None
-        assert not standing.is_active
-        owner.tenure = SECOND
-        assert not standing.is_active
-        standing.begin(SECOND, {}, {})
-        assert standing.is_active and not standing.has_caught_up
 
     run(group, look)

@@ -5,7 +5,6 @@ import contextlib
 import json
 import signal
 import sys
-import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -52,7 +51,7 @@ from stream.worker.metrics import Metrics
 from stream.worker.pipeline import Pipeline
 from stream.worker.promotion import Promoter, _behind
 from stream.worker.publisher import Placed
-from tests.stream.workers import DONE_SECONDS, Process, cli_environment, produce, sameas, until
+from tests.stream.workers import DONE_SECONDS, Process, cli_environment, fetch, produce, sameas, until
 
 MORTAL = Path(__file__).with_name("mortal_promotion.py")
 
@@ -338,8 +337,8 @@ def test_promoted_and_back_while_events_flow_and_workers_die(
         expected = truth(settings, worse, tmp_path / "worse")
         until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", third)
         assert models(settings) == [good, bad]
-        assert f"in force: model {bad}" in read(f"{address}/readyz")
-        assert f'model="{bad}"' in read(f"{address}/metrics")
+        assert f"in force: model {bad}" in fetch(f"{address}/readyz")
+        assert f'model="{bad}"' in fetch(f"{address}/metrics")
         told = json.loads(command(settings, checkpoint, "status", "--json").stdout)
         assert (told["in_force"]["model"], told["promoted"], told["worker"]) == (bad, bad, True)
         back = command(settings, checkpoint, "promote", str(checkpoint))
@@ -368,11 +367,6 @@ def told_by_events(settings: Settings) -> set[str]:
 
 def generations_in(settings: Settings) -> list[str]:
     return sorted(path.name for path in settings.state.dir.glob("generation-*"))
-
-
-def read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return str(answer.read().decode())
 
 
 @pytest.mark.slow
@@ -418,7 +412,7 @@ def test_a_catalogue_that_grows_out_of_exact_search_gets_cells(
         expected = truth(settings, checkpoint, tmp_path / "cells", "cells")
         until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", first)
         gauge = 'sameas_retrieval_recall{view="name"}'
-        until(lambda: gauge in read(f"{address}/metrics"), DONE_SECONDS, gauge, first)
+        until(lambda: gauge in fetch(f"{address}/metrics"), DONE_SECONDS, gauge, first)
         until(lambda: generations_in(settings) == ["generation-2"], DONE_SECONDS, "clean state", first)
         assert first.end() == 0
     with worker(settings, checkpoint, tmp_path / "2.log", align__cells_from="25") as again:

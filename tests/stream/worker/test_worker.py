@@ -3,8 +3,6 @@
 import json
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -17,6 +15,7 @@ from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
 from stream.catalogue.feeding import feed_events
 from stream.config import Settings
+from tests.conftest import control_kafka
 from tests.stream.workers import (
     Process,
     aligned,
@@ -32,7 +31,7 @@ from tests.stream.workers import (
     worker,
 )
 
-READY = r"sameas: ready: .*messages behind"
+READS = r"sameas: reads .*messages behind"
 STANDBY = r"sameas: ready: standing by"
 DONE_SECONDS = 30.0
 
@@ -76,7 +75,7 @@ def test_kills_between_steps_lose_and_invent_nothing(settings: Settings) -> None
             assert killed.wait(DONE_SECONDS + 10) == -signal.SIGKILL
     feed_events(settings, deletes(range(20)))
     with worker(settings) as successor:
-        successor.wait_for(READY)
+        successor.wait_for(READS)
         wait_until_aligned(settings, numbers(range(20, 300)), successor)
         assert successor.end() == 0
 
@@ -89,7 +88,7 @@ def test_local_state_decides_where_reading_begins(embedded_settings: Settings) -
         wait_until_aligned(embedded_settings, numbers(range(30)), first)
         assert first.end() == 0
     with worker(embedded_settings, "second") as second:
-        assert second.wait_for(READY).endswith("30 messages behind")
+        assert second.wait_for(READS).endswith("30 messages behind")
         wait_until_applied(30, second)
         assert second.end() == 0
         assert "received 30 = applied 30" in second.text
@@ -103,12 +102,12 @@ def test_a_second_worker_stands_by_and_takes_over(settings: Settings) -> None:
     ensure_topics(settings)
     feed_events(settings, upserts(range(40)))
     with worker(settings, "first") as first:
-        first.wait_for(READY)
+        first.wait_for(READS)
         with worker(settings, "second") as second:
             second.wait_for(STANDBY)
             wait_until_aligned(settings, numbers(range(40)), first)
             assert first.end() == 0
-            second.wait_for(READY)
+            second.wait_for(READS)
             feed_events(settings, deletes(range(5)))
             wait_until_aligned(settings, numbers(range(5, 40)), second)
             assert second.end() == 0
@@ -129,7 +128,7 @@ def test_what_only_a_former_worker_published_is_withdrawn(settings: Settings) ->
         assert aligned(settings) == numbers(range(10))
         assert successor.end() == 0
     with worker(settings, "successor") as again:
-        again.wait_for(READY)
+        again.wait_for(READS)
         assert again.end() == 0
         assert "was not what" not in again.text
 
@@ -169,7 +168,7 @@ def test_a_part_of_the_partitions_is_refused(settings: Settings) -> None:
     topics = msgspec.structs.replace(settings.topics, partitions=2)
     settings = msgspec.structs.replace(settings, topics=topics)
     with worker(settings, "first") as first:
-        first.wait_for(READY)
+        first.wait_for(READS)
         with worker(settings, "second") as second:
             ended = until(
                 lambda: [one for one in (first, second) if one.process.poll() is not None],
@@ -183,7 +182,7 @@ def test_a_part_of_the_partitions_is_refused(settings: Settings) -> None:
 def test_a_defect_ends_the_worker(embedded_settings: Settings) -> None:
     ensure_topics(embedded_settings)
     with worker(embedded_settings) as running:
-        running.wait_for(READY)
+        running.wait_for(READS)
         produce(embedded_settings, embedded_settings.topics.entities, [(b"x:1", b"defect")])
         assert running.wait(DONE_SECONDS) == 1
         assert "RuntimeError: a defect in the aligner" in running.text
@@ -192,7 +191,7 @@ def test_a_defect_ends_the_worker(embedded_settings: Settings) -> None:
 def test_sigterm_while_a_batch_takes_long(embedded_settings: Settings) -> None:
     ensure_topics(embedded_settings)
     with worker(embedded_settings) as running:
-        running.wait_for(READY)
+        running.wait_for(READS)
         produce(embedded_settings, embedded_settings.topics.entities, [(b"x:1", b"slow")])
         running.wait_for("slow batch")
         assert running.end(seconds=10.0) == 1
@@ -211,7 +210,7 @@ def test_sigterm_under_full_load(settings: Settings) -> None:
     assert 0 < received == applied == applied_in_state < 10_000
     assert committed(settings) == applied
     with worker(settings) as successor:
-        assert successor.wait_for(READY).endswith(f"{10_000 - applied} messages behind")
+        assert successor.wait_for(READS).endswith(f"{10_000 - applied} messages behind")
         wait_until_aligned(settings, numbers(range(10_000)), successor)
         assert successor.end() == 0
 
@@ -248,10 +247,22 @@ def test_health_metrics_and_backlog(embedded_settings: Settings) -> None:
         assert running.end(signal.SIGINT) == 0
 
 
+def test_a_worker_that_is_behind_is_not_ready(embedded_settings: Settings) -> None:
+    ensure_topics(embedded_settings)
+    produce(embedded_settings, embedded_settings.topics.entities, [(b"x:1", b"slow")])
+    with worker(embedded_settings, metrics__port="0") as running:
+        address = running.wait_for(r"http://127\.0\.0\.1:\d+")
+        assert fetch(f"{address}/readyz").startswith("not ready: starting")
+        running.wait_for("slow batch")
+        behind = "catching up: 1 messages behind in 1 of 2 partition(s); 0 entities wait"
+        assert fetch(f"{address}/readyz") == f"not ready: {behind}\n"
+        assert fetch(f"{address}/livez") == "alive\n"
+
+
 def test_what_waited_before_a_restart_is_done_without_new_messages(embedded_settings: Settings) -> None:
     ensure_topics(embedded_settings)
     with worker(embedded_settings) as first:
-        first.wait_for(READY)
+        first.wait_for(READS)
         assert first.end() == 0
     state = json.loads(first.state.read_text())
     first.state.write_text(json.dumps(state | {"backlog": 7}))
@@ -268,7 +279,7 @@ def test_sigterm_before_it_is_ready(embedded_settings: Settings) -> None:
 
 def test_state_in_use(embedded_settings: Settings) -> None:
     with worker(embedded_settings, "one") as first:
-        first.wait_for(READY)
+        first.wait_for(READS)
         with worker(embedded_settings, "one") as second:
             assert second.wait(DONE_SECONDS) == 1
             assert re.search(r"error: state directory .* is in use", second.text)
@@ -280,7 +291,7 @@ def test_sigterm_while_the_broker_is_down(tmp_path: Path) -> None:
     try:
         settings = own_settings(broker.address, tmp_path)
         with worker(settings) as running:
-            running.wait_for(READY)
+            running.wait_for(READS)
             broker.process.kill()
             broker.process.wait()
             assert running.end(seconds=10.0) in (0, 1)
@@ -299,7 +310,7 @@ def test_a_group_that_was_reset_is_set_to_where_the_state_stands(
     topic, group = apache_settings.topics.entities, apache_settings.kafka.group_id
     feed_events(apache_settings, upserts(range(5)))
     with worker(apache_settings) as running:
-        running.wait_for(READY)  # a new broker has no groups before the first one forms
+        running.wait_for(READS)  # a new broker has no groups before the first one forms
         until(lambda: committed(apache_settings) == 5, 60, "commit", running)
         assert running.end() == 0
     with admin_client(apache_settings.kafka) as admin:
@@ -320,24 +331,17 @@ def test_unreachable_broker(tmp_path: Path) -> None:
 
 
 def test_a_broker_restart_loses_nothing(apache_kafka: dict[str, str], tmp_path: Path) -> None:
-    settings = own_settings(apache_kafka["plaintext"], tmp_path)
-    with worker(settings) as running:
-        running.wait_for(READY)
+    settings, directory = own_settings(apache_kafka["plaintext"], tmp_path), Path(apache_kafka["dir"])
+    with worker(settings, metrics__port="0") as running:
+        address = running.wait_for(r"http://127\.0\.0\.1:\d+")
         feed_events(settings, upserts(range(50)))
-        for command in (["stop", "--kill"], ["start"]):
-            subprocess.run(
-                [
-                    sys.executable,
-                    apache_kafka["script"],
-                    command[0],
-                    "--dir",
-                    apache_kafka["dir"],
-                    *command[1:],
-                ],
-                check=True,
-                capture_output=True,
-                timeout=90,
-            )
+        until(lambda: fetch(f"{address}/readyz") == "ready\n", DONE_SECONDS, "readiness", running)
+        control_kafka(directory, "stop", "--kill")
+        gone = "not ready: the broker has not answered for "
+        until(lambda: fetch(f"{address}/readyz").startswith(gone), DONE_SECONDS, gone, running)
+        assert fetch(f"{address}/livez") == "alive\n"
+        control_kafka(directory, "start")
         feed_events(settings, upserts(range(50, 100)))
         wait_until_aligned(settings, numbers(range(100)), running)
+        until(lambda: fetch(f"{address}/readyz") == "ready\n", DONE_SECONDS, "readiness", running)
         assert running.end() == 0
