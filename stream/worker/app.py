@@ -34,6 +34,7 @@ from stream.broker.topics import (
     find_partitions,
     identify,
     input_specs,
+    output_specs,
     worker_specs,
 )
 from stream.config import Settings
@@ -171,6 +172,7 @@ class Worker:
         self._metrics = metrics
         self._partitions = partitions
         self._inputs = [spec.name for spec in input_specs(settings)]
+        self._outputs = [spec.name for spec in output_specs(settings)]
         self._ownership = Ownership(
             lambda tenure: self.app.consumer.is_present(tenure), settings.kafka.session_timeout_seconds
         )
@@ -349,7 +351,7 @@ class Worker:
 
     def _identify(self) -> Mapping[str, Identity]:
         """A broker that has just started may not know its topics yet: so it is asked more than once."""
-        topics = {*self._inputs, self._settings.topics.alignments}
+        topics = {*self._inputs, *self._outputs}
         for _ in range(ID_TRIES):
             if len(found := identify(self._settings, topics)) == len(topics):
                 break
@@ -365,11 +367,16 @@ class Worker:
         Raises:
             StateError: an input topic is gone, or another one has its name, or partitions were added to the
                 alignment topic.
+            BrokerError: an output topic is gone: publishing would wait for it for ever.
         """
         topic = self._settings.topics.alignments
         known = await self._pipeline.origin(lambda origin: origin.topic_ids())
         check_topic_ids(f"state directory {self._settings.state.dir}", known, found, self._inputs, REBUILD)
-        if topic in found and found[topic].partitions != self._partitions[topic]:
+        if gone := [name for name in self._outputs if name not in found]:
+            raise BrokerError(
+                f"topic {', '.join(gone)} does not exist any more; start the worker again, and it is created"
+            )
+        if found[topic].partitions != self._partitions[topic]:
             raise StateError(
                 f"topic {topic} has {found[topic].partitions} partition(s), it had {self._partitions[topic]} "
                 f"when this worker started. If partitions were added, {AFTER_GROWTH}"
@@ -378,7 +385,8 @@ class Worker:
         if another is not None:
             log.warning(f"{topic} was deleted and created again; what this state says is published anew")
             await self._pipeline.replaced(another, self._partitions[topic])
-        new = {name: one.id for name, one in found.items() if one.id is not None and name not in known}
+        ids = {name: found[name].id for name in (*self._inputs, topic)}
+        new = {name: one for name, one in ids.items() if one is not None and name not in known}
         if new:
             await self._pipeline.origin(lambda origin: origin.adopt(new))
 

@@ -85,6 +85,21 @@ def test_an_input_that_is_deleted_under_a_running_worker_is_said_to_be_gone(sett
         assert "does not exist any more" in running.text
 
 
+def test_an_output_that_is_deleted_under_a_running_worker_is_said_to_be_gone(
+    apache_settings: Settings,
+) -> None:
+    """Publishing would wait for it, without a word."""
+    settings = apache_settings
+    ensure_topics(settings)
+    gone = output_specs(settings)
+    with worker(settings) as running:
+        running.wait_for(READY)
+        delete_topics(settings, gone)
+        assert running.wait(60.0) == 1
+        names = ", ".join(spec.name for spec in gone)
+        assert f"error: topic {names} does not exist any more; start the worker again" in running.text
+
+
 def test_a_new_alignment_topic_is_filled_from_the_state(settings: Settings) -> None:
     """With as many records as the former one, too: its end is where the state expects it."""
     ensure_topics(settings)
