@@ -93,7 +93,7 @@ def test_an_output_that_is_deleted_under_a_running_worker_is_said_to_be_gone(
     ensure_topics(settings)
     gone = output_specs(settings)
     with worker(settings) as running:
-        running.wait_for(READY)
+        running.wait_for(READS)
         delete_topics(settings, gone)
         assert running.wait(60.0) == 1
         names = ", ".join(spec.name for spec in gone)
