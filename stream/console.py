@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -64,6 +65,25 @@ def shown(value: object) -> str:
     """A value from a catalogue, shortened."""
     text = printable(str(value)[: 2 * MAX_VALUE_CHARS])
     return text if len(text) <= MAX_VALUE_CHARS else text[: MAX_VALUE_CHARS - 1] + "…"
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal a text takes: Chinese, Japanese and Korean signs two, accents none."""
+    return sum(
+        0 if unicodedata.combining(sign) else 1 + (unicodedata.east_asian_width(sign) in "WF")
+        for sign in text
+    )
+
+
+def fitted(text: str, columns: int) -> str:
+    """As much of a text as has room in so many columns, with an ellipsis where it is cut."""
+    taken = kept = 0
+    for sign in text:
+        taken += width(sign)
+        kept += taken < columns
+    if taken <= columns:
+        return text
+    return f"{text[:kept]}…" if columns > 0 else ""
 
 
 def compared(key: str, value: str, other_key: str, other: str) -> str:

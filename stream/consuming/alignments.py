@@ -14,7 +14,7 @@ from stream.broker.folding import fold
 from stream.broker.reading import Start, parse_date, read_on, read_topic
 from stream.config import Settings
 from stream.consuming.export import FORMATS
-from stream.consuming.table import HEADER, row, withdrawn_row
+from stream.consuming.table import header, row, withdrawn_row
 from stream.errors import ConfigError, InvalidInput
 from stream.events import (
     UNDECODABLE,
@@ -93,7 +93,7 @@ def follow(
         InvalidInput: a record is none, if `strict`.
     """
     if not as_json:
-        yield HEADER
+        yield header()
     topic = settings.topics.alignment_events if log else settings.topics.alignments
     current: dict[bytes, Any] = {}
     has_ended = log

@@ -1,24 +1,41 @@
-"""Alignments as lines of a table, for people to read."""
+"""Alignments as lines of a table that fits the terminal, for people to read."""
 
+import shutil
 from collections.abc import Iterable
 
-from stream.console import compared, shown
+from stream.console import compared, fitted, shown, width
 from stream.events import AlignmentRecord
 
-HEADER = f"{'what':<9}  {'score':>5}  {'subject':<32}  {'object':<32}  why"
+LONGEST_ID, SHORTEST_ID = 32, 16  # columns for an id; longer ones are not cut, and take more
+
+
+def header() -> str:
+    """The names of the columns."""
+    return _line("what", "score", "subject", "object", "why")
 
 
 def row(what: str, record: AlignmentRecord) -> str:
-    """One alignment as a line under `HEADER`."""
-    return (
-        f"{what:<9}  {record.confidence:>5.3f}  {record.subject_id:<32}  {record.object_id:<32}  "
-        f"{'; '.join(_reasons(record))}"
+    """One alignment as a line under `header`."""
+    return _line(
+        what,
+        f"{record.confidence:.3f}",
+        record.subject_id,
+        record.object_id,
+        "; ".join(_reasons(record)),
     )
 
 
 def withdrawn_row(subject_id: str, object_id: str) -> str:
-    """A pair that is no longer aligned, as a line under `HEADER`."""
-    return f"{'withdrawn':<9}  {'':>5}  {subject_id:<32}  {object_id:<32}"
+    """A pair that is no longer aligned, as a line under `header`."""
+    return _line("withdrawn", "", subject_id, object_id, "")
+
+
+def _line(what: str, score: str, subject: str, object_: str, why: str) -> str:
+    line, columns = f"{what:<9}  {score:>5}", shutil.get_terminal_size().columns
+    room = min(LONGEST_ID, max(SHORTEST_ID, (columns - len(line)) // 3 - 2))
+    for name in (subject, object_):
+        line += f"  {name}{' ' * (room - width(name))}"
+    return f"{line}  {fitted(why, columns - width(line) - 2)}".rstrip()
 
 
 def _reasons(record: AlignmentRecord, most: int = 3) -> Iterable[str]:
