@@ -133,6 +133,12 @@ class RecordSettings(Section, frozen=True):
     evidence: EvidenceDetail = "full"
 
 
+class PromotionSettings(Section, frozen=True):
+    """When another model, or another threshold or rule, may take the place of what is in force."""
+
+    max_withdrawn: Share = 0.5  # of all alignments: one that would withdraw more is refused
+
+
 class MetricsSettings(Section, frozen=True):
     """The HTTP endpoint with /livez, /readyz and /metrics; there is none without a port."""
 
@@ -149,6 +155,7 @@ class Settings(Section, frozen=True):
     model: ModelSettings = ModelSettings()
     align: AlignSettings = AlignSettings()
     records: RecordSettings = RecordSettings()
+    promotion: PromotionSettings = PromotionSettings()
     metrics: MetricsSettings = MetricsSettings()
     sources: dict[str, SourceMapping] = {}
 
@@ -270,6 +277,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "model": ModelSettings,
     "align": AlignSettings,
     "records": RecordSettings,
+    "promotion": PromotionSettings,
     "metrics": MetricsSettings,
 }
 _Item = tuple[tuple[str, ...], Any, str]

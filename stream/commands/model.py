@@ -36,10 +36,22 @@ def with_state(function: Any) -> Any:
 @with_state
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--no-wait", is_flag=True, help="Do not wait until it is in force")
-def promote(configuration: Configuration, state: Path | None, directory: Path, no_wait: bool) -> None:
+@click.option(
+    "--max-withdrawn",
+    type=click.FloatRange(0, 1),
+    help="The share of all alignments that it may withdraw: the worker's promotion.max_withdrawn",
+)
+def promote(
+    configuration: Configuration,
+    state: Path | None,
+    directory: Path,
+    no_wait: bool,
+    max_withdrawn: float | None,
+) -> None:
     """Put the model in DIR in force. The worker builds with it beside the old one, then switches at once.
 
-    Rollback is the same command with the old directory. Ctrl-C ends the waiting only.
+    A model that would withdraw too much leaves the old one in force. Rollback is the same command with the
+    old directory. Ctrl-C ends the waiting only.
     """
     from stream.atomic import write
     from stream.console import progress, tell
@@ -51,7 +63,7 @@ def promote(configuration: Configuration, state: Path | None, directory: Path, n
         raise StateError(f"state directory {state}: no worker has run with it yet; give its --state")
     model_id = keep_model(state, directory)
     asked = time.time()
-    write(state / "promotion.json", Promotion(model_id, asked))
+    write(state / "promotion.json", Promotion(model_id, asked, max_withdrawn=max_withdrawn))
     keep_model(state, directory)  # should the worker have cleaned up in between
     if _in_force(state).model == model_id:
         tell(f"model {model_id} is in force")

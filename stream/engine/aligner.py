@@ -45,6 +45,7 @@ from stream.engine.outbox import Outbox
 from stream.engine.pairs import FoundPairs, PairScores
 from stream.engine.parts import Parts, usable_model
 from stream.engine.recipe import Recipe
+from stream.engine.records import Difference
 from stream.engine.turn import Situation, Turn, take_turn
 from stream.errors import InvalidInput
 from stream.events import Cause, Message
@@ -354,7 +355,7 @@ class Aligner:
         self._store.copy_to(directory)
 
     @_told_as_state_error()
-    def supersede(self, former: "Aligner", mark: str) -> int:
+    def supersede(self, former: "Aligner", mark: str) -> Difference:
         """Puts into the outbox what has to be published when this takes the place of `former`.
 
         Both have applied the same messages, and neither is used meanwhile. The records that differ go out as
@@ -364,11 +365,13 @@ class Aligner:
             mark: tells this change of place from any other; part of the events' ids.
 
         Returns:
-            How many pairs differ.
+            How many pairs that changes.
         """
         self._outbox.all_published()
-        outputs = self._parts.records.supersede(former._parts.records, mark)
-        return self._outbox.conclude_all(outputs, len(self._parts.backlog))
+        difference = Difference()
+        outputs = self._parts.records.supersede(former._parts.records, mark, difference)
+        self._outbox.conclude_all(outputs, len(self._parts.backlog))
+        return difference
 
     def recall(self) -> Mapping[str, float]:
         """By view the share of the nearest that an exhaustive search finds which are candidates; a sample."""

@@ -1,14 +1,19 @@
 """What a generation is made with: the model, the threshold, the rule and the search."""
 
+from typing import Annotated
+
 import msgspec
 
 from stream.engine.interface import EvidenceDetail, Search
+
+# It is the name of a directory, too: one that says something else would lead out of the state.
+ModelId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
 
 
 class Recipe(msgspec.Struct, frozen=True):
     """What a generation is a function of, besides the graph and the links."""
 
-    model: str  # its id
+    model: ModelId
     threshold: float
     one_to_one: bool
     search: Search = "exact"

@@ -6,6 +6,7 @@ with the same records; an event goes out only where the record changed.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import groupby
@@ -38,6 +39,20 @@ from stream.events import (
 # A record is revised, and sent, by every change that it shows.
 CONFIDENCE_DIGITS = 4
 EventKind = Literal["aligned", "revised", "withdrawn"]
+
+
+@dataclass
+class Difference:
+    """What records that take the place of others change, in pairs."""
+
+    former: int = 0  # that were aligned
+    changed: int = 0
+    withdrawn: int = 0
+
+    @property
+    def share_withdrawn(self) -> float:
+        """Of all that were aligned."""
+        return self.withdrawn / max(self.former, 1)
 
 
 class Records:
@@ -85,17 +100,23 @@ class Records:
                 outputs += self._withdrawal(pair, old, mark)
         return outputs
 
-    def supersede(self, former: "Records", mark: str) -> Iterator[list[Output]]:
+    def supersede(self, former: "Records", mark: str, difference: Difference) -> Iterator[list[Output]]:
         """For each pair where these records say something else than `former`: what to publish.
 
         A pair that is no longer aligned is withdrawn in the name of this model.
+
+        Args:
+            difference: is counted in.
         """
         sides = (_marked(0, former.scan()), _marked(1, self.scan()))
         for key, group in groupby(merge(*sides), key=itemgetter(0)):
             said = {side: self._decode(value) for _, side, value in group}
             old, new = said.get(0), said.get(1)
+            difference.former += old is not None
             if not _differ(old, new):
                 continue
+            difference.changed += 1
+            difference.withdrawn += new is None
             if new is not None:
                 yield _announce("aligned" if old is None else "revised", new, mark)
             elif old is not None:

@@ -13,6 +13,7 @@ only when it is whole; so two never mix. Whatever is neither CURRENT nor the nex
 
 import fcntl
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import IO, Final
@@ -98,13 +99,14 @@ class Generations:
             searched: entities of the largest type. Where the search adapts to it, there is no way back from
                 cells: a catalogue that shrinks a little would be built anew again and again.
         """
-        model, asked = self._configured, 0.0
+        model, asked, most = self._configured, 0.0, self._settings.promotion.max_withdrawn
         promotion = read(self.directory / "promotion.json", Promotion)
         if promotion is not None and promotion.configured is None:
             promotion = msgspec.structs.replace(promotion, configured=self._configured)
             write(self.directory / "promotion.json", promotion)
         if promotion is not None and promotion.configured == self._configured:
             model, asked = promotion.model, promotion.asked
+            most = most if promotion.max_withdrawn is None else promotion.max_withdrawn
         elif promotion is not None:  # the settings were changed since, so they are the newer wish
             (self.directory / "promotion.json").unlink()
         threshold = self._settings.model.threshold
@@ -117,7 +119,7 @@ class Generations:
         adapted: Search = "cells" if self._outgrown else "exact"
         search = adapted if align.search == "auto" else align.search
         evidence = self._settings.records.evidence
-        return Wish(Recipe(model, threshold, align.one_to_one, search, evidence), asked)
+        return Wish(Recipe(model, threshold, align.one_to_one, search, evidence), asked, most)
 
     def recipe(self, name: str) -> Recipe:
         """What a generation is made with."""
@@ -220,8 +222,16 @@ class Generations:
                 shutil.rmtree(path, ignore_errors=True)
 
     def report(self, progress: BuildProgress) -> None:
-        """For `sameas model status`."""
+        """For `sameas model status`, and for the next start."""
         write(self.directory / "progress.json", progress)
+
+    def reported(self, wish: Wish) -> BuildProgress:
+        """How far this wish had come when that was reported last."""
+        try:
+            progress = read(self.directory / "progress.json", BuildProgress)
+        except StateError:  # the next report replaces it
+            progress = None
+        return progress if progress is not None and progress.wish == wish else BuildProgress(wish, "new")
 
     def close(self) -> None:
         if self._lock is not None:
@@ -252,6 +262,11 @@ def keep_model(directory: Path, checkpoint: Path) -> str:
 def read_current(directory: Path) -> str | None:
     """The name of the generation in force, None in a new state directory, or where it was deleted."""
     name = read(directory / "CURRENT", str)
+    if name is not None and not re.fullmatch(r"generation-\d+", name):
+        raise StateError(
+            f"state directory {directory}: CURRENT names no generation; "
+            "delete the directory to rebuild it from the topics"
+        )
     return name if name is not None and (directory / name).is_dir() else None
 
 

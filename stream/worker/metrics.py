@@ -98,6 +98,11 @@ class Metrics:
             "Entities that wait in the generation that is being built",
             registry=registry,
         )
+        self.promotion_refused = Gauge(
+            "sameas_promotion_refused",
+            "1 while what is wanted is not in force because it was refused",
+            registry=registry,
+        )
         self.promotions = Counter(
             "sameas_promotions", "New generations by what became of them", ["outcome"], registry=registry
         )

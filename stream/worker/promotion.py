@@ -10,6 +10,9 @@
 
 A crash before CURRENT is replaced goes on with the old one and resumes in step 3; after it, the new one
 publishes its outbox. Until then nothing of the new one leaves it.
+
+One that cannot be built, or that would withdraw too much, leaves the old one in force. That is kept, so that
+it does not fail again at each start.
 """
 
 import asyncio
@@ -21,11 +24,15 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from index.errors import SameasError
+import msgspec
+
+from index.errors import SameasError, StateError
+from model.errors import ModelError
 from stream.broker.ranges import Range, read_ranges
 from stream.config import Settings
 from stream.console import log, tell
 from stream.engine.aligner import Aligner
+from stream.engine.records import Difference
 from stream.errors import BrokerError, Refused
 from stream.events import Message
 from stream.state.generations import Generations
@@ -34,6 +41,8 @@ from stream.worker.metrics import Metrics
 from stream.worker.pipeline import Pipeline, Send
 
 POLL_SECONDS = 1.0  # between two looks at what is wanted
+MAX_REASON_CHARS = 500
+MAX_ATTEMPTS = 5  # to build a generation, with each of which the worker was killed
 SHOW_SECONDS = 1.0
 REST_SECONDS = 1.0  # the longest rest after a step, while there are messages to serve
 
@@ -67,17 +76,19 @@ class Promoter:
         self._send = send
         self._shown = 0.0
         self._checked = 0.0
-        self._complaint = ""
+        self._complaint = ""  # why it is unknown what is wanted
+        self._refusal = ""  # why what is wanted is not in force
+        self._attempts = 0
         self._progress: BuildProgress | None = None
         metrics.in_force(generations.current.model)
 
     def status(self) -> str:
-        """For /readyz: what is in force, and what is being built."""
+        """For /readyz: what is in force, what is being built, and what was refused."""
         told, next_one = f"in force: {self._generations.current}\n", self._progress
         if next_one is not None:
             told += f"{next_one.stage}: {next_one.wish.recipe}; "
             told += f"{next_one.waiting} entities and {next_one.pairs} pairs wait\n"
-        return told
+        return told + "".join(f"{reason}\n" for reason in (self._complaint, self._refusal) if reason)
 
     async def run(self) -> None:
         """For ever. Raises what makes it impossible to go on with either generation."""
@@ -85,22 +96,36 @@ class Promoter:
         while True:
             wanted = await self._wanted()
             if wanted is not None and wanted != settled and self._ready():
+                self._refuse("")
+                last = await asyncio.to_thread(self._generations.reported, wanted)
                 if wanted.recipe == self._generations.current:
                     await asyncio.to_thread(self._generations.clean)
                     settled = wanted
+                elif last.is_lasting:
+                    self._refuse(f"{wanted.recipe} was refused: {last.error}")
+                    settled = wanted
+                elif last.attempts == MAX_ATTEMPTS:
+                    killed = f"the worker was killed {MAX_ATTEMPTS} times while it built it"
+                    self._fail(wanted, killed, lasting=True)
+                    settled = wanted
                 else:
+                    self._attempts = last.attempts + 1
                     with contextlib.suppress(_PutOff):
                         settled = None if await self._promote(wanted) else wanted
             await asyncio.sleep(POLL_SECONDS)
 
     async def _wanted(self) -> Wish | None:
         try:
-            return await asyncio.to_thread(self._generations.wanted, self._pipeline.searched)
+            wanted = await asyncio.to_thread(self._generations.wanted, self._pipeline.searched)
         except SameasError as error:
-            if str(error) != self._complaint:
-                self._complaint = str(error)
-                log.warning(f"no promotion: {error}")
-            return None
+            complaint = f"no promotion: {error}"
+            if complaint != self._complaint:
+                log.warning(complaint)
+            self._complaint, wanted = complaint, None
+        else:
+            self._complaint = ""
+        self._metrics.promotion_refused.set(bool(self._complaint or self._refusal))
+        return wanted
 
     async def _promote(self, wanted: Wish) -> bool:
         """Builds it and puts it in force; False, with the reason in the log, where it cannot be built."""
@@ -109,6 +134,7 @@ class Promoter:
         aligner: Aligner | None = None
         tell(f"building beside the generation in force: {recipe}")
         try:
+            self._show(BuildProgress(wanted, "building"), now=True)
             call = partial(asyncio.get_running_loop().run_in_executor, thread)
             name = await asyncio.to_thread(self._generations.unfinished, recipe)
             if name is None:
@@ -120,25 +146,49 @@ class Promoter:
             await self._follow(wanted, aligner, call)
             await self._switch(wanted, name, aligner, thread)
         except BaseException as error:
-            if self._generations.current == recipe or isinstance(error, asyncio.CancelledError):
-                raise  # the switch is made, or the worker ends: crash-safe either way
+            if self._generations.current == recipe:
+                raise  # the switch is made, and crash-safe
+            if isinstance(error, asyncio.CancelledError):
+                self._break_off()
+                raise
             if aligner is not None:
-                await call(aligner.close)
+                with contextlib.suppress(SameasError):  # what it could not write is made again
+                    await call(aligner.close)
             thread.shutdown(wait=False)
-            self._progress = None
-            self._metrics.promotion.set(0)
             if isinstance(error, BrokerError) and not isinstance(error, Refused):  # it may be restarting
                 error = _PutOff(str(error))
             if isinstance(error, _PutOff):
                 tell(f"put off: {recipe}: {error}")
+                self._break_off()
+                raise error from None
             if not isinstance(error, SameasError):
-                raise error
-            log.error(f"{recipe} cannot be built: {error}; {self._generations.current} stays in force")
-            self._metrics.promotions.labels("failed").inc()
-            # last, because the command that waits for it ends with it
-            self._generations.report(BuildProgress(wanted, "failed", error=str(error)))
+                log.error("a defect in what is being built", exc_info=error)
+            # the disk, the broker and their rights may be better at the next start
+            lasting = not isinstance(error, StateError | BrokerError)
+            self._fail(wanted, _told(error), lasting=lasting)
             return False
         return True
+
+    def _break_off(self) -> None:
+        """It goes on later: this was not the kind of end that counts."""
+        if self._progress is not None:
+            self._attempts -= 1
+            self._show(self._progress, now=True)
+            self._progress = None
+            self._metrics.promotion.set(0)
+
+    def _fail(self, wanted: Wish, error: str, *, lasting: bool) -> None:
+        log.error(f"{wanted.recipe} is refused: {error}; {self._generations.current} stays in force")
+        self._progress = None
+        self._metrics.promotion.set(0)
+        self._metrics.promotions.labels("failed").inc()
+        self._refuse(f"{wanted.recipe} was refused: {error}")
+        # last, because the command that waits for it ends with it
+        self._report(BuildProgress(wanted, "failed", error=error, is_lasting=lasting))
+
+    def _refuse(self, reason: str) -> None:
+        self._refusal = reason
+        self._metrics.promotion_refused.set(bool(reason))
 
     async def _build(self, wanted: Wish, aligner: Aligner, call: _Call) -> None:
         waiting, pairs = await call(_drain, aligner)
@@ -160,14 +210,20 @@ class Promoter:
 
     async def _switch(self, wanted: Wish, name: str, aligner: Aligner, thread: ThreadPoolExecutor) -> None:
         started = time.monotonic()
-        changed = 0
+        difference = Difference()
 
         def take_over(former: Aligner) -> Aligner:
-            nonlocal changed
+            nonlocal difference
             messages = read_ranges(self._settings, _behind(aligner, former.origin.offsets()))
             while self._apply(aligner, messages)[0]:
                 pass
-            changed = aligner.supersede(former, name)
+            difference = aligner.supersede(former, name)
+            if difference.share_withdrawn > wanted.max_withdrawn:
+                raise ModelError(
+                    f"it would withdraw {difference.withdrawn:,} of {difference.former:,} alignments, more "
+                    f"than promotion.max_withdrawn = {wanted.max_withdrawn:g} allows; if it is to be so, "
+                    "promote it with --max-withdrawn 1"
+                )
             self._generations.switch(name)
             return aligner
 
@@ -178,9 +234,9 @@ class Promoter:
         self._metrics.in_force(wanted.recipe.model)
         self._metrics.promotion.set(0)
         self._metrics.promotions.labels("switched").inc()
-        self._generations.report(BuildProgress(wanted, "in force"))
+        self._report(BuildProgress(wanted, "in force"))
         seconds = time.monotonic() - started
-        tell(f"in force: {wanted.recipe}; {changed:,} pairs changed, switched in {seconds:.1f} s")
+        tell(f"in force: {wanted.recipe}; {difference.changed:,} pairs changed, switched in {seconds:.1f} s")
 
     def _apply(self, aligner: Aligner, messages: Iterator[Message]) -> tuple[int, int]:
         """One batch: how many messages it had, and how many entities wait."""
@@ -208,11 +264,24 @@ class Promoter:
         return outcome
 
     def _show(self, progress: BuildProgress, *, now: bool = False) -> None:
-        self._progress = progress
+        self._progress = progress = msgspec.structs.replace(progress, attempts=self._attempts)
         self._metrics.promotion.set(progress.waiting)
         if now or time.monotonic() - self._shown > SHOW_SECONDS:
             self._shown = time.monotonic()
+            self._report(progress)
+
+    def _report(self, progress: BuildProgress) -> None:
+        """Where the disk is full nothing is said to other processes, and the worker goes on."""
+        try:
             self._generations.report(progress)
+        except StateError as error:
+            log.warning(f"{progress.stage}: {progress.wish.recipe}: {error}")
+
+
+def _told(error: BaseException) -> str:
+    """In a line."""
+    told = str(error) if isinstance(error, SameasError) else f"{type(error).__name__}: {error}"
+    return " ".join(told.split())[:MAX_REASON_CHARS]
 
 
 class _PutOff(Exception):

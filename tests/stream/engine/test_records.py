@@ -17,6 +17,7 @@ from stream.engine.interface import EvidenceDetail, Output
 from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId
 from stream.engine.parts import Parts
 from stream.engine.recipe import Recipe
+from stream.engine.records import Difference
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, Link, Message, alignment_key
 from stream.mapping.canonical import decode_canonical
 from tests.stream.engine.graphs import Graph
@@ -139,7 +140,7 @@ def test_only_what_differs_takes_the_place_of_former_records(
         scores = {pairs[1]: 0.9, pairs[2]: 0.7, pairs[3]: 0.9}
         present.records.outputs([Decision(pair, Standing(score, NONE)) for pair, score in scores.items()])
         found = {}
-        for record, event in present.records.supersede(former.records, "generation-2"):
+        for record, event in present.records.supersede(former.records, "generation-2", Difference()):
             decoded = msgspec.json.decode(event.value or b"", type=AlignmentEvent)
             assert (record.value is None) == (decoded.event == "withdrawn")
             found[decoded.subject_id] = decoded.event

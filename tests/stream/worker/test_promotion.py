@@ -3,18 +3,21 @@
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from prometheus_client import generate_latest
 
 from benchmarks.catalogues import catalogues, film
 from index.errors import StateError
@@ -31,6 +34,7 @@ from stream.consuming.alignments import current_alignments, decode_event
 from stream.engine import outbox
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Batch, Output, Search
+from stream.engine.recipe import Recipe
 from stream.errors import BrokerError
 from stream.events import (
     AlignmentEvent,
@@ -44,8 +48,8 @@ from stream.events import (
 )
 from stream.mapping.canonical import decode_canonical
 from stream.mapping.decoder import make_decoder
-from stream.state.generations import Generations, read_current
-from stream.state.wishes import Promotion
+from stream.state.generations import Generations, keep_model, read_current
+from stream.state.wishes import BuildProgress, Promotion, Wish
 from stream.worker import promotion
 from stream.worker.metrics import Metrics
 from stream.worker.pipeline import Pipeline
@@ -146,7 +150,7 @@ def test_what_differs_is_published_and_nothing_else(checkpoint: Path, worse: Pat
             assert not list(second.pending())
             second.supersede(first, name)
             again = [output for batch in second.pending() for output in batch.outputs]
-            changed = second.supersede(first, name)
+            changed = second.supersede(first, name).changed
             outputs = [output for batch in second.pending() for output in batch.outputs]
             assert [ids(output) for output in again] == [ids(output) for output in outputs]
             fold(topic, outputs)
@@ -184,11 +188,9 @@ def fold(topic: dict[bytes | None, bytes], outputs: Iterable[Output]) -> None:
             topic[output.key] = output.value or b""
 
 
-def promote(state: Path, checkpoint: Path) -> None:
+def promote(state: Path, checkpoint: Path, asked: float = 0.0, most: float | None = None) -> None:
     """As the command does."""
-    from stream.state.generations import keep_model
-
-    write(state / "promotion.json", Promotion(keep_model(state, checkpoint)))
+    write(state / "promotion.json", Promotion(keep_model(state, checkpoint), asked, max_withdrawn=most))
 
 
 def test_the_newest_wish_counts(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
@@ -247,10 +249,25 @@ def test_a_state_is_refused_or_begun_anew(checkpoint: Path, tmp_path: Path) -> N
         opened()
     opened()
     recipe = tmp_path / "state" / "generation-1" / "recipe.json"
-    for corrupt in (b"{", b'{"model":"\xff"}', b'{"x":' + b"[" * 5000):
+    good = recipe.read_bytes()
+    outside = good.replace(load_model(checkpoint)[0].encode(), b"../../elsewhere")
+    for corrupt in (b"{", b'{"model":"\xff"}', b'{"x":' + b"[" * 5000, outside):
         recipe.write_bytes(corrupt)
         with pytest.raises(StateError, match=r"recipe\.json: .*delete the directory to rebuild"):
             opened()
+    recipe.write_bytes(good)
+    write(tmp_path / "state" / "promotion.json", Promotion("../../elsewhere"))
+    generations = Generations(settings, decode_canonical)
+    with (
+        closing(generations),
+        closing(generations.open()),
+        pytest.raises(StateError, match=r"promotion\.json"),
+    ):
+        generations.wanted()
+    write(tmp_path / "state" / "CURRENT", "../elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(StateError, match=r"CURRENT names no generation; delete the directory to rebuild"):
+        opened()
     (tmp_path / "state" / "rocksdb").mkdir()
     with pytest.raises(StateError, match="written by an earlier version"):
         opened()
@@ -321,7 +338,8 @@ def test_promoted_and_back_while_events_flow_and_workers_die(
         first.wait_for("ready: ")
         until(lambda: read_current(settings.state.dir), DONE_SECONDS, "a generation", first)
         first.wait_for("is what this state says")
-        assert command(settings, checkpoint, "promote", str(worse), "--no-wait").exit_code == 0
+        promoted = command(settings, checkpoint, "promote", str(worse), "--no-wait", "--max-withdrawn", "1")
+        assert promoted.exit_code == 0
         first.wait_for("building beside the generation in force")
         feed_events(settings, parts.pop())
         first.end(signal.SIGKILL)
@@ -380,7 +398,7 @@ def test_changed_settings_are_built_beside(
         first.wait_for("is what this state says")
         assert first.end() == 0
     before = published(settings)
-    threshold = f"{sorted(record.confidence for record in before.values())[len(before) // 2]:.4f}"
+    threshold = f"{sorted(record.confidence for record in before.values())[len(before) // 3]:.4f}"
     with worker(settings, checkpoint, tmp_path / "2.log", model__threshold=threshold) as stopped:
         stopped.wait_for("building beside")
         assert stopped.end() == 0
@@ -445,6 +463,23 @@ def test_mistakes_with_models(
     assert "no worker runs" in command(settings, checkpoint, "status").stdout
 
 
+def test_promote_says_why_it_was_refused(
+    checkpoint: Path, worse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(tmp_path, checkpoint)
+    generations = Generations(settings, decode_canonical)
+    wish = Wish(Recipe(load_model(worse)[0], 0.5, True), asked=5.0)
+    monkeypatch.setattr("stream.commands.model.time", SimpleNamespace(time=lambda: 5.0))
+    with closing(generations), closing(generations.open()):  # as a worker
+        generations.report(BuildProgress(wish, "failed", error="it withdraws too much"))
+        outcome = command(settings, checkpoint, "promote", str(worse), "--max-withdrawn", "0.25")
+        assert outcome.exit_code == 1
+        assert f"{wish.recipe.model} was not put in force: it withdraws too much" in outcome.stderr
+        assert generations.wanted().max_withdrawn == 0.25
+        outcome = command(settings, checkpoint, "status")
+        assert re.search("last build .* failed, it withdraws too much", outcome.stdout)
+
+
 def test_what_a_crash_left_is_cleaned_up(checkpoint: Path, worse: Path, tmp_path: Path) -> None:
     generations = Generations(settings_of(tmp_path, checkpoint), decode_canonical)
     with closing(generations), closing(generations.open()) as first:
@@ -460,10 +495,181 @@ def test_what_a_crash_left_is_cleaned_up(checkpoint: Path, worse: Path, tmp_path
         assert [path.name for path in (tmp_path / "state").glob("gen*")] == ["generation-1"]
 
 
-def test_a_broker_that_is_away_puts_a_promotion_off(
-    checkpoint: Path, worse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# ---------------------------------------------------------------------- what is not put in force
+
+
+@contextlib.asynccontextmanager
+async def promoting(settings: Settings) -> AsyncIterator[tuple[Promoter, Pipeline, list[Output]]]:
+    """A worker without a broker, on a state: what follows promotions, and what was published."""
+    sent: list[Output] = []
+
+    async def send(outputs: Sequence[Output]) -> list[Placed]:
+        sent.extend(outputs)
+        return []
+
+    generations = Generations(settings, decode_canonical)
+    with ThreadPoolExecutor(1) as thread:
+        metrics = Metrics()
+        pipeline = Pipeline(thread.submit(generations.open).result(), thread, settings.topics, metrics)
+        await (await pipeline.step(messages(STREAM), send, bulk=True))
+        while pipeline.backlog:
+            await (await pipeline.step([], send, bulk=True))
+        promoter = Promoter(generations, pipeline, settings, metrics, lambda: True, lambda: send)
+        running = asyncio.create_task(promoter.run())
+        try:
+            async with asyncio.timeout(DONE_SECONDS):
+                yield promoter, pipeline, sent
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            await pipeline.close()
+            generations.close()
+
+
+async def soon(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+async def until_told(promoter: Promoter, told: str) -> None:
+    await soon(lambda: told in promoter.status())
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """For tests of a promotion without a broker: nothing comes while it is built."""
+    monkeypatch.setattr(promotion, "read_ranges", lambda *_: iter(()))
+    monkeypatch.setattr(promotion, "POLL_SECONDS", 0.01)
+    return monkeypatch
+
+
+@pytest.fixture(scope="module")
+def strict(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that accepts hardly any pair."""
+    directory = tmp_path_factory.mktemp("strict")
+    save_model(directory, replace(load_model(checkpoint)[1], threshold=1.0))
+    return directory
+
+
+def test_one_that_withdraws_too_much_leaves_the_old_one(
+    checkpoint: Path, strict: Path, tmp_path: Path, alone: pytest.MonkeyPatch
 ) -> None:
-    settings, looks = settings_of(tmp_path, checkpoint), 0
+    settings = settings_of(tmp_path, checkpoint)
+    state, good, bad = settings.state.dir, load_model(checkpoint)[0], load_model(strict)[0]
+    begun, begin = 0, Generations.begin
+
+    def counted(self: Generations, recipe: Recipe, copied: Path) -> str:
+        nonlocal begun
+        begun += 1
+        return begin(self, recipe, copied)
+
+    def refused(promoter: Promoter) -> bool:
+        told = rf"model {bad}, .* was refused: it would withdraw (\d+) of \1 alignments"
+        return re.search(told, promoter.status()) is not None
+
+    alone.setattr(Generations, "begin", counted)
+
+    async def run() -> None:
+        async with promoting(settings) as (promoter, pipeline, sent):
+            before = len(sent)
+            assert before > 100
+            promote(state, strict)
+            await soon(lambda: refused(promoter))
+            assert f"in force: model {good}" in promoter.status()
+            assert "sameas_promotion_refused 1.0" in exposed(promoter)
+            assert 'sameas_promotions_total{outcome="failed"} 1.0' in exposed(promoter)
+            await pipeline.step(messages(STREAM[:5]), promoter._send(), bulk=False)  # it goes on
+            assert len(sent) == before
+        async with promoting(settings) as (promoter, pipeline, sent):
+            await soon(lambda: refused(promoter))  # at the next start that is known, not tried
+            assert begun == 1 and "sameas_promotion_refused 1.0" in exposed(promoter)
+            promote(state, checkpoint)  # the wish is taken back
+            await soon(lambda: not refused(promoter))
+            assert "sameas_promotion_refused 0.0" in exposed(promoter)
+            promote(state, strict, asked=2.0, most=1.0)
+            await until_told(promoter, f"in force: model {bad}")
+            assert [output.value for output in sent if output.kind == "alignments"].count(None) >= 100
+
+    asyncio.run(run())
+
+
+def exposed(promoter: Promoter) -> str:
+    return generate_latest(promoter._metrics.registry).decode()
+
+
+@pytest.mark.parametrize(
+    ("error", "lasting"),
+    [
+        (ModelError("it does not fit"), True),
+        (RuntimeError("a defect\nof two lines"), True),
+        (MemoryError(), True),
+        (StateError("the disk is full"), False),  # by the next start it may not be
+    ],
+)
+def test_one_that_cannot_be_built_leaves_the_old_one(
+    checkpoint: Path,
+    worse: Path,
+    tmp_path: Path,
+    alone: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    lasting: bool,
+) -> None:
+    settings, tried = settings_of(tmp_path, checkpoint), 0
+
+    def begin(*_: object) -> str:
+        nonlocal tried
+        tried += 1
+        raise error
+
+    async def run() -> None:
+        for starts in (1, 2):
+            async with promoting(settings) as (promoter, pipeline, _):
+                promote(settings.state.dir, worse)
+                await until_told(promoter, "was refused")
+                assert promoter.status().count("\n") == 2 and str(error).split("\n")[0] in promoter.status()
+                await (await pipeline.step([], promoter._send(), bulk=False))
+                assert promoter._generations.current.model == load_model(checkpoint)[0]
+                assert tried == (1 if lasting else starts)
+
+    alone.setattr(Generations, "begin", begin)
+    asyncio.run(run())
+    defects = [record for record in caplog.records if record.exc_info]
+    assert len(defects) == isinstance(error, RuntimeError | MemoryError)
+
+
+def test_one_that_kills_the_worker_again_and_again_is_given_up(
+    checkpoint: Path, worse: Path, tmp_path: Path, alone: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(tmp_path, checkpoint)
+
+    async def run() -> None:
+        async with promoting(settings) as (promoter, _, _):
+            alone.setattr(promotion, "_drain", lambda aligner: (1, 0))  # it takes its time
+            promote(settings.state.dir, worse)
+            await until_told(promoter, "building: ")
+            generations = promoter._generations
+            wish = generations.wanted()
+            assert generations.reported(wish).attempts == 1
+        assert generations.reported(wish).attempts == 0  # an end in order does not count
+        last = BuildProgress(wish, "building", attempts=promotion.MAX_ATTEMPTS - 1)
+        for attempts in (last.attempts, last.attempts + 1):
+            write(settings.state.dir / "progress.json", msgspec.structs.replace(last, attempts=attempts))
+            async with promoting(settings) as (promoter, _, _):
+                told = "building: " if attempts == last.attempts else "was killed 5 times"
+                await until_told(promoter, told)
+        promote(settings.state.dir, worse, asked=1.0)
+        async with promoting(settings) as (promoter, _, _):
+            await until_told(promoter, "building: ")
+
+    asyncio.run(run())
+
+
+def test_a_broker_that_is_away_puts_a_promotion_off(
+    checkpoint: Path, worse: Path, tmp_path: Path, alone: pytest.MonkeyPatch
+) -> None:
+    looks = 0
 
     def read(*_: object) -> Iterator[Message]:
         nonlocal looks
@@ -472,29 +678,12 @@ def test_a_broker_that_is_away_puts_a_promotion_off(
             raise BrokerError("it is away")
         return iter(())
 
-    async def send(outputs: Sequence[Output]) -> list[Placed]:
-        return []
-
     async def run() -> None:
-        with ThreadPoolExecutor(1) as thread:
-            generations = Generations(settings, decode_canonical)
-            pipeline = Pipeline(thread.submit(generations.open).result(), thread, settings.topics, Metrics())
-            await pipeline.step(messages(STREAM), send, bulk=True)
-            promote(tmp_path / "state", worse)
-            promoter = Promoter(generations, pipeline, settings, Metrics(), lambda: True, lambda: send)
-            wanted = generations.wanted().recipe
-            running = asyncio.create_task(promoter.run())
-            async with asyncio.timeout(DONE_SECONDS):
-                while generations.current != wanted and not running.done():
-                    await asyncio.sleep(0)
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
-            await pipeline.close()
-            generations.close()
+        async with promoting(settings_of(tmp_path, checkpoint)) as (promoter, _, _):
+            promote(tmp_path / "state", worse, most=1.0)
+            await until_told(promoter, f"in force: model {load_model(worse)[0]}")
 
-    monkeypatch.setattr(promotion, "read_ranges", read)
-    monkeypatch.setattr(promotion, "POLL_SECONDS", 0.01)
+    alone.setattr(promotion, "read_ranges", read)
     asyncio.run(run())
     assert looks == 2
 
@@ -529,7 +718,7 @@ def test_batches_of_the_outbox_are_bounded(checkpoint: Path, worse: Path, tmp_pa
         promote(tmp_path / "state", worse)
         name, second = built(generations, first)
         with closing(second):
-            changed = second.supersede(first, name)
+            changed = second.supersede(first, name).changed
             batches: list[Batch] = list(second.pending())
             assert len(batches) == -(-changed // 10) > 3
             assert [batch.sequence for batch in batches] == sorted(batch.sequence for batch in batches)
