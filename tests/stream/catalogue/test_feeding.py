@@ -7,12 +7,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
 from stream.catalogue.feeding import feed_events, present_entities
 from stream.catalogue.reading import accepted, read_files
 from stream.catalogue.resuming import FeedProgress
+from stream.cli import main
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert, encode
@@ -52,6 +54,19 @@ def test_the_command_refuses_bad_lines_and_feeds_the_others(settings: Settings, 
     with sameas("feed", str(file), "--strict", *options, log=tmp_path / "log") as feed:
         assert feed.wait(30) == 1
         assert re.search(r"sameas: error: .*events\.jsonl:2", feed.text)
+
+
+def test_a_row_that_is_nested_too_deep_is_refused_with_its_line(tmp_path: Path) -> None:
+    file, settings = tmp_path / "films.jsonl", tmp_path / "sameas.toml"
+    deep = "[" * 700 + "]" * 700
+    file.write_text(f'{{"id": "1", "cast": [{{"name": "A"}}]}}\n{{"id": "2", "cast": {{"name": {deep}}}}}\n')
+    settings.write_text('[sources.films]\nid = "id"\nfile = "films.jsonl"\nattributes.cast = "cast.name"\n')
+    words = ["feed", "--dry-run", "--config", str(settings), "--source", "films", str(file)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1 and result.stdout.count("\n") == 1
+    assert "films.jsonl:2: lists and objects are nested deeper than 64 (too-deep)" in result.stderr
+    result = CliRunner().invoke(main, ["map", str(file)])
+    assert result.exit_code == 0 and "1 rows" in result.stderr
 
 
 def test_files_of_a_source(tmp_path: Path) -> None:

@@ -98,6 +98,53 @@ def test_what_a_row_makes_is_bounded_before_it_is_made() -> None:
     assert long.value.reason == "bad-id" and len(str(long.value)) < 200
 
 
+DEEP = SourceMapping(
+    topic="t", id="id", attributes={"a": Attribute("a.b.c")}, columns={"a": "json"}, optional=["a.b.c"]
+)
+
+
+@pytest.mark.parametrize(
+    ("topic", "key", "value"),
+    [
+        ("t", None, '{"id": "1", "a": {"b": %s}}'),
+        ("t", None, '{"id": "1", "unmapped": %s}'),
+        ("t", None, '{"payload": {"op": "c", "after": {"id": "1", "a": {"b": %s}}}, "schema": null}'),
+        ("t", '{"id": "1", "more": {"a": %s}}', None),
+        ("entities", None, '{"op": "delete", "source": "s", "id": "1", "unknown": {"a": %s}}'),
+    ],
+)
+def test_what_is_nested_too_deep_is_refused_before_anything_walks_through_it(
+    topic: str, key: str | None, value: str | None
+) -> None:
+    decode = make_decoder({"s": DEEP}, "entities", "links")
+
+    def message(depth: int) -> Message:
+        inside = depth - max(text.count("{") for text in (key, value) if text)
+        lists = "[" * inside + "]" * inside
+        raw_key, raw_value = (None if text is None else (text % lists).encode() for text in (key, value))
+        return Message(Cause(topic, 0, 0), raw_key, raw_value, 0.0)
+
+    assert decode(message(64))
+    for depth in (65, 700):
+        with pytest.raises(InvalidInput, match="nested deeper than 64") as refused:
+            decode(message(depth))
+        assert refused.value.reason == "too-deep"
+    with pytest.raises(InvalidInput):
+        decode(message(100_000))
+
+
+def test_json_in_a_column_is_bounded_like_a_row() -> None:
+    decode = make_decoder({"s": DEEP}, "entities", "links")
+    for depth in (63, 64, 700):
+        row = {"id": "1", "a": json.dumps({"b": {"c": "x"}})[:-1] + ',"c":' + "[" * depth + "]" * depth + "}"}
+        message = Message(Cause("t", 0, 0), None, json.dumps(row).encode(), 0.0)
+        if depth == 63:
+            assert decode(message) == [Upsert("s", "1", "entity", {"a": "x"})]
+        else:
+            with pytest.raises(InvalidInput, match="nested deeper than 64"):
+                decode(message)
+
+
 def test_a_mapping_says_how_much_a_row_makes() -> None:
     source = {"id": "id", "relations": {"by": {"column": "by", "separator": ";", "type": "person"}}}
     row = {"id": "1", "by": "a;b;c;a"}
