@@ -42,6 +42,9 @@ from stream.config import KafkaSettings, Settings
 from stream.events import Message
 from stream.worker.contact import Contact
 from stream.worker.ownership import Ownership, Tenure
+from stream.worker.records import accept_any_name
+
+accept_any_name()
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 Done = Callable[[], Mapping[TP, int]]
