@@ -4,6 +4,7 @@
 """
 
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 from kafka import KafkaProducer
 
 from index import tables as tables_module
+from stream.catalogue.account import Account
 from stream.cli import main
 from stream.config import describe, load
 from stream.engine.records import _event
@@ -197,6 +199,12 @@ def test_the_tree_in_the_readme_shows_every_package() -> None:
     assert [folder for folder in shown if not folder.is_dir()] == []
     code = (ROOT / name for name in ("index", "model", "stream", "benchmarks"))
     assert {file.parent for folder in code for file in folder.rglob("__init__.py")} <= shown
+
+
+def test_every_name_in_an_account_is_documented() -> None:
+    names = json.loads(Account().report().json())
+    account = TEXT["feeding.md"].partition("## The account")[2].partition("\n## ")[0]
+    assert list(names) == re.findall(r"^\| `(\w+)` \|", account, flags=re.M)
 
 
 def test_headers_are_documented() -> None:

@@ -1,6 +1,6 @@
 """Feeding: events into the entity topic, and deletions for entities that a full export no longer has."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 import msgspec
@@ -9,6 +9,7 @@ from stream.broker.folding import fold
 from stream.broker.producing import Record, Report, produce
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics, to_produce
+from stream.catalogue.account import Account
 from stream.config import Settings
 from stream.errors import ConfigError
 from stream.events import UNDECODABLE, EntityEvent, encode, event_key
@@ -58,28 +59,20 @@ def _is_delete(value: bytes) -> bool:
         return False  # it became a dead letter; deleting its key does no harm
 
 
-class FullExport:
-    """Notes which entities a full export has, to find those that are gone."""
+def gone(present: Iterable[bytes], account: Account, source: str | None) -> list[bytes]:
+    """The keys of `present` that belong to a full export's sources and are not in it.
 
-    def __init__(self, source: str | None) -> None:
-        self._keys: set[bytes] = set()
-        self._sources = set() if source is None else {source}
+    Args:
+        account: of the export.
+        source: which it is of, if no entity were to say so.
 
-    def watch(self, events: Iterable[EntityEvent]) -> Iterator[EntityEvent]:
-        """The same events. Their entities are noted."""
-        for event in events:
-            key = event_key(event)
-            (self._keys.discard if event.__struct_config__.tag == "delete" else self._keys.add)(key)
-            self._sources.add(event.source)
-            yield event
-
-    def gone(self, present: Iterable[bytes]) -> list[bytes]:
-        """The keys of `present` that belong to the export's sources and are not in it.
-
-        Raises:
-            ConfigError: the export is empty, which is more likely a mistake.
-        """
-        if not self._keys:
-            raise ConfigError("--delete-missing: no entity is in the files, which would delete everything")
-        own = tuple(f"{source}:".encode() for source in self._sources)
-        return [key for key in present if key.startswith(own) and key not in self._keys]
+    Raises:
+        ConfigError: the export is empty, which is more likely a mistake.
+    """
+    if not account.entities:
+        raise ConfigError("--delete-missing: no entity is in the files, which would delete everything")
+    sources = account.sources if source is None else {source, *account.sources}
+    own = tuple(f"{name}:".encode() for name in sources)
+    return [
+        key for key in present if key.startswith(own) and not account.exists(key.decode(errors="replace"))
+    ]

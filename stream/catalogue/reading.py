@@ -1,47 +1,53 @@
 """Reading files: their entity events, canonical or mapped, each with its line or the reason of a refusal."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from stream.catalogue.account import Account
 from stream.catalogue.delimited import Layout
 from stream.catalogue.opening import Meter, check_exists, format_of, open_bytes
 from stream.catalogue.rows import JSON_LINES, NumberedRow, check_suffix, read_rows
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
-from stream.events import EntityEvent, Upsert, encode
+from stream.events import EntityEvent, Upsert, curie
 from stream.mapping.decoder import decode_canonical_event, of_source
 from stream.mapping.language import Join, SourceMapping, Table
 from stream.mapping.row_mapper import JoinMapper, RowMapper
-
-Refused = Callable[[InvalidInput], None]  # is given each line that cannot be used
 
 Numbered = tuple[int, EntityEvent | InvalidInput]  # with its line, from 1; 0 where it has none
 RelationsByHead = dict[str, dict[str, dict[str, None]]]  # head, relation, tails: a dict as an ordered set
 
 
 def read_files(
-    settings: Settings, files: Iterable[Path], source: str | None, meter: Meter | None = None
+    settings: Settings,
+    files: Iterable[Path],
+    source: str | None,
+    account: Account,
+    meter: Meter | None = None,
 ) -> Iterator[EntityEvent | InvalidInput]:
     """The events of files in order. A refusal, which names file and line, takes an event's place.
 
     Canonical `.jsonl` files need no mapping; others are read with the mapping of `source`. With a source and
     no files, the mapping's own files are read.
 
+    Args:
+        account: reads along.
+
     Raises:
         ConfigError: there is no mapping, a file or a column is missing.
     """
     files = list(files)
     if source is not None:
-        for _, event in read_events(source, _mapping(settings, source, files), Path(), meter):
+        for _, event in read_events(source, _mapping(settings, source, files), Path(), meter, account):
             yield event
         return
     if not files:
         raise ConfigError("nothing to feed: name files, or a source with --source")
     check_exists(files)
     for path in files:
-        for _, event in _located(read_canonical(path, meter=meter), str(path)):
+        for _, event in _located(read_canonical(path, account, meter=meter), str(path)):
             yield event
 
 
@@ -71,43 +77,31 @@ def _mapping(settings: Settings, source: str, files: list[Path]) -> SourceMappin
     return msgspec.structs.replace(mapping, file=[str(path.absolute()) for path in files])
 
 
-def accepted(
-    events: Iterable[EntityEvent | InvalidInput], refused: Refused, *, strict: bool
-) -> Iterator[EntityEvent]:
-    """The usable events. `refused` is given all others, also those that are too large for a message.
-
-    Raises:
-        InvalidInput: the first refusal, if `strict`.
-    """
-    for event in events:
-        try:
-            if isinstance(event, InvalidInput):
-                raise event
-            encode(event)
-        except InvalidInput as error:
-            if strict:
-                raise
-            refused(error)
-        else:
-            yield event
-
-
 def read_events(
-    source: str, mapping: SourceMapping, base: Path, meter: Meter | None = None
+    source: str,
+    mapping: SourceMapping,
+    base: Path,
+    meter: Meter | None = None,
+    account: Account | None = None,
 ) -> Iterator[Numbered]:
     """The events of a source's files (relative to `base`), each with its line. Refusals take their place.
 
-    An entity that is made of cells comes once, before the row that first names it. The rows of joins are
-    grouped in memory and become relations of their heads. In a source of one table, heads without a row come
-    last, with nothing but their relations.
+    An entity that is made of cells comes once, before the row that first names it. Of rows with one id those
+    come that count (`Account.take_row`). The rows of joins are grouped in memory and become relations of
+    their heads. In a source of one table, heads without a row come last, with nothing but their relations.
+
+    Args:
+        account: reads along; one of this source alone if None.
 
     Raises:
         ConfigError: there is no file, one cannot be read, or one lacks a mapped column.
     """
-    return _SourceReader(source, mapping, base, meter).events()
+    return _SourceReader(source, mapping, base, meter, account or Account()).events()
 
 
-def read_canonical(path: Path, source: str | None = None, meter: Meter | None = None) -> Iterator[Numbered]:
+def read_canonical(
+    path: Path, account: Account, source: str | None = None, meter: Meter | None = None
+) -> Iterator[Numbered]:
     """The canonical events of a `.jsonl` file. If `source` is given, those of others are refused.
 
     Raises:
@@ -122,30 +116,35 @@ def read_canonical(path: Path, source: str | None = None, meter: Meter | None = 
         for line, text in enumerate(file, 1):
             if text.strip():
                 try:
-                    yield line, of_source(decode_canonical_event(None, text), source)
+                    event = of_source(decode_canonical_event(None, text), source)
+                    account.take_event(event, account.place(path.name, line))
                 except InvalidInput as error:
                     yield line, error
+                else:
+                    yield line, event
 
 
 class _SourceReader:
     """Reads the files of one source: joins first, because a row's entity has the relations that they give."""
 
-    def __init__(self, source: str, mapping: SourceMapping, base: Path, meter: Meter | None) -> None:
+    def __init__(
+        self, source: str, mapping: SourceMapping, base: Path, meter: Meter | None, account: Account
+    ) -> None:
         self._source = source
         self._mapping = mapping
         self._tables = mapping.all_tables()
         self._base = base
         self._meter = meter
+        self._account = account
         self._by_head: RelationsByHead = {}
-        self._seen: set[str] = set()  # ids of entities that were given out
+        self._heads_at: dict[str, int] = {}  # the place of each
 
     def events(self) -> Iterator[Numbered]:
         """All of them, as `read_events` says."""
         self._check_files()
         yield from self._group_joins()
         yield from self._read_tables() if self._tables else self._read_canonical()
-        if len(self._tables) < 2:
-            yield from self._heads_without_rows()
+        yield from self._heads_without_rows()
 
     def _check_files(self) -> None:
         paths = [self._base / name for name in self._mapping.all_files()]
@@ -161,9 +160,10 @@ class _SourceReader:
         for join in self._mapping.all_joins():
             mapper = JoinMapper(self._source, join)
             for path in self._paths(join):
-                yield from _located(self._group(mapper, self._rows(path, mapper, join)), path.name)
+                yield from _located(self._group(mapper, self._rows(path, mapper, join), path.name), path.name)
 
-    def _group(self, mapper: JoinMapper, rows: Iterable[NumberedRow]) -> Iterator[Numbered]:
+    def _group(self, mapper: JoinMapper, rows: Iterable[NumberedRow], file: str) -> Iterator[Numbered]:
+        begin = self._account.place(file, 0)
         for line, row in rows:
             if isinstance(row, InvalidInput):
                 yield line, row
@@ -176,15 +176,17 @@ class _SourceReader:
             if edge is None:
                 yield line, InvalidInput("bad-id", "head, relation and tail are needed")
             else:
+                self._heads_at.setdefault(edge.head, begin + line)
                 self._by_head.setdefault(edge.head, {}).setdefault(edge.relation, {})[edge.tail] = None
 
     def _read_tables(self) -> Iterator[Numbered]:
         for table in self._tables:
             mapper = RowMapper(self._source, table)
             for path in self._paths(table):
-                yield from _located(self._map(mapper, self._rows(path, mapper, table)), path.name)
+                yield from _located(self._map(mapper, self._rows(path, mapper, table), path.name), path.name)
 
-    def _map(self, mapper: RowMapper, rows: Iterable[NumberedRow]) -> Iterator[Numbered]:
+    def _map(self, mapper: RowMapper, rows: Iterable[NumberedRow], file: str) -> Iterator[Numbered]:
+        account, begin = self._account, self._account.place(file, 0)
         for line, row in rows:
             if isinstance(row, InvalidInput):
                 yield line, row
@@ -192,25 +194,33 @@ class _SourceReader:
             try:
                 *made, own = mapper.upserts(row)
                 own = _with_relations(own, self._by_head.get(own.id, {}))
+                for entity in made:
+                    if account.take_made(entity, begin + line):
+                        yield line, entity
+                if account.take_row(own, begin + line):
+                    yield line, own
             except InvalidInput as error:
                 yield line, error
-                continue
-            for entity in made:
-                if entity.id not in self._seen:
-                    self._seen.add(entity.id)
-                    yield line, entity
-            self._seen.add(own.id)
-            yield line, own
 
     def _read_canonical(self) -> Iterator[Numbered]:
         for path in self._paths(self._mapping):
-            yield from _located(read_canonical(path, self._source, self._meter), path.name)
+            yield from _located(read_canonical(path, self._account, self._source, self._meter), path.name)
 
     def _heads_without_rows(self) -> Iterator[Numbered]:
-        """Entities that only joins name: with their relations, and no line of their own."""
+        """Entities that only joins name: with their relations, and no line of their own.
+
+        Of several tables none says what they are.
+        """
         for head, relations in self._by_head.items():
-            if head not in self._seen:
-                yield 0, _with_relations(Upsert(self._source, head, self._mapping.type), relations)
+            place = self._heads_at[head]
+            if self._account.exists(curie(self._source, head)):
+                continue
+            if len(self._tables) > 1:
+                self._account.lose_head(head, place)
+                continue
+            entity = _with_relations(Upsert(self._source, head, self._mapping.type), relations)
+            if self._account.take_made(entity, place):
+                yield 0, entity
 
     def _paths(self, part: Table | Join) -> list[Path]:
         return [self._base / name for name in part.files]

@@ -1,13 +1,16 @@
 """`sameas align`: whole catalogues without a broker, on the command line."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from stream.commands.options import catalogued
 from stream.config import Settings
+
+if TYPE_CHECKING:
+    from stream.catalogue.account import Account
 
 
 @click.command()
@@ -17,7 +20,7 @@ from stream.config import Settings
     type=click.Path(path_type=Path),
     help="Where `sameas explain` finds what was aligned [aligned, beside state.dir]",
 )
-def align(settings: Settings, events: list[Any], model: Path, state: Path | None) -> None:
+def align(settings: Settings, events: list[Any], account: "Account", model: Path, state: Path | None) -> None:
     """Align catalogue FILES without a broker; alignment records as JSON Lines on stdout.
 
     `sameas explain` then says why.

@@ -11,6 +11,7 @@ from stream.config import Settings
 from stream.console import put, put_json, shown
 
 if TYPE_CHECKING:
+    from stream.catalogue.account import Account
     from stream.learning.evaluation import Evaluation
 
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 def evaluate(
     settings: Settings,
     events: list[Any],
+    account: "Account",
     model: Path,
     links: Path,
     one_to_one: bool | None,

@@ -1,20 +1,18 @@
 """`sameas feed`: the events of files, on the command line."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TextIO
 
 import click
 import msgspec
 
 from index.errors import SameasError
-from stream.commands.options import connected
+from stream.commands.options import accounted, connected
 from stream.config import Configuration, Settings
-from stream.errors import InvalidInput
 from stream.events import EntityEvent
 
 SHOWN_EVENTS = 10  # by --dry-run
-SHOWN_REFUSALS = 100  # one by one; further ones are counted
 
 
 @click.command()
@@ -25,7 +23,7 @@ SHOWN_REFUSALS = 100  # one by one; further ones are counted
     metavar="NAME",
     help="Read with the mapping [sources.NAME]; its own files if none are named",
 )
-@click.option("--strict", is_flag=True, help="Stop at the first line that cannot be used")
+@accounted
 @click.option("--dry-run", is_flag=True, help="Print the first events and what is refused; needs no broker")
 @click.option(
     "--delete-missing",
@@ -43,6 +41,7 @@ def feed(
     files: tuple[Path, ...],
     source: str | None,
     strict: bool,
+    account_file: TextIO | None,
     dry_run: bool,
     delete_missing: bool,
     resume: Path | None,
@@ -53,71 +52,48 @@ def feed(
     .jsonl, .parquet, .nt, .ttl, also with .gz or .zst.
     """
     from stream.broker.topics import find_partitions, to_produce
-    from stream.catalogue.feeding import FullExport, present_entities
+    from stream.catalogue.account import Account
+    from stream.catalogue.feeding import gone, present_entities
     from stream.catalogue.opening import Meter
-    from stream.catalogue.reading import accepted, files_of, read_files
+    from stream.catalogue.reading import files_of, read_files
     from stream.console import counting, tell
 
     settings = configuration.settings
     paths = files_of(settings, files, source)
-    meter, export, refusals = Meter(paths), FullExport(source), Refusals()
-    events = export.watch(accepted(read_files(settings, files, source, meter), refusals.tell, strict=strict))
+    meter, account = Meter(paths), Account(strict=strict)
+    events = account.accepted(read_files(settings, files, source, account, meter))
     if delete_missing and not dry_run:
         find_partitions(settings, to_produce(settings, "entities", read=True))  # all that is lacking at once
     present = present_entities(settings) if delete_missing else ()
     if dry_run:
         with counting("reading", "events", lambda: meter.share) as progress:
-            counts = _show_first(events, progress)
-        by_type = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
-        tell(f"{counts.total():,} events{f': {by_type}' if by_type else ''}; refused {refusals.summary()}")
-        if delete_missing:
-            tell(f"{len(export.gone(present)):,} entities would be deleted")
+            _show_first(events, progress)
+        tell(account.report().summary())
     else:
         with counting("feeding", "events", lambda: meter.share) as progress:
             sent = _feed(settings, events, paths, source, resume, progress)
-        tell(f"fed {sent:,} events to {settings.topics.entities}, refused {refusals.summary()}")
-        if delete_missing and not refusals.counts:
-            _delete(settings, export.gone(present))
-    if refusals.counts:
+        tell(f"fed {sent:,} events to {settings.topics.entities}: {account.report().summary()}")
+    with account.told(account_file):
+        if delete_missing and dry_run:
+            tell(f"{len(gone(present, account, source)):,} entities would be deleted")
+        elif delete_missing and not account.refused:
+            _delete(settings, gone(present, account, source))
+    if account.refused:
         not_deleted = "; nothing was deleted, for they may be among what is missing" if delete_missing else ""
         raise SameasError(
-            f"{refusals.counts.total():,} events were refused; the others were "
+            f"{account.refused.total():,} rows were refused; the others were "
             f"{'good' if dry_run else 'fed'}{not_deleted}"
         )
 
 
-class Refusals:
-    """Events that cannot be used: the first are printed one by one, all are counted by reason."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def tell(self, error: InvalidInput) -> None:
-        from stream.console import tell
-
-        self.counts[error.reason] += 1
-        if self.counts.total() <= SHOWN_REFUSALS:
-            tell(f"refused: {error} ({error.reason})")
-        elif self.counts.total() == SHOWN_REFUSALS + 1:
-            tell("refused: more, which are only counted")
-
-    def summary(self) -> str:
-        """ "3: 2 malformed, 1 bad-id", or "0"."""
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.counts.most_common())
-        return f"{self.counts.total():,}{f': {reasons}' if reasons else ''}"
-
-
-def _show_first(events: Iterable[EntityEvent], progress: Callable[[int], None]) -> Counter[str]:
+def _show_first(events: Iterable[EntityEvent], progress: Callable[[int], None]) -> None:
     from stream.console import put_json
 
-    counts: Counter[str] = Counter()
-    for event in events:
-        if counts.total() < SHOWN_EVENTS:
+    for count, event in enumerate(events, 1):
+        if count <= SHOWN_EVENTS:
             put_json(msgspec.json.encode(event).decode())
-        counts[getattr(event, "type", "delete")] += 1
-        if counts.total() % 2000 == 0:
-            progress(counts.total())
-    return counts
+        if count % 2000 == 0:
+            progress(count)
 
 
 def _feed(

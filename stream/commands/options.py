@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import msgspec
@@ -37,17 +37,42 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
     return configured(option(function))
 
 
+def accounted(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds what is done with the account of what is read: passed as `strict` and `account_file`."""
+    strict = click.option(
+        "--strict", is_flag=True, help="Stop at the first refusal; fail if anything is missing or twice"
+    )
+    file = click.option(
+        "--account",
+        "account_file",
+        metavar="FILE",
+        type=click.File("w", encoding="utf-8"),
+        help="Write what was read, and what is missing or twice, as JSON",
+    )
+    return strict(file(function))
+
+
 def catalogued(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds what commands without a broker read; passes it as `settings`, `events` and `model`."""
+    """Adds what commands without a broker read; passes it as `settings`, `events`, `account` and `model`.
+
+    At the end, however it comes, what is in the account is told.
+    """
 
     @configured
     @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
     @click.option("--model", type=click.Path(path_type=Path), help="Model directory: model.dir")
+    @accounted
     @functools.wraps(function)
     def command(
-        configuration: Configuration, files: tuple[Path, ...], model: Path | None, **rest: Any
+        configuration: Configuration,
+        files: tuple[Path, ...],
+        model: Path | None,
+        strict: bool,
+        account_file: TextIO | None,
+        **rest: Any,
     ) -> None:
-        from stream.catalogue.reading import accepted, read_files
+        from stream.catalogue.account import Account
+        from stream.catalogue.reading import read_files
         from stream.console import tell
 
         settings = configuration.settings
@@ -56,15 +81,17 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
         )
         if not sources:
             raise ConfigError("nothing to read: name canonical .jsonl files, or give [sources.NAME] a file")
+        account = Account(strict=strict)
         events = [
             event
             for source in sources
-            for event in accepted(
-                read_files(settings, files, source), lambda error: tell(f"refused: {error}"), strict=False
-            )
+            for event in account.accepted(read_files(settings, files, source, account))
         ]
-        tell(f"{len(events):,} entity events read")
-        function(settings=settings, events=events, model=model or settings.model.dir, **rest)
+        tell(account.report().summary())
+        with account.told(account_file):
+            function(
+                settings=settings, events=events, account=account, model=model or settings.model.dir, **rest
+            )
 
     return command
 

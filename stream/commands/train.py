@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stream.commands.options import catalogued
 from stream.config import Settings
 from stream.engine.interface import MAX_CANDIDATES
+
+if TYPE_CHECKING:
+    from stream.catalogue.account import Account
 
 
 @click.command()
@@ -23,6 +26,7 @@ from stream.engine.interface import MAX_CANDIDATES
 def train(
     settings: Settings,
     events: list[Any],
+    account: "Account",
     model: Path,
     links: Path | None,
     no_links: bool,

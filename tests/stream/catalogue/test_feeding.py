@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
+from stream.catalogue.account import Account
 from stream.catalogue.feeding import feed_events, present_entities
-from stream.catalogue.reading import accepted, read_files
+from stream.catalogue.reading import read_files
 from stream.catalogue.resuming import FeedProgress
 from stream.cli import main
 from stream.config import Settings
@@ -74,25 +75,25 @@ def test_files_of_a_source(tmp_path: Path) -> None:
     file.write_text("id,title\n1,The Matrix\n,none\n")
     mapping = SourceMapping(file=str(file), id="id", type="film", attributes=["title"])
     settings = Settings(sources={"imdb": mapping})
-    first, refusal = read_files(settings, [], "imdb")
+    first, refusal = read_files(settings, [], "imdb", Account())
     assert first == Upsert("imdb", "1", "film", {"title": "The Matrix"})
     assert isinstance(refusal, InvalidInput)
     assert "films.csv:3" in str(refusal)
-    assert next(iter(read_files(settings, [file], "imdb"))) == first
-    refused: list[InvalidInput] = []
-    assert list(accepted([first, refusal], refused.append, strict=False)) == [first]
-    assert refused == [refusal]
+    assert next(iter(read_files(settings, [file], "imdb", Account()))) == first
+    account = Account()
+    assert list(account.accepted([first, refusal])) == [first]
+    assert account.refused == {"bad-id": 1}
     with pytest.raises(InvalidInput):
-        list(accepted([first, refusal], refused.append, strict=True))
+        list(Account(strict=True).accepted([first, refusal]))
 
 
 def test_what_cannot_be_read() -> None:
     with pytest.raises(ConfigError, match=r"no \[sources.other\].*known sources: none"):
-        list(read_files(Settings(), [], "other"))
+        list(read_files(Settings(), [], "other", Account()))
     with pytest.raises(ConfigError, match="nothing to feed"):
-        list(read_files(Settings(), [], None))
+        list(read_files(Settings(), [], None, Account()))
     with pytest.raises(ConfigError, match="cannot be read"):
-        list(read_files(Settings(), [Path("nowhere.jsonl")], None))
+        list(read_files(Settings(), [Path("nowhere.jsonl")], None, Account()))
     with pytest.raises(InvalidInput, match=r"x:1: 1,.* bytes"):
         encode(Upsert("x", "1", "t", {"a": "x" * 1_000_000}))
 
@@ -123,7 +124,7 @@ def test_a_dry_run_shows_events_and_refusals_without_a_broker(tmp_path: Path) ->
     assert [event["id"] for event in shown] == [str(n) for n in range(1, 11)]
     assert "refused: films.csv:31: id: the row has no id (bad-id)" in feed.text
     assert "refused: films.csv:32: 1 cells under 2 columns (malformed)" in feed.text
-    assert "29 events: 29 film; refused 2: 1 bad-id, 1 malformed" in feed.text
+    assert "29 rows, 29 entities: 29 film; refused 2: 1 bad-id, 1 malformed" in feed.text
 
 
 @pytest.mark.parametrize(

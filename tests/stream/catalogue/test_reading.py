@@ -8,6 +8,7 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
+from stream.catalogue.account import Account
 from stream.catalogue.reading import read_canonical, read_events
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Delete, EntityEvent, Upsert
@@ -87,9 +88,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"sources\.s: no file to read"):
         list(read_events("s", SourceMapping(topic="t", id="id"), tmp_path))
     with pytest.raises(ConfigError, match="cannot be read"):
-        list(read_canonical(tmp_path / "gone.jsonl"))
+        list(read_canonical(tmp_path / "gone.jsonl", Account()))
     with pytest.raises(ConfigError, match=r"canonical events in a \.jsonl file"):
-        list(read_canonical(tmp_path / "events.csv"))
+        list(read_canonical(tmp_path / "events.csv", Account()))
 
 
 def test_triples_are_grouped_by_head(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_canonical_lines(tmp_path: Path) -> None:
         '{"op": "merge"}',
     ]
     (tmp_path / "events.jsonl").write_text("\ufeff" + "\n".join(lines))
-    found = list(read_canonical(tmp_path / "events.jsonl"))
+    found = list(read_canonical(tmp_path / "events.jsonl", Account()))
     assert found[:2] == [(1, Upsert("a", "1", "t")), (3, Delete("b", "1"))]
     assert isinstance(found[2][1], InvalidInput) and found[2][1].reason == "malformed"
     of_one = list(read_events("a", SourceMapping(file="events.jsonl"), tmp_path))
@@ -164,7 +165,7 @@ def test_a_key_that_is_twice_in_a_canonical_event(tmp_path: Path) -> None:
     event = '{"op": "upsert", "source": "a", "id": "1", "type": "t", "attributes": {"n": "x"}}'
     lines = [event, event.replace('"n": "x"', '"n": "x", "n": "y"'), event.replace('"id"', '"id": "2", "id"')]
     (tmp_path / "events.jsonl").write_text("\n".join(lines))
-    (_, first), *refused = read_canonical(tmp_path / "events.jsonl")
+    (_, first), *refused = read_canonical(tmp_path / "events.jsonl", Account())
     assert isinstance(first, Upsert)
     assert [(line, str(error)) for line, error in refused] == [
         (2, "the key 'n' is twice in an object"),

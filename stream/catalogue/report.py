@@ -1,0 +1,114 @@
+"""What an account says: as JSON for programs, as lines for people. docs/feeding.md has the names."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from stream.console import shown
+
+SHOWN: Final = 3  # examples of one kind
+SHOWN_LINES: Final = 10  # about relations, and the like; JSON has all
+
+
+class Example(msgspec.Struct, frozen=True):
+    """One of what was counted: what it is called, where it stands, and where the same came first."""
+
+    name: str
+    place: str
+    first_seen: str = ""
+
+    def __str__(self) -> str:
+        seen = f" (first seen in {self.first_seen})" if self.first_seen else ""
+        return f"{shown(self.name)} in {self.place}{seen}"
+
+
+class Tally(msgspec.Struct):
+    """How many there were of one kind, and the first of them."""
+
+    count: int = 0
+    first: list[Example] = []
+
+    def add(self, name: str, place: str, first_seen: str = "") -> None:
+        """One more."""
+        self.count += 1
+        if len(self.first) < SHOWN:
+            self.first.append(Example(name, place, first_seen))
+
+
+class MissingTargets(Tally, kw_only=True):
+    """The entities that a relation points at and that never came."""
+
+    source: str
+    relation: str
+
+
+class Report(msgspec.Struct):
+    """What was read, and what of it is not as one would expect."""
+
+    rows: int
+    entities: dict[str, dict[str, int]]  # by source and type
+    refused: dict[str, int]  # by reason
+    repeated: int
+    updated: Tally
+    ids_twice: Tally
+    missing_heads: Tally
+    missing_targets: list[MissingTargets]
+
+    @property
+    def problems(self) -> dict[str, int]:
+        """The counts that --strict does not let pass."""
+        counts = {
+            "refused": sum(self.refused.values()),
+            "ids_twice": self.ids_twice.count,
+            "missing_heads": self.missing_heads.count,
+            "missing_targets": sum(relation.count for relation in self.missing_targets),
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def json(self) -> bytes:
+        """One object: the fields, and `problems`."""
+        return msgspec.json.encode({**msgspec.structs.asdict(self), "problems": self.problems})
+
+    def summary(self) -> str:
+        """ "4 rows, 3 entities: 2 film, 1 person; refused 2: 2 bad-id"."""
+        types: Counter[str] = Counter()
+        for of_source in self.entities.values():
+            types.update(of_source)
+        names = ", ".join(f"{count:,} {shown(kind)}" for kind, count in types.most_common())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(self.refused).most_common())
+        refused = sum(self.refused.values())
+        return (
+            f"{self.rows:,} rows, {types.total():,} entities{f': {names}' if names else ''}; "
+            f"refused {refused:,}{f': {reasons}' if reasons else ''}"
+        )
+
+    def lines(self) -> Iterator[str]:
+        """What is not as one would expect, for people."""
+        if self.repeated:
+            yield f"rows that say the same as one before: {self.repeated:,}"
+        if self.updated.count:
+            first = self.updated.first[0]
+            yield f"entities that came again with another state: {self.updated.count:,}, first {first}"
+        if self.ids_twice.count:
+            first = self.ids_twice.first[0]
+            files = {place.rpartition(":")[0] for place in (first.place, first.first_seen)}
+            hint = '; if two tables have the same ids, give each a form of its own: id = "film/{id}"'
+            yield (
+                f"ids twice: {self.ids_twice.count:,}, first {first}; of rows with one id the longest counts"
+                f"{hint if len(files) > 1 else ''}"
+            )
+        if self.missing_heads.count:
+            yield (
+                f"joins: {self.missing_heads.count:,} of the entities at their heads never came, and their "
+                f"relations are left out, first {self.missing_heads.first[0]}"
+            )
+        for missing in self.missing_targets[:SHOWN_LINES]:
+            examples = ", ".join(map(str, missing.first))
+            yield (
+                f"relation {shown(missing.relation)} of {missing.source}: {missing.count:,} of its targets "
+                f"never came, first {examples}"
+            )
+        if len(self.missing_targets) > SHOWN_LINES:
+            yield f"targets of {len(self.missing_targets) - SHOWN_LINES:,} more relations never came"
