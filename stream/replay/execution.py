@@ -30,6 +30,7 @@ from stream.events import Cause, Message
 from stream.learning.known_links import LinkPair
 from stream.replay.run import PREFIX, Plan, Run, RunProgress, digest
 from stream.replay.timeline import POINTS, measure
+from stream.state.generations import warn_of_readers
 from stream.state.origin import check_logs, check_topic_ids
 
 DELIVERY_SECONDS: Final = 60.0
@@ -61,6 +62,7 @@ def execute(
     """
     with run.refusals():
         run.home.mkdir(parents=True, exist_ok=True)
+        warn_of_readers(run.home)
     aligner = Aligner(
         run.settings.state.dir,
         checkpoint,

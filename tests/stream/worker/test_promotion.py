@@ -397,10 +397,15 @@ def test_changed_settings_are_built_beside(
     with worker(settings, checkpoint, tmp_path / "1.log") as first:
         first.wait_for("is what this state says")
         assert first.end() == 0
+        assert "can be read by other users" not in first.text
+    for path in (settings.state.dir, *settings.state.dir.rglob("*")):
+        assert path.stat().st_mode & 0o077 == 0, path
+    settings.state.dir.chmod(0o750)
     before = published(settings)
     threshold = f"{sorted(record.confidence for record in before.values())[len(before) // 3]:.4f}"
     with worker(settings, checkpoint, tmp_path / "2.log", model__threshold=threshold) as stopped:
         stopped.wait_for("building beside")
+        assert "state can be read by other users of this machine (mode 750)" in stopped.text
         assert stopped.end() == 0
     with worker(settings, checkpoint, tmp_path / "3.log", model__threshold=threshold) as second:
         second.wait_for(rf"in force: model \w+, threshold {threshold}")
