@@ -1,4 +1,4 @@
-"""What people see: lines on stdout; on stderr the log and progress. All of it is shown as text.
+"""What people see: lines on stdout; on stderr the log, progress and what lasts. All of it is shown as text.
 
 Catalogues, topics and files may hold anything. What steers a terminal, forges a line or hides text is
 replaced here, where it leaves, and nowhere else, so nothing else writes to stdout or stderr
@@ -31,6 +31,7 @@ MAX_LINE_CHARS = 4_000  # of the log and of progress
 
 PLAIN_SECONDS = 5.0  # between two lines of progress where stderr is no terminal
 STILL_SECONDS = 1.0  # between two looks at whether the same text has been there for long
+CALM_SECONDS = 600.0  # between two lines about what lasts for very long
 
 log: Final = logging.getLogger("sameas")
 tell: Final = log.info
@@ -284,3 +285,52 @@ def counting(
             show(line)
 
         yield update
+
+
+class Lasting:
+    """Says what lasts: after a second, and again at growing intervals, so that an hour of it fits a screen.
+
+    Args:
+        say: how.
+    """
+
+    def __init__(self, say: Callable[[str], None] = tell) -> None:
+        self._say = say
+        self._text, self._since, self._due = "", 0.0, 0.0
+        self.is_said = False  # since it began
+
+    def look(self, text: str) -> None:
+        """Takes note that this is so now, "" if nothing is. To be called again and again."""
+        now = time.monotonic()
+        if text != self._text:
+            self._text, self._since, self._due, self.is_said = text, now, STILL_SECONDS, False
+        seconds = now - self._since
+        if text and seconds >= self._due:
+            self._say(f"{text} ({seconds:,.0f} s)" if self.is_said else text)
+            self._due = seconds + min(max(PLAIN_SECONDS, seconds), CALM_SECONDS)
+            self.is_said = True
+
+
+_waits: Final[list[Lasting]] = []  # of blocks within each other
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Says what the block does if it takes long. Of blocks within each other the innermost speaks."""
+    lasting, ended = Lasting(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(STILL_SECONDS):
+            if _waits[-1:] == [lasting]:
+                lasting.look(text)
+
+    lasting.look(text)
+    _waits.append(lasting)
+    watching = threading.Thread(target=watch, name="waiting", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        _waits.remove(lasting)
+        ended.set()
+        watching.join()

@@ -13,6 +13,7 @@ from model.checkpoint import Model, load_model
 from model.encoding.words import FEATURES
 from model.errors import ModelError
 from stream.changes import Decoder
+from stream.console import waiting
 from stream.engine import snapshot
 from stream.engine.backlog import Backlog
 from stream.engine.deciding import Deciding
@@ -62,10 +63,13 @@ class Parts:
 
         if self.backlog.is_doubtful:
             self.backlog.doubt(node for node, entity in self.graph.scan() if not entity.deleted)
-        saved = snapshot.load(self._snapshot, self._settings, options, self.retrieval.indexes)
+        with waiting("loading the snapshot of rows and candidate lists"):
+            saved = snapshot.load(self._snapshot, self._settings, options, self.retrieval.indexes)
         rows, lists = (None, None) if saved is None else saved
-        self.unsaved = self.embedding.fill(self.backlog.entities, rows)
-        self.retrieval.fill(lists)
+        with waiting("reading the entities, and encoding those that the snapshot does not have"):
+            self.unsaved = self.embedding.fill(self.backlog.entities, rows)
+        with waiting(f"building the candidate lists of {len(self.embedding.table):,} entities"):
+            self.retrieval.fill(lists)
 
     def save_snapshot(self) -> None:
         """A start after a crash then encodes and searches only for what has changed since."""

@@ -38,7 +38,7 @@ from stream.broker.topics import (
     worker_specs,
 )
 from stream.config import Settings
-from stream.console import log, tell
+from stream.console import Lasting, log, tell, waiting
 from stream.engine.interface import MessageProcessor
 from stream.errors import BrokerError, Refused
 from stream.state.origin import REBUILD, check_logs, check_topic_ids, is_another
@@ -49,12 +49,13 @@ from stream.worker.chores import (
     measure_recall,
     reconcile,
     report_progress,
+    report_waiting,
     watch,
     watch_topics,
 )
 from stream.worker.contact import Contact
 from stream.worker.http import serve
-from stream.worker.metrics import Metrics
+from stream.worker.metrics import Metrics, bytes_in
 from stream.worker.ownership import Ownership
 from stream.worker.pipeline import Pipeline
 from stream.worker.publisher import Publisher
@@ -97,37 +98,45 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
     loop = asyncio.get_running_loop()
     thread = ThreadPoolExecutor(1, thread_name_prefix="aligner")
 
-    async def unless_stopped(step: Awaitable[Any]) -> Any:
-        waiting = asyncio.ensure_future(step)
-        stopped = asyncio.ensure_future(stop.wait())
-        await asyncio.wait([waiting, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
+    stages, workers = ["starting"], list[Worker]()  # what is under way; the worker, as soon as there is one
+
+    async def step(what: str, work: Awaitable[Any]) -> Any:
+        stages.append(what)
+        done, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+        with waiting(what):
+            await asyncio.wait([done, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
             tell("stopped before it was ready")
             sys.stdout.flush()
             # a thread may be inside a library that cannot be interrupted; nothing was consumed yet
             os._exit(0)
         stopped.cancel()
-        return waiting.result()
+        return done.result()
 
-    group = settings.kafka.group_id
-    metrics, workers = Metrics(), list[Worker]()  # the worker, as soon as there is one
-    metrics.measure_store(settings.state.dir)
+    kafka, state, metrics = settings.kafka, settings.state.dir, Metrics()
+    metrics.measure_store(state)
     if address := serve(
         settings.metrics,
         metrics,
-        lambda: workers[0].obstacle() if workers else "starting",
+        lambda: workers[0].obstacle() if workers else stages[-1],
         lambda: workers[0].status() if workers else "",
     ):
         tell(f"health and metrics at {address}/readyz and /metrics")
-    partitions = await unless_stopped(loop.run_in_executor(thread, ensure_topics, settings, None, group))
-    aligner, generations = await unless_stopped(loop.run_in_executor(thread, open_aligner))
+    partitions = await step(
+        f"waiting for the broker at {kafka.bootstrap_servers} and its topics",
+        loop.run_in_executor(thread, ensure_topics, settings, None, kafka.group_id),
+    )
+    aligner, generations = await step(
+        f"loading the model, and the state in {state} ({bytes_in(state) / 2**20:,.0f} MiB)",
+        loop.run_in_executor(thread, open_aligner),
+    )
     tell(f"int8 products by {products.description()}")
     worker = Worker(settings, Pipeline(aligner, thread, settings.topics, metrics), metrics, partitions)
     workers.append(worker)
     if generations is not None:
         worker.follow_promotions(generations)
     try:
-        await unless_stopped(worker.app.start())
+        await step(f"joining group {kafka.group_id}", worker.app.start())
         await worker.wait(stop)
     except Exception as error:
         told = await _told(error, settings)
@@ -221,6 +230,7 @@ class Worker:
         partitions = self._partitions[settings.topics.alignments]
         chores = [
             report_progress(pipeline, self._lag),
+            report_waiting(standing, self._contact, settings.kafka.bootstrap_servers),
             drain_backlog(pipeline, standing, send, lambda: not self._queue.empty(), self._when_published),
             reconcile(settings, partitions, pipeline, standing, lambda tenure: partial(send, tenure=tenure)),
             watch(settings, partitions, pipeline, standing),
@@ -392,13 +402,14 @@ class Worker:
 
     async def _awaited(self, read: Callable[[], _T]) -> _T:
         """What `read` returns. A broker that restarts is awaited: it was there at the start."""
+        trouble = Lasting()
         while True:
             try:
                 return await asyncio.to_thread(read)
             except Refused:
                 raise
             except (BrokerError, KafkaError) as error:
-                tell(f"waiting for the broker: {error}")
+                trouble.look(self._standing.unless_known(f"waiting for the broker: {error}"))
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _check_whole(self, assigned: set[TP]) -> None:

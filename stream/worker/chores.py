@@ -1,4 +1,4 @@
-"""What the worker does beside its messages: six loops, each for ever."""
+"""What the worker does beside its messages: loops, each for ever."""
 
 import asyncio
 import time
@@ -9,14 +9,16 @@ from kafka.errors import KafkaError
 
 from stream.broker.topics import Identity
 from stream.config import Settings
-from stream.console import log, tell
+from stream.console import Lasting, log, tell
 from stream.errors import BrokerError, Refused
 from stream.worker.alignment_topic import Published, read_ends
+from stream.worker.contact import Contact
 from stream.worker.ownership import Tenure
 from stream.worker.pipeline import Pipeline, Send
-from stream.worker.standing import QUIET_SECONDS, Standing
+from stream.worker.standing import QUIET_SECONDS, WAITS_FOR_GROUP, Standing
 
 PROGRESS_SECONDS = 5.0
+LOOK_SECONDS = 1.0  # between two looks at what the worker waits for
 BACKLOG_SECONDS = 0.005  # between two looks, while there is a backlog, at whether no message waits
 RECALL_SECONDS = 60.0  # between two looks at what search misses, each some ten milliseconds of work
 RECONCILE_SECONDS = 0.5  # between two looks at whether the worker has caught up
@@ -25,20 +27,38 @@ RETRY_SECONDS = 2.0  # between two tries to reach a broker that was there and is
 
 
 async def report_progress(pipeline: Pipeline, lag: Callable[[], int]) -> None:
-    """While messages come."""
-    received, since = 0, time.monotonic()
+    """While anything changes; so the last line says what everything came to."""
+    received, since, said = 0, time.monotonic(), ""
     while True:
         await asyncio.sleep(PROGRESS_SECONDS)
         behind, now, totals = lag(), time.monotonic(), pipeline.totals
-        if totals.received > received:
-            rate = (totals.received - received) / (now - since)
-            tell(
-                f"{rate:,.0f} events/s, lag {behind:,}, backlog {pipeline.backlog:,}; so far "
-                f"{totals.received:,} events, {pipeline.aligned:,} alignments written, "
-                f"{pipeline.withdrawn:,} withdrawn, "
-                f"{totals.dead_lettered:,} dead-lettered"
-            )
+        rate = (totals.received - received) / (now - since)
         received, since = totals.received, now
+        figures = (
+            f"backlog {pipeline.backlog:,}; so far {totals.received:,} events, "
+            f"{pipeline.aligned:,} alignments written, {pipeline.withdrawn:,} withdrawn, "
+            f"{totals.dead_lettered:,} dead-lettered"
+        )
+        if figures != said and (totals.received or pipeline.backlog):
+            tell(f"{rate:,.0f} events/s, lag {behind:,}, {figures}")
+        said = figures
+
+
+async def report_waiting(standing: Standing, contact: Contact, broker: str) -> None:
+    """When the broker goes and when it is back, and when the group takes its time.
+
+    Args:
+        broker: its addresses.
+    """
+    gone, group, seconds = Lasting(), Lasting(), 0.0
+    while True:
+        lost = contact.lost
+        if lost is None and gone.is_said:
+            tell(f"the broker at {broker} answers again, after {seconds:,.0f} s")
+        gone.look("" if lost is None else f"the broker at {broker} does not answer")
+        group.look(WAITS_FOR_GROUP if lost is None and standing.waits_for_group else "")
+        seconds = lost or 0.0
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def drain_backlog(
@@ -82,7 +102,7 @@ async def reconcile(
         partitions: of the alignment topic.
         send_in: publishes as long as a tenure lasts.
     """
-    topic, claim = settings.topics.alignments, pipeline.claim
+    topic, claim, trouble = settings.topics.alignments, pipeline.claim, Lasting()
     told: Tenure | None = None  # in which it was said that the worker is ready
     while True:
         await asyncio.sleep(RECONCILE_SECONDS)
@@ -102,10 +122,11 @@ async def reconcile(
             written, withdrawn = await pipeline.reconcile(published, send_in(tenure))
         except Refused:
             raise
-        except BrokerError as error:  # it may be restarting; the loops that cannot go on without it say so
-            tell(f"{topic} is compared later: {error}")
+        except BrokerError as error:  # it may be restarting
+            trouble.look(standing.unless_known(f"{topic} is compared later: {error}"))
             await asyncio.sleep(RETRY_SECONDS)
             continue
+        trouble.look("")
         prefix, told = "ready: " if is_news else "", tenure
         if written or withdrawn:
             tell(
@@ -122,19 +143,18 @@ async def watch(settings: Settings, partitions: int, pipeline: Pipeline, standin
     Args:
         partitions: of the alignment topic.
     """
-    complaint = ""
+    trouble = Lasting(log.warning)
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         if standing.is_active and not pipeline.claim.is_disputed:
             try:
                 await pipeline.watch(lambda: asyncio.to_thread(read_ends, settings, partitions))
-                complaint = ""
+                trouble.look("")
             except Refused:
                 raise
             except (BrokerError, KafkaError) as error:  # it may be restarting
-                if str(error) != complaint:
-                    complaint = str(error)
-                    log.warning(f"the end of {settings.topics.alignments} is not known: {error}")
+                what = f"the end of {settings.topics.alignments} is not known: {error}"
+                trouble.look(standing.unless_known(what))
 
 
 async def watch_topics(
@@ -148,6 +168,7 @@ async def watch_topics(
         read: describes the topics; may take its time.
         check: is given these. What it raises ends the worker.
     """
+    trouble = Lasting(log.warning)
     while True:
         await asyncio.sleep(WATCH_SECONDS)
         if standing.is_active:
@@ -155,8 +176,10 @@ async def watch_topics(
                 found = await asyncio.to_thread(read)
             except Refused:
                 raise
-            except (BrokerError, KafkaError):  # it may be restarting; the loops that need it say so
+            except (BrokerError, KafkaError) as error:  # it may be restarting
+                trouble.look(standing.unless_known(f"whether the topics are the same is not known: {error}"))
                 continue
+            trouble.look("")
             await check(found)
 
 

@@ -120,7 +120,7 @@ class Metrics:
 
     def measure_store(self, directory: Path) -> None:
         """This is the state directory; its size is taken at every request for metrics."""
-        self.store.set_function(lambda: _bytes_in(directory))
+        self.store.set_function(lambda: bytes_in(directory))
 
     def count(self, batch: Batch) -> None:
         """A published batch."""
@@ -145,8 +145,11 @@ class Metrics:
         self.stage.labels(stage).observe(time.monotonic() - started)
 
 
-def _bytes_in(directory: Path) -> int:
-    """Files with several links, as generations share them, count once; others may go meanwhile."""
+def bytes_in(directory: Path) -> int:
+    """What the files of a directory take. Those with several links, as generations share them, count once.
+
+    Some may go meanwhile.
+    """
     sizes: dict[tuple[int, int], int] = {}
     for folder, _, names in os.walk(directory):
         for name in names:

@@ -30,7 +30,7 @@ from index.errors import SameasError, StateError
 from model.errors import ModelError
 from stream.broker.ranges import Range, read_ranges
 from stream.config import Settings
-from stream.console import log, tell
+from stream.console import Lasting, log, tell
 from stream.engine.aligner import Aligner
 from stream.engine.records import Difference
 from stream.errors import BrokerError, Refused
@@ -79,6 +79,8 @@ class Promoter:
         self._complaint = ""  # why it is unknown what is wanted
         self._refusal = ""  # why what is wanted is not in force
         self._attempts = 0
+        self._begun: Wish | None = None  # of which it was said that it is being built
+        self._delay = Lasting()
         self._progress: BuildProgress | None = None
         metrics.in_force(generations.current.model)
 
@@ -132,7 +134,10 @@ class Promoter:
         recipe = wanted.recipe
         thread = ThreadPoolExecutor(1, thread_name_prefix="generation")
         aligner: Aligner | None = None
-        tell(f"building beside the generation in force: {recipe}")
+        if wanted != self._begun:
+            self._begun = wanted
+            self._delay.look("")
+            tell(f"building beside the generation in force: {recipe}")
         try:
             self._show(BuildProgress(wanted, "building"), now=True)
             call = partial(asyncio.get_running_loop().run_in_executor, thread)
@@ -158,7 +163,7 @@ class Promoter:
             if isinstance(error, BrokerError) and not isinstance(error, Refused):  # it may be restarting
                 error = _PutOff(str(error))
             if isinstance(error, _PutOff):
-                tell(f"put off: {recipe}: {error}")
+                self._delay.look(f"put off: {recipe}: {error}")
                 self._break_off()
                 raise error from None
             if not isinstance(error, SameasError):

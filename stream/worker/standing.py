@@ -15,6 +15,7 @@ from stream.worker.contact import Contact
 from stream.worker.ownership import Ownership, Tenure
 
 QUIET_SECONDS = 0.5  # without messages, until the worker counts as quiet
+WAITS_FOR_GROUP = "waiting for the group to assign partitions"
 
 
 class Standing:
@@ -37,9 +38,18 @@ class Standing:
         return self.role == "active" and self.tenure is not None and self.tenure == self._ownership.tenure
 
     @property
+    def waits_for_group(self) -> bool:
+        """Whether the group has yet to say what this worker is to do, or the broker where to read."""
+        return self.role == "starting" or (self.role == "active" and not self.is_active)
+
+    @property
     def is_quiet(self) -> bool:
         """Whether no message came for a while."""
         return time.monotonic() - self._last_messages > QUIET_SECONDS
+
+    def unless_known(self, trouble: str) -> str:
+        """What to say of trouble with the broker: nothing while it is said that the broker is gone."""
+        return trouble if self._contact.lost is None else ""
 
     @property
     def is_at_goal(self) -> bool:
@@ -64,14 +74,14 @@ class Standing:
             backlog: entities that wait for re-evaluation.
             is_disputed: whether the alignment topic has yet to be compared with the state.
         """
-        if self.role in ("starting", "stopping"):
+        if self.role == "stopping":
             return self.role
         if (seconds := self._contact.lost) is not None:
             return f"the broker has not answered for {seconds:.0f} s"
+        if self.waits_for_group:
+            return WAITS_FOR_GROUP
         if self.role == "standby":
             return ""
-        if not self.is_active:
-            return "waiting for the group to assign partitions"
         if not self.has_caught_up:
             waiting = (end - self.done.get(tp, 0) for tp, end in self.goal.items())
             behind = [count for count in waiting if count > 0]

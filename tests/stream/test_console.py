@@ -8,6 +8,7 @@ import re
 import sys
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -18,6 +19,7 @@ from index.errors import MAX_MESSAGE_CHARS
 from stream import console
 from stream.cli import main
 from stream.console import (
+    Lasting,
     compared,
     escaped,
     flush_stdout,
@@ -28,8 +30,10 @@ from stream.console import (
     put_json,
     start_log,
     tell,
+    waiting,
 )
 from stream.errors import ConfigError, InvalidInput
+from tests.stream.workers import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # clears a screen, also in C1, writes a clipboard, goes back in the line, turns the writing, breaks the line
@@ -186,3 +190,47 @@ def test_nothing_else_writes_to_stdout_or_stderr() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in writers
     }
     assert found == {"stream/console.py"}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock for what lasts: the seconds that it shows."""
+    now = [1000.0]
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_what_lasts_for_an_hour_fits_a_screen(clock: list[float]) -> None:
+    said: list[str] = []
+    lasting = Lasting(said.append)
+    for _ in range(3600):
+        lasting.look("no broker")
+        clock[0] += 1
+    assert said[:4] == ["no broker", "no broker (6 s)", "no broker (12 s)", "no broker (24 s)"]
+    assert 10 < len(said) < 20 and said[-1].partition("(")[2] > "3,000"
+
+
+def test_what_does_not_last_is_not_said_and_what_comes_again_begins_anew(clock: list[float]) -> None:
+    said: list[str] = []
+    lasting = Lasting(said.append)
+    for text, seconds in (("a", 0.9), ("", 9), ("a", 0.9), ("b", 1), ("b", 9), ("b", 1), ("", 0), ("b", 1)):
+        lasting.look(text)
+        clock[0] += seconds
+    assert not lasting.is_said
+    lasting.look("b")
+    assert lasting.is_said and said == ["b", "b (10 s)", "b"]
+
+
+def test_of_what_is_waited_for_the_innermost_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with waiting("too quick to be said"):
+        pass
+    monkeypatch.setattr(console, "STILL_SECONDS", 0.01)
+    with waiting("the whole"):
+        with waiting("its first step"):
+            until(lambda: "its first step" in caplog.text, 30, "a line")
+            assert "the whole" not in caplog.text
+        until(lambda: "the whole" in caplog.text, 30, "a line")
+    assert "too quick" not in caplog.text

@@ -7,7 +7,7 @@ import pytest
 from faust.types import TP
 
 from stream.worker.ownership import Tenure
-from stream.worker.standing import Standing
+from stream.worker.standing import WAITS_FOR_GROUP, Standing
 
 FIRST, SECOND = Tenure(1, "a"), Tenure(2, "b")
 ONE, OTHER = TP("topic", 0), TP("topic", 1)
@@ -46,7 +46,7 @@ def test_a_worker_is_active_only_where_it_knows_the_positions_of_this_tenure(wor
 
 def test_it_is_ready_when_it_has_done_what_was_there_and_stays_so_however_much_comes(worker: Worker) -> None:
     standing = worker.standing
-    assert worker.obstacle() == "starting"
+    assert worker.obstacle() == WAITS_FOR_GROUP
     standing.begin(FIRST, {ONE: 5, OTHER: 0}, {ONE: 10, OTHER: 2000})
     assert worker.obstacle(7) == "catching up: 2,005 messages behind in 2 of 2 partition(s); 7 entities wait"
     standing.done |= {ONE: 12}
@@ -78,7 +78,7 @@ def test_it_is_not_ready_while_the_group_gives_the_partitions_anew(worker: Worke
     worker.standing.look(0, is_gathered=False)
     assert worker.obstacle() == ""
     worker.ownership.tenure = None
-    assert worker.obstacle() == "waiting for the group to assign partitions"
+    assert worker.obstacle() == WAITS_FOR_GROUP
     worker.standing.look(0, is_gathered=False)
     worker.ownership.tenure = SECOND
     worker.standing.begin(SECOND, {ONE: 5}, {ONE: 6})

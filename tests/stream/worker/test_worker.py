@@ -252,7 +252,7 @@ def test_a_worker_that_is_behind_is_not_ready(embedded_settings: Settings) -> No
     produce(embedded_settings, embedded_settings.topics.entities, [(b"x:1", b"slow")])
     with worker(embedded_settings, metrics__port="0") as running:
         address = running.wait_for(r"http://127\.0\.0\.1:\d+")
-        assert fetch(f"{address}/readyz").startswith("not ready: starting")
+        assert fetch(f"{address}/readyz").startswith("not ready: ")
         running.wait_for("slow batch")
         behind = "catching up: 1 messages behind in 1 of 2 partition(s); 0 entities wait"
         assert fetch(f"{address}/readyz") == f"not ready: {behind}\n"
@@ -325,6 +325,7 @@ def test_a_group_that_was_reset_is_set_to_where_the_state_stands(
 def test_unreachable_broker(tmp_path: Path) -> None:
     settings = own_settings("127.0.0.1:1", tmp_path)
     with worker(settings, kafka__connect_timeout_seconds="3") as running:
+        running.wait_for("waiting for the broker at 127.0.0.1:1 and its topics")
         assert running.wait(30.0) == 1
         assert re.search(r"Z sameas: error: .*127\.0\.0\.1:1\b.*", running.text, re.MULTILINE)
         assert "Traceback" not in running.text
@@ -345,3 +346,5 @@ def test_a_broker_restart_loses_nothing(apache_kafka: dict[str, str], tmp_path: 
         wait_until_aligned(settings, numbers(range(100)), running)
         until(lambda: fetch(f"{address}/readyz") == "ready\n", DONE_SECONDS, "readiness", running)
         assert running.end() == 0
+        for words in ("does not answer\n", "answers again, after "):
+            assert running.text.count(f"the broker at {settings.kafka.bootstrap_servers} {words}") == 1

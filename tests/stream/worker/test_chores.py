@@ -1,0 +1,101 @@
+"""What a worker says of its progress and of what it waits for."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from stream import console
+from stream.engine.interface import Counts
+from stream.worker import chores
+from stream.worker.chores import report_progress, report_waiting
+from stream.worker.standing import WAITS_FOR_GROUP
+
+GONE = "the broker at here:9092 does not answer"
+
+
+class Watch:
+    """A loop that is run look by look, its clock, and what it says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        self._caplog = caplog
+        self._time = 1000.0
+        self._looks: asyncio.Queue[None] = asyncio.Queue()
+        clock = SimpleNamespace(monotonic=lambda: self._time)
+        monkeypatch.setattr(chores, "time", clock)
+        monkeypatch.setattr(console, "time", clock)
+        monkeypatch.setattr(chores, "asyncio", SimpleNamespace(sleep=self._sleep))
+
+    async def _sleep(self, seconds: float) -> None:
+        self._time += seconds
+        await self._looks.get()
+
+    async def look(self, times: int = 1) -> list[str]:
+        """What it says in so many looks."""
+        self._caplog.clear()
+        for _ in range(times):
+            self._looks.put_nowait(None)
+            while not self._looks.empty():
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return [record.getMessage() for record in self._caplog.records]
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Watch:
+    return Watch(monkeypatch, caplog)
+
+
+async def beside(loop: Coroutine[Any, Any, None], test: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(loop)
+    await asyncio.sleep(0)
+    await test
+    assert not task.done()
+    task.cancel()
+
+
+def test_the_last_line_says_what_everything_came_to(watch: Watch) -> None:
+    pipeline = cast(Any, SimpleNamespace(totals=Counts(), backlog=0, aligned=0, withdrawn=0))
+    lag = [0]
+
+    async def test() -> None:
+        assert await watch.look(3) == []
+        pipeline.totals, pipeline.backlog, pipeline.aligned, lag[0] = Counts(4000, 4000), 700, 783, 544
+        assert await watch.look() == [
+            "800 events/s, lag 544, backlog 700; so far 4,000 events, 783 alignments written, 0 withdrawn, "
+            "0 dead-lettered"
+        ]
+        pipeline.totals, lag[0] = Counts(4544, 4544), 0
+        await watch.look()
+        pipeline.backlog, pipeline.aligned = 0, 2210
+        assert await watch.look(9) == [
+            "0 events/s, lag 0, backlog 0; so far 4,544 events, 2,210 alignments written, 0 withdrawn, "
+            "0 dead-lettered"
+        ]
+
+    asyncio.run(beside(report_progress(pipeline, lambda: lag[0]), test()))
+
+
+def test_a_broker_that_goes_and_comes_back_is_said_once_and_now_and_then(watch: Watch) -> None:
+    contact = cast(Any, SimpleNamespace(lost=None))
+    standing = cast(Any, SimpleNamespace(waits_for_group=False))
+
+    async def test() -> None:
+        assert await watch.look(10) == []
+        contact.lost = 1.2
+        assert await watch.look(3) == [GONE]
+        standing.waits_for_group = True  # it waits for the broker, for that matter
+        contact.lost = 3603.4
+        said = await watch.look(3600)
+        assert said[0] == f"{GONE} (6 s)" and len(said) < 20
+        contact.lost = None
+        assert await watch.look() == ["the broker at here:9092 answers again, after 3,603 s"]
+        assert await watch.look(3) == [WAITS_FOR_GROUP]
+        standing.waits_for_group = False
+        assert await watch.look(100) == []
+
+    asyncio.run(beside(report_waiting(standing, contact, "here:9092"), test()))
