@@ -1,15 +1,18 @@
-"""Rows of RDF files: one for each subject, whatever the order of the triples.
+"""Rows of RDF files: one for each subject, whatever the order of the triples, in however many files they are.
 
 A row has `@id` (the subject's IRI), `@type` (what `rdf:type` says), and for each predicate a list of its
 values, under the predicate's IRI and under the IRI's last part. `label@en` holds only the values of one
-language. IRIs that begin with the source's `iri` are written without it, types as their last part. The whole
-file is grouped in memory.
+language. IRIs that begin with the source's `iri` are written without it, types as their last part. Blank
+nodes have ids of their own (`stream/catalogue/blank_nodes.py`). All files together are grouped in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from stream.catalogue.blank_nodes import Blank, Columns, Pointer, Subject, blank_ids
 from stream.catalogue.opening import Meter, format_of, open_bytes, require
 from stream.errors import ConfigError, InvalidInput
 from stream.mapping.language import is_absolute
@@ -18,27 +21,95 @@ from stream.mapping.row import Row
 RDF = {".nt", ".ttl"}
 RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 
+Numbered = tuple[int, Row | InvalidInput]  # with its line; 0 in Turtle, where the parser does not say it
 
-def read_rdf(path: Path, iri: str, meter: Meter | None = None) -> Iterator[tuple[int, Row | InvalidInput]]:
-    """Refused lines, then a row for each subject in the order of first mention, with the line of that, or 0.
+
+def read_rdf(
+    paths: Sequence[Path], iri: str, meter: Meter | None = None
+) -> Iterator[tuple[Path, Iterator[Numbered]]]:
+    """The refused lines of each file, then for each file a row for each subject that it is the first to name.
 
     Raises:
-        ConfigError: the file cannot be read, or is no Turtle; a line that is no N-Triples is only refused.
+        ConfigError: a file cannot be read, or is no Turtle; a line that is no N-Triples is only refused.
     """
-    rdf = require("pyoxigraph", path)
-    rows: dict[str, dict[str, dict[str, None]]] = {}
-    lines: dict[str, int] = {}
-    with open_bytes(path, meter) as file:
-        triples = _n_triples(rdf, file) if format_of(path) == ".nt" else _turtle(rdf, file, path)
-        for line, triple in triples:
-            if isinstance(triple, InvalidInput):
-                yield line, triple
-                continue
-            subject = _name(rdf, triple.subject, iri)
-            lines.setdefault(subject, line)
-            _add(rdf, rows.setdefault(subject, {}), triple, iri)
-    for subject, columns in rows.items():
-        yield lines[subject], {"@id": subject, **{name: [*values] for name, values in columns.items()}}
+    graph = _Graph(iri)
+    for number, path in enumerate(paths):
+        yield path, graph.read(number, path, meter)
+    ids = graph.blank_ids()
+    for number, subjects in groupby(graph.rows, key=lambda subject: graph.places[subject][0]):
+        yield paths[number], ((graph.places[subject][1], graph.row(subject, ids)) for subject in subjects)
+
+
+class _Graph:
+    """The triples of several files, by subject. A blank node belongs to its file."""
+
+    def __init__(self, iri: str) -> None:
+        self.rows: dict[Subject, Columns] = {}
+        self.places: dict[Subject, tuple[int, int]] = {}  # where a subject came first: file and line
+        self._iri = iri
+        self._blanks: dict[Blank, None] = {}  # in the order of first mention
+        self._pointers: dict[Subject, list[Pointer]] = {}
+
+    def read(self, number: int, path: Path, meter: Meter | None) -> Iterator[tuple[int, InvalidInput]]:
+        """Takes in a file. Yields the lines that are refused."""
+        self._rdf = require("pyoxigraph", path)
+        with open_bytes(path, meter) as file:
+            triples = (
+                _n_triples(self._rdf, file) if format_of(path) == ".nt" else _turtle(self._rdf, file, path)
+            )
+            for line, triple in triples:
+                if isinstance(triple, InvalidInput):
+                    yield line, triple
+                    continue
+                try:
+                    self._add(triple, number, line)
+                except RecursionError:
+                    yield line, InvalidInput("malformed", "triple terms are nested too deeply")
+
+    def blank_ids(self) -> dict[Blank, str]:
+        """The id of each blank node."""
+        return blank_ids([*self._blanks], self.rows, self._pointers)
+
+    def row(self, subject: Subject, ids: dict[Blank, str]) -> Row:
+        """The row of a subject."""
+        columns = {
+            name: [ids[value] if isinstance(value, Blank) else value for value in values]
+            for name, values in self.rows[subject].items()
+        }
+        return {"@id": ids[subject] if isinstance(subject, Blank) else subject, **columns}
+
+    def _add(self, triple: Any, number: int, line: int) -> None:
+        subject, predicate, language = self._name(triple.subject, number), triple.predicate.value, None
+        value: Subject
+        if isinstance(triple.object, self._rdf.Literal):
+            value, language = triple.object.value, triple.object.language
+        else:
+            value = self._name(triple.object, number)
+            if isinstance(value, Blank):
+                self._pointers.setdefault(subject, []).append(Pointer(predicate, value))
+            elif predicate == RDF_TYPE and isinstance(triple.object, self._rdf.NamedNode):
+                value = last_part(triple.object.value)
+        self.places.setdefault(subject, (number, line))
+        columns = self.rows.setdefault(subject, {})
+        for name in _column_names(predicate, language):
+            columns.setdefault(name, {})[value] = None
+
+    def _name(self, node: Any, number: int) -> Subject:
+        if isinstance(node, self._rdf.BlankNode):
+            blank = Blank(number, node.value)
+            self._blanks.setdefault(blank)
+            return blank
+        if isinstance(node, self._rdf.NamedNode):
+            short = str(node.value).removeprefix(self._iri)
+            return str(node.value) if not short or is_absolute(short) else short
+        return self._text(node)
+
+    def _text(self, node: Any) -> str:
+        """A triple term. The blank nodes in it have no names, which would be others with each reading."""
+        if isinstance(node, self._rdf.Triple):
+            parts = map(self._text, (node.subject, node.predicate, node.object))
+            return f"<<( {' '.join(parts)} )>>"
+        return "_:" if isinstance(node, self._rdf.BlankNode) else str(node)
 
 
 def _n_triples(rdf: Any, file: Any) -> Iterator[tuple[int, Any]]:
@@ -64,27 +135,13 @@ def _reason(error: SyntaxError) -> str:
     return (error.msg or "").partition(": ")[2] or str(error)
 
 
-def _add(rdf: Any, columns: dict[str, dict[str, None]], triple: Any, iri: str) -> None:
-    predicate = triple.predicate.value
+@lru_cache(maxsize=4096)
+def _column_names(predicate: str, language: str | None) -> list[str]:
+    """The columns that hold the values of a predicate in a language."""
     if predicate == RDF_TYPE:
-        columns.setdefault("@type", {})[last_part(_name(rdf, triple.object, ""))] = None
-        return
-    names = {predicate, last_part(predicate)}
-    if isinstance(triple.object, rdf.Literal):
-        value = triple.object.value
-        if triple.object.language:
-            names.add(f"{last_part(predicate)}@{triple.object.language}")
-    else:
-        value = _name(rdf, triple.object, iri)
-    for name in sorted(names):
-        columns.setdefault(name, {})[value] = None
-
-
-def _name(rdf: Any, node: Any, iri: str) -> str:
-    if isinstance(node, rdf.NamedNode):
-        short = node.value.removeprefix(iri)
-        return str(node.value) if not short or is_absolute(short) else short
-    return str(node)  # a blank node's label, or a quoted triple
+        return ["@type"]
+    last = last_part(predicate)
+    return sorted({predicate, last, *([f"{last}@{language}"] if language else [])})
 
 
 def last_part(iri: str) -> str:

@@ -8,6 +8,7 @@ import msgspec
 from stream.catalogue.account import Account
 from stream.catalogue.delimited import Layout
 from stream.catalogue.opening import Meter, check_exists, format_of, open_bytes
+from stream.catalogue.rdf import RDF, read_rdf
 from stream.catalogue.rows import JSON_LINES, NumberedRow, check_suffix, read_rows
 from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
@@ -182,8 +183,18 @@ class _SourceReader:
     def _read_tables(self) -> Iterator[Numbered]:
         for table in self._tables:
             mapper = RowMapper(self._source, table)
-            for path in self._paths(table):
-                yield from _located(self._map(mapper, self._rows(path, mapper, table), path.name), path.name)
+            for path, rows in self._rows_by_file(mapper, table):
+                yield from _located(self._map(mapper, rows, path.name), path.name)
+
+    def _rows_by_file(self, mapper: RowMapper, table: Table) -> Iterator[tuple[Path, Iterable[NumberedRow]]]:
+        """The rows of each file. RDF files are one graph, in which a subject is one row."""
+        paths = self._paths(table)
+        graph = [path for path in paths if format_of(path) in RDF]
+        for path in paths:
+            if path not in graph:
+                yield path, self._rows(path, mapper, table)
+        if graph:
+            yield from read_rdf(graph, self._mapping.iri or "", self._meter)
 
     def _map(self, mapper: RowMapper, rows: Iterable[NumberedRow], file: str) -> Iterator[Numbered]:
         account, begin = self._account, self._account.place(file, 0)

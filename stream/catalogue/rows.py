@@ -48,7 +48,8 @@ def read_rows(
     check_suffix(path)
     suffix = format_of(path)
     if suffix in RDF:
-        yield from read_rdf(path, iri, meter)
+        for _, rows in read_rdf([path], iri, meter):
+            yield from rows
     elif suffix in PARQUET:
         yield from _read_parquet(path, required, mapped, meter)
     else:

@@ -32,7 +32,7 @@ from stream.events import MAX_ID_CHARS, check_relation
 from stream.mapping.column_types import converter
 
 IRI = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"{}|\\^`]*')
-ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|urn:")
+ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Quoting = Literal["csv", "none"]  # quotes keep a cell together, or are characters like others
 NULL = ("NULL", "\\N", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan")  # which no one is called
@@ -277,7 +277,7 @@ class SourceMapping(Table, frozen=True):
 
 def is_absolute(local_id: str) -> bool:
     """Whether an id is an IRI, and not the end of one: an IRI that its source's `iri` does not begin."""
-    return ABSOLUTE.match(local_id) is not None
+    return local_id.startswith("urn:") or ("://" in local_id and ABSOLUTE.match(local_id) is not None)
 
 
 def check_topics(
