@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from model.errors import ModelError
-from model.evaluation import ScoredPairs, best_threshold, prauc
+from model.evaluation import ScoredPairs, best_threshold, prauc, retrieval_recall
 from model.scoring.network import AlignmentNetwork, NetworkOptions, PairGraph, pair_graph
 from model.scoring.pairs import PairInputs, similarities
 from model.scoring.scorer import DenseScorer
@@ -118,13 +118,12 @@ def train(
     _in_units_of_log_odds(net, valid)
     trees = _trees(batches, network, options.seed)
     trained = _calibrated(net, trees, valid)
-    trained.report = {
+    trained.report |= {
         "training_pairs": len(rows),
         "training_links": int(training.label.sum()),
         "valid_pairs": len(valid.label),
         "epochs": epoch,
         "best_epoch": best.epoch,
-        "valid_prauc": best.prauc,
         "seconds": time.monotonic() - started,
     }
     return trained
@@ -314,7 +313,12 @@ def _calibrated(net: AlignmentNetwork, trees: Trees, valid: LabelledPairs) -> Tr
     slope, offset = fit_platt(logits.astype(np.float64), valid.label)
     scorer = DenseScorer(net, trees, slope, offset)
     pairs = _scored(valid, np.arange(len(logits)), scorer.probabilities(logits))
-    return Trained(net, trees, slope, offset, best_threshold(pairs))
+    report = {
+        "valid_prauc": prauc(pairs),
+        "valid_chance": prauc(pairs._replace(score=np.zeros(len(logits)))),  # of the same score for all
+        "valid_retrieved": retrieval_recall(pairs),
+    }
+    return Trained(net, trees, slope, offset, best_threshold(pairs), report)
 
 
 def fit_platt(logits: npt.NDArray[np.float64], label: npt.NDArray[np.bool_]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ An entity is known by the hash of its CURIE, as in the graph, and its state by a
 
 import math
 import struct
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -19,9 +19,9 @@ import xxhash
 
 from index.entity import node_of
 from index.errors import SameasError
-from stream.catalogue.report import SHOWN, Example, MissingTargets, Report, Tally
+from stream.catalogue.report import SHOWN, Example, MissingTargets, Report
 from stream.console import escaped, log, tell
-from stream.errors import InvalidInput
+from stream.errors import ConfigError, InvalidInput
 from stream.events import Delete, EntityEvent, Upsert, curie, encode
 
 SHOWN_REFUSALS: Final = 100  # one by one; further ones are counted
@@ -57,12 +57,7 @@ class Account:
 
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
-        self.rows = 0  # rows and events that could be used
-        self.refused: Counter[str] = Counter()
-        self._repeated = 0
-        self._updated = Tally()
-        self._twice = Tally()
-        self._heads = Tally()  # of joins, which never came
+        self._report = Report()
         self._known: dict[int, bytes] = {}
         self._kinds: dict[tuple[str, str], int] = {}
         self._entities: list[int] = []  # by kind
@@ -74,6 +69,11 @@ class Account:
     def entities(self) -> int:
         """How many there are, each counted once."""
         return sum(self._entities)
+
+    @property
+    def refused(self) -> int:
+        """How many rows could not be used."""
+        return sum(self._report.refused.values())
 
     @property
     def sources(self) -> set[str]:
@@ -113,19 +113,19 @@ class Account:
         state = self._state(entity, encode(entity), place, OWN)
         node = node_of(curie(entity.source, entity.id))
         raw = self._known.get(node)
-        self.rows += 1
+        self._report.rows += 1
         if raw is not None and raw[-1] == OWN:
             old, new = _State._make(_STATE.unpack(raw)), _State._make(state)
             if new.digest == old.digest:
-                self._repeated += 1
+                self._report.repeated += 1
                 return False
             if new[:2] == old[:2]:
-                self._twice.add(entity.id, self._shown(place), self._shown(old.place))
+                self._report.ids_twice.add(entity.id, self._shown(place), self._shown(old.place))
                 if new < old:
                     return False
                 state = new._replace(place=old.place)
             else:
-                self._updated.add(entity.id, self._shown(place), self._shown(old.place))
+                self._report.updated.add(entity.id, self._shown(place), self._shown(old.place))
                 if old.version != NO_VERSION and new[:2] < old[:2]:
                     return True  # the graph finds it out of date
         self._keep(node, entity, state)
@@ -135,7 +135,7 @@ class Account:
         """A canonical event. One of a known entity is an update, unless it has the same version."""
         node = node_of(curie(event.source, event.id))
         raw = self._known.get(node)
-        self.rows += 1
+        self._report.rows += 1
         if isinstance(event, Delete):
             if raw is None or raw[-1] != GONE:
                 gone = Upsert(event.source, event.id, "")
@@ -145,16 +145,60 @@ class Account:
         if raw is not None and raw[-1] != GONE:
             old, new = _State._make(_STATE.unpack(raw)), _State._make(state)
             if new.digest == old.digest:
-                self._repeated += 1
+                self._report.repeated += 1
             else:
                 is_said_twice = new[:2] == old[:2] and old.version != NO_VERSION
-                tally = self._twice if is_said_twice else self._updated
+                tally = self._report.ids_twice if is_said_twice else self._report.updated
                 tally.add(event.id, self._shown(place), self._shown(old.place))
         self._keep(node, event, state)
 
     def lose_head(self, name: str, place: int) -> None:
         """The head of a join's relation that never came."""
-        self._heads.add(name, self._shown(place))
+        self._report.missing_heads.add(name, self._shown(place))
+
+    def compare_types(self) -> None:
+        """Everything is read: notes the types that only one source has.
+
+        Raises:
+            ConfigError: there is no other type, so that there is nothing to align.
+        """
+        sources = defaultdict(set)
+        for (source, kind), count in zip(self._kinds, self._entities, strict=True):
+            if count:
+                sources[kind].add(source)
+        types = defaultdict(list)
+        for kind, having in sorted(sources.items()):
+            for source in sorted(having):
+                types[source].append(kind)
+        if all(len(having) < 2 for having in sources.values()):
+            found = "; ".join(f"{source} has {', '.join(kinds[:SHOWN])}" for source, kinds in types.items())
+            raise ConfigError(
+                "no two sources have entities of one type; give matching types one name"
+                f"{f' ({found})' if found else ''}"
+            )
+        for source, kinds in types.items():
+            if lone := [kind for kind in kinds if len(sources[kind]) < 2]:
+                self._report.lone_types[source] = lone
+
+    def call_weak(self, why: str) -> None:
+        """The model that was made of all this is of little use."""
+        self._report.weak_model = why
+
+    def count_links(self, file: str, links: Iterable[tuple[int, tuple[str, str]]]) -> None:
+        """Known links, each with its line, between entities that were all read."""
+        kinds = [*self._kinds]
+        for line, names in links:
+            self._report.links.count += 1
+            known = [self._known.get(node_of(name)) for name in names]
+            missing = [n for n, raw in zip(names, known, strict=True) if raw is None or raw[-1] == GONE]
+            place = f"{file}:{line}"
+            if missing:
+                self._report.links.missing.add(missing[0], place)
+                continue
+            types = [kinds[_State._make(_STATE.unpack(raw)).kind][1] for raw in known if raw]
+            if types[0] != types[1]:
+                told = (f"{name} ({kind})" for name, kind in zip(names, types, strict=True))
+                self._report.links.types_differ.add(" ~ ".join(told), place)
 
     def accepted(self, events: Iterable[EntityEvent | InvalidInput]) -> Iterator[EntityEvent]:
         """The usable events. All others are counted by reason, and the first of them are told.
@@ -168,10 +212,11 @@ class Account:
                 continue
             if self._strict:
                 raise event
-            self.refused[event.reason] += 1
-            if self.refused.total() <= SHOWN_REFUSALS:
+            by_reason = self._report.refused
+            by_reason[event.reason] = by_reason.get(event.reason, 0) + 1
+            if self.refused <= SHOWN_REFUSALS:
                 tell(f"refused: {event} ({event.reason})")
-            elif self.refused.total() == SHOWN_REFUSALS + 1:
+            elif self.refused == SHOWN_REFUSALS + 1:
                 tell("refused: more, which are only counted")
 
     @contextmanager
@@ -186,7 +231,7 @@ class Account:
                 if it is known before.
         """
         try:
-            self._check()
+            self.check()
             yield
         finally:
             report = self.report()
@@ -194,9 +239,10 @@ class Account:
                 log.warning(line)
             if file is not None:
                 file.write(escaped(report.json().decode()) + "\n")
-        self._check()
+        self.check()
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises SameasError if the account is strict and has any problem."""
         if self._strict and (problems := self.report().problems):
             counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in problems.items())
             raise SameasError(f"--strict: {counts}")
@@ -207,16 +253,8 @@ class Account:
         for (source, kind), count in zip(self._kinds, self._entities, strict=True):
             if count:
                 entities.setdefault(source, {})[kind] = count
-        return Report(
-            rows=self.rows,
-            entities=entities,
-            refused=dict(self.refused),
-            repeated=self._repeated,
-            updated=self._updated,
-            ids_twice=self._twice,
-            missing_heads=self._heads,
-            missing_targets=self._missing_targets(),
-        )
+        self._report.entities, self._report.missing_targets = entities, self._missing_targets()
+        return self._report
 
     def _missing_targets(self) -> list[MissingTargets]:
         """By relation, the most first."""

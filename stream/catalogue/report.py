@@ -6,9 +6,11 @@ from typing import Final
 
 import msgspec
 
+from index.errors import shortened
 from stream.console import shown
 
 SHOWN: Final = 3  # examples of one kind
+MAX_NAME_CHARS: Final = 80
 SHOWN_LINES: Final = 10  # about relations, and the like; JSON has all
 
 
@@ -21,7 +23,7 @@ class Example(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         seen = f" (first seen in {self.first_seen})" if self.first_seen else ""
-        return f"{shown(self.name)} in {self.place}{seen}"
+        return f"{shortened(self.name, MAX_NAME_CHARS)} in {self.place}{seen}"
 
 
 class Tally(msgspec.Struct):
@@ -44,17 +46,28 @@ class MissingTargets(Tally, kw_only=True):
     relation: str
 
 
+class Links(msgspec.Struct):
+    """Known links, and those of them that are no candidates: an entity is missing, or the types differ."""
+
+    count: int = 0
+    missing: Tally = msgspec.field(default_factory=Tally)
+    types_differ: Tally = msgspec.field(default_factory=Tally)
+
+
 class Report(msgspec.Struct):
     """What was read, and what of it is not as one would expect."""
 
-    rows: int
-    entities: dict[str, dict[str, int]]  # by source and type
-    refused: dict[str, int]  # by reason
-    repeated: int
-    updated: Tally
-    ids_twice: Tally
-    missing_heads: Tally
-    missing_targets: list[MissingTargets]
+    rows: int = 0
+    entities: dict[str, dict[str, int]] = {}  # by source and type
+    refused: dict[str, int] = {}  # by reason
+    repeated: int = 0
+    updated: Tally = msgspec.field(default_factory=Tally)
+    ids_twice: Tally = msgspec.field(default_factory=Tally)
+    missing_heads: Tally = msgspec.field(default_factory=Tally)
+    missing_targets: list[MissingTargets] = []
+    lone_types: dict[str, list[str]] = {}  # by source those that no other source has
+    links: Links = msgspec.field(default_factory=Links)
+    weak_model: str = ""  # what is wrong with it
 
     @property
     def problems(self) -> dict[str, int]:
@@ -64,6 +77,9 @@ class Report(msgspec.Struct):
             "ids_twice": self.ids_twice.count,
             "missing_heads": self.missing_heads.count,
             "missing_targets": sum(relation.count for relation in self.missing_targets),
+            "links_missing": self.links.missing.count,
+            "links_types_differ": self.links.types_differ.count,
+            "weak_model": int(bool(self.weak_model)),
         }
         return {name: count for name, count in counts.items() if count}
 
@@ -112,3 +128,22 @@ class Report(msgspec.Struct):
             )
         if len(self.missing_targets) > SHOWN_LINES:
             yield f"targets of {len(self.missing_targets) - SHOWN_LINES:,} more relations never came"
+        for source, types in self.lone_types.items():
+            more = f" and {len(types) - SHOWN_LINES:,} more" if len(types) > SHOWN_LINES else ""
+            yield (
+                f"types of {source} which no other source has: {', '.join(map(shown, types[:SHOWN_LINES]))}"
+                f"{more}; only entities of one type are aligned"
+            )
+        links = self.links
+        if links.missing.count:
+            yield (
+                f"{links.missing.count:,} of {links.count:,} links name entities that do not exist, first "
+                f"{links.missing.first[0]}"
+            )
+        if links.types_differ.count:
+            yield (
+                f"{links.types_differ.count:,} of {links.count:,} links join entities of two types, which "
+                f"are never candidates, first {links.types_differ.first[0]}"
+            )
+        if self.weak_model:
+            yield self.weak_model

@@ -44,9 +44,12 @@ def evaluate(
 
     if plot is not None and plot.suffix.lower() not in (".html", ".htm"):
         raise click.BadParameter("an .html file is written", param_hint="--plot")
+    known = read_links(links)
+    account.count_links(links.name, known.numbered())
+    account.check()
     evaluation = evaluate_model(
         events,
-        read_links(links).links,
+        known.links,
         model,
         one_to_one=settings.align.one_to_one if one_to_one is None else one_to_one,
         threshold=settings.model.threshold,
@@ -61,8 +64,8 @@ def evaluate(
 
 def _print(evaluation: "Evaluation") -> None:
     quality = evaluation.quality
-    for name, value in quality.to_json().items():
-        if name != "calibration":
+    for name, value in evaluation.to_json().items():
+        if name not in ("calibration", "types"):
             text = f"{value:.4f}" if isinstance(value, float) else str(value)
             put(f"{name.replace('_', ' '):<24} {text:>8}")
     if len(evaluation.types) > 1:

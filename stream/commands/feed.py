@@ -81,7 +81,7 @@ def feed(
     if account.refused:
         not_deleted = "; nothing was deleted, for they may be among what is missing" if delete_missing else ""
         raise SameasError(
-            f"{account.refused.total():,} rows were refused; the others were "
+            f"{account.refused:,} rows were refused; the others were "
             f"{'good' if dry_run else 'fed'}{not_deleted}"
         )
 

@@ -89,6 +89,7 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
         ]
         tell(account.report().summary())
         with account.told(account_file):
+            account.compare_types()
             function(
                 settings=settings, events=events, account=account, model=model or settings.model.dir, **rest
             )

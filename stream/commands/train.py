@@ -39,11 +39,15 @@ def train(
     from stream.console import progress, put_json, tell
     from stream.learning.known_links import read_links
     from stream.learning.self_training import train_without_links
-    from stream.learning.training import K, check_writable, train_model
+    from stream.learning.training import K, check_writable, train_model, weakness
 
     if (links is None) != no_links or (no_links and valid):
         raise click.UsageError("give either --links FILE (and --valid FILE, if there is one), or --no-links")
     check_writable("--model", model)
+    files = [read_links(path) for path in (links, valid) if path is not None]
+    for file in files:
+        account.count_links(file.path.name, file.numbered())
+    account.check()
     with progress() as show:
         show("retrieving candidates")
 
@@ -51,15 +55,16 @@ def train(
             show(f"epoch {done.number} of {done.most}, loss {done.loss:.4f}, PRAUC on valid {done.prauc:.4f}")
 
         options, k = TrainingOptions(seed=seed), K if k is None else k
-        if links is None:
+        if not files:
             trained = train_without_links(events, model, k=k, options=options, progress=epoch)
         else:
-            known = None if valid is None else read_links(valid).links
+            known, *more = (file.links for file in files)
             trained = train_model(
-                events, read_links(links).links, model, valid=known, k=k, options=options, progress=epoch
+                events, known, model, valid=more[0] if more else None, k=k, options=options, progress=epoch
             )
     tell(
         f"model {trained.id} in {model}: {trained.training_links:,} links, "
         f"{trained.valid_links:,} more to choose the threshold, {trained.report['seconds']:.0f} s"
     )
     put_json(json.dumps({"model": trained.id, "links": trained.training_links, **trained.report}))
+    account.call_weak(weakness(trained.report))

@@ -24,11 +24,13 @@ class Evaluation:
     quality: Quality
     types: Mapping[str, Quality]
     pairs: ScoredPairs
+    links_missing: int  # those that name an entity that does not exist; they are lost recall
 
     def to_json(self) -> dict[str, object]:
-        """As JSON-ready values: those of `quality`, and `types`."""
-        types = {kind: quality.to_json() for kind, quality in self.types.items()}
-        return {**self.quality.to_json(), "types": types}
+        """As JSON-ready values: those of `quality`, `links_missing` and `types`."""
+        quality = self.quality.to_json()
+        types = {kind: part.to_json() for kind, part in self.types.items()}
+        return {"links": quality["links"], "links_missing": self.links_missing, **quality, "types": types}
 
 
 def evaluate_model(
@@ -49,6 +51,8 @@ def evaluate_model(
     with Workspace(events) as workspace:
         workspace.retrieve(model.encoder, candidate_options(model))
         scored = _scored(workspace, model, links)
+        distinct = {*links}
+        missing = len(distinct) - len({*workspace.present(links)})
     if not scored:
         raise ModelError(
             "no link joins entities that exist; check that the links' ids are those of the entities"
@@ -60,9 +64,9 @@ def evaluate_model(
         np.concatenate([part.label for part in parts]),
         np.concatenate([part.left for part in parts]),
         np.concatenate([part.right for part in parts]),
-        len({*links}),  # with those of entities that do not exist: they are lost
+        len(distinct),  # with those of entities that do not exist: they are lost
     )
-    return Evaluation(evaluate(everything, threshold, one_to_one=one_to_one), types, everything)
+    return Evaluation(evaluate(everything, threshold, one_to_one=one_to_one), types, everything, missing)
 
 
 def score_links(aligner: Aligner, links: Sequence[LinkPair], checkpoint: Path) -> dict[str, ScoredPairs]:

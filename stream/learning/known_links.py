@@ -1,6 +1,6 @@
 """Known links: reading them, splitting them for training and validation, and judging pairs by them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +24,10 @@ class LinkFile(NamedTuple):
     path: Path
     links: list[LinkPair]
     lines: list[int]
+
+    def numbered(self) -> Iterator[tuple[int, LinkPair]]:
+        """The links, each with its line."""
+        return zip(self.lines, self.links, strict=True)
 
 
 def read_links(path: Path) -> LinkFile:

@@ -1,7 +1,7 @@
 """Training on whole catalogues without a broker, with the worker's code."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,8 @@ from stream.learning.known_links import LinkPair, split_links
 from stream.learning.workspace import LEAST_FLOORS, WORTH_A_SEARCH, Workspace
 
 K: Final = 10  # nearest neighbours in each view that are candidates
+WEAK_PRAUC: Final = 0.5
+USELESS_PRAUC: Final = 0.1
 DEFAULT_TRAINING: Final = TrainingOptions()
 
 
@@ -104,6 +106,22 @@ def train_model(
         types = workspace.by_type(links)
     model = model_of(encoder, candidates, trained, types)
     return TrainedModel(save_model(directory, model), len(links), len(valid), trained.report, quality)
+
+
+def weakness(report: Mapping[str, float]) -> str:
+    """What is wrong with a model, as its validation links say; empty if they say nothing against it.
+
+    Below a PRAUC of .5 there is no threshold at which precision and recall both reach .71.
+    """
+    prauc, chance, retrieved = (report[f"valid_{name}"] for name in ("prauc", "chance", "retrieved"))
+    if prauc >= WEAK_PRAUC:
+        return ""
+    what = "the model knows nothing" if prauc < max(2 * chance, USELESS_PRAUC) else "the model is weak"
+    return (
+        f"{what}: its PRAUC on the validation links is {prauc:.3f}, of 1; the same score for all pairs gives "
+        f"{chance:.3f}. {retrieved:.0%} of these links are among the candidates. Are the links right, and do "
+        "the mappings have what a person would decide by? `sameas feed --dry-run` shows it"
+    )
 
 
 def learn(

@@ -82,7 +82,7 @@ def test_files_of_a_source(tmp_path: Path) -> None:
     assert next(iter(read_files(settings, [file], "imdb", Account()))) == first
     account = Account()
     assert list(account.accepted([first, refusal])) == [first]
-    assert account.refused == {"bad-id": 1}
+    assert account.report().refused == {"bad-id": 1}
     with pytest.raises(InvalidInput):
         list(Account(strict=True).accepted([first, refusal]))
 

@@ -21,7 +21,7 @@ from stream.learning.alignment import align
 from stream.learning.evaluation import evaluate_model
 from stream.learning.known_links import LinkPair
 from stream.learning.self_training import NOISED, noised, train_without_links
-from stream.learning.training import train_model
+from stream.learning.training import TrainedModel, train_model, weakness
 
 LINKS = [(f"left:f{n}", f"right:f{n}") for n in range(60, FILMS)]
 PEOPLE = [(f"left:p{n}", f"right:p{n}") for n in range(20)]
@@ -47,6 +47,8 @@ def test_names_that_are_clearly_alike_are_enough_to_learn_from(tmp_path: Path) -
     options = TrainingOptions(epochs=(5, 5), batch=64)
     trained = train_without_links(catalogues(), tmp_path, k=3, options=options)
     assert trained.training_links > 40 and trained.valid_links > 10
+    assert trained.report["valid_chance"] < 0.5 < trained.report["valid_prauc"] <= 1
+    assert not weakness(trained.report)
     quality = evaluate_model(catalogues(), LINKS, tmp_path).quality
     assert quality.f1 > 0.85, quality
 
@@ -177,3 +179,72 @@ def test_an_unwritable_model_is_refused_before_training(
     refused = run(folder, "train", "--no-links", "--model", str(folder / model))
     assert refused.exit_code == 1
     assert re.search(f"error: --model .*{model}: cannot be written: ", refused.stderr)
+
+
+def test_links_that_name_nothing_are_counted(folder: Path, tmp_path: Path) -> None:
+    """16-links-that-name-nothing, and links between two types, which are never candidates."""
+    rows = ["left:f60,right:f60", "left:f61 , right:f61", "left:x,right:f62", "left:f63,right:gone"]
+    (tmp_path / "links.csv").write_text("\n".join(["left,right", *rows, "left:f64,right:p1"]))
+    found = run(folder, "evaluate", "--links", str(tmp_path / "links.csv"))
+    assert found.exit_code == 0
+    assert re.search(r"^links +5\nlinks missing +2$", found.stdout, re.M)
+    assert "2 of 5 links name entities that do not exist, first left:x in links.csv:4" in found.stderr
+    assert "1 of 5 links join entities of two types, which are never candidates, first left:f64 (film) ~" in (
+        found.stderr
+    )
+    for command in ("evaluate", "train"):
+        refused = run(folder, command, "--links", str(tmp_path / "links.csv"), "--strict")
+        assert refused.exit_code == 1 and not refused.stdout
+        assert "error: --strict: 2 links missing, 1 links types differ" in refused.stderr
+
+
+def retyped(folder: Path, *types: str) -> None:
+    """The right catalogue's films, and its people, are called otherwise."""
+    names = dict(zip(("film", "person"), types, strict=True))
+    events = [
+        msgspec.structs.replace(event, type=names[event.type]) if event.source == "right" else event
+        for event in catalogues()
+    ]
+    (folder / "all.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, events)))
+
+
+@pytest.mark.parametrize(
+    "command", ["align", "train --no-links", "train --links links", "evaluate --links links"]
+)
+def test_types_that_all_differ_are_an_error_everywhere(folder: Path, tmp_path: Path, command: str) -> None:
+    """17-types-differ."""
+    retyped(tmp_path, "movie", "human")
+    words = [str(folder / "links.csv") if word == "links" else word for word in command.split()]
+    refused = run(tmp_path, *words)
+    assert refused.exit_code == 1 and not refused.stdout
+    told = "error: no two sources have entities of one type; give matching types one name"
+    assert f"{told} (left has film, person; right has human, movie)" in refused.stderr
+
+
+def test_types_that_only_one_source_has_are_named(folder: Path, tmp_path: Path) -> None:
+    retyped(tmp_path, "movie", "person")
+    shutil.copytree(folder / "checkpoint", tmp_path / "checkpoint")
+    options = ["--state", str(tmp_path / "aligned"), "--account", str(tmp_path / "account.json")]
+    done = run(tmp_path, "align", *options)
+    assert done.exit_code == 0 and len(done.stdout.splitlines()) > 80
+    assert "types of left which no other source has: film; only entities of one type" in done.stderr
+    found = json.loads((tmp_path / "account.json").read_bytes())
+    assert found["lone_types"] == {"left": ["film"], "right": ["movie"]} and not found["problems"]
+
+
+def test_a_model_that_knows_nothing_is_warned_of_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weak = {"seconds": 1.0, "valid_prauc": 0.006, "valid_chance": 0.002, "valid_retrieved": 0.19}
+
+    def train_weakly(*_: object, **__: object) -> TrainedModel:
+        return TrainedModel("id", 10, 3, weak, None)
+
+    monkeypatch.setattr("stream.learning.self_training.train_without_links", train_weakly)
+    done = run(folder, "train", "--no-links")
+    assert done.exit_code == 0 and json.loads(done.stdout)["valid_prauc"] == 0.006
+    last = done.stderr.splitlines()[-1]
+    assert "warning: the model knows nothing: its PRAUC on the validation links is 0.006" in last
+    assert "19% of these links are among the candidates" in last
+    done = run(folder, "train", "--no-links", "--strict")
+    assert done.exit_code == 1 and "error: --strict: 1 weak model" in done.stderr
+    assert weakness({**weak, "valid_prauc": 0.4}).startswith("the model is weak: its PRAUC")
+    assert not weakness({**weak, "valid_prauc": 0.5})
