@@ -20,6 +20,9 @@ from typing import TypeGuard
 
 import msgspec
 
+from stream.errors import InvalidInput
+from stream.mapping.row import check_depth
+
 EXACT_DIGITS = 15  # which a double keeps
 MOST_BASE64, MOST_SCALE = 512, 999  # of a decimal; one with a scale of millions would take gigabytes as text
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -197,19 +200,26 @@ def _duration(value: object) -> object:
 
 
 def _json(value: object) -> object:
-    """The decoded JSON. Raises ValueError for a text that is none."""
+    """The decoded JSON.
+
+    Raises:
+        ValueError: a text is none.
+        InvalidInput: with reason `too-deep`.
+    """
     if not isinstance(value, str):
         return value
     try:
-        return msgspec.json.decode(value)
+        found = msgspec.json.decode(value)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"{value[:80]!r} is no JSON: {error}") from error
+    check_depth(found)
+    return found
 
 
 def _json_or_text(value: object) -> object:
     try:
         return _json(value)
-    except ValueError:
+    except (ValueError, InvalidInput):
         return value
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from stream.errors import InvalidInput
 from stream.mapping.column_types import by_schema, explained, field_schema
-from stream.mapping.row import decode_object
+from stream.mapping.row import check_depth, decode_object
 
 DELETED = "__deleted"  # which Debezium's own flattening of envelopes may write in place of a tombstone
 ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)
@@ -30,7 +30,7 @@ def changed_row(value: bytes | None) -> ReceivedRow | None:
     """The row's new state, None when the message deletes it.
 
     Raises:
-        InvalidInput: with reason `too-large`, `malformed` or `unsupported-op`.
+        InvalidInput: with reason `too-large`, `too-deep`, `malformed` or `unsupported-op`.
     """
     if value is None:
         return None
@@ -52,7 +52,7 @@ def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> ReceivedRow:
     """The id columns of a message's key, which is a JSON object, wrapped or not, or the bare id.
 
     Raises:
-        InvalidInput: with reason `no-key`.
+        InvalidInput: with reason `no-key` or `too-deep`.
     """
     if key is None:
         raise InvalidInput(
@@ -63,9 +63,11 @@ def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> ReceivedRow:
     except UnicodeDecodeError as error:
         raise InvalidInput("no-key", f"the key is not UTF-8: {error}") from error
     try:
-        decoded, schema = _unwrapped(msgspec.json.decode(key))
+        message = msgspec.json.decode(key)
     except (msgspec.DecodeError, RecursionError):
-        decoded, schema = text, None  # a bare id such as tt0133093
+        message = text  # a bare id such as tt0133093
+    check_depth(message)
+    decoded, schema = _unwrapped(message)
     if isinstance(decoded, dict):
         missing = [column for column in id_columns if column not in decoded]
         if missing:
@@ -91,10 +93,7 @@ def _unwrapped(message: object) -> tuple[object, object]:
 def _row(columns: dict[str, object], schema: object, snapshot: bool = False) -> ReceivedRow:
     if schema is None:
         return ReceivedRow(columns, snapshot=snapshot)
-    try:
-        return ReceivedRow(_object(by_schema(schema, columns), "row"), explained(schema), snapshot, columns)
-    except RecursionError as error:
-        raise InvalidInput("malformed", "the schema is nested too deeply") from error
+    return ReceivedRow(_object(by_schema(schema, columns), "row"), explained(schema), snapshot, columns)
 
 
 def _is_envelope(message: Mapping[str, object]) -> bool:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -12,6 +12,7 @@ from stream.events import UNDECODABLE, check_bytes
 
 Row = Mapping[str, object]
 
+MAX_DEPTH = 64  # of lists and objects in each other; what walks through them calls itself
 NAN = re.compile(rb'("(?:[^"\\]|\\.)*+"?)|\bNaN\b')  # strings, and what stands outside of them
 KEY = re.compile(rb'"[ \t\r\n]*:')
 
@@ -78,7 +79,7 @@ def decode_object(text: bytes) -> dict[str, object]:
     """A JSON object. NaN, which is no JSON but what Python and pandas write, is null.
 
     Raises:
-        InvalidInput: with reason `too-large` or `malformed`.
+        InvalidInput: with reason `too-large`, `too-deep` or `malformed`.
     """
     check_bytes(text)
     try:
@@ -89,10 +90,33 @@ def decode_object(text: bytes) -> dict[str, object]:
                 raise
             text = NAN.sub(lambda match: match[1] or b"null", text)
             found = _object_decoder.decode(text)
+        if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+            check_depth(found)
         check_keys(text, found)
+    except RecursionError:
+        raise _too_deep() from None
     except UNDECODABLE as error:
         raise InvalidInput("malformed", str(error)) from error
     return found
+
+
+def check_depth(value: object) -> None:
+    """Raises InvalidInput (`too-deep`) where lists and objects are nested deeper than `MAX_DEPTH`."""
+    level: list[Any] = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for nested in level
+            for item in (nested.values() if nested.__class__ is dict else nested)
+            if item.__class__ is dict or item.__class__ is list  # faster than isinstance
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> InvalidInput:
+    return InvalidInput("too-deep", f"lists and objects are nested deeper than {MAX_DEPTH}")
 
 
 def check_keys(text: bytes, found: dict[str, object]) -> None:
@@ -104,7 +128,6 @@ def check_keys(text: bytes, found: dict[str, object]) -> None:
 
     Raises:
         InvalidInput: with reason `malformed`.
-        RecursionError: the text is nested too deeply.
     """
     if text.count(b":") == len(found):
         return
