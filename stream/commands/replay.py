@@ -196,7 +196,7 @@ def _execute(
         counts = done.counts
         tell(
             f"done in {done.seconds:,.1f} s: received {counts.received:,} = applied {counts.applied:,} "
-            f"+ stale {counts.stale:,} + dead-lettered {counts.dead_lettered:,}"
+            f"+ stale {counts.stale:,} + dead-lettered {counts.dead_lettered:,}{counts.remark}"
         )
         if report is not None:
             from stream.replay.page import render

@@ -41,6 +41,14 @@ class Received:
         self.gone: dict[int, None] = {}  # nodes that were deleted or have another type
         self.touched: dict[int, None] = {}  # every node whose entity or adjacency changed
 
+    def miss(self, message: Message, what: str) -> None:
+        """A deletion names what never came. If that comes still, the word kept of the deletion decides."""
+        cause, counts = message.cause, self.topics[message.cause.topic]
+        counts.absent += 1
+        if not counts.first_absent:
+            place = f"{cause.topic}, partition {cause.partition}, offset {cause.offset}"
+            counts.first_absent = f"{what[:500]} in {place}"
+
     def refuse(self, message: Message, stage: str, error: InvalidInput) -> None:
         """Turns a message into a dead letter: its own bytes, and in the headers what was wrong."""
         cause = message.cause
@@ -128,18 +136,27 @@ class Inbox:
         return received
 
     def _apply(self, event: Change, message: Message, received: Received, *, prompt: bool) -> bool:
-        """Puts the entity's new state into `received.after`; False if the event is stale."""
+        """Puts the entity's new state into `received.after`; False if the event is stale, or changes nothing
+        because what it deletes never came."""
         if isinstance(event, JoinChange):
+            is_absent = event.edge is None and not self._joins.knows(event, message)
             edges = self._joins.put(event, message)
             if edges is None:
+                return False
+            if is_absent:
+                received.miss(message, f"a row with the key {message.key!r:.200}")
                 return False
             received.joined.update(dict.fromkeys(edges))
             if prompt:
                 received.prompt.update(map(_head, edges))
             return True
         if isinstance(event, LinkChange):
+            is_absent = event.link is None and not self._links.knows(event.left, event.right)
             pair = self._links.put(event.left, event.right, event.link, message)
             if pair is None:
+                return False
+            if is_absent:
+                received.miss(message, f"a verdict on {event.left} and {event.right}")
                 return False
             received.links.append(pair)
             return True
@@ -157,6 +174,9 @@ class Inbox:
                 received.prompt.add(node)
         elif old is not None and old.version != heard.entity.version:
             received.after[node] = heard.entity  # its cause, and so its alignments, stay as they are
+        if old is None and isinstance(event, Delete):
+            received.miss(message, name)
+            return heard.happened  # where it has a version, that counts from now on
         return True
 
     def _write(self, received: Received) -> dict[int, None]:

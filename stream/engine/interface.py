@@ -9,6 +9,7 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from stream.console import printable
 from stream.engine.origin import Origin
 from stream.events import Message
 
@@ -40,6 +41,10 @@ class Counts(msgspec.Struct):
     applied: int = 0
     stale: int = 0
     dead_lettered: int = 0
+    absent: int = (
+        0  # deletions of what never came: their messages are stale, unless they bring something, too
+    )
+    first_absent: str = ""  # what the first of these named, and where it stands
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -47,7 +52,17 @@ class Counts(msgspec.Struct):
             self.applied + other.applied,
             self.stale + other.stale,
             self.dead_lettered + other.dead_lettered,
+            self.absent + other.absent,
+            self.first_absent or other.first_absent,
         )
+
+    @property
+    def remark(self) -> str:
+        """What people are told beside the numbers; empty if there is nothing."""
+        if not self.absent:
+            return ""
+        deletes = "1 deletion of" if self.absent == 1 else f"{self.absent} deletions of"
+        return f"; {deletes} what never came, first {printable(self.first_absent)}"
 
 
 class Batch(msgspec.Struct, frozen=True):

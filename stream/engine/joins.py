@@ -33,7 +33,7 @@ class JoinStore:
             The edges that it named or names, if that is another one; None if another partition has a newer
             word on the row.
         """
-        key = tables.JOIN_ROWS + message.cause.topic.encode() + b"\0" + change.row
+        key = _row_key(change, message)
         if not self._words.take(key, message):
             return None
         raw = self._store.get(key)
@@ -48,6 +48,10 @@ class JoinStore:
             if edge is not None:
                 self._count(edge, step)
         return [edge for edge in (old, change.edge) if edge is not None]
+
+    def knows(self, change: JoinChange, message: Message) -> bool:
+        """Whether anything was said of the row."""
+        return self._words.get(_row_key(change, message)) is not None
 
     def named(self, edges: Iterable[Edge]) -> list[bool]:
         """Whether a row of a join names these edges."""
@@ -66,6 +70,10 @@ class JoinStore:
             self._store.put(key, count.to_bytes(4, "big"))
         else:
             self._store.delete(key)
+
+
+def _row_key(change: JoinChange, message: Message) -> bytes:
+    return tables.JOIN_ROWS + message.cause.topic.encode() + b"\0" + change.row
 
 
 def _edge_key(edge: Edge) -> bytes:

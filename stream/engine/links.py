@@ -33,12 +33,14 @@ class LinkStore:
         self._decode = msgspec.msgpack.Decoder(StoredLink).decode
         self._any = next(store.scan(tables.LINKS), None) is not None
 
+    def knows(self, left: str, right: str) -> bool:
+        """Whether anybody gave a verdict on two CURIEs, or took one back."""
+        pair = _pair(left, right)
+        return self.get(pair) is not None or self._words.get(_keys(pair)[0]) is not None
+
     def put(self, left: str, right: str, link: Link | None, message: Message) -> PairId | None:
         """Keeps a verdict on two CURIEs, or forgets it; None if another partition has a newer one."""
-        (left_source, _), (right_source, _) = split_curie(left), split_curie(right)
-        if left_source > right_source:
-            left, right, left_source, right_source = right, left, right_source, left_source
-        pair = PairId(node_of(left), node_of(right), left_source, right_source)
+        pair = _pair(left, right)
         stored = self.get(pair)
         known = None if stored is None else Word(stored.timestamp, stored.cause.topic, stored.cause.partition)
         if not self._words.take(_keys(pair)[0], message, known):
@@ -48,7 +50,12 @@ class LinkStore:
                 self._store.delete(key)
             else:
                 stored = StoredLink(
-                    left_source, right_source, link.verdict, link.author, message.cause, message.timestamp
+                    pair.left_source,
+                    pair.right_source,
+                    link.verdict,
+                    link.author,
+                    message.cause,
+                    message.timestamp,
                 )
                 self._store.put(key, msgspec.msgpack.encode(stored))
                 self._any = True
@@ -82,6 +89,13 @@ class LinkStore:
             else:
                 verdicts.append((pair, SAME if link.verdict == "same" else DIFFERENT))
         return verdicts
+
+
+def _pair(left: str, right: str) -> PairId:
+    (left_source, _), (right_source, _) = split_curie(left), split_curie(right)
+    if left_source > right_source:
+        left, right, left_source, right_source = right, left, right_source, left_source
+    return PairId(node_of(left), node_of(right), left_source, right_source)
 
 
 def _keys(pair: PairId) -> tuple[bytes, bytes]:

@@ -268,7 +268,7 @@ class Worker:
         totals = self._pipeline.totals
         tell(
             f"stopped; received {totals.received} = applied {totals.applied} + stale {totals.stale} "
-            f"+ dead-lettered {totals.dead_lettered}"
+            f"+ dead-lettered {totals.dead_lettered}{totals.remark}"
         )
 
     async def _finish_batches(self) -> None:

@@ -34,6 +34,9 @@ class Metrics:
         self.dead_letters = Counter(
             "sameas_dead_letters", "Dead letters by reason", ["reason"], registry=registry
         )
+        self.absent = Counter(
+            "sameas_absent_deletes", "Deletions of what never came", ["topic"], registry=registry
+        )
         self.lost = Counter(
             "sameas_lost_messages",
             "Messages, at most, that the broker removed before they were read, since the state was begun",
@@ -127,6 +130,7 @@ class Metrics:
         for topic, counts in batch.topics.items():
             for outcome in ("applied", "stale", "dead_lettered"):
                 self.events.labels(topic, outcome).inc(getattr(counts, outcome))
+            self.absent.labels(topic).inc(counts.absent)
         for output in batch.outputs:
             if output.kind == "alignments":
                 self.alignments.labels("withdrawn" if output.value is None else "aligned").inc()

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from index.errors import StateError
 from stream.broker.topics import AFTER_GROWTH
 from stream.config import TopicSettings
-from stream.console import log
+from stream.console import log, printable
 from stream.engine.interface import Batch, Counts, MessageProcessor, Output
 from stream.engine.origin import Origin
 from stream.events import Message
@@ -241,7 +241,14 @@ class Pipeline:
             self._metrics.freshness.set(max(0.0, time.time() - messages[-1].timestamp))
 
     def _account(self, batch: Batch) -> None:
-        self.totals += batch.counts
+        counts = batch.counts
+        if counts.absent and not self.totals.absent:
+            log.warning(
+                "a deletion of what never came: %s; further ones are counted. Either the row had come and "
+                "gone before its topic was compacted, or deletions have other keys than rows",
+                printable(counts.first_absent),
+            )
+        self.totals += counts
         for output in batch.outputs:
             if output.kind == "alignments":
                 self.withdrawn += output.value is None

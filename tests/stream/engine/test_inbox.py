@@ -8,11 +8,11 @@ import pytest
 
 from index.entity import node_of
 from index.store import Store
-from stream.changes import Change, SnapshotRow
+from stream.changes import Change, Edge, JoinChange, LinkChange, SnapshotRow
 from stream.engine.interface import Counts
 from stream.engine.origin import trace
 from stream.errors import InvalidInput
-from stream.events import Delete, Message, Upsert
+from stream.events import Delete, Link, Message, Upsert
 from stream.mapping.canonical import decode_canonical
 from tests.stream.engine.graphs import Graph
 
@@ -121,6 +121,46 @@ def test_a_message_that_makes_decoding_fail_is_a_dead_letter_and_the_others_coun
         headers = [dict(letter.headers) for letter in received.dead_letters]
         assert [(each["stage"], each["reason"]) for each in headers] == [(b"decode", b"failed")] * 2
         assert headers[0]["message"] == b"MemoryError: " and len(headers[1]["message"]) < 1100
+
+
+def test_a_deletion_of_what_never_came_is_counted_and_not_forgotten(tmp_path: Path) -> None:
+    """It may come before what it deletes, and again after it."""
+    with Store(tmp_path) as store:
+        graph = Graph(store)
+        early, late = Delete("a", "f", 7), Delete("a", "g")
+        received = graph.apply([early, late, late])
+        first = "a:f in t, partition 0, offset 0"
+        assert received.topics == {"t": Counts(received=3, applied=1, stale=2, absent=3, first_absent=first)}
+        counts = graph.apply([film("x", version=6), Upsert("a", "g", "film"), late, late]).topics["t"]
+        assert counts == Counts(received=4, applied=3, stale=1)
+        assert graph.graph.exist([node_of("a:f"), node_of("a:g")]) == [False, False]
+    assert Counts(stale=1, absent=1, first_absent="x") + Counts(absent=2, first_absent="y") == Counts(
+        stale=1, absent=3, first_absent="x"
+    )
+    assert Counts(absent=2, first_absent="x\x1b").remark.endswith(
+        "2 deletions of what never came, first x\ufffd"
+    )
+    assert not Counts(stale=1).remark
+
+
+def test_a_row_and_a_verdict_that_never_came(tmp_path: Path) -> None:
+    edge = Edge("a", "f", "by", "p")
+    link = Link("a:f", "b:f")
+    changes: list[Change] = [
+        JoinChange(b"1", None),
+        JoinChange(b"2", edge),
+        JoinChange(b"2", None),
+        JoinChange(b"2", None),
+        LinkChange("b:f", "a:f", None),
+        LinkChange("a:g", "b:f", link),
+        LinkChange("b:f", "a:g", None),
+        LinkChange("b:f", "a:g", None),
+    ]
+    with Store(tmp_path) as store:
+        graph = Graph(store, lambda message: [changes[message.cause.offset]])
+        counts = graph.inbox.receive(graph.messages(*[b""] * len(changes))).topics["t"]
+    first = "a row with the key b'a key' in t, partition 0, offset 0"
+    assert counts == Counts(received=8, applied=6, stale=2, absent=2, first_absent=first)
 
 
 def test_a_state_knows_the_topics_that_it_was_made_of(tmp_path: Path) -> None:

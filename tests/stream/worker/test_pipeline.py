@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from stream.config import Settings, StateSettings
-from stream.engine.interface import Output
+from stream.engine.interface import Batch, Counts, Output
 from stream.errors import BrokerError
 from stream.events import Cause, Message
 from stream.worker.alignment_topic import Published
@@ -129,3 +129,28 @@ def test_a_dispute_lasts_until_the_differences_are_published(tmp_path: Path) -> 
         assert not pipeline.claim.is_disputed
 
     session(tmp_path, topic, reconcile)
+
+
+def test_the_first_deletion_of_what_never_came_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = FakeAligner.process
+    names = ["", "left:f1\x1b", "left:f2"]
+
+    def miss(self: FakeAligner, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
+        counts = Counts()
+        for message in messages:
+            name = names[message.cause.offset]
+            counts += Counts(1, stale=1, absent=bool(name), first_absent=name)
+        return msgspec.structs.replace(process(self, messages, bulk=bulk), topics={"t": counts})
+
+    monkeypatch.setattr(FakeAligner, "process", miss)
+
+    async def publish(pipeline: Pipeline) -> None:
+        for number in range(3):
+            await (await pipeline.step([upsert(number)], Topic().send, bulk=False))
+        assert (pipeline.totals.stale, pipeline.totals.absent) == (3, 2)
+
+    session(tmp_path, Topic(), publish)
+    (told,) = caplog.messages
+    assert told.startswith("a deletion of what never came: left:f1\ufffd; ")
