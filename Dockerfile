@@ -8,7 +8,7 @@ RUN useradd --uid 10001 --create-home sameas \
     && install --directory --owner sameas --group sameas /state /checkpoint
 
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE sameas_command.py ./
 RUN pip install --no-cache-dir --index-url "$TORCH_INDEX_URL" \
     "$(sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)"
 COPY index index

@@ -5,6 +5,8 @@ Whatever takes long to import (torch, dgl, faust, kafka) is imported inside the 
 """
 
 import os
+import sys
+import traceback
 from typing import Any
 
 import click
@@ -27,7 +29,7 @@ from stream.commands.schema import schema
 from stream.commands.subscribe import subscribe
 from stream.commands.train import train
 from stream.commands.worker import broker, run, topics
-from stream.console import flush_stdout, log, printable, start_log
+from stream.console import discard_stdout, flush_stdout, log, printable, start_log
 
 
 class _ErrorLine(click.ClickException):
@@ -36,6 +38,18 @@ class _ErrorLine(click.ClickException):
 
 
 class _Main(Commands):
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if frame.f_code is not click.echo.__code__:  # which prints help, the version and usage
+                raise
+            discard_stdout()
+            start_log()
+            log.error(f"stdout cannot be written: {error.strerror}")
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)

@@ -17,6 +17,32 @@ def test_imports_resolve_to_this_checkout(package: str) -> None:
     assert [Path(path).resolve() for path in module.__path__] == [ROOT / package]
 
 
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("stream.py", "its package 'stream' is hidden by {file}, which Python finds first"),
+        ("model/__init__.py", "its package 'model' is hidden by {file}, which Python finds first"),
+        ("stream/notes.txt", ""),  # a folder is no package before others
+    ],
+)
+def test_packages_of_the_same_name_are_told_from_ours(tmp_path: Path, file: str, told: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    done = subprocess.run(
+        [sys.executable, "-c", "import sameas_command; sameas_command.main()", "--version"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    if told:
+        told = told.format(file=tmp_path / file)
+        assert done.stderr.startswith(f"sameas: error: {told}; change PYTHONPATH")
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("writable", [True, False])
 def test_importing_says_nothing_and_leaves_the_home_alone(tmp_path: Path, writable: bool) -> None:
     """DGL would do both. Not even root can write below a file."""

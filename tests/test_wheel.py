@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("index", "model", "stream")
+COMMAND = "sameas_command.py"
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -30,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = place / "copy"
     for name in PACKAGES:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in (COMMAND, "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     build = ("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", place, copy)
     run(sys.executable, "-m", "pip", *build, cwd=place)
@@ -41,6 +42,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_every_file(wheel: Path) -> None:
     files = (path for name in PACKAGES for path in (ROOT / name).rglob("*.*") if path.is_file())
     ours = {path.relative_to(ROOT).as_posix() for path in files if path.parent.name != "__pycache__"}
+    ours.add(COMMAND)
     assert ours == {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
 

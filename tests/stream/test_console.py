@@ -168,6 +168,18 @@ def test_a_full_disk_under_stdout_is_said_in_one_line(monkeypatch: pytest.Monkey
         flush_stdout()
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["config", "--help"], ["config", "show"]])
+def test_that_is_so_for_whatever_a_command_prints(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, words: list[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            main.main(words)
+    assert ended.value.code == 1
+    assert caplog.messages == ["stdout cannot be written: No space left on device"]
+
+
 def test_a_wrong_word_on_the_command_line_is_shown_as_text() -> None:
     result = CliRunner().invoke(main, [f"serve{HOSTILE}"])
     assert result.exit_code == 2 and all(map(is_text, result.stderr.split("\n")))
