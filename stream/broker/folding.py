@@ -1,6 +1,7 @@
 """A compacted topic as a mapping. Apart from `reading.py`, since this needs no Kafka client."""
 
-from typing import TypeVar
+from collections import defaultdict
+from typing import Any, Generic, TypeVar
 
 _Value = TypeVar("_Value")
 
@@ -17,3 +18,28 @@ def fold(newest: dict[bytes, _Value], key: bytes | None, value: _Value | None) -
     newest.pop(key, None)
     if value is not None:
         newest[key] = value
+
+
+class Partitions(Generic[_Value]):
+    """A compacted topic, each partition folded by itself, as they may be read in any order.
+
+    Where a key stands in two partitions, by another partitioner's doing, its tombstone in one of them says
+    nothing of the other.
+    """
+
+    def __init__(self) -> None:
+        self._partitions: defaultdict[int, dict[bytes, _Value]] = defaultdict(dict)
+
+    def fold(self, record: Any, value: _Value | None) -> None:
+        """Takes in a record of Kafka, whose value comes to this; None is a tombstone."""
+        fold(self._partitions[record.partition], record.key, value)
+
+    def newest(self) -> dict[bytes, _Value]:
+        """The newest value of each key."""
+        newest: dict[bytes, _Value] = {}
+        for partition in self._partitions.values():
+            newest |= partition
+        return newest
+
+    def clear(self) -> None:
+        self._partitions.clear()

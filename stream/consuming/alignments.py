@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from stream import console
-from stream.broker.folding import fold
+from stream.broker.folding import Partitions
 from stream.broker.reading import Start, parse_date, read_on, read_topic
 from stream.config import Settings
 from stream.consuming.export import FORMATS
@@ -95,7 +95,7 @@ def follow(
     if not as_json:
         yield header()
     topic = settings.topics.alignment_events if log else settings.topics.alignments
-    current: dict[bytes, Any] = {}
+    current = Partitions[Any]()
     has_ended = log
     view, skipped = _View(wanted, as_json), Skipped(strict=strict)
 
@@ -107,7 +107,7 @@ def follow(
 
     for record in read_on(settings, topic, start):
         if record is None:
-            for known in current.values():
+            for known in current.newest().values():
                 yield from show(known)
             current.clear()
             has_ended = True
@@ -117,7 +117,7 @@ def follow(
         elif has_ended:
             yield from show(record)
         else:
-            fold(current, record.key, None if record.value is None else record)
+            current.fold(record, None if record.value is None else record)
 
 
 class _View:
@@ -195,12 +195,12 @@ def current_alignments(settings: Settings, *, strict: bool = False) -> dict[str,
         BrokerError: as `read_topic`.
         InvalidInput: a record is none, if `strict`.
     """
-    current: dict[bytes, AlignmentRecord | InvalidInput] = {}
+    current = Partitions[AlignmentRecord | InvalidInput]()
     for record in read_topic(settings, settings.topics.alignments):
-        fold(current, record.key, None if record.value is None else _decoded_or_error(record))
+        current.fold(record, None if record.value is None else _decoded_or_error(record))
     skipped = Skipped(strict=strict)
     alignments = {}
-    for key, found in current.items():
+    for key, found in current.newest().items():
         if isinstance(found, InvalidInput):
             skipped.skip(found)
         else:

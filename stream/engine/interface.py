@@ -32,6 +32,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]] = []
+    partition: int | None = None  # where it is to go, if not where its key belongs
 
 
 class Counts(msgspec.Struct):

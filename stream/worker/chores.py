@@ -104,6 +104,7 @@ async def reconcile(
     """
     topic, claim, trouble = settings.topics.alignments, pipeline.claim, Lasting()
     told: Tenure | None = None  # in which it was said that the worker is ready
+    has_strays = False  # had them ever
     while True:
         await asyncio.sleep(RECONCILE_SECONDS)
         tenure = standing.tenure
@@ -119,7 +120,7 @@ async def reconcile(
         published = Published(settings, partitions)
         try:
             await asyncio.to_thread(published.read)
-            written, withdrawn = await pipeline.reconcile(published, send_in(tenure))
+            repairs = await pipeline.reconcile(published, send_in(tenure))
         except Refused:
             raise
         except BrokerError as error:  # it may be restarting
@@ -128,10 +129,19 @@ async def reconcile(
             continue
         trouble.look("")
         prefix, told = "ready: " if is_news else "", tenure
-        if written or withdrawn:
+        if repairs.strays and not has_strays:
+            has_strays = True
+            partition, offset, key = published.strays[0]
+            log.warning(
+                f"{topic}: {repairs.strays:,} records stood in partitions where their keys do not belong, "
+                f"the first with key {key!r:.200} at offset {offset} of partition {partition}: another "
+                "process writes with another partitioner. They are withdrawn where they stood; further ones "
+                "are only counted (sameas_stray_records_total)"
+            )
+        if any(repairs):
             tell(
-                f"{prefix}{topic} was not what this state says: {written:,} records written, "
-                f"{withdrawn:,} withdrawn"
+                f"{prefix}{topic} was not what this state says: {repairs.written:,} records written, "
+                f"{repairs.withdrawn + repairs.strays:,} withdrawn"
             )
         else:
             tell(f"{prefix}{topic} is what this state says")

@@ -46,6 +46,11 @@ class Metrics:
         self.alignments = Counter(
             "sameas_alignments", "Alignment records written, by decision", ["decision"], registry=registry
         )
+        self.strays = Counter(
+            "sameas_stray_records",
+            "Records in partitions of the alignment topic where their keys do not belong, withdrawn there",
+            registry=registry,
+        )
         self.refused = Counter(
             "sameas_refused_outputs",
             "Outputs too large for their topic, which went out smaller or not at all",

@@ -9,7 +9,7 @@ import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from index.errors import StateError
 from stream.broker.topics import AFTER_GROWTH
@@ -27,6 +27,14 @@ NOWHERE = -1  # where no partition ends: the topic is compared after a crash, to
 
 Send = Callable[[Sequence[Output]], Awaitable[list[Placed]]]  # until the broker has them
 _T = TypeVar("_T")
+
+
+class Repairs(NamedTuple):
+    """What made the alignment topic what the state says, in records."""
+
+    written: int
+    withdrawn: int
+    strays: int  # withdrawn in partitions where their keys do not belong
 
 
 class Pipeline:
@@ -116,8 +124,8 @@ class Pipeline:
         while (batch := await self._call(next, batches, None)) is not None:
             await self._publish(batch, send)
 
-    async def reconcile(self, published: Published, send: Send) -> tuple[int, int]:
-        """Makes the alignment topic what the state says; how many records it wrote and withdrew for that.
+    async def reconcile(self, published: Published, send: Send) -> Repairs:
+        """Makes the alignment topic what the state says.
 
         Args:
             published: the topic, read some time ago; only what came since is read while the work waits.
@@ -126,12 +134,17 @@ class Pipeline:
             await self.settle()
             await asyncio.to_thread(published.read)
             self.claim.settle(published.ends)
+            strays = published.strays
+            placed = await send(
+                [Output("alignments", stray.key, None, partition=stray.partition) for stray in strays]
+            )
             outputs = await self._call(lambda: published.differences(self._aligner.records()))
-            placed = await send(outputs)
+            placed += await send(outputs)
             self.claim.is_disputed = False
             self.claim.place(placed)
+        self._metrics.strays.inc(len(strays))
         withdrawn = sum(output.value is None for output in outputs)
-        return len(outputs) - withdrawn, withdrawn
+        return Repairs(len(outputs) - withdrawn, withdrawn, len(strays))
 
     async def own(self, read_ends: Callable[[], Awaitable[Mapping[int, int]]]) -> None:
         """From now on the alignment topic belongs to this worker.

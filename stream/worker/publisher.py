@@ -73,7 +73,9 @@ class Publisher:
         queues: dict[tuple[str, int], list[Output]] = {}
         for output in outputs:
             topic = self._topic_of[output.kind]
-            partition = 0 if self._partitions[topic] == 1 else await self._partition(producer, topic, output)
+            partition = output.partition
+            if partition is None:
+                partition = await self._partition(producer, topic, output)
             queues.setdefault((topic, partition), []).append(output)
         placed = await asyncio.gather(
             *(
@@ -95,6 +97,8 @@ class Publisher:
             )
 
     async def _partition(self, producer: AIOKafkaProducer, topic: str, output: Output) -> int:
+        if self._partitions[topic] == 1:
+            return 0
         await producer.partitions_for(topic)  # known from now on
         partition: int = producer._partition(topic, None, None, None, output.key, output.value)
         return partition

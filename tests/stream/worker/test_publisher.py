@@ -79,10 +79,12 @@ def test_a_key_is_where_other_clients_put_it(settings: Settings) -> None:
     keys = [b"left:%d|right:%d" % (n, n) for n in range(40)]
     publish(settings, [Output("alignments", key, b"ours") for key in keys])
     produce(settings, settings.topics.alignments, [(key, b"theirs") for key in keys])
-    found: dict[bytes, set[tuple[bytes, int]]] = {b"ours": set(), b"theirs": set()}
+    publish(settings, [Output("alignments", key, b"elsewhere", partition=2) for key in keys])
+    found: dict[bytes, set[tuple[bytes, int]]] = {b"ours": set(), b"theirs": set(), b"elsewhere": set()}
     for record in read_topic(settings, settings.topics.alignments):
         found[record.value].add((record.key, record.partition))
     assert found[b"ours"] == found[b"theirs"] and len(found[b"ours"]) == 40
+    assert found[b"elsewhere"] == {(key, 2) for key in keys}
 
 
 def test_a_topic_that_takes_only_small_batches(apache_settings: Settings) -> None:
