@@ -82,8 +82,8 @@ def standby(torture: Torture, rig: Rig, stream: Stream) -> None:
 def pauses(torture: Torture, rig: Rig, stream: Stream) -> None:
     """A worker stands still (a suspended machine), its standby takes over, and it goes on, out of date.
 
-    It must not compare its state with the topic before the group has given it a role again. No worker is
-    started anew: that would repair what is wrong.
+    The standby may have finished by then, or not. The other one must not compare its state with the topic
+    before the group has given it a role again. No worker is started anew: that would repair what is wrong.
     """
     chance = torture.chance
     with rig.worker("one") as one:
@@ -98,6 +98,8 @@ def pauses(torture: Torture, rig: Rig, stream: Stream) -> None:
                 torture.killed("paused, with a standby")
                 wait_for(other, READS, said(other, READS) + 1)
                 stream.feed(EVENTS)
+                if chance.random() < 0.5:
+                    rig.repaired(REPAIR_SECONDS)
                 time.sleep(chance.uniform(0, LONGEST_WORK))
                 before = active.log.stat().st_size
                 active.process.send_signal(signal.SIGCONT)
