@@ -3,7 +3,7 @@
 #   make demo [SMALL=1] [REPORT=FILE]   the whole way on real data, in under five minutes
 #   make test [ARGS="-k mapping"]       all tests, three at a time (ARGS="-n 0 -s": one after the other)
 #   make check                          formatting, lint, types (also of the tests), compose file: what CI checks
-#   make torture [N=40] [SEED=0] [JSON=FILE]   kills workers in every way: nothing lost, nothing invented?
+#   make torture [N=40] [SEED=0] [JSON=FILE]   kills, pauses, recreated topics: nothing lost, nothing invented?
 #   make fuzz [N=100000] [SEED=0]       hostile messages: each accounted for, memory bounded?
 #   make quality DATA=DIR [DATASET=NAME] [MODEL=NAME] [SEEDS=3] [TEST_LINKS=FILE] [JSON=FILE]   how good is the model?
 #   make sentences DATA=DIR [DATASET=NAME] [K=20] [JSON=FILE]   is a sentence encoder worth its cost?

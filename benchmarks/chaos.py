@@ -27,10 +27,15 @@ class Input(NamedTuple):
 
 
 class Chaos:
-    """An endless stream of inputs."""
+    """An endless stream of inputs.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        plain: nothing hostile, and all messages on one entity have versions or none has.
+    """
+
+    def __init__(self, seed: int, *, plain: bool = False) -> None:
         self._chance = random.Random(seed)
+        self._plain = plain
         self._sent: list[Input] = []
         self._versions: dict[str, int] = {}
         self._kinds: list[tuple[Callable[[], Input], int]] = [
@@ -42,7 +47,7 @@ class Chaos:
             (self._stale, 4),
             (self._link, 4),
             (self._link_taken_back, 2),
-            (self._hostile, 2),
+            (self._hostile, 0 if plain else 2),
         ]
 
     def __iter__(self) -> Iterator[Input]:
@@ -78,9 +83,9 @@ class Chaos:
     def _delete(self) -> Input:
         entity = self._some()
         key = curie(entity.source, entity.id).encode()
-        if self._chance.random() < 0.5:
-            return Input("entities", key, None)
         version = self._version(entity)
+        if self._chance.random() < 0.5 and not (self._plain and version):
+            return Input("entities", key, None)
         body = {"op": "delete", "source": entity.source, "id": entity.id, "version": version}
         return Input("entities", key, msgspec.json.encode(body))
 
@@ -96,7 +101,8 @@ class Chaos:
         """A version that is behind; of an entity without versions it is simply an upsert."""
         entity = self._some()
         version = self._versions.get(curie(entity.source, entity.id), 1) - 1
-        return _encoded(msgspec.structs.replace(entity, version=version))
+        has_none = self._plain and not self._has_versions(entity)
+        return _encoded(msgspec.structs.replace(entity, version=None if has_none else version))
 
     def _link(self) -> Input:
         left, right = self._chance.randrange(FILMS), self._chance.randrange(FILMS)
@@ -118,10 +124,13 @@ class Chaos:
         """With a version, for every other entity."""
         return _encoded(msgspec.structs.replace(entity, version=self._version(entity)))
 
+    def _has_versions(self, entity: Upsert) -> bool:
+        return curie(entity.source, entity.id).encode()[-1] % 2 == 0
+
     def _version(self, entity: Upsert) -> int | None:
-        name = curie(entity.source, entity.id)
-        if name.encode()[-1] % 2:
+        if not self._has_versions(entity):
             return None
+        name = curie(entity.source, entity.id)
         self._versions[name] = self._versions.get(name, 0) + 1
         return self._versions[name]
 

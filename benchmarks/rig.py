@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import re
 import resource
 import shutil
@@ -16,20 +17,30 @@ from typing import Any
 
 import msgspec
 from kafka import KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 
+from benchmarks.brokers import ROOT, Broker
 from benchmarks.chaos import Input
 from benchmarks.mortal_worker import KILL_AT
 from index.errors import SameasError
-from stream.broker.connection import client_options
+from stream.broker.connection import admin_client, client_options
 from stream.broker.embedded import end_with_parent
 from stream.broker.reading import as_message, read_bounds, read_topic
-from stream.broker.topics import ensure_topics
+from stream.broker.topics import (
+    delete_topics,
+    ensure_topics,
+    existing_partitions,
+    identify,
+    input_specs,
+    worker_specs,
+)
 from stream.config import AlignSettings, KafkaSettings, ModelSettings, Settings, StateSettings, TopicSettings
 from stream.demo.measuring import free_port
 from stream.demo.worker_process import READS, WorkerProcess
 from stream.engine.aligner import Aligner
 from stream.engine.interface import Output
 from stream.mapping.decoder import make_decoder
+from stream.replay.run import Run
 from stream.state.generations import read_current
 
 SESSION_SECONDS = 3.0  # how long a killed worker keeps its place in the group
@@ -37,7 +48,9 @@ BATCH = 20  # messages; small, so that there is much to be killed between
 DRAIN_ATTEMPTS = 3
 SAY_SECONDS = 60.0
 ROLES = ("entities", "links", "alignments", "alignment_events", "dead_letters")
-ROOT = Path(__file__).resolve().parent.parent
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+GONE_SECONDS = 30.0  # until a topic that was deleted is gone
+REPLAY_SECONDS = 180.0
 
 Records = dict[bytes, dict[str, Any]]  # the compacted alignments, but for their dates
 Letter = tuple[str, int, int]  # topic, partition, offset
@@ -61,42 +74,77 @@ class Rig:
     """One group, its topics, and a directory for states and logs.
 
     Args:
-        bootstrap: the broker's address.
         checkpoint: the model's directory.
         directory: for states and logs.
+        chance: chooses what each producer, the workers' too, compresses with.
     """
 
-    def __init__(self, bootstrap: str, checkpoint: Path, directory: Path) -> None:
+    def __init__(self, broker: Broker, checkpoint: Path, directory: Path, chance: random.Random) -> None:
         name = f"torture-{uuid.uuid4().hex[:8]}"
+        self.broker = broker
         self.directory = directory
         self.settings = Settings(
             kafka=KafkaSettings(
-                bootstrap_servers=bootstrap, group_id=name, session_timeout_seconds=SESSION_SECONDS
+                bootstrap_servers=broker.address, group_id=name, session_timeout_seconds=SESSION_SECONDS
             ),
             topics=msgspec.convert({role: f"{name}.{role}" for role in ROLES}, TopicSettings),
             state=StateSettings(dir=directory / "state"),
             model=ModelSettings(dir=checkpoint),
             align=AlignSettings(batch_size=BATCH),
         )
-        topics = self.settings.topics
-        self._inputs = [topics.entities, topics.links]
         ensure_topics(self.settings)
         (directory / "empty.toml").touch()
+        self._chance = chance
         self._logs = 0
+        self._first_letter = 0  # offset, of the dead letters that count
 
-    def feed(self, inputs: Iterable[Input]) -> int:
-        """Produces the records in order; their number."""
-        producer, sent = KafkaProducer(**client_options(self.settings.kafka), acks="all"), []
+    def feed(self, inputs: Iterable[Input], partition: int | None = None) -> int:
+        """Produces the records in order; their number.
+
+        Args:
+            partition: of all, if not that of their key.
+        """
+        codec = self._chance.choice(CODECS)
+        producer = KafkaProducer(
+            **client_options(self.settings.kafka),
+            acks="all",
+            compression_type=None if codec == "none" else codec,
+        )
+        sent = []
         try:
             for made in inputs:
                 topic = getattr(self.settings.topics, made.role)
-                sent.append(producer.send(topic, key=made.key, value=made.value))
+                sent.append(producer.send(topic, key=made.key, value=made.value, partition=partition))
             producer.flush(timeout=30)
         finally:
             producer.close(timeout=5)
         for future in sent:
             future.get(0)
         return len(sent)
+
+    def recreate(self, role: str) -> None:
+        """Deletes a topic and creates an empty one of its name."""
+        specs = [spec for spec in worker_specs(self.settings) if spec.role == role]
+        names = delete_topics(self.settings, specs)
+        deadline = time.monotonic() + GONE_SECONDS
+        while identify(self.settings, names):
+            if time.monotonic() > deadline:
+                raise SameasError(f"topic {names[0]} was deleted, and is still there")
+            time.sleep(0.1)
+        ensure_topics(self.settings, specs)
+
+    def grow(self, role: str, partitions: int) -> None:
+        """Adds partitions to a topic."""
+        with admin_client(self.settings.kafka) as admin:
+            admin.create_partitions({getattr(self.settings.topics, role): partitions})
+
+    def compress(self, codec: str) -> None:
+        """From now on the broker compresses all topics so; the embedded one takes no notice."""
+        config = {"compression.type": "uncompressed" if codec == "none" else codec}
+        topics = [spec.name for spec in worker_specs(self.settings)]
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, config) for name in topics]
+        with admin_client(self.settings.kafka) as admin:
+            admin.alter_configs(resources, raise_on_unknown=False)
 
     def state(self, name: str = "one") -> Path:
         return self.directory / f"state-{name}"
@@ -121,22 +169,8 @@ class Rig:
         self._logs += 1
         log = self.directory / f"{self._logs:03}-{name}.log"
         port = free_port()
-        kafka, topics = self.settings.kafka, self.settings.topics
-        overrides = {
-            **{f"topics.{role}": getattr(topics, role) for role in ROLES},
-            "kafka.bootstrap_servers": kafka.bootstrap_servers,
-            "kafka.group_id": kafka.group_id,
-            "kafka.session_timeout_seconds": kafka.session_timeout_seconds,
-            "state.dir": self.state(name),
-            "model.dir": self.settings.model.dir,
-            "align.batch_size": BATCH,
-            "metrics.port": port,
-        }
-        config = str(self.directory / "empty.toml")
-        command = [sys.executable, "-m", "benchmarks.mortal_worker", "run", "--config", config]
-        command += [word for item in overrides.items() for word in ("--set", "{}={}".format(*item))]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("SAMEAS_")}
-        environment |= {KILL_AT: kill_at, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = self._command("benchmarks.mortal_worker", "run", name, port=port)
+        environment = _environment() | {KILL_AT: kill_at}
 
         def prepare() -> None:
             if file_bytes is not None:
@@ -178,7 +212,7 @@ class Rig:
             with self.worker(name) as worker:
                 worker.wait_until_reading()
                 worker.wait_until_done(behind(worker.log))
-                wait_for(worker, "what this state says")  # also what only a predecessor published
+                wait_for(worker, "(is|was not) what this state says")  # also of what a predecessor wrote
                 worker.stop()
             aligner = self.open_aligner(self.in_force(name))
             try:
@@ -191,13 +225,36 @@ class Rig:
             f"the worker said that it was done, and {self.state(name)} is not; see {worker.log}"
         )
 
-    def verdict(self) -> Verdict:
-        """Compares the topics with an undisturbed run over the same log."""
-        topics = self.settings.topics
+    def replay(self) -> Settings:
+        """Runs `sameas replay` over the topics; the settings with those that it writes."""
+        run = Run(self.settings, self.settings.kafka.group_id)
+        log = self.directory / "replay.log"
+        command = [*self._command("stream.cli", "replay"), "--run", run.name, "--execute"]
+        with log.open("wb") as output:
+            try:
+                done = subprocess.run(
+                    command, stdout=output, stderr=output, env=_environment(), timeout=REPLAY_SECONDS
+                )
+            except subprocess.TimeoutExpired:
+                raise SameasError(f"the replay is not done after {REPLAY_SECONDS:.0f} s; see {log}") from None
+        if done.returncode != 0:
+            raise SameasError(f"the replay ended with status {done.returncode}; see {log}")
+        return run.settings
+
+    def verdict(self, outputs: Settings | None = None) -> Verdict:
+        """Compares the topics with an undisturbed run over the same log.
+
+        Args:
+            outputs: whose topics have the alignments and dead letters; the worker's if not given.
+        """
+        topics = (outputs or self.settings).topics
         found: Records = {}
         for record in read_topic(self.settings, topics.alignments):
             _fold(found, record.key, record.value)
-        letters = {_origin(dict(record.headers)) for record in read_topic(self.settings, topics.dead_letters)}
+        letters = {
+            _origin(dict(record.headers))
+            for record in read_topic(self.settings, topics.dead_letters, start=self._first_letter)
+        }
         truth, refused = self.truth()
         wrong = sorted(key for key in truth.keys() & found.keys() if truth[key] != found[key])
         missing, surplus = sorted(truth.keys() - found.keys()), sorted(found.keys() - truth.keys())
@@ -237,8 +294,8 @@ class Rig:
             try:
                 log = [
                     as_message(record)
-                    for topic in self._inputs
-                    for record in read_topic(self.settings, topic)
+                    for spec in input_specs(self.settings)
+                    for record in read_topic(self.settings, spec.name)
                 ]
                 for start in range(0, len(log), 256):
                     take(aligner.process(log[start : start + 256]).outputs)
@@ -255,11 +312,35 @@ class Rig:
         return Aligner(state, self.settings.model.dir, decode)
 
     def forget(self, name: str = "one") -> None:
-        """Deletes a state directory."""
+        """Deletes a state directory; what is refused is refused again, as far as its topic is still there."""
         shutil.rmtree(self.state(name), ignore_errors=True)
+        [(_, self._first_letter)] = read_bounds(
+            self.settings, [(self.settings.topics.dead_letters, 0)]
+        ).values()
 
     def _bounds(self) -> dict[TopicPartition, tuple[int, int]]:
-        return read_bounds(self.settings, [(topic, 0) for topic in self._inputs])
+        counts = existing_partitions(self.settings, input_specs(self.settings))
+        return read_bounds(
+            self.settings, [(topic, number) for topic, count in counts.items() for number in range(count)]
+        )
+
+    def _command(self, module: str, verb: str, name: str = "one", port: int | None = None) -> list[str]:
+        """A command line with the settings of the state directory of this name, and a codec by chance."""
+        kafka, topics = self.settings.kafka, self.settings.topics
+        overrides = {
+            **{f"topics.{role}": getattr(topics, role) for role in ROLES},
+            "kafka.bootstrap_servers": kafka.bootstrap_servers,
+            "kafka.group_id": kafka.group_id,
+            "kafka.session_timeout_seconds": kafka.session_timeout_seconds,
+            "kafka.compression_type": self._chance.choice(CODECS),
+            "state.dir": self.state(name),
+            "model.dir": self.settings.model.dir,
+            "align.batch_size": BATCH,
+            **({} if port is None else {"metrics.port": port}),
+        }
+        config = str(self.directory / "empty.toml")
+        command = [sys.executable, "-m", module, verb, "--config", config]
+        return command + [word for item in overrides.items() for word in ("--set", "{}={}".format(*item))]
 
 
 def wait_for(worker: WorkerProcess, words: str, times: int = 1) -> None:
@@ -282,6 +363,12 @@ def behind(log: Path) -> int:
     """With how many messages to read a worker began, from its own words."""
     found = re.findall(rf"(\d+) {READS}", log.read_text(errors="replace"))
     return int(found[-1]) if found else 0
+
+
+def _environment() -> dict[str, str]:
+    """For a child: this one's, without settings."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SAMEAS_")}
+    return environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def _fold(records: Records, key: bytes | None, value: bytes | None) -> None:

@@ -1,38 +1,39 @@
-"""What else can happen to a worker: disks, states, groups and brokers that do what they should not.
+"""What can happen to a worker: disks, states, groups and brokers that do what they should not.
 
 Each scenario ends with a worker that drains, and the comparison with the truth; where a state cannot be used,
 the worker has to say so in one line, and the state is rebuilt from the topics.
 """
 
 import contextlib
-import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from benchmarks.ordeal import Stream, Torture, live_and_die, wait
-from benchmarks.rig import ROOT, Rig, behind, said, wait_for
+from benchmarks.brokers import ApacheKafka
+from benchmarks.ordeal import (
+    EVENTS,
+    LONGEST_WORK,
+    REPAIR_SECONDS,
+    Stream,
+    Torture,
+    expect_refusal,
+    live_and_die,
+    wait,
+)
+from benchmarks.rig import Rig, behind, said, wait_for
 from index.errors import SameasError
 from stream.broker.connection import client_options
 from stream.demo.worker_process import READS, WorkerProcess
 
-EVENTS = 200
 SMALL_FILE = 150_000  # bytes that no file can grow beyond, on a disk that is full
-END_SECONDS = 60.0
 PAUSES = 4
-LONGEST_WORK = 2.0  # seconds between the inputs and a pause, or its end
-REPAIR_SECONDS = 40.0  # a worker looks every ten seconds whether another one has written
 STANDS_BY = "standing by"
 ROLE = f"{STANDS_BY}|{READS}"
-APACHE_KAFKA = ROOT.parent / "shared" / "kafka" / "kafka"
 
 
 def lost_state(torture: Torture, rig: Rig, stream: Stream) -> None:
@@ -140,7 +141,7 @@ def full_disk(torture: Torture, rig: Rig, stream: Stream) -> None:
     """Nothing more can be written: the worker says so and ends, and its successor goes on."""
     stream.feed(EVENTS)
     with rig.worker(file_bytes=SMALL_FILE) as worker:
-        expect_refusal(worker, "cannot write")
+        expect_refusal(worker, "state directory", "cannot write")
     stream.feed(EVENTS)
     rig.drain()
 
@@ -150,24 +151,14 @@ def read_only(torture: Torture, rig: Rig, stream: Stream) -> None:
     stream.feed(EVENTS)
     rig.state("sys").symlink_to("/sys")
     with rig.worker("sys") as worker:
-        expect_refusal(worker, "give a writable one")
+        expect_refusal(worker, "state directory", "give a writable one")
     rig.drain()
 
 
-SCENARIOS = {
-    "pauses": pauses,
-    "lost state": lost_state,
-    "old state, offsets reset": old_state,
-    "standby": standby,
-    "cut log": cut_log,
-    "flipped bits": flipped_bits,
-    "full disk": full_disk,
-    "read-only state": read_only,
-}
-
-
-def broker_restarts(torture: Torture, rig: Rig, stream: Stream, kafka: "ApacheKafka") -> None:
-    """The broker is stopped and killed under a worker, which is killed as well."""
+def broker_restarts(torture: Torture, rig: Rig, stream: Stream) -> None:
+    """Apache Kafka is stopped and killed under a worker, which is killed as well."""
+    kafka = rig.broker
+    assert isinstance(kafka, ApacheKafka)  # the embedded one would forget everything
     with rig.worker() as worker:
         worker.wait_until_reading()
         for kill in (False, True):
@@ -182,56 +173,7 @@ def broker_restarts(torture: Torture, rig: Rig, stream: Stream, kafka: "ApacheKa
     rig.drain()
 
 
-def pauses_there(torture: Torture, rig: Rig, stream: Stream, kafka: "ApacheKafka") -> None:
-    """Its groups may give the partitions back to the worker that stood still."""
-    pauses(torture, rig, stream)
-
-
-APACHE_SCENARIOS = {
-    "broker restarts": broker_restarts,
-    "pauses on Apache Kafka": pauses_there,
-}
-
 # ---------------------------------------------------------------------- helpers
-
-
-class ApacheKafka:
-    """One that is there for development; see its README."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.address = ""
-
-    def start(self) -> None:
-        self.address = json.loads(self._run("start"))["plaintext"]
-
-    def stop(self, *, kill: bool) -> None:
-        self._run("stop", *(["--kill"] if kill else []))
-
-    def restart(self, *, kill: bool) -> None:
-        self.stop(kill=kill)
-        self.start()
-
-    def _run(self, command: str, *flags: str) -> str:
-        line = [sys.executable, str(APACHE_KAFKA), command, "--dir", str(self._directory), *flags]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=90)
-        if done.returncode != 0:
-            raise SameasError(f"Apache Kafka: {command} failed: {done.stderr.strip()}")
-        return done.stdout
-
-
-@contextlib.contextmanager
-def apache_kafka(directory: Path) -> Iterator[ApacheKafka | None]:
-    """None where there is no Apache Kafka, or no Java."""
-    if not APACHE_KAFKA.exists() or shutil.which("java") is None:
-        yield None
-        return
-    kafka = ApacheKafka(directory)
-    kafka.start()
-    try:
-        yield kafka
-    finally:
-        kafka.stop(kill=True)
 
 
 def is_active(worker: WorkerProcess) -> bool:
@@ -257,18 +199,9 @@ def usable_or_refused(rig: Rig) -> None:
         if wait(worker.process, 2.0) is None:
             worker.stop()
     if worker.process.returncode != 0:
-        expect_refusal(worker, "delete")
+        expect_refusal(worker, "state directory", "delete")
         rig.forget()
     rig.drain()
-
-
-def expect_refusal(worker: WorkerProcess, words: str) -> None:
-    """The worker ends with one line about its state directory."""
-    status = wait(worker.process, END_SECONDS)
-    log = worker.log.read_text(errors="replace")
-    lines = [line for line in log.splitlines() if "sameas: error: state directory" in line]
-    if status != 1 or not any(words in line for line in lines) or "Traceback" in log:
-        raise SameasError(f"status {status} instead of a refusal with {words!r}; see {worker.log}")
 
 
 def reset_offsets(rig: Rig) -> None:

@@ -1,6 +1,6 @@
 """Kills and pauses real workers, and compares what they leave in the topics with an undisturbed run.
 
-    python -m benchmarks.torture [-n KILLS] [--seed SEED] [--json FILE]
+    python -m benchmarks.torture [-n KILLS] [--seed SEED] [--only SCENARIO] [--json FILE]
 
 The last line of the output says kills, events, lost and invented; the exit status is 0 when nothing was lost
 or invented. The seed decides what is sent and where workers are killed; how far a worker got when a kill at a
@@ -17,47 +17,69 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks import scenarios, topics
+from benchmarks.brokers import apache_kafka
 from benchmarks.catalogues import train_small
-from benchmarks.ordeal import Outcome, Torture, kills, tell
-from benchmarks.scenarios import APACHE_SCENARIOS, SCENARIOS, apache_kafka
+from benchmarks.ordeal import Outcome, Scenario, Torture, kills, tell
 from index.errors import SameasError
 from stream.broker.embedded import embedded_broker
 from stream.console import start_log
 
 KILLS = 40
 
+# What depends on the broker happens on both; Apache Kafka is the one that can do everything.
+ON_BOTH: dict[str, Scenario] = {
+    "kills": kills,
+    "pauses": scenarios.pauses,
+    "standby": scenarios.standby,
+    "lost state": scenarios.lost_state,
+    "old state, offsets reset": scenarios.old_state,
+    "recreated inputs": topics.recreated_inputs,
+    "recreated alignments": topics.recreated_alignments,
+    "codecs": topics.codecs,
+}
+ON_EMBEDDED: dict[str, Scenario] = ON_BOTH | {
+    "cut log": scenarios.cut_log,
+    "flipped bits": scenarios.flipped_bits,
+    "full disk": scenarios.full_disk,
+    "read-only state": scenarios.read_only,
+}
+ON_APACHE: dict[str, Scenario] = ON_BOTH | {
+    "added partitions": topics.added_partitions,
+    "broker restarts": scenarios.broker_restarts,
+}
 
-def torture(count: int, seed: int, directory: Path, only: Sequence[str] | None = None) -> Outcome:
+
+def torture(
+    checkpoint: Path, directory: Path, count: int, seed: int, only: Sequence[str] | None = None
+) -> Outcome:
     """Everything.
 
     Args:
-        count: how many times a worker is killed, but for the scenarios' own kills.
-        directory: for model, states and logs.
-        only: the names of the scenarios besides the kills; all by default.
+        checkpoint: the directory of a model of the small catalogues.
+        directory: for states and logs.
+        count: how many times a worker is killed on each broker, but for the scenarios' own kills.
+        only: the names of scenarios; all by default.
 
     Raises:
         SameasError: a worker ended where it must not, or does not get done.
     """
     started = time.monotonic()
-    checkpoint = directory / "checkpoint"
-    train_small(checkpoint)
-    run = Torture(checkpoint, directory, seed)
-    with embedded_broker() as broker:
-        if count:
-            kills(run, broker.address, count)
-        for name in SCENARIOS if only is None else only:
-            if name in SCENARIOS:
-                with run.scenario(name, broker.address) as (rig, stream):
-                    SCENARIOS[name](run, rig, stream)
-    there = [name for name in APACHE_SCENARIOS if only is None or name in only]
-    if there:
-        with apache_kafka(directory / "kafka") as kafka:
-            for name in there:
-                if kafka is None:
-                    tell(f"{name}: skipped, there is no Apache Kafka here")
-                    continue
-                with run.scenario(name, kafka.address) as (rig, stream):
-                    APACHE_SCENARIOS[name](run, rig, stream, kafka)
+    run = Torture(checkpoint, directory, seed, count)
+    for place, table, opened in (
+        ("the embedded broker", ON_EMBEDDED, embedded_broker()),
+        ("Apache Kafka", ON_APACHE, apache_kafka(directory / "kafka")),
+    ):
+        names = [name for name in table if only is None or name in only]
+        if not names:
+            continue
+        with opened as broker:
+            if broker is None:
+                tell(f"skipped, as there is no {place} here: {'; '.join(names)}")
+                continue
+            for name in names:
+                with run.scenario(f"{name} on {place}", broker) as (rig, stream):
+                    table[name](run, rig, stream)
     run.outcome.seconds = round(time.monotonic() - started, 1)
     return run.outcome
 
@@ -65,19 +87,23 @@ def torture(count: int, seed: int, directory: Path, only: Sequence[str] | None =
 def main() -> None:
     start_log()
     parser = argparse.ArgumentParser(prog="torture", description=__doc__.partition("\n")[0])
-    parser.add_argument("-n", type=int, default=KILLS, help=f"kills [{KILLS}]")
+    parser.add_argument("-n", type=int, default=KILLS, help=f"kills on each broker [{KILLS}]")
     parser.add_argument(
         "--seed", type=int, default=0, help="of what is sent and where workers are killed [0]"
     )
     parser.add_argument("--json", type=Path, help="where to write the outcome as well")
     parser.add_argument("--keep", type=Path, help="a directory for states and logs, kept for looking into")
-    parser.add_argument("--only", action="append", help="a scenario besides the kills; repeatable [all]")
+    names = list(ON_EMBEDDED | ON_APACHE)
+    parser.add_argument("--only", action="append", choices=names, help="a scenario; repeatable [all]")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
         directory = arguments.keep or Path(scratch)
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            outcome = torture(arguments.n, arguments.seed, directory, arguments.only)
+            train_small(directory / "checkpoint")
+            outcome = torture(
+                directory / "checkpoint", directory, arguments.n, arguments.seed, arguments.only
+            )
         except SameasError as error:
             sys.exit(f"torture: {error}")
     if arguments.json:
