@@ -19,13 +19,15 @@ import xxhash
 
 from index.entity import node_of
 from index.errors import SameasError
-from stream.catalogue.report import SHOWN, Example, MissingTargets, Report
+from stream.catalogue.report import SHOWN, Example, MissingTargets, Report, UnreadCells
 from stream.console import escaped, log, tell
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Delete, EntityEvent, Upsert, curie, encode
+from stream.mapping.row_mapper import SeenCell
 
 SHOWN_REFUSALS: Final = 100  # one by one; further ones are counted
 LEAST_WAITING: Final = 100_000  # targets, before those that have come meanwhile are sorted out
+MAX_CELL_CHARS: Final = 40
 LINE_BITS: Final = 40  # of a place; the bits above are the file's number
 
 OWN, MADE, GONE = range(3)  # an entity with a row or event of its own, one made of a cell, one deleted
@@ -58,6 +60,8 @@ class Account:
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
         self._report = Report()
+        self._cells: dict[tuple[str, str, str], UnreadCells] = {}  # by source, column and type
+        self._unseen: dict[tuple[str, tuple[str, ...]], set[str]] = {}  # by source and its optional columns
         self._known: dict[int, bytes] = {}
         self._kinds: dict[tuple[str, str], int] = {}
         self._entities: list[int] = []  # by kind
@@ -151,6 +155,22 @@ class Account:
                 tally = self._report.ids_twice if is_said_twice else self._report.updated
                 tally.add(event.id, self._shown(place), self._shown(old.place))
         self._keep(node, event, state)
+
+    def take_cells(self, source: str, cells: Iterable[SeenCell], place: int) -> None:
+        """Filled cells of a row, and whether they could be read."""
+        for cell in cells:
+            found = self._cells.get((source, cell.column, cell.logical))
+            if found is None:
+                found = UnreadCells(source=source, column=cell.column, type=cell.logical)
+                self._cells[source, cell.column, cell.logical] = found
+            found.filled += 1
+            if not cell.is_read:
+                name = repr(cell.value)[:MAX_CELL_CHARS] if found.count < SHOWN else ""
+                found.add(name, self._shown(place))
+
+    def unseen_columns(self, source: str, optional: Iterable[str]) -> set[str]:
+        """Those of a table's optional columns that no row has had so far; whoever reads takes them out."""
+        return self._unseen.setdefault((source, tuple(optional)), {*optional})
 
     def lose_head(self, name: str, place: int) -> None:
         """The head of a join's relation that never came."""
@@ -254,6 +274,12 @@ class Account:
             if count:
                 entities.setdefault(source, {})[kind] = count
         self._report.entities, self._report.missing_targets = entities, self._missing_targets()
+        self._report.unread_cells = [cells for cells in self._cells.values() if cells.count]
+        unseen: dict[str, list[str]] = {}
+        for (source, _), columns in self._unseen.items():
+            if columns and source in entities:
+                unseen[source] = sorted({*unseen.get(source, []), *columns})
+        self._report.unseen_columns = unseen
         return self._report
 
     def _missing_targets(self) -> list[MissingTargets]:

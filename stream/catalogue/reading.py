@@ -15,7 +15,8 @@ from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert, curie
 from stream.mapping.decoder import decode_canonical_event, of_source
 from stream.mapping.language import Join, SourceMapping, Table
-from stream.mapping.row_mapper import JoinMapper, RowMapper
+from stream.mapping.row import missing_columns
+from stream.mapping.row_mapper import JoinMapper, RowMapper, SeenCell
 
 Numbered = tuple[int, EntityEvent | InvalidInput]  # with its line, from 1; 0 where it has none
 RelationsByHead = dict[str, dict[str, dict[str, None]]]  # head, relation, tails: a dict as an ordered set
@@ -198,12 +199,19 @@ class _SourceReader:
 
     def _map(self, mapper: RowMapper, rows: Iterable[NumberedRow], file: str) -> Iterator[Numbered]:
         account, begin = self._account, self._account.place(file, 0)
+        seen: list[SeenCell] | None = [] if mapper.has_cells_to_see else None
+        unseen = account.unseen_columns(self._source, mapper.optional)
         for line, row in rows:
             if isinstance(row, InvalidInput):
                 yield line, row
                 continue
+            if unseen:
+                unseen.difference_update([column for column in unseen if not missing_columns([column], row)])
             try:
-                *made, own = mapper.upserts(row)
+                *made, own = mapper.upserts(row, seen=seen)
+                if seen:
+                    account.take_cells(self._source, seen, begin + line)
+                    seen.clear()
                 own = _with_relations(own, self._by_head.get(own.id, {}))
                 for entity in made:
                     if account.take_made(entity, begin + line):

@@ -46,6 +46,15 @@ class MissingTargets(Tally, kw_only=True):
     relation: str
 
 
+class UnreadCells(Tally, kw_only=True):
+    """The filled cells of a column that its type, or a path into it, could not read."""
+
+    source: str
+    column: str
+    type: str = ""  # none: it is a path
+    filled: int = 0
+
+
 class Links(msgspec.Struct):
     """Known links, and those of them that are no candidates: an entity is missing, or the types differ."""
 
@@ -65,6 +74,8 @@ class Report(msgspec.Struct):
     ids_twice: Tally = msgspec.field(default_factory=Tally)
     missing_heads: Tally = msgspec.field(default_factory=Tally)
     missing_targets: list[MissingTargets] = []
+    unread_cells: list[UnreadCells] = []
+    unseen_columns: dict[str, list[str]] = {}  # by source the optional ones that no row has
     lone_types: dict[str, list[str]] = {}  # by source those that no other source has
     links: Links = msgspec.field(default_factory=Links)
     weak_model: str = ""  # what is wrong with it
@@ -77,6 +88,7 @@ class Report(msgspec.Struct):
             "ids_twice": self.ids_twice.count,
             "missing_heads": self.missing_heads.count,
             "missing_targets": sum(relation.count for relation in self.missing_targets),
+            "unread_cells": sum(column.count for column in self.unread_cells),
             "links_missing": self.links.missing.count,
             "links_types_differ": self.links.types_differ.count,
             "weak_model": int(bool(self.weak_model)),
@@ -128,11 +140,16 @@ class Report(msgspec.Struct):
             )
         if len(self.missing_targets) > SHOWN_LINES:
             yield f"targets of {len(self.missing_targets) - SHOWN_LINES:,} more relations never came"
+        for cells in self.unread_cells:
+            what = f"{cells.type} could not read" if cells.type else "nothing found in"
+            counts = f"{cells.count:,} of {cells.filled:,} filled cells"
+            yield f"{shown(cells.column)}: {what} {counts}, first {cells.first[0]}"
+        for source, columns in self.unseen_columns.items():
+            yield f"no row of {source} has a column {_listed(columns)}, which the mapping calls optional"
         for source, types in self.lone_types.items():
-            more = f" and {len(types) - SHOWN_LINES:,} more" if len(types) > SHOWN_LINES else ""
             yield (
-                f"types of {source} which no other source has: {', '.join(map(shown, types[:SHOWN_LINES]))}"
-                f"{more}; only entities of one type are aligned"
+                f"types of {source} which no other source has: {_listed(types)}; only entities of one type "
+                "are aligned"
             )
         links = self.links
         if links.missing.count:
@@ -147,3 +164,8 @@ class Report(msgspec.Struct):
             )
         if self.weak_model:
             yield self.weak_model
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN_LINES:,} more" if len(names) > SHOWN_LINES else ""
+    return ", ".join(map(shown, names[:SHOWN_LINES])) + more

@@ -44,6 +44,13 @@ class Cells:
                     "IDENTITY FULL for the table, or do not map the column",
                 )
 
+    def is_blank(self, value: object) -> bool:
+        """Whether a cell says nothing, whatever is read from it."""
+        if isinstance(value, str):
+            text = value.strip()
+            return not text or text in self._null
+        return value is None or value != value or value in ([], {})
+
     def find(self, row: Row, column: str) -> object:
         """The cell at a column or path.
 

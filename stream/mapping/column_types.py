@@ -20,6 +20,7 @@ from typing import TypeGuard
 
 import msgspec
 
+from model.encoding.values import Kind, recognise
 from stream.errors import InvalidInput
 from stream.mapping.row import check_depth
 
@@ -56,6 +57,19 @@ def converter(logical: str) -> Convert:
     if logical not in _BY_NAME:
         raise ValueError(f"{logical!r} is none of {', '.join(_BY_NAME)}, decimal(SCALE)")
     return _BY_NAME[logical]
+
+
+def is_plain(value: object, logical: str) -> bool:
+    """Whether a value that its type left as it is says the same without it: `2001-03-31` under `date`."""
+    value = plain_struct(value)
+    if isinstance(value, list):
+        return all(is_plain(item, logical) for item in value)
+    if not isinstance(value, str | int | float) or logical in ("json", "text"):
+        return True
+    kind = recognise(value)
+    if logical.startswith("decimal"):
+        return kind is Kind.NUMBER
+    return kind in (Kind.DATE, Kind.DURATION)
 
 
 def is_unavailable(value: object) -> bool:

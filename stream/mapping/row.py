@@ -51,6 +51,16 @@ def _inside(value: object, path: str, null: Collection[str]) -> object:
     )
 
 
+def leads_nowhere(value: object, path: str) -> bool:
+    """Whether an object inside of a cell has something, and nothing of the name that a path gives it."""
+    if isinstance(value, list):
+        return any(leads_nowhere(item, path) for item in value)
+    if not isinstance(value, Mapping) or not value or path in value:
+        return False
+    first, _, rest = path.partition(".")
+    return first not in value or leads_nowhere(value[first], rest)
+
+
 def missing_columns(required: Sequence[str], row: Row) -> str:
     """A line that names the required columns that a row lacks, and those it has; empty if it lacks none.
 

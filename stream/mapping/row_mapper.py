@@ -1,6 +1,7 @@
 """Makes entities and relations of rows as the mapping says. Pure: the same row always makes the same."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 from index.entity import Version
 from stream.changes import Edge
@@ -15,11 +16,20 @@ from stream.events import (
     check_relation,
 )
 from stream.mapping.cells import Cells
-from stream.mapping.column_types import converter
+from stream.mapping.column_types import converter, is_plain
 from stream.mapping.language import Join, Relation, Table, Template
-from stream.mapping.row import Row, missing_columns
+from stream.mapping.row import Row, leads_nowhere, missing_columns
 
 NOTHING: frozenset[str] = frozenset()
+
+
+class SeenCell(NamedTuple):
+    """A filled cell with a type, or one into which a path leads."""
+
+    column: str
+    logical: str  # the type, "" for a path
+    value: object
+    is_read: bool
 
 
 class RowMapper:
@@ -39,6 +49,18 @@ class RowMapper:
             name: _ReadyRelation(source, r, self._cells) for name, r in mapping.relations.items()
         }
         self._columns = {name: converter(logical) for name, logical in mapping.columns.items()}
+        optional = {*mapping.optional}
+        self._paths = [
+            (column, *column.split(".", 1))
+            for column in mapping.all_columns()
+            if "." in column and column not in optional
+        ]
+        self.optional = mapping.optional
+
+    @property
+    def has_cells_to_see(self) -> bool:
+        """Whether `upserts` has anything to say of cells."""
+        return bool(self._paths or self._columns)
 
     @property
     def id_columns(self) -> tuple[str, ...]:
@@ -53,12 +75,19 @@ class RowMapper:
         """
         return _filled(self._cells, self._id, row)
 
-    def upserts(self, row: Row, explained: Collection[str] = NOTHING, raw: Row | None = None) -> list[Upsert]:
+    def upserts(
+        self,
+        row: Row,
+        explained: Collection[str] = NOTHING,
+        raw: Row | None = None,
+        seen: list[SeenCell] | None = None,
+    ) -> list[Upsert]:
         """The entities made of the row's cells, then the row's own.
 
         Args:
             explained: columns with a type that came with the row and goes before the mapping's.
             raw: the row as it was before anything read those types; None if nothing did.
+            seen: takes the filled cells that are read by a type or a path, if the row can be used.
 
         Raises:
             InvalidInput: with reason `missing-column`, `bad-id`, `bad-value`, `bad-version`,
@@ -89,7 +118,20 @@ class RowMapper:
         events = [*made.entities.values(), own]
         for event in events:
             check_entity_event(event)
+        if seen is not None:
+            seen += self._seen(raw, row)
         return events
+
+    def _seen(self, raw: Row, row: Row) -> Iterator[SeenCell]:
+        for name, logical in self._mapping.columns.items():
+            value = raw.get(name)
+            if not self._cells.is_blank(value):
+                is_read = row[name] != value or is_plain(value, logical)
+                yield SeenCell(name, logical, value, is_read)
+        for column, first, rest in self._paths:
+            if column not in row and not self._cells.is_blank(row.get(first)):
+                value = row[first]
+                yield SeenCell(column, "", value, not leads_nowhere(value, rest))
 
     def delete(self, key: Row, explained: Collection[str] = NOTHING) -> Delete:
         """The deletion of the row with these id columns.

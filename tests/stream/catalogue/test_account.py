@@ -211,6 +211,98 @@ def test_canonical_events_are_updates_and_their_order_counts(tmp_path: Path) -> 
     assert report.entities == {"s": {"t": 1}} and account.exists("s:1") and not account.exists("s:2")
 
 
+def test_filled_cells_in_which_a_path_finds_nothing_are_counted(tmp_path: Path) -> None:
+    """08-path-into-text: what is called otherwise is not absent without a word."""
+    rows = [
+        {"id": 1, "genres": [{"name": "Drama"}], "maker": {"name": "Forge", "at": {"city": "Aa"}}},
+        {"id": 2, "genres": [{"name": "Drama"}, {"label": "War"}], "maker": {"nome": "Lago"}},
+        {"id": 3, "genres": [], "maker": {"name": None, "at": {}}},
+        {"id": 4, "genres": None, "maker": {}},
+        {"id": 5, "genres": [{}], "maker": {"name": "", "at": {"town": "Bb"}}, "a.b": 1},
+    ]
+    (tmp_path / "films.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mapping = """
+[sources.s]
+file = "films.jsonl"
+id = "id"
+attributes = ["genres.name", "maker.name", "maker.at.city", "a.b"]
+optional = ["a.b"]
+"""
+    account = Account()
+    read(tmp_path, mapping, account)
+    report = account.report()
+    assert [(cells.column, cells.count, cells.filled) for cells in report.unread_cells] == [
+        ("genres.name", 1, 3),
+        ("maker.name", 1, 4),
+        ("maker.at.city", 2, 4),
+    ]
+    assert report.unread_cells[1].first == [Example("{'nome': 'Lago'}", "films.jsonl:2")]
+    assert report.problems == {"unread_cells": 4}
+    assert "maker.name: nothing found in 1 of 4 filled cells, first {'nome': 'Lago'} in films.jsonl:2" in (
+        [*report.lines()]
+    )
+    optional = mapping.replace('["a.b"]', '["a.b", "genres.name", "maker.name", "maker.at.city"]')
+    account = Account()
+    read(tmp_path, optional, account)
+    assert not account.report().problems
+
+
+@pytest.mark.parametrize(
+    ("logical", "good", "bad"),
+    [
+        ("date", [11412, "2001-03-31", "31.03.2001", "", None, "NULL"], ["11412", 11412.0, "soon", 10**12]),
+        ("timestamp-micros", [10**15, "2001-03-31T12:00:00Z", "2001-03-31 12:00:00"], ["1000000", True]),
+        ("time-millis", [43200000, "12:00:00"], ["43200000", 10**9]),
+        ("duration-micros", [10**9, "PT2H16M5S", "2:16:05"], ["1000"]),
+        ("decimal(2)", ["BNI=", 12.5, 12, "12.50"], ["cheap", "1.2.3"]),
+        ("json", ["[1]", [1], 7], []),
+        ("text", ["x", 1], []),
+    ],
+)
+def test_filled_cells_that_a_type_could_not_read_are_counted(
+    tmp_path: Path, logical: str, good: list[object], bad: list[object]
+) -> None:
+    mapping = f"""
+[sources.s]
+file = "a.jsonl"
+id = "id"
+attributes = ["v"]
+columns = {{v = "{logical}"}}
+"""
+    cells = [*good, *bad]
+    rows = (json.dumps({"id": number, "v": value}) for number, value in enumerate(cells))
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    account = Account()
+    events, refused = read(tmp_path, mapping, account)
+    assert len(events) == len(cells) and not refused
+    unread = account.report().unread_cells
+    filled = [value for value in cells if value not in ("", None, "NULL")]
+    assert [(c.column, c.type, c.count, c.filled) for c in unread] == (
+        [("v", logical, len(bad), len(filled))] if bad else []
+    )
+    if bad:
+        assert unread[0].first[0] == Example(repr(bad[0]), f"a.jsonl:{len(good) + 1}")
+        told = f"v: {logical} could not read {len(bad)} of {len(filled)} filled cells"
+        assert told in "\n".join(account.report().lines())
+
+
+def test_optional_columns_that_no_row_has_are_named(tmp_path: Path) -> None:
+    """A property that is misspelt would be absent for ever."""
+    (tmp_path / "a.nt").write_text('<x:1> <http://x/label> "A"@en .\n<x:2> <http://x/name> "B" .\n')
+    mapping = """
+[sources.s]
+file = "a.nt"
+id = "@id"
+attributes = ["label@en", "label@fr", "name", "nmae"]
+optional = ["label@en", "label@fr", "name", "nmae"]
+"""
+    account = Account()
+    read(tmp_path, mapping, account)
+    report = account.report()
+    assert report.unseen_columns == {"s": ["label@fr", "nmae"]} and not report.problems
+    assert "no row of s has a column label@fr, nmae, which the mapping calls optional" in [*report.lines()]
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "films.csv").write_text(FILMS)
