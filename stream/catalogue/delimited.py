@@ -25,10 +25,11 @@ NUMBER = re.compile(r"[-+]?[0-9.,]+")
 
 
 class Layout(NamedTuple):
-    """How cells are separated and quoted. None: as usual for the file's suffix."""
+    """How cells are separated and quoted, and texts encoded. None: as usual for the file's suffix."""
 
     separator: str | None = None
     quoting: Quoting | None = None
+    encoding: str | None = None
 
 
 USUAL = Layout()
@@ -70,9 +71,13 @@ def read_delimited(
                 InvalidInput("malformed", f"a cell holds what looks like rows; is a quote left open?{last}"),
             )
         elif not all(map(is_unicode, cells)):
-            yield line, InvalidInput("malformed", "not UTF-8")
+            yield line, InvalidInput("malformed", _not_encoded(layout.encoding))
         else:
             yield line, dict(zip(header, cells, strict=True))
+
+
+def _not_encoded(encoding: str | None) -> str:
+    return f"not {encoding}" if encoding else "not UTF-8; set `encoding`, which `sameas map` proposes"
 
 
 def read_header(path: Path, raw: IO[bytes], layout: Layout) -> list[str]:

@@ -1,9 +1,9 @@
-"""Opening files, compressed or not, with a meter of how much of them has been read."""
+"""Opening files, compressed or not, in any encoding, with a meter of how much of them has been read."""
 
+import codecs
 import gzip
 import io
 import zlib
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +12,13 @@ from typing import IO, Any
 from stream.errors import ConfigError
 
 COMPRESSED = (".gz", ".zst")
+MARKS = {  # those of UTF-32 begin with those of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+RECODED_BYTES = 1 << 16  # at once
 
 
 class Meter:
@@ -43,21 +50,43 @@ def check_exists(paths: Iterable[Path]) -> None:
 
 
 @contextmanager
-def open_bytes(path: Path, meter: Meter | None = None) -> Iterator[IO[bytes]]:
-    """The file's contents, decompressed, without a byte order mark in front.
+def open_bytes(path: Path, meter: Meter | None = None, encoding: str | None = None) -> Iterator[IO[bytes]]:
+    """The file's contents, decompressed, in UTF-8, without a byte order mark in front.
+
+    Args:
+        encoding: of the text. None: what the byte order mark says, or else UTF-8. What it cannot be becomes a
+            byte that is no UTF-8, so that it is refused where it stands.
 
     Raises:
         ConfigError: the file is missing, damaged or cut short.
     """
+    with _opened(path, meter) as contents:
+        if encoding := encoding or marked_encoding(contents.peek(4)):
+            contents = io.BufferedReader(_Recoded(contents, encoding))
+        if contents.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
+            contents.read(len(codecs.BOM_UTF8))
+        yield contents
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """As many of the file's contents, decompressed, and in their own encoding. Raises ConfigError."""
+    with _opened(path, None) as contents:
+        return contents.read(count)
+
+
+@contextmanager
+def _opened(path: Path, meter: Meter | None) -> Iterator[io.BufferedReader]:
     try:
         with path.open("rb") as file:
-            contents = _decompressed(path, file if meter is None else _Metered(file, meter))
-            if contents.peek(len(BOM_UTF8)).startswith(BOM_UTF8):
-                contents.read(len(BOM_UTF8))
-            yield contents
+            yield _decompressed(path, file if meter is None else _Metered(file, meter))
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ConfigError(f"{path} cannot be read: {reason}") from error
+
+
+def marked_encoding(start: bytes) -> str | None:
+    """The encoding, other than UTF-8, that a byte order mark tells."""
+    return next((encoding for mark, encoding in MARKS.items() if start.startswith(mark)), None)
 
 
 def _decompressed(path: Path, file: Any) -> io.BufferedReader:
@@ -104,3 +133,35 @@ class _Metered(io.RawIOBase):
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+class _Recoded(io.RawIOBase):
+    """A text of another encoding as UTF-8. A byte that is no UTF-8 stands for what cannot be decoded."""
+
+    def __init__(self, file: IO[bytes], encoding: str) -> None:
+        self._file = file
+        self._decode = codecs.getincrementaldecoder(encoding)(_UNKNOWN).decode
+        self._ahead = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        ended = False
+        while not self._ahead and not ended:
+            chunk = self._file.read(RECODED_BYTES)
+            ended = not chunk
+            self._ahead = self._decode(chunk, ended).encode(errors="surrogatepass")
+        data, self._ahead = self._ahead[: len(buffer)], self._ahead[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _mark_unknown(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "\udcff", error.end
+
+
+_UNKNOWN = "sameas-unknown"
+codecs.register_error(_UNKNOWN, _mark_unknown)

@@ -13,7 +13,7 @@ import msgspec
 
 from stream import toml
 from stream.catalogue.columns import ColumnSample, FileSample, are_short, read_sample
-from stream.catalogue.opening import format_of
+from stream.catalogue.opening import MARKS, format_of
 from stream.catalogue.rdf import RDF
 from stream.errors import ConfigError
 from stream.mapping.language import NULL
@@ -85,8 +85,17 @@ class _Proposer:
         self._layout = _layout(sample)
         for setting, value in self._layout.items():
             self._say("the file", f"{setting} is {value!r}")
+        if sample.layout.encoding not in (None, *MARKS.values()):
+            self._say(
+                "the file", f"its encoding is A GUESS, by which it says {self._beyond_ascii()}; correct it"
+            )
         for name in sample.repeated:
             self._say(name, "left out: several columns have this name; give each a name of its own")
+
+    def _beyond_ascii(self) -> str:
+        """Some of the texts that another encoding would read otherwise."""
+        texts = (text for column in self._columns.values() for text in column.texts if not text.isascii())
+        return ", ".join(islice(dict.fromkeys(texts), 5))
 
     def proposal(self) -> Proposal:
         """The id first, then the type; each other column is a relation, or else an attribute."""

@@ -25,7 +25,7 @@ Numbered = tuple[int, Row | InvalidInput]  # with its line; 0 in Turtle, where t
 
 
 def read_rdf(
-    paths: Sequence[Path], iri: str, meter: Meter | None = None
+    paths: Sequence[Path], iri: str, meter: Meter | None = None, encoding: str | None = None
 ) -> Iterator[tuple[Path, Iterator[Numbered]]]:
     """The refused lines of each file, then for each file a row for each subject that it is the first to name.
 
@@ -34,7 +34,7 @@ def read_rdf(
     """
     graph = _Graph(iri)
     for number, path in enumerate(paths):
-        yield path, graph.read(number, path, meter)
+        yield path, graph.read(number, path, meter, encoding)
     ids = graph.blank_ids()
     for number, subjects in groupby(graph.rows, key=lambda subject: graph.places[subject][0]):
         yield paths[number], ((graph.places[subject][1], graph.row(subject, ids)) for subject in subjects)
@@ -50,10 +50,12 @@ class _Graph:
         self._blanks: dict[Blank, None] = {}  # in the order of first mention
         self._pointers: dict[Subject, list[Pointer]] = {}
 
-    def read(self, number: int, path: Path, meter: Meter | None) -> Iterator[tuple[int, InvalidInput]]:
+    def read(
+        self, number: int, path: Path, meter: Meter | None, encoding: str | None
+    ) -> Iterator[tuple[int, InvalidInput]]:
         """Takes in a file. Yields the lines that are refused."""
         self._rdf = require("pyoxigraph", path)
-        with open_bytes(path, meter) as file:
+        with open_bytes(path, meter, encoding) as file:
             triples = (
                 _n_triples(self._rdf, file) if format_of(path) == ".nt" else _turtle(self._rdf, file, path)
             )

@@ -195,7 +195,7 @@ class _SourceReader:
             if path not in graph:
                 yield path, self._rows(path, mapper, table)
         if graph:
-            yield from read_rdf(graph, self._mapping.iri or "", self._meter)
+            yield from read_rdf(graph, self._mapping.iri or "", self._meter, table.encoding)
 
     def _map(self, mapper: RowMapper, rows: Iterable[NumberedRow], file: str) -> Iterator[Numbered]:
         account, begin = self._account, self._account.place(file, 0)
@@ -245,7 +245,7 @@ class _SourceReader:
         return [self._base / name for name in part.files]
 
     def _rows(self, path: Path, mapper: RowMapper | JoinMapper, part: Table | Join) -> Iterator[NumberedRow]:
-        layout, iri = Layout(part.separator, part.quoting), self._mapping.iri or ""
+        layout, iri = Layout(part.separator, part.quoting, part.encoding), self._mapping.iri or ""
         return read_rows(path, mapper.required, self._meter, iri, layout, part.all_columns())
 
 

@@ -37,7 +37,7 @@ def read_rows(
     Args:
         meter: counts how much of the file has been read.
         iri: IRIs of an RDF file that begin with it are written without it (`stream/catalogue/rdf.py`).
-        layout: of a file with separated cells.
+        layout: of separated cells, and the encoding of any text.
         mapped: the columns that are used. None of them may be in a file twice.
 
     Raises:
@@ -48,12 +48,12 @@ def read_rows(
     check_suffix(path)
     suffix = format_of(path)
     if suffix in RDF:
-        for _, rows in read_rdf([path], iri, meter):
+        for _, rows in read_rdf([path], iri, meter, layout.encoding):
             yield from rows
     elif suffix in PARQUET:
         yield from _read_parquet(path, required, mapped, meter)
     else:
-        with open_bytes(path, meter) as file:
+        with open_bytes(path, meter, layout.encoding) as file:
             if suffix in JSON_LINES:
                 yield from _read_json_lines(path, file, required)
             else:
@@ -68,7 +68,7 @@ def column_names(path: Path, layout: Layout = USUAL) -> list[str]:
     """
     suffix = format_of(path)
     if suffix in SEPARATORS:
-        with open_bytes(path) as file:
+        with open_bytes(path, encoding=layout.encoding) as file:
             return read_header(path, file, layout)
     if suffix in PARQUET:
         parquet = require("pyarrow.parquet", path)

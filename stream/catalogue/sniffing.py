@@ -1,6 +1,8 @@
-"""How a CSV or TSV file is laid out, where its suffix does not say it."""
+"""How a CSV or TSV file is laid out, where its suffix does not say it, and how any text is encoded."""
 
 import csv
+import re
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,10 +17,13 @@ from stream.catalogue.delimited import (
     text_of,
     usual_quoting,
 )
-from stream.catalogue.opening import format_of, open_bytes
+from stream.catalogue.opening import first_bytes, format_of, marked_encoding, open_bytes, require
 from stream.mapping.language import Quoting
 
 SAMPLE_LINES = 200
+SAMPLE_BYTES, GUESSED_BYTES = 1 << 24, 1 << 16
+MULTIBYTE = re.compile(r"[^\x00-\x7f\ufffd]")
+BEYOND_ASCII = re.compile(r"\w*[^\W\x00-\x7f]\w*")
 ENOUGH = 0.9  # of the rows, with as many cells as the header
 
 
@@ -37,11 +42,45 @@ def sniff(path: Path) -> Layout:
     Raises:
         ConfigError: the file cannot be read.
     """
-    suffix = format_of(path)
-    if suffix not in SEPARATORS:
-        return USUAL
-    with open_bytes(path) as file:
+    encoding = guess_encoding(path)
+    if format_of(path) not in SEPARATORS:
+        return Layout(encoding=encoding)
+    with open_bytes(path, encoding=encoding) as file:
         lines = list(islice(text_of(file), SAMPLE_LINES))
+    return _sniff_lines(lines, format_of(path))._replace(encoding=encoding)
+
+
+def guess_encoding(path: Path) -> str | None:
+    """The encoding of a text, None if it is UTF-8: by its byte order mark, else by what its letters would be.
+
+    Raises:
+        ConfigError: the file cannot be read; or charset-normalizer is needed, and not installed.
+    """
+    start = first_bytes(path, SAMPLE_BYTES)
+    if marked := marked_encoding(start):
+        return marked
+    for offset, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):  # most letters have a byte of 0 in it
+        if start[offset:4096:2].count(0) > len(start[:4096]) // 8:
+            return encoding
+    text = getincrementaldecoder("utf-8")("replace").decode(start)
+    if text.count("\ufffd") <= len(MULTIBYTE.findall(text)):  # a few bad cells make no other encoding
+        return None
+    try:
+        if _is_western(start.decode("cp1252")):
+            return "cp1252"
+    except UnicodeDecodeError:
+        pass
+    best = require("charset_normalizer", path).from_bytes(start[:GUESSED_BYTES]).best()
+    return "latin-1" if best is None else str(best.encoding)
+
+
+def _is_western(text: str) -> bool:
+    """Whether words with letters beyond ASCII have more letters of ASCII, as in Western Europe."""
+    words = BEYOND_ASCII.findall(text)
+    return sum(2 * sum(map(str.isascii, word)) >= len(word) for word in words) > ENOUGH * len(words)
+
+
+def _sniff_lines(lines: Sequence[str], suffix: str) -> Layout:
     named = EXCEL_SEPARATOR.fullmatch(lines[0]) if lines else None
     if named:
         return Layout(named[1])

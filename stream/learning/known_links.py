@@ -41,7 +41,7 @@ def read_links(path: Path) -> LinkFile:
         InvalidInput: a row cannot be read, or is no pair of CURIEs of two sources.
     """
     found = LinkFile(path, [], [])
-    layout = sniff(path)
+    layout = sniff(path)._replace(encoding=None)  # no guess: ids that are read wrong are those of others
     if layout.quoting == "none":  # no CURIE has a quote in it: one that is open is a mistake
         layout = layout._replace(quoting=None)
     for line, row in read_rows(path, SIDES, layout=layout, mapped=SIDES):

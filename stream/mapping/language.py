@@ -21,6 +21,7 @@ literal without leading zeros, up to 15 digits before the point, is a number (`1
 `007`, `1E5`), whatever the other cells hold; `kind` overrides that.
 """
 
+import codecs
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
@@ -91,15 +92,17 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RowInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where rows come from, and which types their columns have (`stream/mapping/column_types.py`).
 
-    `separator` and `quoting` are those of a CSV or TSV file, where its suffix does not say it. Texts are
-    numbers with a `decimal` point or comma. The texts of `null` are spellings of nothing, as whole cells and
-    as parts of lists.
+    `separator` and `quoting` are those of a CSV or TSV file, where its suffix does not say it; `encoding` is
+    that of any file of text, where it is not UTF-8 and no byte order mark says it. Texts are numbers with a
+    `decimal` point or comma. The texts of `null` are spellings of nothing, as whole cells and as parts of
+    lists.
     """
 
     topic: str | None = None
     file: str | list[str] = []
     separator: str | None = None
     quoting: Quoting | None = None
+    encoding: str | None = None
     decimal: Literal[".", ","] = "."
     null: list[str] = msgspec.field(default_factory=lambda: [*NULL])
     columns: dict[str, str] = {}
@@ -107,6 +110,12 @@ class RowInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n'):
             raise ValueError(f"separator: {self.separator!r} is not one character that can separate cells")
+        if self.encoding is not None:
+            try:
+                "".encode(self.encoding)  # codecs that make no text have no name here
+                codecs.getincrementaldecoder(self.encoding)("replace").decode(b"\xff", True)
+            except (LookupError, ValueError, TypeError):
+                raise ValueError(f"encoding: {self.encoding!r} is none, such as cp1252 or utf-16") from None
         for name, logical in self.columns.items():
             try:
                 converter(logical)
@@ -145,7 +154,7 @@ class Table(RowInput, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         of_cells = (self.attributes, self.relations, self.type_column, self.version, self.optional)
-        of_file = (self.separator, self.quoting, self.decimal != ".", self.null != [*NULL])
+        of_file = (self.separator, self.quoting, self.encoding, self.decimal != ".", self.null != [*NULL])
         if self.id is not None:
             Template(self.id)
         elif any(of_cells) or any(of_file):

@@ -277,12 +277,51 @@ def test_what_needs_no_mapping(tmp_path: Path) -> None:
         propose(path, "s")
 
 
-@pytest.mark.parametrize("data", ["id,t\n1,2\n".encode("utf-16"), b"\xd0\x00\x8f,\xfe\n1,2\n"])
-def test_what_is_no_utf_8(tmp_path: Path, data: bytes) -> None:
+WESTERN = ["Zürich", "Genève", "Málaga", "Köln – Hauptbahnhof", "Côte d’Azur", "Bern"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names", "guess"),
+    [
+        ("utf-8", WESTERN, None),
+        ("cp1252", WESTERN, "cp1252"),
+        ("utf-16", WESTERN, "utf-16"),
+        ("utf-16-be", WESTERN, "utf-16-be"),
+        ("cp1251", ["Москва", "Санкт-Петербург", "Казань"], "cp1251"),
+        ("cp1253", ["Αθήνα", "Θεσσαλονίκη", "Πάτρα"], "cp1253"),
+        ("shift_jis", ["東京", "大阪", "名古屋", "カタカナ市"], "cp932"),
+        ("gb18030", ["北京", "上海", "广州", "深圳"], "gb18030"),
+        ("euc_kr", ["서울", "부산", "대구", "인천"], "cp949"),
+    ],
+)
+def test_encodings_are_proposed(tmp_path: Path, encoding: str, names: list[str], guess: str | None) -> None:
+    path = tmp_path / "cities.csv"
+    rows = [f"{n},{name} {n},{1900 + n}" for n, name in enumerate(names * 4)]
+    path.write_text("\n".join(["id,name,year", *rows]), encoding=encoding)
+    proposal = propose(path, "s")
+    table = tomllib.loads(proposal.toml)["sources"]["s"]
+    assert table.get("encoding") == guess
+    events = [event for _, event in read_events("s", msgspec.convert(table, SourceMapping), Path())]
+    assert {e.attributes["name"] for e in events if isinstance(e, Upsert)} >= {
+        f"{names[0]} 0",
+        f"{names[1]} 1",
+    }
+    is_guessed = guess is not None and guess != "utf-16"
+    assert any("A GUESS" in line and names[0] in line for line in proposal.seen) == is_guessed
+
+
+def test_a_few_cells_that_are_no_utf_8_make_no_other_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "cities.csv"
+    path.write_bytes(b"id,name\n1,Z\xfcrich\n" + "2,Köln\n3,Málaga\n".encode())
+    assert sniff(path) == USUAL
+
+
+def test_what_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "films.csv"
-    path.write_bytes(data)
+    path.write_bytes(b"\xd0\x00\x8f,\xfe\n1,2\n" * 3)
     result = CliRunner().invoke(main, ["map", str(path)])
-    assert result.exit_code == 1 and "films.csv: the names of its columns are not UTF-8" in result.stderr
+    assert result.exit_code == 0, result.stderr
+    assert "A GUESS" in result.stderr
 
 
 def test_the_command_prints_toml_and_reasons_apart(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files become entity events with their lines; everything else gets a reason."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -40,8 +41,57 @@ def test_a_table_is_read_with_its_lines(tmp_path: Path) -> None:
     assert [(line, e.reason, str(e)) for line, e in found if isinstance(e, InvalidInput)] == [
         (5, "malformed", "imdb.csv:5: 2 cells under 5 columns"),
         (6, "malformed", "imdb.csv:6: 7 cells under 5 columns"),
-        (7, "malformed", "imdb.csv:7: not UTF-8"),
+        (7, "malformed", "imdb.csv:7: not UTF-8; set `encoding`, which `sameas map` proposes"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "suffix"),
+    [
+        ("cp1252", ".csv"),
+        ("utf-16", ".csv"),
+        ("utf-16-le", ".tsv"),
+        ("shift_jis", ".jsonl"),
+        ("latin-1", ".csv.gz"),
+    ],
+)
+def test_any_encoding_is_read_as_the_mapping_says(tmp_path: Path, encoding: str, suffix: str) -> None:
+    name = "東京" if encoding == "shift_jis" else "Zürich"
+    separator = "\t" if suffix == ".tsv" else ","
+    rows = [["id", "name"], *([str(n), f"{name} {n}"] for n in range(1, 30_000, 1000))]
+    text = "\n".join(separator.join(row) for row in rows)
+    if suffix == ".jsonl":
+        text = "\n".join(json.dumps({"id": a, "name": b}, ensure_ascii=False) for a, b in rows[1:])
+    data = text.encode(encoding)
+    (tmp_path / f"a{suffix}").write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
+    mapping = SourceMapping(file=f"a{suffix}", id="id", attributes=["name"], encoding=encoding)
+    events = [event for _, event in read_events("s", mapping, tmp_path)]
+    assert [event.attributes["name"] for event in events if isinstance(event, Upsert)] == [
+        b for _, b in rows[1:]
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_text("id,name\n1,Zürich\n", encoding=encoding)
+    ((_, event),) = read_events("s", SourceMapping(file="a.csv", id="id", attributes=["name"]), tmp_path)
+    assert isinstance(event, Upsert) and event.attributes == {"name": "Zürich"}
+
+
+def test_what_is_not_in_the_encoding_costs_its_row_and_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"id,name\n1,Z\xfcrich\n2,\x81\n3,Gen\xe8ve\n")
+    (tmp_path / "b.csv").write_bytes("id,name\n1,x\n2,y".encode("utf-16-le") + b"\x00\xd8\x00")
+    for file, encoding, line in (("a.csv", "cp1252", 3), ("b.csv", "utf-16-le", 3)):
+        mapping = SourceMapping(file=file, id="id", attributes=["name"], encoding=encoding)
+        found = [event for _, event in read_events("s", mapping, tmp_path)]
+        (refusal,) = (event for event in found if isinstance(event, InvalidInput))
+        assert str(refusal) == f"{file}:{line}: not {encoding}" and len(found) == 3 - (file == "b.csv")
+
+
+@pytest.mark.parametrize("encoding", ["cp9999", "", "hex", "idna", "a\0b"])
+def test_an_encoding_that_is_none(encoding: str) -> None:
+    with pytest.raises(ValueError, match="encoding: "):
+        SourceMapping(file="a.csv", id="id", encoding=encoding)
 
 
 def test_a_huge_cell_costs_one_row(tmp_path: Path) -> None:
