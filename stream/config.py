@@ -313,8 +313,10 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Item]:
 def _from_overrides(overrides: Sequence[str]) -> Iterator[_Item]:
     for override in overrides:
         key, equals, value = override.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {override}: write it as section.key=value")
+        if not equals or not re.fullmatch(r"\s*[\w.-]+\s*", key):
+            named = re.match(r"\s*([\w.]*)", override)
+            known = f" {named[1]}" if named and named[1] in _choices() else ""  # the rest may be a password
+            raise ConfigError(f"--set{known}: write it as section.key=value")
         yield tuple(key.strip().split(".")), value, f"flag --set {key.strip()}"
 
 
@@ -331,7 +333,7 @@ def _known(key: tuple[str, ...], origin: str) -> tuple[str, ...]:
         return key
     if key[0] in _SECTIONS and len(key) == 2 and key[1] in _fields(_SECTIONS[key[0]]):
         return key
-    choices = [f"{section}.{name}" for section, cls in _SECTIONS.items() for name in _fields(cls)]
+    choices = _choices()
     close = difflib.get_close_matches(dotted, choices, n=2, cutoff=0.6)
     close = close or [choice for choice in choices if choice.endswith(f".{key[-1]}")]
     if not close and len(key) == 2:
@@ -343,6 +345,11 @@ def _known(key: tuple[str, ...], origin: str) -> tuple[str, ...]:
         else f"; sections: {', '.join([*_SECTIONS, 'sources'])}"
     )
     raise ConfigError(f"{origin}: there is no setting {dotted}{hint}")
+
+
+def _choices() -> list[str]:
+    """Every setting but those of sources."""
+    return [f"{section}.{name}" for section, cls in _SECTIONS.items() for name in _fields(cls)]
 
 
 def _fields(section: type[Section]) -> dict[str, Any]:

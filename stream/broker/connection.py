@@ -1,6 +1,7 @@
 """Connecting to a broker: the `[kafka]` settings as clients want them, and why none answers."""
 
 import contextlib
+import functools
 import logging
 import queue
 import re
@@ -21,6 +22,7 @@ from kafka.errors import (
 
 from stream.broker.answering import first_to_answer
 from stream.config import KafkaSettings
+from stream.console import log
 from stream.errors import BrokerError, ConfigError, Refused
 
 LOOK_SECONDS = 0.05  # between two looks at why a client is not connected yet
@@ -46,6 +48,8 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
         "client_id": "sameas",
     }
     if kafka.security_protocol.startswith("SASL"):
+        if kafka.security_protocol == "SASL_PLAINTEXT" and kafka.sasl_mechanism == "PLAIN":
+            _warn_of_open_password()
         options |= {
             "sasl_mechanism": kafka.sasl_mechanism,
             "sasl_plain_username": kafka.sasl_plain_username,
@@ -53,6 +57,14 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
         }
     context = ssl_context(kafka)
     return options | {"ssl_context": context} if context else options
+
+
+@functools.cache  # once a process
+def _warn_of_open_password() -> None:
+    log.warning(
+        "kafka.sasl_mechanism PLAIN without TLS sends the password as it is, and whoever is on the way reads "
+        "it: set kafka.security_protocol = SASL_SSL, or a mechanism of SCRAM"
+    )
 
 
 def sasl_password(kafka: KafkaSettings) -> str:
@@ -158,15 +170,28 @@ def unreachable(kafka: KafkaSettings, reason: BaseException | str) -> BrokerErro
     elif closed or "TLS handshake" in text or isinstance(reason, IllegalSaslStateError):
         advice = "check kafka.security_protocol"
     elif "CERTIFICATE_VERIFY_FAILED" in text:
-        advice = (
-            "the broker's certificate is of another authority: check kafka.security_protocol and ssl_cafile"
-        )
+        advice = _of_certificate(text)
     elif "ertificate" in text or "SSL" in text:
         advice = "check kafka.security_protocol and ssl_cafile"
     else:
         advice = "is it running, is kafka.bootstrap_servers right? `sameas broker` starts one for trying out"
     kind = Refused if refused or "CERTIFICATE_VERIFY_FAILED" in text else BrokerError
     return kind(f"no usable Kafka broker at {', '.join(kafka.servers)}: {text}; {advice}")
+
+
+def _of_certificate(text: str) -> str:
+    """What to do about a certificate that OpenSSL does not accept, in its words."""
+    if "not valid for" in text:  # Hostname mismatch, IP address mismatch
+        return (
+            "the broker's certificate is for another name: take one that stands in it for "
+            "kafka.bootstrap_servers and the broker's advertised.listeners, or set "
+            "kafka.ssl_check_hostname = false"
+        )
+    if "expired" in text or "not yet valid" in text:
+        return (
+            "the broker's certificate is out of date: have it renewed, unless this machine's clock is wrong"
+        )
+    return "the broker's certificate is of another authority: check kafka.security_protocol and ssl_cafile"
 
 
 def _unless_refused(build: Callable[[], _Client], problems: list[BaseException], seconds: float) -> _Client:

@@ -241,3 +241,11 @@ def test_config_show_names_origins(file: Path) -> None:
     assert shown["kafka.group_id"] == {"value": "file", "from": f"file {file}"}
     assert shown["kafka.bootstrap_servers"] == {"value": "c:3", "from": "flag --set kafka.bootstrap_servers"}
     assert shown["align.linger_ms"] == {"value": 0, "from": "default"}
+
+
+@pytest.mark.parametrize("sign", [":", " ", "", "/", ":x=", " x="])
+def test_a_password_that_is_set_in_the_wrong_way_is_not_told(sign: str) -> None:
+    with pytest.raises(ConfigError, match=r"--set.*: write it as section\.key=value") as raised:
+        load(None, {}, [f"kafka.sasl_plain_password{sign}hunter2"])
+    assert "hunter2" not in str(raised.value)
+    assert ("--set kafka.sasl_plain_password: " in str(raised.value)) == (sign != "")

@@ -2,7 +2,9 @@
 
 import contextlib
 import socket
+import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +14,11 @@ import msgspec
 import pytest
 
 from stream.broker.answering import first_to_answer
-from stream.broker.connection import check_reachable
+from stream.broker.connection import _warn_of_open_password, check_reachable, client_options, unreachable
 from stream.broker.embedded import _executable, end_with_parent
 from stream.broker.reading import open_consumer
 from stream.config import KafkaSettings, Secret, Settings
-from stream.errors import BrokerError
+from stream.errors import BrokerError, Refused
 from tests.stream.worker.shop import free_port
 from tests.stream.workers import sameas, until
 
@@ -44,6 +46,76 @@ def test_a_tls_handshake_without_an_answer_ends_a_command(
         assert process.wait(SOON_SECONDS) == 1
     [line] = process.text.splitlines()
     assert "does not answer the TLS handshake; check kafka.security_protocol" in line
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An address where TLS answers with a certificate for another name, and the authority that signed it."""
+    certificate, key = tmp_path / "other.pem", tmp_path / "other.key"
+    request = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=other")
+    files = ("-keyout", str(key), "-out", str(certificate))
+    subprocess.run(["openssl", *request, "-addext", "subjectAltName=DNS:other", *files], check=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):  # the socket was shut down
+                while True:
+                    client, _ = server.accept()
+                    with contextlib.suppress(OSError), client, context.wrap_socket(client, server_side=True):
+                        pass
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", certificate
+        server.shutdown(socket.SHUT_RDWR)
+        answering.join()
+
+
+def test_a_certificate_for_another_name_is_said_to_be_that(tls_server: tuple[str, Path]) -> None:
+    address, authority = tls_server
+    kafka = KafkaSettings(bootstrap_servers=address, security_protocol="SSL", ssl_cafile=authority)
+    with pytest.raises(
+        Refused, match=r"not valid for '127.0.0.1'.*certificate is for another name: take one"
+    ):
+        check_reachable(kafka)
+    with pytest.raises(Refused, match="certificate is of another authority: check"):
+        check_reachable(msgspec.structs.replace(kafka, ssl_cafile=None))
+
+
+@pytest.mark.parametrize(
+    ("openssl", "said"),
+    [
+        ("Hostname mismatch, certificate is not valid for 'kafka'.", "is for another name"),
+        ("certificate has expired", "is out of date"),
+        ("certificate is not yet valid", "is out of date"),
+        ("self-signed certificate in certificate chain", "is of another authority"),
+    ],
+)
+def test_a_certificate_is_refused_in_the_right_words(openssl: str, said: str) -> None:
+    error = unreachable(KafkaSettings(), f"[SSL: CERTIFICATE_VERIFY_FAILED] {openssl} (_ssl.c:1006)")
+    assert f"certificate {said}" in str(error) and isinstance(error, Refused)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "mechanism", "times"),
+    [("SASL_PLAINTEXT", "PLAIN", 1), ("SASL_PLAINTEXT", "SCRAM-SHA-256", 0), ("SASL_SSL", "PLAIN", 0)],
+)
+def test_a_password_that_can_be_read_on_the_way_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture, protocol: Any, mechanism: Any, times: int
+) -> None:
+    _warn_of_open_password.cache_clear()
+    kafka = KafkaSettings(
+        security_protocol=protocol,
+        sasl_mechanism=mechanism,
+        sasl_plain_username="ann",
+        sasl_plain_password=Secret("open-secret"),
+    )
+    for _ in range(3):
+        client_options(kafka)
+    assert caplog.text.count("PLAIN without TLS sends the password as it is") == times
+    assert "open-secret" not in caplog.text
 
 
 def test_of_several_addresses_one_that_answers_is_enough(embedded_settings: Settings, silent: str) -> None:
