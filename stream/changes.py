@@ -7,6 +7,15 @@ import msgspec
 from stream.events import EntityEvent, Link, Message
 
 
+class RowChange(msgspec.Struct, frozen=True):
+    """What a row says whose message has a key that is more, or something else, than its entity's id.
+
+    So the key tells rows with one id apart, and names the row where it does not show the id.
+    """
+
+    event: EntityEvent
+
+
 class LinkChange(msgspec.Struct, frozen=True):
     """A person's verdict on a pair, None when it is taken back."""
 
@@ -34,7 +43,7 @@ class JoinChange(msgspec.Struct, frozen=True):
     edge: Edge | None
 
 
-Change = EntityEvent | LinkChange | JoinChange
+Change = EntityEvent | RowChange | LinkChange | JoinChange
 
 
 class SnapshotRow(list[Change]):

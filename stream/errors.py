@@ -2,6 +2,7 @@
 
     SameasError                 one line for people: what, where, what to do
     ├── InvalidInput            a record that cannot be used; becomes a dead letter
+    │   └── UnreadableKey       a deletion's key, which does not show the id; the row may be known by it
     ├── ConfigError             sameas.toml, environment or flags
     ├── BrokerError             unreachable, a topic that is missing or shaped wrongly
     │   └── Refused             the broker is there and says no: waiting does not help
@@ -21,6 +22,10 @@ class InvalidInput(SameasError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class UnreadableKey(InvalidInput):
+    """The key of a deletion does not show the id. The row may be known by the key itself."""
 
 
 class ConfigError(SameasError):

@@ -19,7 +19,7 @@ from stream.broker.producing import Record, produce
 from stream.broker.ranges import Range, read_ranges
 from stream.broker.reading import offsets_at, open_consumer, read_bounds, retry_header
 from stream.broker.topics import existing_partitions, input_specs
-from stream.changes import Change, JoinChange, LinkChange
+from stream.changes import Change, JoinChange, LinkChange, RowChange
 from stream.config import Settings
 from stream.consuming.dead_letters import DeadLetter
 from stream.errors import BrokerError, InvalidInput
@@ -218,7 +218,10 @@ def _is_overtaken(original: Message, last: Mapping[int, tuple[int, float]]) -> b
 def _name(change: Change) -> str:
     if isinstance(change, LinkChange):
         return alignment_key(change.left, change.right)
-    return change.row.hex() if isinstance(change, JoinChange) else curie(change.source, change.id)
+    if isinstance(change, JoinChange):
+        return change.row.hex()
+    event = change.event if isinstance(change, RowChange) else change
+    return curie(event.source, event.id)
 
 
 def _again(message: Message) -> Record:

@@ -2,19 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
-from index.entity import Entity, node_of, relation_of
+import msgspec
+
+from index.entity import Entity, node_key, node_of, relation_of
 from index.graph import EdgeChange, GraphStore
 from index.store import Store
-from stream.changes import Change, Decoder, Edge, JoinChange, LinkChange, SnapshotRow
+from stream.changes import Change, Decoder, Edge, JoinChange, LinkChange, RowChange, SnapshotRow
 from stream.engine.interface import RETRY_OF, Counts, Output
 from stream.engine.joins import JoinStore
 from stream.engine.links import LinkStore
 from stream.engine.origin import Origin
 from stream.engine.pairs import PairId
-from stream.engine.words import EntityWords
-from stream.errors import InvalidInput
-from stream.events import Cause, Delete, EntityEvent, Message, curie
+from stream.engine.rows import Row, RowStore, row_name, since
+from stream.engine.words import EntityWords, LastWords
+from stream.errors import InvalidInput, UnreadableKey
+from stream.events import Cause, Delete, EntityEvent, Message, Upsert, curie
 
 NO_POISON: Mapping[Cause, InvalidInput] = {}
 
@@ -75,7 +79,9 @@ class Inbox:
         self._graph = graph
         self._links = links
         self._joins = JoinStore(store)
+        self._rows = RowStore(store)
         self._words = EntityWords(store)
+        self._last = LastWords(store)  # on rows of which nothing but their deletion came
         self._decode = decode
 
     def receive(
@@ -90,7 +96,7 @@ class Inbox:
     def _understand(self, messages: Sequence[Message], poison: Mapping[Cause, InvalidInput]) -> Received:
         """Steps 1 and 2: what the messages change, each entity's state before and after."""
         received = Received()
-        decoded: list[tuple[Message, Sequence[Change]]] = []
+        decoded: list[tuple[Message, Sequence[Change | UnreadableKey]]] = []
         for message in messages:
             where = (message.cause.topic, message.cause.partition)
             counts = received.topics[message.cause.topic]
@@ -107,6 +113,8 @@ class Inbox:
                 continue
             try:
                 decoded.append((message, self._decode(message)))
+            except UnreadableKey as error:
+                decoded.append((message, [error]))
             except InvalidInput as error:
                 received.refuse(message, "decode", error)
             except (
@@ -117,8 +125,8 @@ class Inbox:
             node_of(name): name
             for _, events in decoded
             for event in events
-            if not isinstance(event, LinkChange | JoinChange)
-            for name in [curie(event.source, event.id)]
+            if (entity := _event(event)) is not None
+            for name in [curie(entity.source, entity.id)]
         }
         received.before = dict(zip(names, self._graph.entities(names), strict=True))
         for message, events in decoded:
@@ -135,7 +143,9 @@ class Inbox:
                 counts.stale += 1
         return received
 
-    def _apply(self, event: Change, message: Message, received: Received, *, prompt: bool) -> bool:
+    def _apply(
+        self, event: Change | UnreadableKey, message: Message, received: Received, *, prompt: bool
+    ) -> bool:
         """Puts the entity's new state into `received.after`; False if the event is stale, or changes nothing
         because what it deletes never came."""
         if isinstance(event, JoinChange):
@@ -160,12 +170,25 @@ class Inbox:
                 return False
             received.links.append(pair)
             return True
-        name = curie(event.source, event.id)
-        node = node_of(name)
-        old = received.after.get(node, received.before[node])
-        if old is not None and curie(old.source, old.id) != name:
-            raise InvalidInput("hash-collision", f"{name} has the same node as {old.source}:{old.id}")
-        heard = self._words.hear(node, old, _entity(event, message))
+        if isinstance(event, RowChange):
+            return self._apply_row(event.event, message, received, prompt=prompt)
+        if isinstance(event, Delete | UnreadableKey):
+            rows = self._rows.named(row_name(message))
+            gone = [Delete(row.source, row.id) for row in rows]
+            if gone:
+                applied = [self._apply_row(each, message, received, prompt=prompt) for each in gone]
+                return any(applied)
+        if isinstance(event, UnreadableKey):
+            self._last.take(row_name(message), message)
+            raise InvalidInput(event.reason, f"{event}; no row with this key ever came")
+        return self._apply_entity(event, message, received, prompt=prompt)
+
+    def _apply_entity(
+        self, event: EntityEvent, message: Message, received: Received, *, prompt: bool
+    ) -> bool:
+        """Of an entity that is known by its id."""
+        node, old = self._known(event, received)
+        heard = self._words.hear(node_key(node), old, _entity(event, message))
         if heard is None:
             return False
         if heard.happened:
@@ -175,9 +198,63 @@ class Inbox:
         elif old is not None and old.version != heard.entity.version:
             received.after[node] = heard.entity  # its cause, and so its alignments, stay as they are
         if old is None and isinstance(event, Delete):
-            received.miss(message, name)
+            if message.key is not None:
+                self._last.take(row_name(message), message)
+            received.miss(message, curie(event.source, event.id))
             return heard.happened  # where it has a version, that counts from now on
         return True
+
+    def _apply_row(self, event: EntityEvent, message: Message, received: Received, *, prompt: bool) -> bool:
+        """Of an entity that several rows may make, each known by the key of its messages.
+
+        Raises:
+            InvalidInput: with reason `id-clash`; the row is kept, and another one has this id, too.
+        """
+        name = row_name(message)
+        node, known = self._known(event, received)
+        row = self._rows.get(node, name)
+        if row is None and not self._last.counts(name, message):
+            return False  # it went before it came
+        old = None if row is None else row.entity
+        heard = self._words.hear(node_key(node) + name, old, _entity(event, message))
+        if heard is None:
+            return False
+        if old is None and isinstance(event, Delete):
+            received.miss(message, curie(event.source, event.id))
+            return heard.happened
+        if heard.happened or (old is not None and old.version != heard.entity.version):
+            row = Row(heard.entity, since(heard.entity)) if row is None else row.follow(heard.entity)
+            self._rows.put(node, name, row)
+        rows = self._rows.of(node)
+        alive = {name: row for name, row in rows.items() if not row.entity.deleted}
+        if alive:
+            first = min(alive.values(), key=attrgetter("since")).entity
+        else:
+            first = max((row.entity for row in rows.values()), key=since)
+        if known is None or not _is_same(known, first):
+            received.after[node] = first
+            if prompt:
+                received.prompt.add(node)
+        others = [row.entity for other, row in alive.items() if other != name]
+        if others and isinstance(event, Upsert):
+            place = f"{others[0].topic}, partition {others[0].partition}, offset {others[0].offset}"
+            raise InvalidInput(
+                "id-clash",
+                f"{curie(event.source, event.id)} is also the row in {place}, which has another key: use the "
+                "key's columns in the id (`key_columns`), or set `ignore_key` if keys do not tell rows apart",
+            )
+        return True
+
+    def _known(self, event: EntityEvent, received: Received) -> tuple[int, Entity | None]:
+        """The node of an entity, and the entity so far. Raises InvalidInput if the node is another one's."""
+        name = curie(event.source, event.id)
+        node = node_of(name)
+        if node not in received.before:
+            received.before[node] = self._graph.entities([node])[0]
+        known = received.after.get(node, received.before[node])
+        if known is not None and curie(known.source, known.id) != name:
+            raise InvalidInput("hash-collision", f"{name} has the same node as {known.source}:{known.id}")
+        return node, known
 
     def _write(self, received: Received) -> dict[int, None]:
         """Steps 3 and 4: entities and edges to the store; all nodes whose entity or adjacency changed."""
@@ -222,6 +299,17 @@ def _entity(event: EntityEvent, message: Message) -> Entity:
     return Entity(
         event.source, event.id, event.type, event.attributes, event.relations, event.version, False, *where
     )
+
+
+def _event(change: Change | UnreadableKey) -> EntityEvent | None:
+    """What a change says of an entity."""
+    event = change.event if isinstance(change, RowChange) else change
+    return event if isinstance(event, Upsert | Delete) else None
+
+
+def _is_same(one: Entity, other: Entity) -> bool:
+    """Compared as they are written: in Python 1, 1.0 and true are equal."""
+    return msgspec.msgpack.encode(one) == msgspec.msgpack.encode(other)
 
 
 def _edges(entity: Entity | None) -> set[tuple[str, str]]:

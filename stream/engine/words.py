@@ -15,7 +15,7 @@ import msgspec
 import xxhash
 
 from index import tables
-from index.entity import Entity, Version, node_key
+from index.entity import Entity, Version
 from index.store import Store
 from stream.engine.origin import Place
 from stream.events import Message
@@ -66,17 +66,24 @@ class LastWords:
         """The last word is known without this."""
         self._store.delete(tables.WORDS + key)
 
+    def counts(self, key: bytes, message: Message) -> bool:
+        """Whether a message does not come too late, as far as a last word is kept."""
+        return _word(message).follow(self.get(key)) is not None
+
     def take(self, key: bytes, message: Message, known: Word | None = None) -> bool:
         """Keeps a message's word; False if it comes too late to count.
 
         Args:
             known: the last word, if none is kept.
         """
-        word = Word(message.timestamp, message.cause.topic, message.cause.partition)
-        following = word.follow(self.get(key) or known)
+        following = _word(message).follow(self.get(key) or known)
         if following is not None:
             self.keep(key, following)
         return following is not None
+
+
+def _word(message: Message) -> Word:
+    return Word(message.timestamp, message.cause.topic, message.cause.partition)
 
 
 class _Said(msgspec.Struct, frozen=True, array_like=True):
@@ -124,14 +131,15 @@ class EntityWords:
         self._store = store
         self._last = LastWords(store)
 
-    def hear(self, node: int, old: Entity | None, new: Entity) -> Heard | None:
+    def hear(self, key: bytes, old: Entity | None, new: Entity) -> Heard | None:
         """What becomes of an entity; None if the message is stale: by its version, else by its time.
 
         Args:
+            key: of the node, or of the node and the row that speaks of it.
             old: the entity before the message, None if it is unknown.
             new: the entity as the message has it.
         """
-        key, place = node_key(node), (new.topic, new.partition)
+        place = (new.topic, new.partition)
         kept = self._last.get(key)
         last = kept
         if last is None and old is not None:

@@ -37,7 +37,7 @@ class Cells:
             InvalidInput: with reason `unavailable-value`.
         """
         for column in self._outermost:
-            if isinstance(value := row.get(column), str | list | Mapping) and is_unavailable(value):
+            if isinstance(value := row.get(column), str | list | dict) and is_unavailable(value):
                 raise InvalidInput(
                     "unavailable-value",
                     f"{column}: the change stream left out a large value that did not change; set REPLICA "

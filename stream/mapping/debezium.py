@@ -5,15 +5,18 @@ message's key says which row is deleted, as `before` depends on the table's REPL
 Connect schema comes with the payload, values are read as it says (`stream/mapping/column_types.py`).
 """
 
+import re
 from collections.abc import Mapping
 
 import msgspec
 
-from stream.errors import InvalidInput
+from stream.errors import InvalidInput, UnreadableKey
 from stream.mapping.column_types import by_schema, explained, field_schema
 from stream.mapping.row import check_depth, decode_object
 
 DELETED = "__deleted"  # which Debezium's own flattening of envelopes may write in place of a tombstone
+JSON_CONVERTER = "org.apache.kafka.connect.json.JsonConverter"
+BINARY = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what no text has
 ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)
 
 
@@ -49,10 +52,11 @@ def changed_row(value: bytes | None) -> ReceivedRow | None:
 
 
 def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> ReceivedRow:
-    """The id columns of a message's key, which is a JSON object, wrapped or not, or the bare id.
+    """The columns of a message's key, which is a JSON object, wrapped or not, or the bare id.
 
     Raises:
-        InvalidInput: with reason `no-key` or `too-deep`.
+        InvalidInput: with reason `no-key` if there is none, or `too-deep`.
+        UnreadableKey: the id columns are not in it.
     """
     if key is None:
         raise InvalidInput(
@@ -60,23 +64,35 @@ def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> ReceivedRow:
         )
     try:
         text = key.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInput("no-key", f"the key is not UTF-8: {error}") from error
+    except UnicodeDecodeError:
+        text = ""
+    if BINARY.search(text) or (key and not text):
+        raise UnreadableKey(
+            "no-key",
+            f"the key {key[:80]!r} is no text; set key.converter (or the producer's serializer) to one that "
+            f"writes JSON or text, such as {JSON_CONVERTER}",
+        )
     try:
         message = msgspec.json.decode(key)
     except (msgspec.DecodeError, RecursionError):
         message = text  # a bare id such as tt0133093
+        if text.startswith("Struct{"):
+            raise UnreadableKey(
+                "no-key",
+                f"the key {text[:200]} is what StringConverter makes of an object; set key.converter to "
+                f"{JSON_CONVERTER}",
+            ) from None
     check_depth(message)
     decoded, schema = _unwrapped(message)
     if isinstance(decoded, dict):
         missing = [column for column in id_columns if column not in decoded]
         if missing:
-            raise InvalidInput(
+            raise UnreadableKey(
                 "no-key", f"the key {text[:200]} has no column {', '.join(map(repr, missing))}"
             )
         return _row(decoded, schema)
     if len(id_columns) != 1:
-        raise InvalidInput("no-key", f"the key {text[:200]} is no object with {', '.join(id_columns)}")
+        raise UnreadableKey("no-key", f"the key {text[:200]} is no object with {', '.join(id_columns)}")
     if schema is not None and isinstance(decoded, int):
         return ReceivedRow({id_columns[0]: decoded})
     # Numbers and words such as 12 or null are ids as they are written, not as JSON reads them.

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 import xxhash
 
-from stream.changes import Change, Decoder, JoinChange, LinkChange, SnapshotRow
-from stream.errors import InvalidInput
-from stream.events import EntityEvent, Message, check_key, curie, decode_entity_event, decode_link
+from stream.changes import Change, Decoder, JoinChange, LinkChange, RowChange, SnapshotRow
+from stream.errors import InvalidInput, UnreadableKey
+from stream.events import Delete, EntityEvent, Message, check_key, curie, decode_entity_event, decode_link
 from stream.mapping.debezium import changed_row, key_row
 from stream.mapping.language import SourceMapping, check_topics
 from stream.mapping.row import decode_object
@@ -89,12 +89,55 @@ def _row_decoder(mapper: RowMapper) -> Decoder:
     def decode(message: Message) -> Sequence[Change]:
         row = changed_row(message.value)
         if row is None:
-            key = key_row(message.key, mapper.id_columns)
-            return [mapper.delete(key.columns, key.explained)]
-        upserts = mapper.upserts(row.columns, row.explained, row.raw)
-        return SnapshotRow(upserts) if row.snapshot else upserts
+            return [_deletion(mapper, message.key)]
+        columns = {**row.columns, **_from_key(mapper, message.key)}
+        *made, own = mapper.upserts(columns, row.explained, row.raw)
+        changes = [*made, own if _is_id(mapper, message.key, own.id) else RowChange(own)]
+        return SnapshotRow(changes) if row.snapshot else changes
 
     return decode
+
+
+def _deletion(mapper: RowMapper, key: bytes | None) -> Delete | RowChange:
+    """The deletion of the row with a key.
+
+    Raises:
+        UnreadableKey: the key does not show the id.
+        InvalidInput: there is no key, or it says nothing.
+    """
+    if mapper.ignores_key:
+        raise InvalidInput("no-key", "a deletion does not say which row, as the mapping has `ignore_key`")
+    row = key_row(key, mapper.id_columns)
+    try:
+        event = mapper.delete(row.columns, row.explained)
+    except InvalidInput as error:
+        raise UnreadableKey(error.reason, str(error)) from error
+    return RowChange(event) if len(row.columns) > len(mapper.id_columns) else event
+
+
+def _from_key(mapper: RowMapper, key: bytes | None) -> dict[str, object]:
+    """The columns of a row that stand in its message's key."""
+    if not mapper.key_columns:
+        return {}
+    try:
+        columns = key_row(key, mapper.key_columns).columns
+    except InvalidInput as error:
+        raise InvalidInput(error.reason, f"key_columns: {error}") from None
+    return {name: columns[name] for name in mapper.key_columns}
+
+
+def _is_id(mapper: RowMapper, key: bytes | None, local_id: str) -> bool:
+    """Whether a message's key says no more than the row's id, and says it in a way that can be read."""
+    if key is None or mapper.ignores_key:
+        return True
+    try:
+        row = key_row(key, mapper.id_columns)
+        return (
+            len(row.columns) == len(mapper.id_columns)
+            and mapper.key_id(row.columns, row.explained) == local_id
+        )
+    except InvalidInput:
+        return False
 
 
 def _join_decoder(mapper: JoinMapper) -> Decoder:

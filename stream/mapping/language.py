@@ -137,8 +137,9 @@ class RowInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Table(RowInput, frozen=True):
     """Rows that are entities.
 
-    Columns listed in `optional` may be missing from a row; any other missing column is an error. A row that
-    makes more than `max_entities`, or names more than `max_relations`, is refused before any is made.
+    Columns listed in `optional` may be missing from a row; any other missing column is an error. Those in
+    `key_columns` are read from a message's key. With `ignore_key` the key does not say which row it is. A row
+    that makes more than `max_entities`, or names more than `max_relations`, is refused before any is made.
     """
 
     id: str | None = None
@@ -148,17 +149,25 @@ class Table(RowInput, frozen=True):
     relations: dict[str, Relation] = {}
     version: str | None = None
     optional: list[str] = []
+    key_columns: list[str] = []
+    ignore_key: bool = False
     max_entities: Positive = 1_000
     max_relations: Positive = 20_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
         of_cells = (self.attributes, self.relations, self.type_column, self.version, self.optional)
+        of_key = (self.key_columns, self.ignore_key)
         of_file = (self.separator, self.quoting, self.encoding, self.decimal != ".", self.null != [*NULL])
         if self.id is not None:
             Template(self.id)
-        elif any(of_cells) or any(of_file):
+        elif any((*of_cells, *of_key, *of_file)):
             raise ValueError("id: say which column holds a row's id (or map nothing, for canonical events)")
+        for column in self.key_columns:
+            if column not in self.all_columns():
+                raise ValueError(f"key_columns: the mapping reads no column {column!r}")
+            if self.ignore_key:
+                raise ValueError("ignore_key: `key_columns` are read from the key")
         _check_names(self.relations)
         _check_one_form_per_type(self.relations, {})
         self._check_columns(self.all_columns())

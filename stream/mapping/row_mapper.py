@@ -67,6 +67,16 @@ class RowMapper:
         """The columns that a row's id is made of."""
         return self._id.columns
 
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The columns that a message's key has and its row has not."""
+        return tuple(self._mapping.key_columns)
+
+    @property
+    def ignores_key(self) -> bool:
+        """Whether a message's key does not say which row it is."""
+        return self._mapping.ignore_key
+
     def row_id(self, row: Row) -> str:
         """The id of a row, or of its key.
 
@@ -133,13 +143,17 @@ class RowMapper:
                 value = row[first]
                 yield SeenCell(column, "", value, not leads_nowhere(value, rest))
 
+    def key_id(self, key: Row, explained: Collection[str] = NOTHING) -> str:
+        """The id of the row with these id columns. Raises InvalidInput (`bad-id`)."""
+        return self.row_id(self._cells.typed(key, self._columns, explained))
+
     def delete(self, key: Row, explained: Collection[str] = NOTHING) -> Delete:
         """The deletion of the row with these id columns.
 
         Raises:
             InvalidInput: with reason `bad-id`.
         """
-        event = Delete(source=self.source, id=self.row_id(self._cells.typed(key, self._columns, explained)))
+        event = Delete(source=self.source, id=self.key_id(key, explained))
         check_entity_event(event)
         return event
 

@@ -520,6 +520,9 @@ def test_optional_columns_may_be_missing() -> None:
         ('id = "id"\ncolumns = {price = "decimal"}', "columns.price: 'decimal' is none of date, "),
         ('id = "id"\ncolumns = {price = "date"}', "columns.price: the mapping reads no such column"),
         ('id = "id"\niri = "no iri"', "iri: 'no iri' is no IRI"),
+        ('id = "id"\nkey_columns = ["shard"]', "key_columns: the mapping reads no column 'shard'"),
+        ('id = "id"\nkey_columns = ["id"]\nignore_key = true', "ignore_key: `key_columns` are read"),
+        ("ignore_key = true", "id: say which column"),
         ('tables.t = {topic = "t"}', "tables.t: id: say which column"),
         ('tables.t = {id = "id"}', "tables.t: topic: say where the rows come from"),
         (
