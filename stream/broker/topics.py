@@ -4,7 +4,7 @@ Topics are created or checked before a worker starts, because Faust waits for ev
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -193,6 +193,7 @@ class Identity(NamedTuple):
 
     id: str | None  # another one when a topic is deleted and created again (KIP-516); none of an old broker
     partitions: int
+    epochs: Mapping[int, int]  # by partition that of its leader, as far as it is known
 
 
 def identify(settings: Settings, topics: Iterable[str]) -> dict[str, Identity]:
@@ -211,8 +212,11 @@ def identify(settings: Settings, topics: Iterable[str]) -> dict[str, Identity]:
         refusal = for_code(topic["error_code"])
         if topic["error_code"] == 0:
             known = topic.get("topic_id")
+            epochs = {one["partition_index"]: one.get("leader_epoch", -1) for one in topic["partitions"]}
             found[topic["name"]] = Identity(
-                None if known in (None, NO_ID) else str(known), len(topic["partitions"])
+                None if known in (None, NO_ID) else str(known),
+                len(topic["partitions"]),
+                {number: epoch for number, epoch in epochs.items() if epoch >= 0},
             )
         elif refusal is not UnknownTopicOrPartitionError:
             kind = Refused if refusal is TopicAuthorizationFailedError else BrokerError

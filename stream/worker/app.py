@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import faust
 import mode
 from aiokafka.errors import KafkaError as AioKafkaError
+from faust.tables.recovery import RebalanceAgain
 from faust.types import TP
 from kafka import TopicPartition
 from kafka.errors import KafkaError
@@ -339,7 +340,11 @@ class Worker:
     async def _start_positions(self, assigned: set[TP]) -> Mapping[TP, int]:
         """Where to read from; asked before fetching begins, at the start and after every rebalance."""
         tenure = self._ownership.tenure
-        await self._check_topics(await self._awaited(self._identify))
+        topics = await self._awaited(self._identify)
+        self._contact.logs.compare(
+            {TP(name, number): epoch for name, one in topics.items() for number, epoch in one.epochs.items()}
+        )
+        await self._check_topics(topics)
         self._check_whole(assigned)
         await self._pipeline.publish_pending(self._send)
         partitions = self._partitions[self._settings.topics.alignments]
@@ -354,6 +359,8 @@ class Worker:
             if 0 < applied[tp].following < first:
                 await self._pipeline.lose(tp.topic, tp.partition, first)
             behind += end - positions[tp]
+        if tenure != self._ownership.tenure:
+            raise RebalanceAgain  # it will be asked again
         self._standing.begin(tenure, positions, {tp: found[TopicPartition(*tp)][1] for tp in assigned})
         self._look()
         tell(f"reads {', '.join(self._inputs)} ({len(assigned)} partitions); {behind} messages behind")

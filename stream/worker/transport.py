@@ -19,6 +19,7 @@ offset would never be done.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
@@ -160,17 +161,25 @@ class _PositionedConsumer(Consumer):  # type: ignore[misc]
         try:
             records = await super()._getmany(active_partitions, timeout)
         except OffsetOutOfRangeError:  # cut back, another topic, or removed: `positions` tells which
-            self._positioned = False
-            while not self.transport.records.empty():  # what was read is applied first
-                await asyncio.sleep(IDLE_SECONDS)
-            await self.perform_seek()
+            await self._ask_again()
             return {}
         if self._positioned and seeks == self._seeks:
+            if self.transport.contact.logs.are_doubtful:
+                await self._ask_again()
+                return {}
             return records
         if self._positioned:
             self._positioned = False
             await self.perform_seek()
         return {}
+
+    async def _ask_again(self) -> None:
+        """Where to read, once everything that was read is applied."""
+        self._positioned = False
+        while not self.transport.records.empty():
+            await asyncio.sleep(IDLE_SECONDS)
+        with contextlib.suppress(RebalanceAgain):  # Faust asks after that
+            await self.perform_seek()
 
     async def _drain_messages(self, fetcher: Any) -> None:
         queue = self.transport.records

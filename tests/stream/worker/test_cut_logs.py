@@ -71,6 +71,33 @@ def test_a_log_that_is_cut_back_ends_the_worker_and_stays_refused(
         assert "the message at offset 22" in again.text and "has gone on otherwise" in again.text
 
 
+def test_a_log_that_was_cut_back_and_has_grown_beyond_the_position_ends_the_worker(
+    own_kafka: tuple[str, Path], tmp_path: Path
+) -> None:
+    """While the worker stands still; and its place in the group is kept, so that nothing is assigned anew."""
+    address, directory = own_kafka
+    settings = own_settings(address, tmp_path)
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(20)))
+    log, copy = directory / "data" / f"{settings.topics.entities}-0", tmp_path / "copy"
+    control_kafka(directory, "stop")
+    shutil.copytree(log, copy)
+    control_kafka(directory, "start")
+    with worker(settings, kafka__session_timeout_seconds="60") as running:
+        feed_events(settings, upserts(range(20, 30)))
+        until(lambda: aligned(settings) == numbers(range(30)), DONE_SECONDS, "alignments", running)
+        running.process.send_signal(signal.SIGSTOP)
+        control_kafka(directory, "stop", "--kill")
+        shutil.rmtree(log)
+        shutil.copytree(copy, log)
+        control_kafka(directory, "start")
+        feed_events(settings, upserts(range(100, 115)))
+        running.process.send_signal(signal.SIGCONT)
+        assert running.wait(DONE_SECONDS) == 1
+        assert "the message at offset 22" in running.text and "has gone on otherwise" in running.text
+        assert not numbers(range(110, 115)) & aligned(settings)  # which stand after the position
+
+
 def set_policy(settings: Settings, policy: str) -> None:
     configs = {"cleanup.policy": policy}
     with admin_client(settings.kafka) as admin:
