@@ -11,8 +11,9 @@ import msgspec
 
 from stream.commands.options import connected, in_state
 from stream.config import Configuration
-from stream.console import put, start_log, tell
+from stream.console import log, put, start_log, tell
 from stream.errors import BrokerError
+from stream.mapping.language import alike_ids
 
 
 @click.command()
@@ -69,4 +70,6 @@ def run(configuration: Configuration, state: Path | None, model: Path | None, ve
 
     from stream.worker.app import run_worker
 
+    for line in alike_ids(settings.sources):
+        log.warning(line)
     run_worker(settings, open_aligner)

@@ -318,6 +318,22 @@ def check_topics(
         taken.add(topic)
 
 
+def alike_ids(sources: Mapping[str, SourceMapping]) -> Iterator[str]:
+    """For each source with tables whose ids have one form a line that says so: they may clash."""
+    for source, mapping in sources.items():
+        forms: dict[tuple[str, ...], list[str]] = {}
+        own = [] if mapping.id is None else [("its own rows", mapping)]
+        for name, table in [*own, *mapping.tables.items()]:
+            forms.setdefault(tuple(Template(table.id or "").literals), []).append(name)
+        for names in forms.values():
+            if len(names) > 1:
+                yield (
+                    f"sources.{source}: the ids of {', '.join(names)} have one form, so that an id which is "
+                    "in two of them is one entity; if it is not, give each a form of its own: "
+                    f'id = "{names[-1]}/{{id}}"'
+                )
+
+
 def _topics(sources: Mapping[str, SourceMapping]) -> Iterator[tuple[str, str]]:
     """Every topic of a source, with its place in the settings."""
     for source, mapping in sources.items():

@@ -249,3 +249,14 @@ def test_a_password_that_is_set_in_the_wrong_way_is_not_told(sign: str) -> None:
         load(None, {}, [f"kafka.sasl_plain_password{sign}hunter2"])
     assert "hunter2" not in str(raised.value)
     assert ("--set kafka.sasl_plain_password: " in str(raised.value)) == (sign != "")
+
+
+def test_config_show_warns_of_tables_whose_ids_may_clash(tmp_path: Path) -> None:
+    table = '[sources.{0}.tables.{1}]\ntopic = "{0}.{1}"\nid = "{2}"\n'
+    names = [("shop", "film", "id"), ("shop", "person", "nr"), ("good", "film", "f{id}"), ("good", "a", "id")]
+    path = tmp_path / "sameas.toml"
+    path.write_text("".join(table.format(*words) for words in names))
+    for options in ([], ["--json"]):
+        shown = CliRunner().invoke(main, ["config", "show", "--config", str(path), *options])
+        (line,) = (line for line in shown.stderr.splitlines() if "warning" in line)
+        assert "sources.shop: the ids of film, person have one form" in line and 'id = "person/{id}"' in line
