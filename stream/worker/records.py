@@ -33,6 +33,10 @@ class _Batch:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
 
+    def __next__(self) -> Any:
+        """Of a control batch, whose record says how a transaction ended."""
+        return next(self._batch)
+
     def __iter__(self) -> Iterator[Any]:
         count = 0
         try:
