@@ -312,11 +312,13 @@ class Rig:
         return Aligner(state, self.settings.model.dir, decode)
 
     def forget(self, name: str = "one") -> None:
-        """Deletes a state directory; what is refused is refused again, as far as its topic is still there."""
+        """Deletes a state directory."""
         shutil.rmtree(self.state(name), ignore_errors=True)
-        [(_, self._first_letter)] = read_bounds(
-            self.settings, [(self.settings.topics.dead_letters, 0)]
-        ).values()
+
+    def expect_new_letters(self) -> None:
+        """Dead letters count from now on: those before are of messages which are in no topic any more."""
+        letters = self.settings.topics.dead_letters
+        [(_, self._first_letter)] = read_bounds(self.settings, [(letters, 0)]).values()
 
     def _bounds(self) -> dict[TopicPartition, tuple[int, int]]:
         counts = existing_partitions(self.settings, input_specs(self.settings))

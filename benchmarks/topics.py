@@ -92,5 +92,6 @@ def expect_other_topic(torture: Torture, rig: Rig, worker: WorkerProcess, role: 
     topic = getattr(rig.settings.topics, role)
     expect_refusal(worker, f"topic {topic} is not the one that", "delete this one to rebuild it")
     rig.forget()
+    rig.expect_new_letters()
     rig.drain()
     torture.judge(rig)
