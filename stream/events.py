@@ -102,8 +102,8 @@ class Evidence(msgspec.Struct, frozen=True):
 class AlignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The current truth about one pair: SSSOM 1.1 slots, then what sameas adds.
 
-    `revision` grows with every input event of either entity and is a function of the input log alone, so
-    that runs over the same log agree on it.
+    `revision` is made of the offsets of the inputs that the pair rests on. Runs over the same log agree on
+    it; it orders nothing, as a key that moves to another partition begins with small offsets again.
     """
 
     record_id: str
