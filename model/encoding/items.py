@@ -11,7 +11,16 @@ from model.encoding import tokens
 from model.encoding.keys import KeyTable
 from model.encoding.rarest import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_tokens
 from model.encoding.tokens import Bags, Texts
-from model.encoding.values import MAX_LIST_ITEMS, Kind, Measure, measure, on_sphere, position, recognise
+from model.encoding.values import (
+    MAX_LIST_ITEMS,
+    Kind,
+    Measure,
+    measure,
+    on_sphere,
+    position,
+    recognise,
+    single_degree,
+)
 from model.encoding.vectors import Projection, to_int8
 from model.encoding.words import FoundWords, Packed, embedded, pack
 from model.shapes import DIM, I8, RARITY_BITS
@@ -143,7 +152,7 @@ class ItemEncoder:
         """An entity's values in order of attribute name, latitude and longitude joined."""
         latitudes, longitudes = [], []
         for name in sorted(upsert.attributes):
-            value = upsert.attributes[name]
+            value = single_degree(name, upsert.attributes[name])
             key_id, kind = self._keys.attribute(upsert.source, name)
             if kind is Kind.LATITUDE:
                 latitudes.append((key_id, value))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.entity import Profile
-from model.encoding.values import Kind, recognise, recognise_key
+from model.encoding.values import Kind, recognise, recognise_key, single_degree
 from model.shapes import FIRST, UNKNOWN
 
 MAX_KEYS = 16_384
@@ -72,7 +72,7 @@ class KeyTable:
                 frequency[key] += 1
                 ballot = votes.setdefault(key, Counter())
                 if frequency[key] <= RECOGNISED_VALUES:
-                    ballot[recognise(value)] += 1
+                    ballot[recognise(single_degree(name, value))] += 1
             for name, targets in entity.relations.items():
                 frequency[entity.source, "out", name] += len(targets)
                 frequency[entity.source, "in", name] += len(targets)

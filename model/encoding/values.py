@@ -55,7 +55,15 @@ _DATE_RES = (
     re.compile(rf"{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:\s*,)?\s+(?P<year>\d{{4}})"),
 )
 _COORDINATE_RE = re.compile(r"([+-]?\d{1,2}\.\d+)(?:\s*[,;]|[^\S ]* )\s*([+-]?\d{1,3}\.\d+)")
-_POINT_RE = re.compile(r"(?i)point\s*\(\s*(?P<lon>[+-]?[\d.]+)\s+(?P<lat>[+-]?[\d.]+)\s*\)")
+_DEGREE = r"[+-]?[\d.]+(?:e[+-]?\d{1,3})?"
+_POINT_RE = re.compile(  # WKT, PostGIS's EWKT, GeoSPARQL's literal; a height or measure may follow
+    r"(?i)(?:srid=(?P<srid>\d{1,9});|<(?P<crs>[^<>\s]{1,100})>\s*)?point(?:\s*zm?|\s*m)?\s*\("
+    rf"\s*(?P<x>{_DEGREE})\s+(?P<y>{_DEGREE})(?:\s+{_DEGREE}){{0,2}}\s*\)"
+)
+_POINT_STARTS = ("point", "srid=", "<http")
+_IN_DEGREES = frozenset(
+    {"4326", "4979", "4258", "4269"}
+)  # by EPSG: WGS 84 in two and three dimensions, ETRS89, NAD83
 _CODE_RE = re.compile(r"(?=[^\s]*\d)[A-Za-z0-9][A-Za-z0-9_./:\-]{1,31}")
 _WORD_RE = re.compile(r"[a-z]+")
 _LATITUDES = frozenset({"lat", "latitude"})
@@ -71,15 +79,24 @@ def recognise(value: Value) -> Kind:
     if isinstance(value, int | float):
         return Kind.NUMBER if measure(Kind.NUMBER, value) is not None else Kind.TEXT
     text = value.strip()
-    return _recognise_text(text) if len(text) <= MAX_MEASURE_CHARS else Kind.TEXT
+    if len(text) > MAX_MEASURE_CHARS:
+        is_point = text[:5].casefold() in _POINT_STARTS and position(text)
+        return Kind.COORDINATE if is_point else Kind.TEXT
+    return _recognise_text(text)
 
 
+@lru_cache(maxsize=4096)
 def recognise_key(name: str) -> Kind | None:
     """LATITUDE or LONGITUDE for attribute names that say so (`lat`, `latitude_deg`, `geo.lng`)."""
     words = set(_WORD_RE.findall(name.casefold()))
     if words & _LATITUDES:
         return Kind.LATITUDE
     return Kind.LONGITUDE if words & _LONGITUDES else None
+
+
+def single_degree(name: str, value: Value) -> Value:
+    """A latitude or longitude out of a list of one, as RDF has it. Any other value as it is."""
+    return value[0] if isinstance(value, list) and len(value) == 1 and recognise_key(name) else value
 
 
 def measure(kind: Kind, value: Scalar) -> float | None:
@@ -105,20 +122,27 @@ def find_dates(text: str) -> list[float]:
 
 def position(value: Value) -> tuple[float, float, float] | None:
     """A coordinate as x, y, z in kilometres; None when the value is none."""
+    place = degrees(value)
+    return on_sphere(*place) if place else None
+
+
+def degrees(value: Value) -> tuple[float, float] | None:
+    """The latitude and longitude that a value says, which may be out of their range; None when it says none.
+
+    They are two floats in a list or in a text, latitude first, or a point of WKT, longitude first.
+    """
     if isinstance(value, str):
         text = value.strip()
         if len(text) > MAX_TEXT_CHARS:
             return None
         if match := _COORDINATE_RE.fullmatch(text):
-            return on_sphere(float(match[1]), float(match[2]))
+            return float(match[1]), float(match[2])
         if match := _POINT_RE.fullmatch(text):
-            latitude, longitude = _float(match["lat"]), _float(match["lon"])
-            return None if latitude is None or longitude is None else on_sphere(latitude, longitude)
-        return None
-    if isinstance(value, list) and len(value) == 2:
+            return _degrees_of(match)
+    elif isinstance(value, list) and len(value) == 2:
         a, b = value
         if isinstance(a, float) and isinstance(b, float):
-            return on_sphere(a, b)
+            return a, b
     return None
 
 
@@ -129,6 +153,16 @@ def on_sphere(latitude: float, longitude: float) -> tuple[float, float, float] |
     phi, theta = math.radians(latitude), math.radians(longitude)
     flat = EARTH_RADIUS_KM * math.cos(phi)
     return flat * math.cos(theta), flat * math.sin(theta), EARTH_RADIUS_KM * math.sin(phi)
+
+
+def _degrees_of(point: re.Match[str]) -> tuple[float, float] | None:
+    """Latitude and longitude; None in another reference system. That of an EPSG URI is latitude first."""
+    x, y = _float(point["x"]), _float(point["y"])
+    system = point["crs"] or point["srid"] or "4326"
+    code = system.rpartition("/")[2]
+    if x is None or y is None or code not in (*_IN_DEGREES, "CRS84"):
+        return None
+    return (x, y) if point["crs"] and code != "CRS84" else (y, x)
 
 
 @lru_cache(maxsize=4096)

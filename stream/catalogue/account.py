@@ -19,6 +19,7 @@ import xxhash
 
 from index.entity import node_of
 from index.errors import SameasError
+from stream.catalogue.positions import Positions
 from stream.catalogue.report import SHOWN, Example, MissingTargets, Report, UnreadCells
 from stream.console import escaped, log, tell
 from stream.errors import ConfigError, InvalidInput
@@ -67,6 +68,7 @@ class Account:
         self._entities: list[int] = []  # by kind
         self._files: dict[str, int] = {}
         self._waiting: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+        self._positions = Positions()
         self._count_waiting, self._most_waiting = 0, LEAST_WAITING
 
     @property
@@ -280,6 +282,8 @@ class Account:
             if columns and source in entities:
                 unseen[source] = sorted({*unseen.get(source, []), *columns})
         self._report.unseen_columns = unseen
+        self._report.wrong_positions = self._positions.wrong()
+        self._report.turned_positions = self._positions.turned()
         return self._report
 
     def _missing_targets(self) -> list[MissingTargets]:
@@ -311,6 +315,8 @@ class Account:
             self._entities[_State._make(_STATE.unpack(raw)).kind] -= 1
         if standing != GONE:
             self._entities[kind] += 1
+        if standing == OWN:
+            self._positions.take(entity, lambda: self._shown(place))
         known[node] = _STATE.pack(*state)
         for relation, targets in entity.relations.items():
             waiting = self._waiting[source, relation]

@@ -11,6 +11,7 @@ import msgspec
 from model.encoding.values import Kind, recognise
 from stream.catalogue.delimited import SEPARATORS, Layout
 from stream.catalogue.opening import format_of
+from stream.catalogue.positions import Order, order_of
 from stream.catalogue.rows import check_suffix, column_names, read_rows
 from stream.catalogue.sniffing import sniff
 from stream.errors import ConfigError, InvalidInput
@@ -40,6 +41,7 @@ class ColumnSample(msgspec.Struct):
     values: list[object]  # that are not blank, lists taken apart
     filled: int  # rows with at least one such value
     lists: int  # rows with several
+    order: Order | None = None  # of latitude and longitude, where the cells are positions
 
     @property
     def texts(self) -> list[str]:
@@ -145,11 +147,13 @@ def _columns(rows: Sequence[Row], null: Counter[str]) -> dict[str, ColumnSample]
             continue  # null where other rows have an object
         first = name if any(name in row for row in rows) else name.partition(".")[0]
         column = ColumnSample(name, sum(first in row for row in rows), [], 0, 0)
+        cells = []
         for row in rows:
             try:
                 found = cell(row, name)
             except InvalidInput:  # a text where other rows have an object
                 found = None
+            cells.append(found[0] if isinstance(found, list) and len(found) == 1 else found)
             items = [plain_struct(item) for item in (found if isinstance(found, list) else [found])]
             filled = [item for item in items if item is not None and item == item and str(item).strip()]
             nothing = [text for text in map(str, filled) if text.strip() in SPELLINGS]
@@ -159,6 +163,7 @@ def _columns(rows: Sequence[Row], null: Counter[str]) -> dict[str, ColumnSample]
             column.values += filled
             column.filled += bool(filled)
             column.lists += isinstance(found, list) and len(filled) > 1
+        column.order = order_of(cells, name)
         columns[name] = column
     return columns
 

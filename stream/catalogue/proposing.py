@@ -242,7 +242,11 @@ class _Proposer:
         return relation | ({"separator": separator} if separator else {})
 
     def _logical(self, column: ColumnSample) -> str | None:
-        """Days and microseconds since 1970, where an envelope came without its schema."""
+        """Positions; and days and microseconds since 1970, where an envelope came without its schema."""
+        if order := column.order:
+            if order.is_guess:
+                self._say(column.name, f"{order.type} is A GUESS, look where such a place lies")
+            return order.type
         if not self._in_envelopes or not all(isinstance(value, int) for value in column.values):
             return None
         least = min(abs(value) for value in column.values if isinstance(value, int))

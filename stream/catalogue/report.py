@@ -11,6 +11,9 @@ from stream.console import shown
 
 SHOWN: Final = 3  # examples of one kind
 MAX_NAME_CHARS: Final = 80
+SAY_ORDER: Final = (
+    "give the column of pairs the type lon-lat or lat-lon in `columns`, or let two columns change places"
+)
 SHOWN_LINES: Final = 10  # about relations, and the like; JSON has all
 
 
@@ -55,6 +58,22 @@ class UnreadCells(Tally, kw_only=True):
     filled: int = 0
 
 
+class WrongPositions(Tally, kw_only=True):
+    """Values of an attribute that are positions only if latitude and longitude change places."""
+
+    source: str
+    attribute: str
+
+
+class TurnedPositions(msgspec.Struct):
+    """Two sources whose positions are far apart, and near if latitude and longitude of one change places."""
+
+    type: str
+    sources: list[str]
+    km: int  # between their middles
+    km_turned: int
+
+
 class Links(msgspec.Struct):
     """Known links, and those of them that are no candidates: an entity is missing, or the types differ."""
 
@@ -76,6 +95,8 @@ class Report(msgspec.Struct):
     missing_targets: list[MissingTargets] = []
     unread_cells: list[UnreadCells] = []
     unseen_columns: dict[str, list[str]] = {}  # by source the optional ones that no row has
+    wrong_positions: list[WrongPositions] = []
+    turned_positions: list[TurnedPositions] = []
     lone_types: dict[str, list[str]] = {}  # by source those that no other source has
     links: Links = msgspec.field(default_factory=Links)
     weak_model: str = ""  # what is wrong with it
@@ -89,6 +110,8 @@ class Report(msgspec.Struct):
             "missing_heads": self.missing_heads.count,
             "missing_targets": sum(relation.count for relation in self.missing_targets),
             "unread_cells": sum(column.count for column in self.unread_cells),
+            "wrong_positions": sum(attribute.count for attribute in self.wrong_positions),
+            "turned_positions": len(self.turned_positions),
             "links_missing": self.links.missing.count,
             "links_types_differ": self.links.types_differ.count,
             "weak_model": int(bool(self.weak_model)),
@@ -146,6 +169,17 @@ class Report(msgspec.Struct):
             yield f"{shown(cells.column)}: {what} {counts}, first {cells.first[0]}"
         for source, columns in self.unseen_columns.items():
             yield f"no row of {source} has a column {_listed(columns)}, which the mapping calls optional"
+        for wrong in self.wrong_positions[:SHOWN_LINES]:
+            yield (
+                f"attribute {shown(wrong.attribute)} of {wrong.source}: {wrong.count:,} begin with a number "
+                f"that is a longitude and no latitude, first {wrong.first[0]}; {SAY_ORDER}"
+            )
+        for turned in self.turned_positions[:SHOWN_LINES]:
+            left, right = turned.sources
+            yield (
+                f"positions of type {shown(turned.type)}: {left} and {right} are {turned.km:,} km apart, and "
+                f"{turned.km_turned:,} km if latitude and longitude of one change places; {SAY_ORDER}"
+            )
         for source, types in self.lone_types.items():
             yield (
                 f"types of {source} which no other source has: {_listed(types)}; only entities of one type "

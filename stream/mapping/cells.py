@@ -9,6 +9,7 @@ from index.entity import Scalar, Value, Version
 from stream.errors import InvalidInput
 from stream.mapping.column_types import EPOCH, EXACT_DIGITS, Convert, is_unavailable, plain_struct
 from stream.mapping.language import Attribute, Join, Table
+from stream.mapping.positions import is_geometry
 from stream.mapping.row import Row, cell
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-][0-9]+)?")
@@ -68,21 +69,20 @@ class Cells:
         """The row, with columns read as the types that the mapping gives them, if the row itself does not.
 
         Raises:
-            InvalidInput: with reason `bad-value`; a text is no JSON where the type says so.
+            InvalidInput: with reason `bad-value`; a text is no JSON, or a pair no position, where the type
+                says so.
         """
         if not columns:
             return row
         typed = dict(row)
         for name, convert in columns.items():
-            value = None if name in explained else row.get(name)
-            if not isinstance(value, str):
-                if value is not None:
-                    typed[name] = convert(value)
-            elif self.text(value, name):
-                try:
-                    typed[name] = convert(value)
-                except ValueError as error:
-                    raise InvalidInput("bad-value", f"{name}: {error}") from error
+            value = None if name in explained else self.find(typed, name)
+            if value is None or (isinstance(value, str) and not self.text(value, name)):
+                continue
+            try:
+                typed[name] = convert(value)
+            except ValueError as error:
+                raise InvalidInput("bad-value", f"{name}: {error}") from error
         return typed
 
     def text(self, value: object, column: str, reason: str = "bad-value") -> str:
@@ -161,9 +161,11 @@ class Cells:
             return None
         if isinstance(value, bool | int | float):
             return str(value) if attribute.kind == "text" else value
+        expected = "text, number, boolean or a list is"
+        if is_geometry(value):
+            expected = "coordinates of longitude and latitude, in degrees, are"
         raise InvalidInput(
-            "bad-value",
-            f"{attribute.column}: text, number, boolean or a list is expected, not {type(value).__name__}",
+            "bad-value", f"{attribute.column}: {expected} expected, not {type(value).__name__}"
         )
 
 

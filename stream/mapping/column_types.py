@@ -5,7 +5,8 @@ in the words of Avro's logical types: `date`, `timestamp-micros`, `decimal(2)`, 
 it is needs neither (`plain_struct`). Dates and times become ISO 8601 text.
 Decimals become numbers, or text where a double does not hold them exactly. A value that does
 not fit its type stays as it is, so that `2001-03-31` is understood under a mapping that says `date`, too;
-but a text that is no JSON is refused where a mapping says `json`.
+but a text that is no JSON is refused where a mapping says `json`, and a position in another order where it
+says `lon-lat` or `lat-lon`.
 """
 
 import base64
@@ -22,6 +23,7 @@ import msgspec
 
 from model.encoding.values import Kind, recognise
 from stream.errors import InvalidInput
+from stream.mapping.positions import as_point, is_geometry
 from stream.mapping.row import check_depth
 
 EXACT_DIGITS = 15  # which a double keeps
@@ -155,9 +157,14 @@ def plain_struct(value: object) -> object:
     """The number or the position that an object is where Connect writes no schemas; else the value itself.
 
     `{"scale": 1, "value": "fQ=="}`, a NUMERIC without a scale of its own, is 12.5, `{"x": 1.5, "y": 2, ...}`
-    is POINT(1.5 2).
+    is POINT(1.5 2), and so is `{"type": "Point", "coordinates": [1.5, 2]}`.
     """
     if isinstance(value, dict):  # quicker than Mapping
+        if is_geometry(value):
+            try:
+                return as_point(value, latitude=1)
+            except ValueError:
+                return value
         if value.keys() == {"scale", "value"}:
             return _variable_decimal(value)
         if {"x", "y"} <= value.keys() <= {"x", "y", "wkb", "srid"}:
@@ -262,6 +269,8 @@ _BY_NAME: dict[str, Convert] = {
     **{f"time-{unit}": partial(_time, per_second=n) for unit, n in PER_SECOND.items()},
     "duration-micros": _duration,
     "json": _json,
+    "lon-lat": partial(as_point, latitude=1),
+    "lat-lon": partial(as_point, latitude=0),
     "text": lambda value: value,
 }
 _BY_SCHEMA: dict[str, Convert] = {

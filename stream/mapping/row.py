@@ -9,6 +9,7 @@ import msgspec
 
 from stream.errors import InvalidInput
 from stream.events import UNDECODABLE, check_bytes
+from stream.mapping.positions import is_geometry
 
 Row = Mapping[str, object]
 
@@ -22,7 +23,8 @@ _object_decoder = msgspec.json.Decoder(dict[str, object])
 def cell(row: Row, column: str, null: Collection[str] = ()) -> object:
     """A cell by its column, or by a path into nested ones: `address.city`. None if there is none.
 
-    A path that leads through a list takes every element: `cast.name`.
+    A path that leads through a list takes every element: `cast.name`. One to the `coordinates` of GeoJSON
+    gives their geometry, which says what they are.
 
     Args:
         null: spellings of nothing, where a path may end early.
@@ -38,7 +40,7 @@ def cell(row: Row, column: str, null: Collection[str] = ()) -> object:
 
 def _inside(value: object, path: str, null: Collection[str]) -> object:
     if isinstance(value, Mapping):
-        return cell(value, path, null)
+        return value if path == "coordinates" and is_geometry(value) else cell(value, path, null)
     if isinstance(value, list):
         found = [_inside(item, path, null) for item in value]
         return [item for part in found for item in (part if isinstance(part, list) else [part])]

@@ -1,0 +1,115 @@
+"""Places on the earth as cells have them: GeoJSON, WKT, pairs of numbers in either order.
+
+All become the WKT text `POINT(13.4 52.5)`, longitude first, which is compared as a position.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeGuard
+
+from model.encoding.values import degrees, on_sphere
+
+GEOMETRIES: Final = frozenset(
+    {"Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"}
+)
+DIGITS: Final = 6  # of the degrees of a centre: a tenth of a metre
+# Between two numbers, the surest first: a comma may also be in a number.
+_SEPARATORS: Final = (";", ", ", ",", " ")
+_NUMBER: Final = re.compile(r"([+-]?\d{1,3}(?:[.,]\d+)?)°?([NSEW]?)")
+_BEFORE_LETTER: Final = re.compile(r" (?=[°NSEW])")
+_EMPTY: Final = re.compile(r"(?i)(?:[a-z0-9=]{1,16};)?point(?: z| m| zm)? empty")
+
+
+def is_geometry(value: object) -> TypeGuard[Mapping[str, object]]:
+    """Whether an object is a geometry of GeoJSON, which says longitude first (RFC 7946)."""
+    if not isinstance(value, Mapping) or "coordinates" not in value:
+        return False
+    kind = value.get("type")
+    return isinstance(kind, str) and kind in GEOMETRIES
+
+
+def as_point(value: object, *, latitude: int) -> object:
+    """A cell as a position, several as a list; None where there is none.
+
+    Args:
+        latitude: its place in a pair of numbers, 0 or 1; of WKT, too, which some write latitude first.
+
+    Raises:
+        ValueError: it is no position in this order.
+    """
+    if is_geometry(value):
+        return _centre(value["coordinates"], latitude)
+    if isinstance(value, list) and value and all(isinstance(item, list) for item in value):
+        points = (as_point(item, latitude=latitude) for item in value)
+        return [point for point in points if point is not None] or None
+    if isinstance(value, str):
+        text = " ".join(value.split())
+        if not text or _EMPTY.fullmatch(text):
+            return None
+        return _point(numbers_of(text, latitude=latitude), latitude, text)
+    if isinstance(value, list) and all(item is None for item in value):
+        return None
+    return _point(value, latitude)
+
+
+def _centre(coordinates: object, latitude: int) -> str | None:
+    """The point of a geometry; of one with several the middle of them on the sphere."""
+    points = list(_points(coordinates, latitude))
+    if len(points) < 2:
+        return points[0] if points else None
+    places = [on_sphere(*place) for point in points if (place := degrees(point)) is not None]
+    x, y, z = (math.fsum(axis) for axis in zip(*(place for place in places if place), strict=True))
+    middle = math.degrees(math.atan2(y, x)), math.degrees(math.atan2(z, math.hypot(x, y)))
+    return "POINT({} {})".format(*(round(angle, DIGITS) for angle in middle))
+
+
+def _points(coordinates: object, latitude: int) -> Iterator[str]:
+    if isinstance(coordinates, list) and not any(isinstance(item, list) for item in coordinates):
+        if coordinates:
+            yield _point(coordinates, latitude)
+    elif isinstance(coordinates, list):
+        for item in coordinates:
+            yield from _points(item, latitude)
+    elif coordinates is not None:
+        yield _point(coordinates, latitude)
+
+
+def _point(pair: object, latitude: int, text: str = "") -> str:
+    """Two numbers, or three with a height, as a point.
+
+    Raises:
+        ValueError: they are none; quotes the `text` that they were in.
+    """
+    order = "[longitude, latitude]" if latitude else "[latitude, longitude]"
+    if isinstance(pair, list) and len(pair) in (2, 3):
+        north, east = pair[latitude], pair[1 - latitude]
+        if all(isinstance(n, int | float) and not isinstance(n, bool) for n in (north, east)):
+            if on_sphere(north, east):
+                return f"POINT({east} {north})"
+            raise ValueError(f"{pair} is no {order}: {north} is no latitude or {east} no longitude")
+    raise ValueError(f"{str(text or pair)[:80]} is no {order}")
+
+
+def numbers_of(text: str, *, latitude: int = 0) -> list[float] | None:
+    """The numbers of a text such as `52.52, 13.40`, `52,52 13,40`, `POINT(13.4 52.5)` or `33.86 S, 151.21 E`.
+
+    Args:
+        latitude: the place of the first of two numbers whose letters say which is which.
+    """
+    if (place := degrees(text)) and "(" in text:
+        return [*reversed(place)]
+    inside = text[1:-1].strip() if text[:1] + text[-1:] in ("[]", "()") else text
+    inside = _BEFORE_LETTER.sub("", inside)
+    for separator in _SEPARATORS:
+        parts = [_NUMBER.fullmatch(part.strip()) for part in inside.split(separator)]
+        if len(parts) not in (2, 3) or None in parts:
+            continue
+        found = [(float(part[1].replace(",", ".")), part[2]) for part in parts if part]
+        numbers = [-number if letter and letter in "SW" else number for number, letter in found]
+        letters = "".join(letter for _, letter in found)
+        if not letters:
+            return numbers
+        if re.fullmatch("[NS][EW]|[EW][NS]", letters):
+            return numbers if (letters[0] in "NS") == (latitude == 0) else numbers[::-1]
+    return None
