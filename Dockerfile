@@ -1,5 +1,8 @@
 # The worker: `sameas run` as an ordinary user, with a health check. Other commands: docker run sameas feed ...
-FROM python:3.11-slim
+#
+# With a digest, it is always the same image: --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:... (docs/security.md)
+ARG PYTHON_IMAGE=python:3.11-slim
+FROM ${PYTHON_IMAGE}
 
 # The build for CPUs alone: PyPI's would bring gigabytes of CUDA.
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
@@ -8,13 +11,14 @@ RUN useradd --uid 10001 --create-home sameas \
     && install --directory --owner sameas --group sameas /state /checkpoint
 
 WORKDIR /app
+COPY locks locks
+RUN pip install --no-cache-dir --require-hashes --no-deps --index-url "$TORCH_INDEX_URL" -r locks/torch.txt \
+    && pip install --no-cache-dir --require-hashes --no-deps -r locks/worker.txt
 COPY pyproject.toml README.md LICENSE sameas_command.py ./
-RUN pip install --no-cache-dir --index-url "$TORCH_INDEX_URL" \
-    "$(sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)"
 COPY index index
 COPY model model
 COPY stream stream
-RUN pip install --no-cache-dir '.[files]'
+RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
 # Replays are kept beside the worker's state: both lie in the volume, as nothing else may be writable.
 ENV PYTHONUNBUFFERED=1 \

@@ -11,7 +11,8 @@
 #              [SEARCH=cells] [RUNS=1] [JSON=FILE] [PICTURE=FILE.svg]   how fast, beside the goals?
 #   make peers DATA=DIR [PEER=NAME] [K=10] [CACHE=DIR] [LIMIT=900] [JSON=FILE]   other tools on the same records
 #   make soak [SECONDS=1800] [N=2000] [JSON=FILE]   does memory stay, and the speed, over a long run?
-#   make install [PYTHON=python3.11]    the virtual environment that the others set up by themselves
+#   make install [PYTHON=python3.11] [LOCK=]   the virtual environment that the others set up by themselves
+#   make lock                           locks/, after a change of what pyproject.toml needs
 #   make sssom                          the sssom package beside the project, which tests validate exports with
 #   make clean                          removes the virtual environment and caches
 #
@@ -25,6 +26,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 TORCH_INDEX_URL ?=
+LOCK ?= locks
 SMALL ?=
 REPORT ?=
 ARGS ?=
@@ -69,7 +71,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture fuzz quality sentences speed peers soak check install sssom clean
+.PHONY: help demo test torture fuzz quality sentences speed peers soak check install lock sssom clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -122,14 +124,39 @@ $(VENV)-sssom/bin/sssom:
 	$(PYTHON) -m venv $(VENV)-sssom
 	$(VENV)-sssom/bin/pip install --quiet sssom==0.4.21
 
-# torch first: whatever else is installed is then satisfied by this build and does not pull in another.
-$(STAMP): pyproject.toml
+TORCH := "$$(sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)"
+HASHED := --require-hashes --no-deps
+
+# torch first: whatever else is installed is then satisfied by this build and does not pull in another. What stands in
+# locks/ has to have its hashes. Only the CUDA libraries of PyPI's torch do not stand there; torch names their versions.
+# LOCK= asks for no hashes: for another build of torch, or another platform.
+$(STAMP): pyproject.toml $(wildcard locks/*.txt)
 	@command -v $(PYTHON) >/dev/null || { echo "make: CPython 3.11 is needed; say where: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(if $(TORCH_INDEX_URL),--index-url "$(TORCH_INDEX_URL)") \
-		"$$(sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)"
+ifneq ($(LOCK),)
+	$(BIN)/python -m pip install $(HASHED) $(if $(TORCH_INDEX_URL),--index-url "$(TORCH_INDEX_URL)") -r $(LOCK)/torch.txt
+	$(BIN)/python -m pip install $(HASHED) -r $(LOCK)/worker.txt -r $(LOCK)/develop.txt
+	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+else
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX_URL),--index-url "$(TORCH_INDEX_URL)") $(TORCH)
 	$(BIN)/python -m pip install --editable '.[dev]'
+endif
 	@touch $@
 
+UV := $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-header --no-emit-package torch
+NO_CUDA := awk '/^[a-z]/ {cuda = /^(cuda|nvidia|triton)/} !cuda'
+# of the file given first, and with what it has left out: both are installed together
+NOT_IN := awk 'NR == FNR {known[$$0]; next} /^[a-z]/ {skip = $$0 in known} !skip'
+
+# Versions stay as they are where they can. locks/torch.txt is written by hand.
+lock:
+	@test -x $(VENV)-lock/bin/uv || { $(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv==0.13.9; }
+	$(UV) --extra files --output-file locks/worker.txt pyproject.toml > /dev/null
+	$(NO_CUDA) locks/worker.txt > locks/new.txt && mv locks/new.txt locks/worker.txt
+	$(UV) --extra dev --constraint locks/worker.txt --output-file locks/develop.txt pyproject.toml > /dev/null
+	$(NO_CUDA) locks/develop.txt | $(NOT_IN) locks/worker.txt - > locks/new.txt && mv locks/new.txt locks/develop.txt
+
 clean:
-	rm -rf $(VENV) $(VENV)-sssom .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-sssom $(VENV)-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

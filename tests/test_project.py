@@ -49,13 +49,57 @@ def test_the_compose_file_is_valid(compose: dict[str, Any]) -> None:
 
 def test_the_worker_waits_for_topics_and_is_an_ordinary_user(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert services["kafka"]["image"] == "apache/kafka:4.1.1"
+    assert services["kafka"]["image"] == "${KAFKA_IMAGE:-apache/kafka:4.1.1}"
     assert services["topics"]["depends_on"]["kafka"]["condition"] == "service_healthy"
     worker = services["worker"]
     assert worker["depends_on"]["topics"]["condition"] == "service_completed_successfully"
     assert worker["user"].partition(":")[0] not in ("0", "root", "")
     image = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert "/livez" in worker["healthcheck"]["test"][-1] and "/livez" in image and "/readyz" not in image
+
+
+def test_containers_are_confined(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["pids_limit"] and service["mem_limit"], name
+        if name != "kafka":
+            assert service["read_only"] and service["user"] == "10001:10001", name
+
+
+def locked(*files: str) -> dict[str, str]:
+    """Names and versions of files in locks/, each with a hash at least."""
+    text = "".join((ROOT / "locks" / file).read_text(encoding="utf-8") for file in files)
+    blocks = re.findall(
+        r"^([a-z][\w.-]*)==([\w.]+)[^\n]*\\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.M
+    )
+    assert len(blocks) == len(re.findall(r"^\w", text, flags=re.M))
+    return {name: version for name, version, _ in blocks}
+
+
+def test_what_is_installed_is_locked(project: dict[str, Any]) -> None:
+    """`make lock` brings locks/ up to date."""
+    extras = project["project"]["optional-dependencies"]
+    needed = project["project"]["dependencies"] + extras["files"]
+    torch, worker = locked("torch.txt"), locked("worker.txt")
+    assert (torch | worker).items() >= {versions(name) for name in needed}
+    wanted = {versions(name) for extra in extras.values() for name in extra if not name.startswith("sameas[")}
+    assert (worker | locked("develop.txt")).items() >= wanted
+    assert "setuptools" in worker  # builds are not isolated: what they need would not be checked
+    hashes = (ROOT / "locks" / "torch.txt").read_text(encoding="utf-8")
+    assert not re.search(r"nvidia|triton", " ".join(worker)) and hashes.count("--hash") > 1
+
+
+def versions(requirement: str) -> tuple[str, str]:
+    name, version = requirement.lower().split("==")
+    return re.sub(r"[-_.]+", "-", name), version
+
+
+def test_the_image_installs_only_what_is_locked() -> None:
+    image = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+    installs = re.findall(r"pip install [^&\n]*", image)
+    assert len(installs) == 3
+    assert all("--no-deps" in words for words in installs)
+    assert all("--require-hashes" in words or words.split()[-1] == "." for words in installs)
 
 
 def test_the_settings_that_the_image_sets_exist(compose: dict[str, Any]) -> None:
