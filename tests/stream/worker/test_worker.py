@@ -138,6 +138,7 @@ def test_strays_of_another_partitioner_are_withdrawn_where_they_lie(settings: Se
     topics = msgspec.structs.replace(settings.topics, partitions=2)
     settings = msgspec.structs.replace(settings, topics=topics)
     topic = topics.alignments
+    ensure_topics(settings)
     with worker(settings, topics__partitions="2") as first:
         feed_events(settings, upserts(range(20)))
         wait_until_aligned(settings, numbers(range(20)), first)
