@@ -55,6 +55,18 @@ class _Name(msgspec.Struct, frozen=True, array_like=True):
     id: str
 
 
+class _Standing(msgspec.Struct, frozen=True, array_like=True):
+    """What is stored of an entity up to whether it is deleted, its values unread."""
+
+    source: str
+    id: str
+    type: str
+    attributes: msgspec.Raw
+    relations: msgspec.Raw
+    version: msgspec.Raw
+    deleted: bool
+
+
 class EdgeChange(msgspec.Struct, frozen=True, array_like=True):
     """One end of an edge that appears or disappears."""
 
@@ -83,6 +95,7 @@ class GraphStore:
         self._store = store
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Entity).decode
+        self._decode_standing = msgspec.msgpack.Decoder(_Standing).decode
         self._decode_name = msgspec.msgpack.Decoder(_Name).decode
 
     def entities(self, nodes: Iterable[int]) -> list[Entity | None]:
@@ -98,7 +111,8 @@ class GraphStore:
 
     def exist(self, nodes: Iterable[int]) -> list[bool]:
         """Whether there are such entities now."""
-        return [entity is not None and not entity.deleted for entity in self.entities(nodes)]
+        values = self._store.get_many([tables.ENTITIES + node_key(node) for node in nodes])
+        return [value is not None and not self._decode_standing(value).deleted for value in values]
 
     def put(self, node: int, entity: Entity) -> None:
         """Writes the entity's state; its edges are `connect`'s."""

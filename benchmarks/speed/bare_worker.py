@@ -12,7 +12,7 @@ from pathlib import Path
 from index.store import Store
 from stream.config import load_settings
 from stream.console import start_log
-from stream.engine.interface import Batch, Counts, Output
+from stream.engine.interface import Batch, Counts, Dangling, Output
 from stream.engine.origin import Origin
 from stream.events import Message
 from stream.worker.app import run_worker
@@ -62,6 +62,9 @@ class BareAligner:
 
     def recall(self) -> Mapping[str, float]:
         return {}
+
+    def dangling(self) -> Dangling | None:
+        return Dangling({}, 0)
 
     def close(self) -> None:
         self._store.close()

@@ -39,7 +39,7 @@ from stream.engine import memory
 from stream.engine.deciding import Decision
 from stream.engine.explaining import Explaining, Explanation
 from stream.engine.inbox import NO_POISON, Received, failed
-from stream.engine.interface import Batch, Counts, EvidenceDetail, Laps, Search
+from stream.engine.interface import Batch, Counts, Dangling, EvidenceDetail, Laps, Search
 from stream.engine.origin import Origin
 from stream.engine.outbox import Outbox
 from stream.engine.pairs import FoundPairs, PairScores
@@ -376,6 +376,11 @@ class Aligner:
     def recall(self) -> Mapping[str, float]:
         """By view the share of the nearest that an exhaustive search finds which are candidates; a sample."""
         return self._parts.retrieval.recall(RECALL_SAMPLE)
+
+    @_told_as_state_error()
+    def dangling(self) -> Dangling | None:
+        """Looks through a piece of the graph; None until it is through, when it gives what it has found."""
+        return self._parts.dangling.look()
 
     def explain(self, name: str, other: str | None = None) -> list[Explanation]:
         """Why an entity is aligned with another one, or is not; without `other`, for all its candidates.

@@ -5,7 +5,7 @@ A module of its own, so that what only passes outputs on need not import the mod
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -22,6 +22,7 @@ EvidenceDetail = Literal["full", "ids", "none"]
 
 TRUNCATED: Final = "truncated_from_bytes"  # header of a dead letter of which a part was left out
 RETRY_OF: Final = "retry_of"  # header of a letter whose message was a retry: "partition:offset" of the first
+RelationName = tuple[str, str]  # source and name
 OutputKind = Literal["alignments", "alignment_events", "dead_letters"]
 
 
@@ -86,6 +87,13 @@ class Batch(msgspec.Struct, frozen=True):
         return sum(self.topics.values(), Counts())
 
 
+class Dangling(NamedTuple):
+    """How much leads to entities that do not exist, of a graph that may have changed while it was counted."""
+
+    targets: Mapping[RelationName, int]  # distinct ones of each relation
+    verdicts: int  # which will be in force when both entities exist
+
+
 class Laps:
     """How long each stage of a batch takes."""
 
@@ -132,6 +140,9 @@ class MessageProcessor(Protocol):
 
     def recall(self) -> Mapping[str, float]:
         """By view the share of the nearest that an exhaustive search finds which are candidates; a sample."""
+
+    def dangling(self) -> Dangling | None:
+        """Looks through a piece of the graph; None until it is through, when it gives what it has found."""
 
     def close(self) -> None:
         """Flushes and releases the state directory."""

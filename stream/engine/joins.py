@@ -5,7 +5,8 @@ rows of joins and rows of entities may come in any order and go in any order, an
 back what it said.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
@@ -59,6 +60,15 @@ class JoinStore:
         if not self._any:
             return [False] * len(edges)
         return [value is not None for value in self._store.get_many([_edge_key(edge) for edge in edges])]
+
+    def sample(self, most: int) -> Iterator[Edge]:
+        """What the first rows of each topic say."""
+        start: bytes = b""
+        while (first := next(self._store.scan(tables.JOIN_ROWS, start), None)) is not None:
+            topic = first[0][1:].partition(b"\0")[0]
+            for _, raw in islice(self._store.scan(tables.JOIN_ROWS + topic + b"\0"), most):
+                yield self._decode(raw)
+            start = topic + b"\1"
 
     def _count(self, edge: Edge, step: int) -> None:
         """A count of none is no entry."""

@@ -16,6 +16,7 @@ from stream.changes import Decoder
 from stream.console import waiting
 from stream.engine import snapshot
 from stream.engine.backlog import Backlog
+from stream.engine.dangling import DanglingSearch
 from stream.engine.deciding import Deciding
 from stream.engine.embedding import Embedding
 from stream.engine.evidence import EvidenceBuilder
@@ -56,6 +57,7 @@ class Parts:
         self.scoring = Scoring(self.embedding, self.retrieval, model.encoder, model.scorer)
         self.deciding = Deciding(store, recipe.threshold, one_to_one=recipe.one_to_one)
         self.evidence = EvidenceBuilder(self.graph, self.embedding, self.scoring)
+        self.dangling = DanglingSearch(store, self.graph)
         self.records = Records(
             store, self.graph, self.links, self.deciding, self.evidence, recipe.model, recipe.evidence
         )

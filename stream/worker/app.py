@@ -47,6 +47,7 @@ from stream.worker.alignment_topic import read_ends
 from stream.worker.chores import (
     RETRY_SECONDS,
     drain_backlog,
+    look_for_dangling,
     measure_recall,
     reconcile,
     report_progress,
@@ -237,6 +238,7 @@ class Worker:
             watch(settings, partitions, pipeline, standing),
             watch_topics(standing, self._identify, self._check_topics),
             measure_recall(pipeline, standing),
+            look_for_dangling(pipeline, standing),
         ]
         if self._promoter is not None:
             chores.append(self._promoter.run())

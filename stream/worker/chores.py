@@ -201,3 +201,16 @@ async def measure_recall(pipeline: Pipeline, standing: Standing) -> None:
         due = time.monotonic() - measured > RECALL_SECONDS and not pipeline.backlog
         if due and standing.is_quiet and standing.is_active and await pipeline.measure_recall():
             measured = time.monotonic()
+
+
+async def look_for_dangling(pipeline: Pipeline, standing: Standing) -> None:
+    """In pieces, each some milliseconds of work, whenever messages were applied since the last look began."""
+    seen = began = -1
+    while True:
+        await asyncio.sleep(QUIET_SECONDS)
+        applied = pipeline.totals.applied
+        is_due = applied != seen and standing.is_active and standing.has_caught_up
+        if is_due and not pipeline.lock.locked():
+            began = applied if began == seen else began
+            if await pipeline.look_for_dangling():
+                seen = began

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from collections import Counter as Counted
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,10 +15,14 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from stream.engine.interface import Batch
+from stream.engine.interface import Batch, Dangling, RelationName
 from stream.events import TOOL_VERSION
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
+
+MAX_RELATIONS = 100  # with a series of their own
+MAX_LABEL_CHARS = 100
+OTHERS = ("", "others")
 
 
 class Metrics:
@@ -101,6 +106,15 @@ class Metrics:
             ["view"],
             registry=registry,
         )
+        self.missing_targets = Gauge(
+            "sameas_missing_targets",
+            "Entities that a relation points at and that do not exist",
+            ["source", "relation"],
+            registry=registry,
+        )
+        self.dangling_verdicts = Gauge(
+            "sameas_dangling_verdicts", "Verdicts on an entity that does not exist", registry=registry
+        )
         self.promotion = Gauge(
             "sameas_promotion_backlog_entities",
             "Entities that wait in the generation that is being built",
@@ -125,6 +139,18 @@ class Metrics:
         self.lost.clear()
         for (topic, partition), count in lost.items():
             self.lost.labels(topic, str(partition)).inc(count)
+
+    def dangle(self, found: Dangling) -> None:
+        """What leads to entities that do not exist. Beyond `MAX_RELATIONS` those with few are one series."""
+        shown: Counted[RelationName] = Counted()
+        ordered = sorted(found.targets.items(), key=lambda item: (-item[1], item[0]))
+        for number, ((source, relation), count) in enumerate(ordered):
+            is_shown = number < MAX_RELATIONS
+            shown[(source, relation[:MAX_LABEL_CHARS]) if is_shown else OTHERS] += count
+        self.missing_targets.clear()
+        for name, count in shown.items():
+            self.missing_targets.labels(*name).set(count)
+        self.dangling_verdicts.set(found.verdicts)
 
     def measure_store(self, directory: Path) -> None:
         """This is the state directory; its size is taken at every request for metrics."""

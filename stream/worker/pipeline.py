@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 from index.errors import StateError
 from stream.broker.topics import AFTER_GROWTH
 from stream.config import TopicSettings
-from stream.console import log, printable
-from stream.engine.interface import Batch, Counts, MessageProcessor, Output
+from stream.console import log, printable, shown, tell
+from stream.engine.interface import Batch, Counts, Dangling, MessageProcessor, Output
 from stream.engine.origin import Origin
 from stream.events import Message
 from stream.worker.alignment_topic import Claim, Published
@@ -23,6 +23,7 @@ from stream.worker.metrics import Metrics
 from stream.worker.publisher import Placed
 
 LOST_REMEDY = "delete the state directory to rebuild it from what the topics hold, or feed it again"
+SHOWN_RELATIONS = 5
 NOWHERE = -1  # where no partition ends: the topic is compared after a crash, too
 
 Send = Callable[[Sequence[Output]], Awaitable[list[Placed]]]  # until the broker has them
@@ -62,6 +63,7 @@ class Pipeline:
         self.has_backlog = asyncio.Event()
         self.is_gathered = False  # messages of a bulk have no outcome yet
         self.searched = 0  # of the largest type
+        self._dangling = 0  # when it was told last
         self.lost_messages = ""  # what is said of them, in lines
 
     async def step(self, messages: Sequence[Message], send: Send, *, bulk: bool) -> asyncio.Future[None]:
@@ -207,6 +209,25 @@ class Pipeline:
             self._metrics.recall.labels(view).set(share)
         return bool(found)
 
+    async def look_for_dangling(self) -> bool:
+        """Looks through a piece of the graph for what leads nowhere; whether it is through."""
+        found: Dangling | None = await self.between(lambda aligner: aligner.dangling())
+        if found is None:
+            return False
+        self._metrics.dangle(found)
+        targets = sum(found.targets.values())
+        count = targets + found.verdicts
+        if count >= max(1, 2 * self._dangling):  # for the first time, and when it has grown a lot
+            self._dangling = count
+            most = sorted(found.targets.items(), key=lambda item: -item[1])[:SHOWN_RELATIONS]
+            names = ", ".join(f"{shown(name)} of {source}: {number:,}" for (source, name), number in most)
+            more = ", ..." if len(found.targets) > SHOWN_RELATIONS else ""
+            tell(
+                f"{targets:,} targets of relations do not exist{f' ({names}{more})' if names else ''}; "
+                f"{found.verdicts:,} verdicts name entities that do not exist"
+            )
+        return True
+
     async def origin(self, function: Callable[[Origin], _T]) -> _T:
         """What `function` returns for the state's origin, after everything that is being processed."""
         found: _T = await self._call(lambda: function(self._aligner.origin))
@@ -226,6 +247,7 @@ class Pipeline:
         """What the broker has ever removed before it was read, for metrics and health."""
         lost = await self.origin(lambda origin: origin.lost())
         self._metrics.lose(lost)
+        self._dangling = 0  # when it was told last
         self.lost_messages = "".join(
             f"lost: up to {count} messages of {topic}, partition {partition}, were removed by the broker "
             f"before they were read; {LOST_REMEDY}\n"

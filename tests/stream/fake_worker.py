@@ -22,7 +22,7 @@ from index.entity import node_key
 from index.errors import SameasError, StateError
 from stream.config import Settings, load_settings
 from stream.console import log, start_log
-from stream.engine.interface import Batch, Counts, Output
+from stream.engine.interface import Batch, Counts, Dangling, Output
 from stream.engine.origin import Origin
 from stream.errors import InvalidInput
 from stream.events import (
@@ -109,6 +109,9 @@ class FakeAligner:
 
     def recall(self) -> Mapping[str, float]:
         return {"name": 1.0}
+
+    def dangling(self) -> Dangling | None:
+        return Dangling({}, 0)
 
     def process(self, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
         state, topics, outputs = self.state, defaultdict[str, Counts](Counts), list[Output]()

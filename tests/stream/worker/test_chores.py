@@ -11,7 +11,7 @@ import pytest
 from stream import console
 from stream.engine.interface import Counts
 from stream.worker import chores
-from stream.worker.chores import report_progress, report_waiting
+from stream.worker.chores import look_for_dangling, report_progress, report_waiting
 from stream.worker.standing import WAITS_FOR_GROUP
 
 GONE = "the broker at here:9092 does not answer"
@@ -99,3 +99,33 @@ def test_a_broker_that_goes_and_comes_back_is_said_once_and_now_and_then(watch: 
         assert await watch.look(100) == []
 
     asyncio.run(beside(report_waiting(standing, contact, "here:9092"), test()))
+
+
+def test_the_graph_is_looked_through_after_every_change_and_beside_the_work(watch: Watch) -> None:
+    pieces = 0
+
+    async def look() -> bool:
+        nonlocal pieces
+        pieces += 1
+        return pieces % 3 == 0
+
+    lock = asyncio.Lock()
+    pipeline = cast(Any, SimpleNamespace(totals=Counts(), lock=lock, look_for_dangling=look))
+    standing = cast(Any, SimpleNamespace(is_active=True, has_caught_up=False))
+
+    async def test() -> None:
+        await watch.look(5)
+        assert pieces == 0  # entities that come still are not missing
+        standing.has_caught_up = True
+        await watch.look(5)
+        assert pieces == 3
+        pipeline.totals = Counts(1, 1)
+        await watch.look()
+        pipeline.totals = Counts(2, 2)  # while it looks: it has to look again
+        async with lock:
+            await watch.look(5)
+        assert pieces == 4
+        await watch.look(9)
+        assert pieces == 9
+
+    asyncio.run(beside(look_for_dangling(pipeline, standing), test()))

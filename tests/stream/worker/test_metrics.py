@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from stream.engine.interface import Batch, Counts
+from stream.engine.interface import Batch, Counts, Dangling
 from stream.worker.metrics import Metrics
 
 
@@ -42,3 +42,19 @@ def test_the_state_is_as_large_as_its_files(tmp_path: Path) -> None:
     os.link(tmp_path / "generation-1" / "a", tmp_path / "b")  # as generations share files
     (tmp_path / "dangling").symlink_to(tmp_path / "gone")  # a file that went meanwhile
     assert "sameas_store_bytes 1001.0" in samples(metrics)
+
+
+def test_relations_that_lead_nowhere_have_a_bounded_number_of_series() -> None:
+    metrics = Metrics()
+    targets = {("s", f"r{number}"): 1000 - number for number in range(103)}
+    metrics.dangle(Dangling({**targets, ("s", "x" * 500): 2000, ("s", "x" * 600): 1}, 3))
+    found = [line for line in samples(metrics) if line.startswith("sameas_missing_targets{")]
+    assert len(found) == 101
+    assert 'sameas_missing_targets{relation="r0",source="s"} 1000.0' in found
+    assert f'sameas_missing_targets{{relation="others",source=""}} {901 + 900 + 899 + 898 + 1}.0' in found
+    assert f'sameas_missing_targets{{relation="{"x" * 100}",source="s"}} 2000.0' in found
+    assert "sameas_dangling_verdicts 3.0" in samples(metrics)
+    metrics.dangle(Dangling({("s", "r0"): 1}, 0))
+    assert [line for line in samples(metrics) if line.startswith("sameas_missing_targets{")] == [
+        'sameas_missing_targets{relation="r0",source="s"} 1.0'
+    ]

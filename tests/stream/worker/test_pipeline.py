@@ -1,6 +1,7 @@
 """Another writer to the alignment topic is not forgotten before its records are made good."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from stream.config import Settings, StateSettings
-from stream.engine.interface import Batch, Counts, Output
+from stream.engine.interface import Batch, Counts, Dangling, Output
 from stream.errors import BrokerError
 from stream.events import Cause, Message
 from stream.worker.alignment_topic import Published
@@ -154,3 +155,26 @@ def test_the_first_deletion_of_what_never_came_is_told(
     session(tmp_path, Topic(), publish)
     (told,) = caplog.messages
     assert told.startswith("a deletion of what never came: left:f1\ufffd; ")
+
+
+def test_what_leads_nowhere_is_told_when_it_is_found_and_when_it_has_doubled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    by, other = ("s", "by"), ("s", "in")
+    found = [({}, 0), ({by: 1, other: 2}, 1), ({by: 7}, 0), ({by: 8}, 0)]
+    looks = [look for targets, verdicts in found for look in (None, Dangling(targets, verdicts))]
+    remaining = iter(looks)
+    monkeypatch.setattr(FakeAligner, "dangling", lambda self: next(remaining))
+
+    async def look(pipeline: Pipeline) -> None:
+        assert [await pipeline.look_for_dangling() for _ in looks] == [look is not None for look in looks]
+
+    session(tmp_path, Topic(), look)
+    assert caplog.messages == [
+        f"{targets}; {verdicts} verdicts name entities that do not exist"
+        for targets, verdicts in (
+            ("3 targets of relations do not exist (in of s: 2, by of s: 1)", 1),
+            ("8 targets of relations do not exist (by of s: 8)", 0),
+        )
+    ]
