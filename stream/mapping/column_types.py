@@ -61,12 +61,15 @@ def converter(logical: str) -> Convert:
     return _BY_NAME[logical]
 
 
+_STRICT = {"json", "lon-lat", "lat-lon", "text"}  # what they do not understand they refuse, or there is none
+
+
 def is_plain(value: object, logical: str) -> bool:
     """Whether a value that its type left as it is says the same without it: `2001-03-31` under `date`."""
     value = plain_struct(value)
     if isinstance(value, list):
         return all(is_plain(item, logical) for item in value)
-    if not isinstance(value, str | int | float) or logical in ("json", "text"):
+    if not isinstance(value, str | int | float) or logical in _STRICT:
         return True
     kind = recognise(value)
     if logical.startswith("decimal"):

@@ -86,6 +86,17 @@ def station(source: str, number: int, **attributes: object) -> Upsert:
     return Upsert(source, f"{number}", "station", attributes)  # type: ignore[arg-type]
 
 
+def test_points_under_a_type_are_no_unread_cells(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"id": "1", "xy": "POINT(13.4 52.5)"}\n{"id": "2", "xy": [13.4, 52.5]}\n'
+    )
+    mapping = SourceMapping(file="a.jsonl", id="id", attributes=["xy"], columns={"xy": "lon-lat"})
+    account = Account()
+    events = [event for _, event in read_events("s", mapping, tmp_path, account=account)]
+    assert {str(e.attributes["xy"]) for e in events if isinstance(e, Upsert)} == {"POINT(13.4 52.5)"}
+    assert account.report().problems == {}
+
+
 def test_positions_that_are_none_latitude_first_are_counted() -> None:
     account = Account()
     for number, (north, east) in enumerate([TOKYO, BERLIN, (-33.9, 151.2)]):
