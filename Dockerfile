@@ -12,7 +12,7 @@ RUN useradd --uid 10001 --create-home sameas \
 
 WORKDIR /app
 COPY locks locks
-RUN pip install --no-cache-dir --require-hashes --no-deps --index-url "$TORCH_INDEX_URL" -r locks/torch.txt \
+RUN pip install --no-cache-dir --require-hashes --no-deps --index-url "$TORCH_INDEX_URL" -r locks/torch-cpu.txt \
     && pip install --no-cache-dir --require-hashes --no-deps -r locks/worker.txt
 COPY pyproject.toml README.md LICENSE sameas_command.py ./
 COPY index index

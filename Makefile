@@ -125,21 +125,23 @@ $(VENV)-sssom/bin/sssom:
 	$(VENV)-sssom/bin/pip install --quiet sssom==0.4.21
 
 TORCH := "$$(sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)"
+TORCH_INDEX := $(if $(TORCH_INDEX_URL),--index-url "$(TORCH_INDEX_URL)")
 HASHED := --require-hashes --no-deps
 
 # torch first: whatever else is installed is then satisfied by this build and does not pull in another. What stands in
-# locks/ has to have its hashes. Only the CUDA libraries of PyPI's torch do not stand there; torch names their versions.
-# LOCK= asks for no hashes: for another build of torch, or another platform.
+# locks/ has to have its hashes: the build for CPUs alone where pip finds one, else PyPI's, whose CUDA libraries alone
+# do not stand there (torch names their versions). LOCK= asks for no hashes: for another build, or another platform.
 $(STAMP): pyproject.toml $(wildcard locks/*.txt)
 	@command -v $(PYTHON) >/dev/null || { echo "make: CPython 3.11 is needed; say where: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifneq ($(LOCK),)
-	$(BIN)/python -m pip install $(HASHED) $(if $(TORCH_INDEX_URL),--index-url "$(TORCH_INDEX_URL)") -r $(LOCK)/torch.txt
+	$(BIN)/python -m pip install --quiet $(HASHED) $(TORCH_INDEX) -r $(LOCK)/torch-cpu.txt 2>/dev/null \
+		|| $(BIN)/python -m pip install $(HASHED) $(TORCH_INDEX) -r $(LOCK)/torch.txt
 	$(BIN)/python -m pip install $(HASHED) -r $(LOCK)/worker.txt -r $(LOCK)/develop.txt
 	$(BIN)/python -m pip install $(TORCH)
 	$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
 else
-	$(BIN)/python -m pip install $(if $(TORCH_INDEX_URL),--index-url "$(TORCH_INDEX_URL)") $(TORCH)
+	$(BIN)/python -m pip install $(TORCH_INDEX) $(TORCH)
 	$(BIN)/python -m pip install --editable '.[dev]'
 endif
 	@touch $@
@@ -150,7 +152,7 @@ NO_CUDA := awk '/^[a-z]/ {cuda = /^(cuda|nvidia|triton)/} !cuda'
 # of the file given first, and with what it has left out: both are installed together
 NOT_IN := awk 'NR == FNR {known[$$0]; next} /^[a-z]/ {skip = $$0 in known} !skip'
 
-# Versions stay as they are where they can. locks/torch.txt is written by hand.
+# Versions stay as they are where they can. Those of torch are written by hand.
 lock:
 	@test -x $(VENV)-lock/bin/uv || { $(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv==0.13.9; }
 	$(UV) --extra files --output-file locks/worker.txt pyproject.toml > /dev/null
