@@ -17,8 +17,11 @@ from stream.catalogue.sniffing import sniff
 from stream.errors import ConfigError, InvalidInput
 from stream.mapping.cells import NUMBER, comma_number
 from stream.mapping.column_types import plain_struct
-from stream.mapping.debezium import changed_row
-from stream.mapping.language import NULL
+from stream.mapping.debezium import ReceivedRow, is_envelope, unwrapped
+from stream.mapping.envelopes import changed_rows
+from stream.mapping.envelopes import recognise as recognise_envelope
+from stream.mapping.gone import FLAGS, operation, says_gone
+from stream.mapping.language import NULL, Envelope
 from stream.mapping.row import Row, cell
 
 # Spellings of nothing, the last of which may be a value in some other file.
@@ -68,9 +71,27 @@ class ColumnSample(msgspec.Struct):
         return any(text.endswith("=") for text in texts) or 2 * sum(map(_is_mixed, texts)) > len(texts)
 
     @property
+    def says_gone(self) -> bool:
+        """Whether every value can say whether its row is gone."""
+        try:
+            return all(isinstance(says_gone(value, self.name), bool) for value in self.values)
+        except InvalidInput:
+            return False
+
+    @property
     def is_short(self) -> bool:
         """The texts are short enough for names."""
         return are_short(self.texts)
+
+
+class Wrapped(msgspec.Struct):
+    """How a change stream wrapped the rows of a file."""
+
+    in_envelopes: bool = False
+    envelope: Envelope = "auto"  # where the mapping has to name it
+    topic: str = ""  # of Debezium's messages
+    table: str = ""
+    deleted: str = ""  # what says which rows are gone
 
 
 class FileSample(msgspec.Struct):
@@ -78,7 +99,7 @@ class FileSample(msgspec.Struct):
 
     rows: list[Row]
     columns: dict[str, ColumnSample]
-    in_envelopes: bool  # of Debezium
+    wrapped: Wrapped
     layout: Layout
     repeated: list[str]  # names that several columns have, which are left out
     decimal_comma: bool
@@ -86,26 +107,20 @@ class FileSample(msgspec.Struct):
 
 
 def read_sample(path: Path) -> FileSample:
-    """The first rows of a file, those in Debezium's envelopes taken out.
+    """The first rows of a file, taken out of the envelopes of a change stream.
 
     Raises:
         ConfigError: the file cannot be read, has no rows, or holds canonical events, which need no mapping.
     """
     rows: list[Row] = []
-    in_envelopes = False
+    wrapped = Wrapped()
     check_suffix(path)
     layout = sniff(path)
     good = (row for _, row in read_rows(path, layout=layout) if not isinstance(row, InvalidInput))
     for row in islice(good, SAMPLE_ROWS):
         if row.get("op") in ("upsert", "delete") and {"source", "id"} <= row.keys():
             raise ConfigError(f"{path} holds canonical events; `sameas feed {path}` needs no mapping")
-        if {"op", "after"} <= row.keys() or row.keys() == {"schema", "payload"}:
-            in_envelopes = True
-            change = changed_row(msgspec.json.encode(row))
-            if change is None:
-                continue
-            row = change.columns
-        rows.append(row)
+        rows += _unwrapped(row, wrapped)
     if not rows:
         raise ConfigError(f"{path} has no rows to propose a mapping from")
     null: Counter[str] = Counter()
@@ -115,7 +130,48 @@ def read_sample(path: Path) -> FileSample:
         columns.pop(name, None)
     between = layout.separator or SEPARATORS.get(format_of(path), ",")
     decimal_comma = between != "," and _read_decimal_commas([*columns.values()])
-    return FileSample(rows, columns, in_envelopes, layout, repeated, decimal_comma, null)
+    return FileSample(rows, columns, wrapped, layout, repeated, decimal_comma, null)
+
+
+def _unwrapped(row: Row, wrapped: Wrapped) -> Iterator[Row]:
+    """The rows that a line has, without those that are gone. What wraps them is noted."""
+    changes: Sequence[ReceivedRow] = [ReceivedRow(row, is_bare=True)]
+    if (envelope := recognise_envelope(row)) or is_envelope(row) or row.keys() == {"schema", "payload"}:
+        wrapped.in_envelopes = True
+        wrapped.envelope = envelope or wrapped.envelope
+        _note_table(row, wrapped)
+        try:
+            changes = changed_rows(msgspec.json.encode(row), wrapped.envelope)
+        except InvalidInput:  # a TRUNCATE, say
+            return
+    for change in changes:
+        if not change.is_gone and not (change.is_bare and _is_gone(change.columns, wrapped)):
+            yield change.columns
+
+
+def _is_gone(row: Row, wrapped: Wrapped) -> bool:
+    """Whether a row says itself that it is gone. By which column is noted, unless that is known as one."""
+    if not wrapped.deleted and (found := operation(row)):
+        wrapped.deleted, _ = found
+    try:
+        return any(says_gone(cell(row, name), name, SPELLINGS) for name in {wrapped.deleted, *FLAGS})
+    except InvalidInput:
+        return False
+
+
+def _note_table(event: Row, wrapped: Wrapped) -> None:
+    """The table of a change event, and the topic to which Debezium sends it where nothing routes it."""
+    message, _ = unwrapped(event)
+    if wrapped.table or not isinstance(message, dict):
+        return
+    about = message.get("source") or message.get("metadata") or message
+    if not isinstance(about, dict):
+        return
+    table = about.get("table") or about.get("collection") or about.get("table-name")
+    if isinstance(table, str):
+        wrapped.table = table.rpartition(".")[2]
+        database = about.get("schema") or about.get("db") or "SCHEMA"
+        wrapped.topic = f"{about.get('name') or 'SERVER'}.{database}.{table}"
 
 
 def _read_decimal_commas(columns: Sequence[ColumnSample]) -> bool:

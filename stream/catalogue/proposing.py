@@ -16,6 +16,8 @@ from stream.catalogue.columns import ColumnSample, FileSample, are_short, read_s
 from stream.catalogue.opening import MARKS, format_of
 from stream.catalogue.rdf import RDF
 from stream.errors import ConfigError
+from stream.mapping.envelopes import READERS
+from stream.mapping.gone import FLAGS
 from stream.mapping.language import NULL
 from stream.mapping.row import is_unicode
 
@@ -25,6 +27,7 @@ ID_NAMES = re.compile(r"(?i)(.*[_.])?(id|key|uuid|guid|iri|uri|identifier)$")
 TYPE_NAMES = {"type", "kind", "class", "category", "@type", "entity_type", "_type"}
 TRIPLES = [("head", "relation", "tail"), ("subject", "predicate", "object"), ("s", "p", "o")]
 SEPARATORS = (";", "|", ",")
+DELETED = re.compile(r"(?i)(.*\.)?(is_?)?(deleted|removed)(_?(at|on|time|date|flag))?")
 DATES = re.compile(r"(?i)(.*_)?(date|day|born|died|released|on)$")
 TIMES = re.compile(r"(?i)(.*_)?(at|time|ts|timestamp|created|updated|modified)$")
 
@@ -71,7 +74,7 @@ class _Proposer:
     def __init__(self, path: Path, source: str, sample: FileSample) -> None:
         self._path, self._source, self._rows = path, source, sample.rows
         self._null = sample.null
-        self._in_envelopes = sample.in_envelopes
+        self._wrapped, self._in_envelopes = sample.wrapped, sample.wrapped.in_envelopes
         self._is_rdf = format_of(path) in RDF
         self._columns = sample.columns
         if self._is_rdf:  # a column by its last part is enough
@@ -80,7 +83,7 @@ class _Proposer:
                 for name, column in sample.columns.items()
                 if "://" not in name and (name in ("@id", "@type") or name.partition("@")[0] == name)
             }
-        envelopes = " in envelopes" if sample.in_envelopes else ""
+        envelopes = " in envelopes" if self._in_envelopes else ""
         self._seen = [f"{len(self._rows):,} rows{envelopes}, {len(self._columns)} columns"]
         self._layout = _layout(sample)
         for setting, value in self._layout.items():
@@ -99,18 +102,22 @@ class _Proposer:
 
     def proposal(self) -> Proposal:
         """The id first, then the type; each other column is a relation, or else an attribute."""
+        deleted = self._deleted()
         identity = self._identity()
         id_columns = re.findall(r"\{([^{}]+)\}", identity) or [identity]
         type_column = self._type_column(id_columns)
         relations, attributes = self._relations_and_attributes(identity, id_columns, type_column)
+        table_name = self._wrapped.table or _stem(self._path)
         table = {
             **self._origin(),
             **self._layout,
             "id": identity,
-            **({"type_column": type_column} if type_column else {"type": _singular(_stem(self._path))}),
+            **({"type_column": type_column} if type_column else {"type": _singular(table_name)}),
             "attributes": _attributes(attributes),
         }
-        used = {*attributes, *(str(relation["column"]) for relation in relations.values())}
+        if deleted:
+            table["deleted"] = deleted
+        used = {deleted, *attributes, *(str(relation["column"]) for relation in relations.values())}
         if optional := self._optional(used):
             table["optional"] = optional
         if self._null:
@@ -127,10 +134,31 @@ class _Proposer:
         return Proposal("\n".join(lines) + "\n", self._seen)
 
     def _origin(self) -> dict[str, object]:
-        """Where the rows come from: the file, or the topic that sent the envelopes."""
-        if self._in_envelopes:
-            return {"topic": f"SERVER.SCHEMA.{_stem(self._path)}"}
-        return {"file": str(self._path)}
+        """Where the rows come from: the file, or the topic that sent the envelopes, and what these are."""
+        if not self._in_envelopes:
+            return {"file": str(self._path)}
+        envelope, stem = self._wrapped.envelope, _stem(self._path)
+        if envelope in READERS:
+            self._say("the messages", f"change events of {READERS[envelope].title}; name their topic")
+            return {"topic": stem, "envelope": envelope}
+        return {"topic": self._wrapped.topic or f"SERVER.SCHEMA.{stem}"}
+
+    def _deleted(self) -> str:
+        """The column that says which rows are gone, if the worker does not know it as such; else empty."""
+        for name in sorted(FLAGS & self._columns.keys()):
+            self._columns.pop(name)
+            self._say(name, "left out: it says which rows are gone, and is taken for that")
+        named = [
+            name for name, column in self._columns.items() if DELETED.fullmatch(name) and column.says_gone
+        ]
+        for name in [self._wrapped.deleted, *named]:
+            if name in self._columns:
+                column = self._columns.pop(name)
+                self._say(
+                    name, f"says which rows are gone: {_examples(column) or 'none here'}; A GUESS, correct it"
+                )
+                return name
+        return ""
 
     def _optional(self, used: set[str]) -> list[str]:
         """The columns in use that some rows lack."""

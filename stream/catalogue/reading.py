@@ -171,6 +171,8 @@ class _SourceReader:
                 yield line, row
                 continue
             try:
+                if mapper.is_gone(row):
+                    continue
                 edge = mapper.edge(row)
             except InvalidInput as error:
                 yield line, error
@@ -208,6 +210,11 @@ class _SourceReader:
             if unseen:
                 unseen.difference_update([column for column in unseen if not missing_columns([column], row)])
             try:
+                if mapper.is_gone(row):
+                    gone = mapper.delete(row)
+                    account.take_event(gone, begin + line)
+                    yield line, gone
+                    continue
                 *made, own = mapper.upserts(row, seen=seen)
                 if seen:
                     account.take_cells(self._source, seen, begin + line)

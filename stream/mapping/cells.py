@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from index.entity import Scalar, Value, Version
 from stream.errors import InvalidInput
 from stream.mapping.column_types import EPOCH, EXACT_DIGITS, Convert, is_unavailable, plain_struct
+from stream.mapping.gone import FLAGS, SUSPECT, other_envelope, says_gone
 from stream.mapping.language import Attribute, Join, Table
 from stream.mapping.positions import is_geometry
 from stream.mapping.row import Row, cell
@@ -27,6 +28,7 @@ class Cells:
     def __init__(self, rows: Table | Join) -> None:
         columns = rows.all_columns()
         self._outermost = dict.fromkeys([*columns, *(column.partition(".")[0] for column in columns)])
+        self._deleted, self._may_be_event = rows.deleted, rows.envelope != "none"
         self._number = comma_number if rows.decimal == "," else _number
         self._null = frozenset(rows.null)
         self._as_written = {name for name, logical in rows.columns.items() if logical == "text"}
@@ -51,6 +53,26 @@ class Cells:
             text = value.strip()
             return not text or text in self._null
         return value is None or value != value or value in ([], {})
+
+    def is_gone(self, row: Row, *, is_bare: bool = True) -> bool:
+        """Whether a row says that it is gone.
+
+        Args:
+            is_bare: it came without an envelope that would say so.
+
+        Raises:
+            InvalidInput: with reason `bad-value`, or `other-envelope` for what looks like an event of a
+                change stream.
+        """
+        if self._deleted is not None:
+            return says_gone(self.find(row, self._deleted), self._deleted, self._null)
+        if not is_bare or not self._may_be_event or SUSPECT.isdisjoint(row):
+            return False
+        if any(says_gone(row[name], name, self._null) for name in FLAGS.intersection(row)):
+            return True
+        if problem := other_envelope(row):
+            raise InvalidInput("other-envelope", problem)
+        return False
 
     def find(self, row: Row, column: str) -> object:
         """The cell at a column or path.

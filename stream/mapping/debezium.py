@@ -1,4 +1,4 @@
-"""Row changes as catalogues publish them: Debezium envelopes and plain JSON rows, reduced to row or deletion.
+"""Debezium's envelopes, the rows in them, and the keys of messages.
 
 A deletion is an envelope with `op: d`, its tombstone, or a lone tombstone; all three say the same. Only the
 message's key says which row is deleted, as `before` depends on the table's REPLICA IDENTITY. Where a Kafka
@@ -12,43 +12,65 @@ import msgspec
 
 from stream.errors import InvalidInput, UnreadableKey
 from stream.mapping.column_types import by_schema, explained, field_schema
-from stream.mapping.row import check_depth, decode_object
+from stream.mapping.row import check_depth
 
-DELETED = "__deleted"  # which Debezium's own flattening of envelopes may write in place of a tombstone
 JSON_CONVERTER = "org.apache.kafka.connect.json.JsonConverter"
 BINARY = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what no text has
 ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)
 
 
 class ReceivedRow(msgspec.Struct, frozen=True):
-    """A row as its schema, if there is one, explains it."""
+    """What a message says of a row: its state, as the schema explains it, or that it is gone."""
 
     columns: Mapping[str, object]
     explained: frozenset[str] = frozenset()  # the columns that the schema explained
     snapshot: bool = False  # whether a snapshot read it
     raw: Mapping[str, object] | None = None  # the columns before that, where there is a schema
+    before: Mapping[str, object] | None = None  # what the row was, where the message says it
+    is_gone: bool = False
+    is_by_key: bool = False  # the row is gone that the message's key names; there are no columns
+    is_bare: bool = False  # whether it came without an envelope, so that it may say itself that it is gone
 
 
-def changed_row(value: bytes | None) -> ReceivedRow | None:
-    """The row's new state, None when the message deletes it.
+GONE = ReceivedRow({}, is_gone=True, is_by_key=True)
+
+
+def is_envelope(message: Mapping[str, object]) -> bool:
+    """Whether a message is one of Debezium's envelopes."""
+    return "op" in message and (
+        "after" in message or "before" in message or isinstance(message.get("source"), dict)
+    )
+
+
+def envelope_row(message: Mapping[str, object], schema: object) -> ReceivedRow | None:
+    """The row of an envelope; None for what says nothing of rows.
 
     Raises:
-        InvalidInput: with reason `too-large`, `too-deep`, `malformed` or `unsupported-op`.
+        InvalidInput: with reason `malformed` or `unsupported-op`.
     """
-    if value is None:
-        return None
-    message, schema = _unwrapped(decode_object(value))
-    if message is None:
-        return None
-    message = _object(message, "payload")
-    if not _is_envelope(message):
-        return None if message.get(DELETED) in (True, "true") else _row(message, schema)
     operation = message["op"]
     if operation == "d":
+        return GONE
+    if operation == "m":  # written by pg_logical_emit_message, as for a heartbeat
         return None
+    if operation == "t":
+        source = message.get("source")
+        names = [source.get(name) for name in ("db", "schema", "table")] if isinstance(source, dict) else []
+        raise emptied("TRUNCATE", ".".join(name for name in names if isinstance(name, str)))
     if operation not in ROW_OPERATIONS:
-        raise InvalidInput("unsupported-op", f"op {operation!r}: c, u, r or d is expected")
-    return _row(_object(message.get("after"), "after"), field_schema(schema, "after"), operation == "r")
+        raise InvalidInput("unsupported-op", f"op {operation!r:.40}: c, u, r or d is expected")
+    after = as_object(message.get("after"), "after")
+    return row_of(after, field_schema(schema, "after"), snapshot=operation == "r")
+
+
+def emptied(how: object, table: object) -> InvalidInput:
+    """Why the message of a TRUNCATE or a DROP is refused."""
+    shown = f"the table {table}"[:200] if table else "the table"
+    return InvalidInput(
+        "unsupported-op",
+        f"{how} emptied {shown}, and its entities stay: send a tombstone for each key in the topic; "
+        "another time use DELETE FROM, which sends a deletion of each row",
+    )
 
 
 def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> ReceivedRow:
@@ -83,14 +105,14 @@ def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> ReceivedRow:
                 f"{JSON_CONVERTER}",
             ) from None
     check_depth(message)
-    decoded, schema = _unwrapped(message)
+    decoded, schema = unwrapped(message)
     if isinstance(decoded, dict):
         missing = [column for column in id_columns if column not in decoded]
         if missing:
             raise UnreadableKey(
                 "no-key", f"the key {text[:200]} has no column {', '.join(map(repr, missing))}"
             )
-        return _row(decoded, schema)
+        return row_of(decoded, schema)
     if len(id_columns) != 1:
         raise UnreadableKey("no-key", f"the key {text[:200]} is no object with {', '.join(id_columns)}")
     if schema is not None and isinstance(decoded, int):
@@ -99,24 +121,25 @@ def key_row(key: bytes | None, id_columns: tuple[str, ...]) -> ReceivedRow:
     return ReceivedRow({id_columns[0]: decoded if isinstance(decoded, str) else text})
 
 
-def _unwrapped(message: object) -> tuple[object, object]:
+def unwrapped(message: object) -> tuple[object, object]:
     """A message without the wrapper that carries its schema, and the schema."""
     if isinstance(message, dict) and message.keys() == {"schema", "payload"}:
         return message["payload"], message["schema"]
     return message, None
 
 
-def _row(columns: dict[str, object], schema: object, snapshot: bool = False) -> ReceivedRow:
+def row_of(
+    columns: dict[str, object], schema: object, *, snapshot: bool = False, is_bare: bool = False
+) -> ReceivedRow:
+    """A row that is there, as its schema explains it."""
     if schema is None:
-        return ReceivedRow(columns, snapshot=snapshot)
-    return ReceivedRow(_object(by_schema(schema, columns), "row"), explained(schema), snapshot, columns)
+        return ReceivedRow(columns, snapshot=snapshot, is_bare=is_bare)
+    row = as_object(by_schema(schema, columns), "row")
+    return ReceivedRow(row, explained(schema), snapshot, columns, is_bare=is_bare)
 
 
-def _is_envelope(message: Mapping[str, object]) -> bool:
-    return "op" in message and ("after" in message or "before" in message)
-
-
-def _object(value: object, name: str) -> dict[str, object]:
+def as_object(value: object, name: str) -> dict[str, object]:
+    """The value. Raises InvalidInput (`malformed`) if it is no JSON object."""
     if not isinstance(value, dict):
         raise InvalidInput("malformed", f"{name}: an object is expected")
     return value

@@ -3,7 +3,7 @@
 `stream/mapping/language.py` is what a mapping can say, `stream/mapping/row_mapper.py` makes entities of rows.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 import xxhash
@@ -11,7 +11,8 @@ import xxhash
 from stream.changes import Change, Decoder, JoinChange, LinkChange, RowChange, SnapshotRow
 from stream.errors import InvalidInput, UnreadableKey
 from stream.events import Delete, EntityEvent, Message, check_key, curie, decode_entity_event, decode_link
-from stream.mapping.debezium import changed_row, key_row
+from stream.mapping.debezium import ReceivedRow, key_row
+from stream.mapping.envelopes import changed_rows
 from stream.mapping.language import SourceMapping, check_topics
 from stream.mapping.row import decode_object
 from stream.mapping.row_mapper import JoinMapper, RowMapper
@@ -87,15 +88,40 @@ def _canonical_decoder(source: str) -> Decoder:
 
 def _row_decoder(mapper: RowMapper) -> Decoder:
     def decode(message: Message) -> Sequence[Change]:
-        row = changed_row(message.value)
-        if row is None:
-            return [_deletion(mapper, message.key)]
-        columns = {**row.columns, **_from_key(mapper, message.key)}
-        *made, own = mapper.upserts(columns, row.explained, row.raw)
-        changes = [*made, own if _is_id(mapper, message.key, own.id) else RowChange(own)]
-        return SnapshotRow(changes) if row.snapshot else changes
+        rows = changed_rows(message.value, mapper.envelope)
+        changes: list[Change] = []
+        for row in rows:
+            changes += _row_changes(mapper, message.key, row)
+        return _of_snapshot(rows, changes)
 
     return decode
+
+
+def _row_changes(mapper: RowMapper, key: bytes | None, row: ReceivedRow) -> list[Change]:
+    """What a row means: the entities made of its cells, the end of what it was before, its own entity."""
+    if row.is_by_key:
+        return [_deletion(mapper, key)]
+    columns = {**row.columns, **_from_key(mapper, key)} if mapper.key_columns else row.columns
+
+    def own(event: EntityEvent) -> Change:
+        return event if _is_id(mapper, key, event.id) else RowChange(event)
+
+    if row.is_gone:
+        return [own(mapper.delete(columns))]
+    if mapper.is_gone(columns, is_bare=row.is_bare):
+        try:
+            return [own(mapper.delete(columns, row.explained))]
+        except InvalidInput:  # Debezium's flattened envelopes have of a deleted row perhaps only the key
+            return [_deletion(mapper, key)]
+    *made, upsert = mapper.upserts(columns, row.explained, row.raw)
+    gone: list[Change] = []
+    if row.before is not None and (before := mapper.delete({**columns, **row.before})).id != upsert.id:
+        gone.append(before)
+    return [*made, *gone, own(upsert)]
+
+
+def _of_snapshot(rows: Sequence[ReceivedRow], changes: list[Change]) -> Sequence[Change]:
+    return SnapshotRow(changes) if rows and all(row.snapshot for row in rows) else changes
 
 
 def _deletion(mapper: RowMapper, key: bytes | None) -> Delete | RowChange:
@@ -117,8 +143,6 @@ def _deletion(mapper: RowMapper, key: bytes | None) -> Delete | RowChange:
 
 def _from_key(mapper: RowMapper, key: bytes | None) -> dict[str, object]:
     """The columns of a row that stand in its message's key."""
-    if not mapper.key_columns:
-        return {}
     try:
         columns = key_row(key, mapper.key_columns).columns
     except InvalidInput as error:
@@ -141,24 +165,43 @@ def _is_id(mapper: RowMapper, key: bytes | None, local_id: str) -> bool:
 
 
 def _join_decoder(mapper: JoinMapper) -> Decoder:
-    """A join's row is identified by the bytes of its key, without a key by the relation that it names."""
+    """A join's row is identified by the bytes of its key, or by the relation that it names.
+
+    The latter where there is no key, or the envelope says also of a row that is gone what it was.
+    """
 
     def decode(message: Message) -> Sequence[Change]:
-        row = changed_row(message.value)
-        if row is None:
-            if message.key is None:
-                raise InvalidInput(
-                    "no-key", "a deletion without a key does not say which row; give the table a primary key"
-                )
-            return [JoinChange(_row_name(message.key), None)]
-        edge = mapper.edge(row.columns, row.explained)
-        if message.key is not None:
-            changes = [JoinChange(_row_name(message.key), edge)]
-        else:
-            changes = [] if edge is None else [JoinChange(_row_name(msgspec.json.encode(edge)), edge)]
-        return SnapshotRow(changes) if row.snapshot else changes
+        rows = changed_rows(message.value, mapper.envelope)
+        changes: list[Change] = []
+        by_key = message.key is not None and mapper.envelope in ("auto", "none")
+        for row in rows:
+            if by_key or row.is_by_key:
+                changes.append(_keyed_join(mapper, message.key, row))
+            else:
+                changes += _named_joins(mapper, row)
+        return _of_snapshot(rows, changes)
 
     return decode
+
+
+def _keyed_join(mapper: JoinMapper, key: bytes | None, row: ReceivedRow) -> JoinChange:
+    if key is None:
+        raise InvalidInput(
+            "no-key", "a deletion without a key does not say which row; give the table a primary key"
+        )
+    is_gone = row.is_gone or mapper.is_gone(row.columns, is_bare=row.is_bare)
+    return JoinChange(_row_name(key), None if is_gone else mapper.edge(row.columns, row.explained))
+
+
+def _named_joins(mapper: JoinMapper, row: ReceivedRow) -> Iterator[JoinChange]:
+    """The edge of a row, and before it the end of another one that the row named before."""
+    is_gone = row.is_gone or mapper.is_gone(row.columns, is_bare=row.is_bare)
+    edge = mapper.edge(row.columns, row.explained)
+    before = None if row.before is None else mapper.edge(row.before)
+    if before is not None and before != edge:
+        yield JoinChange(_row_name(msgspec.json.encode(before)), None)
+    if edge is not None:
+        yield JoinChange(_row_name(msgspec.json.encode(edge)), None if is_gone else edge)
 
 
 def _row_name(text: bytes) -> bytes:

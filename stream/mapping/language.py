@@ -35,6 +35,8 @@ from stream.mapping.column_types import converter
 IRI = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:[^\s<>"{}|\\^`]*')
 ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+# How change streams wrap rows (`stream/mapping/envelopes.py`): "auto" tells Debezium's from plain rows.
+Envelope = Literal["auto", "none", "maxwell", "canal", "dms", "goldengate"]
 Quoting = Literal["csv", "none"]  # quotes keep a cell together, or are characters like others
 NULL = ("NULL", "\\N", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan")  # which no one is called
 FIELD = re.compile(r"\{([^{}]+)\}")
@@ -95,7 +97,7 @@ class RowInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `separator` and `quoting` are those of a CSV or TSV file, where its suffix does not say it; `encoding` is
     that of any file of text, where it is not UTF-8 and no byte order mark says it. Texts are numbers with a
     `decimal` point or comma. The texts of `null` are spellings of nothing, as whole cells and as parts of
-    lists.
+    lists. `envelope` says how a topic wraps rows, `deleted` is a column that says whether a row is gone.
     """
 
     topic: str | None = None
@@ -106,6 +108,8 @@ class RowInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     decimal: Literal[".", ","] = "."
     null: list[str] = msgspec.field(default_factory=lambda: [*NULL])
     columns: dict[str, str] = {}
+    envelope: Envelope = "auto"
+    deleted: str | None = None
 
     def __post_init__(self) -> None:
         if self.separator is not None and (len(self.separator) != 1 or self.separator in '"\r\n'):
@@ -157,7 +161,7 @@ class Table(RowInput, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         of_cells = (self.attributes, self.relations, self.type_column, self.version, self.optional)
-        of_key = (self.key_columns, self.ignore_key)
+        of_key = (self.key_columns, self.ignore_key, self.deleted, self.envelope != "auto")
         of_file = (self.separator, self.quoting, self.encoding, self.decimal != ".", self.null != [*NULL])
         if self.id is not None:
             Template(self.id)
@@ -185,7 +189,7 @@ class Table(RowInput, frozen=True):
     def all_columns(self) -> list[str]:
         """Every column that the mapping reads."""
         names = [*Template(self.id).columns] if self.id else []
-        names += [column for column in (self.type_column, self.version) if column]
+        names += [column for column in (self.type_column, self.version, self.deleted) if column]
         names += [attribute.column for attribute in self.named_attributes().values()]
         names += [column for relation in self.relations.values() for column in relation.columns()]
         return list(dict.fromkeys(names))
@@ -222,7 +226,7 @@ class Join(RowInput, frozen=True):
         return self.required_columns()
 
     def required_columns(self) -> list[str]:
-        named = [self.relation_column] if self.relation_column else []
+        named = [column for column in (self.relation_column, self.deleted) if column]
         return list(dict.fromkeys([*Template(self.head).columns, *named, *Template(self.tail).columns]))
 
 

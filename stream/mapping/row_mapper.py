@@ -17,7 +17,7 @@ from stream.events import (
 )
 from stream.mapping.cells import Cells
 from stream.mapping.column_types import converter, is_plain
-from stream.mapping.language import Join, Relation, Table, Template
+from stream.mapping.language import Envelope, Join, Relation, Table, Template
 from stream.mapping.row import Row, leads_nowhere, missing_columns
 
 NOTHING: frozenset[str] = frozenset()
@@ -73,9 +73,18 @@ class RowMapper:
         return tuple(self._mapping.key_columns)
 
     @property
+    def envelope(self) -> Envelope:
+        """How the topic wraps rows."""
+        return self._mapping.envelope
+
+    @property
     def ignores_key(self) -> bool:
         """Whether a message's key does not say which row it is."""
         return self._mapping.ignore_key
+
+    def is_gone(self, row: Row, *, is_bare: bool = True) -> bool:
+        """Whether a row says that it is gone. Raises InvalidInput as `Cells.is_gone`."""
+        return self._cells.is_gone(row, is_bare=is_bare)
 
     def row_id(self, row: Row) -> str:
         """The id of a row, or of its key.
@@ -183,6 +192,15 @@ class JoinMapper:
         self._cells = Cells(join)
         self._head, self._tail = Template(join.head), Template(join.tail)
         self._columns = {name: converter(logical) for name, logical in join.columns.items()}
+
+    @property
+    def envelope(self) -> Envelope:
+        """How the topic wraps rows."""
+        return self._join.envelope
+
+    def is_gone(self, row: Row, *, is_bare: bool = True) -> bool:
+        """Whether a row says that it is gone. Raises InvalidInput as `Cells.is_gone`."""
+        return self._cells.is_gone(row, is_bare=is_bare)
 
     def edge(self, row: Row, explained: Collection[str] = NOTHING) -> Edge | None:
         """The relation that a row names; None if its head, its tail or its name is blank.

@@ -15,7 +15,7 @@ from stream.catalogue.reading import read_events
 from stream.catalogue.sniffing import sniff
 from stream.cli import main
 from stream.errors import ConfigError, InvalidInput
-from stream.events import Cause, Message, Upsert
+from stream.events import Cause, Delete, Message, Upsert
 from stream.mapping.decoder import make_decoder
 from stream.mapping.language import NULL, SourceMapping
 from tests.stream.catalogue.test_rows import NT, compressed
@@ -123,6 +123,49 @@ def test_a_numeric_without_its_schema_is_no_relation(tmp_path: Path, numbers: li
     table = tomllib.loads(found.toml)["sources"]["s"]
     assert [*table["relations"]] == ["studio"] and table["attributes"] == []
     assert any(line.startswith("price: left out: base64") and "decimal(SCALE)" in line for line in found.seen)
+
+
+def test_change_events_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "dump.jsonl"
+    rows: list[dict[str, Any]] = [{"id": n, "title": f"Title {n}", "year": 1970 + n} for n in range(9)]
+    events = [
+        {"database": "shop", "table": "films", "type": "insert", "ts": n, "data": row}
+        for n, row in enumerate(rows)
+    ]
+    events.append(events[3] | {"type": "delete"})
+    path.write_text("\n".join(map(json.dumps, events)))
+    table = proposed(path)
+    assert (table["envelope"], table["id"], table["type"]) == ("maxwell", "id", "film")
+    assert table["attributes"] == ["title", "year"] and "relations" not in table
+    decode = make_decoder({"s": msgspec.convert(table, SourceMapping)}, "e", "l")
+    cause = Cause(table["topic"], 0, 0)
+    assert decode(Message(cause, None, json.dumps(events[-1]).encode(), 0.0)) == [Delete("s", "3")]
+
+
+@pytest.mark.parametrize(
+    ("flag", "here", "gone"),
+    [("deleted_at", None, "2024-01-02T00:00:00Z"), ("isDeleted", False, True), ("Op", "I", "D")],
+)
+def test_what_says_which_rows_are_gone(tmp_path: Path, flag: str, here: object, gone: object) -> None:
+    path = tmp_path / "film.jsonl"
+    rows = [{"id": n, "title": f"Title {n}", flag: gone if n == 3 else here} for n in range(9)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = propose(path, "s")
+    table = tomllib.loads(found.toml)["sources"]["s"]
+    assert (table["deleted"], table["attributes"]) == (flag, ["title"])
+    assert any(line.startswith(f"{flag}: says which rows are gone") for line in found.seen)
+    events = [event for _, event in read_events("s", msgspec.convert(table, SourceMapping), Path())]
+    assert events[3] == Delete("s", "3") and sum(isinstance(event, Upsert) for event in events) == 8
+
+
+def test_flags_of_tools_need_no_setting(tmp_path: Path) -> None:
+    path = tmp_path / "film.jsonl"
+    rows = [{"id": n, "title": f"Title {n}", "_fivetran_deleted": n == 3} for n in range(9)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    table = proposed(path)
+    assert "deleted" not in table and table["attributes"] == ["title"]
+    events = [event for _, event in read_events("s", msgspec.convert(table, SourceMapping), Path())]
+    assert events[3] == Delete("s", "3")
 
 
 def test_rdf_and_triples(tmp_path: Path) -> None:
