@@ -108,6 +108,12 @@ def decode_object(text: bytes) -> dict[str, object]:
     except RecursionError:
         raise _too_deep() from None
     except UNDECODABLE as error:
+        if text.startswith(b"\0"):
+            raise InvalidInput(
+                "malformed",
+                "this is binary, as Avro with a registry or TiCDC's open protocol; set value.converter "
+                "to JsonConverter, or TiCDC's protocol to canal-json",
+            ) from error
         raise InvalidInput("malformed", str(error)) from error
     return found
 

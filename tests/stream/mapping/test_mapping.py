@@ -716,6 +716,13 @@ def test_a_value_that_says_nothing_is_no_deletion(nothing: bytes, topic: str) ->
     assert caught.value.reason == "malformed"
 
 
+@pytest.mark.parametrize("value", [b"\0\0\0\0\7\2", (1).to_bytes(8, "big") + b'{"d":{"id":{"v":1}}}'])
+def test_a_binary_value_is_said_to_be_that(value: bytes) -> None:
+    with pytest.raises(InvalidInput, match=r"this is binary, as Avro .* TiCDC's open protocol") as caught:
+        decode(value, b"1")
+    assert caught.value.reason == "malformed"
+
+
 def test_links() -> None:
     link = {"left": "a:1", "right": "b:2", "verdict": "different"}
     assert decode(link, topic="sameas.links") == [LinkChange("a:1", "b:2", Link("a:1", "b:2", "different"))]
