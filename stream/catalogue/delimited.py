@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from stream.catalogue.opening import format_of
+from stream.catalogue.opening import MAX_LINE, format_of, read_lines, too_large
 from stream.errors import ConfigError, InvalidInput
-from stream.events import MAX_EVENT_BYTES
 from stream.mapping.language import Quoting
 from stream.mapping.row import Row, is_unicode, missing_columns, repeated_columns
 
@@ -91,13 +90,14 @@ def _begin(
     """The lines, their rows behind the header, the separator and the header."""
     lines = _Lines(text_of(raw))
     suffix = format_of(path)
-    named = lines.excel_separator()
-    separator = layout.separator or named or SEPARATORS[suffix]
-    reader = cells_of(lines, separator, layout.quoting or usual_quoting(suffix))
     try:
+        named = lines.excel_separator()
+        separator = layout.separator or named or SEPARATORS[suffix]
+        reader = cells_of(lines, separator, layout.quoting or usual_quoting(suffix))
         return lines, reader, separator, [name.strip() for name in next(reader, [])]
     except csv.Error as error:
-        raise ConfigError(f"{path}: the header cannot be read: {error}; is a quote left open?") from error
+        reason = f"it is {too_large()}" if isinstance(error, _TooLarge) else error
+        raise ConfigError(f"{path}: the header cannot be read: {reason}; is a quote left open?") from error
 
 
 def text_of(raw: IO[bytes]) -> io.TextIOWrapper:
@@ -112,7 +112,7 @@ def usual_quoting(suffix: str) -> Quoting:
 
 def cells_of(lines: Iterator[str], separator: str, quoting: Quoting) -> Iterator[list[str]]:
     """The cells of each row. Raises csv.Error for a row that is not well quoted, and can go on after it."""
-    csv.field_size_limit(MAX_EVENT_BYTES)
+    csv.field_size_limit(MAX_LINE)
     return csv.reader(
         lines,
         delimiter=separator,
@@ -121,13 +121,18 @@ def cells_of(lines: Iterator[str], separator: str, quoting: Quoting) -> Iterator
     )
 
 
+class _TooLarge(csv.Error):
+    """A line, or a row of several lines, that is longer than a row may be."""
+
+
 class _Lines:
     """The lines of a file for a csv reader, which can be taken back to the second line of a row."""
 
     def __init__(self, file: io.TextIOWrapper) -> None:
-        self._file = file
-        self._again: list[str] = []  # lines to be read once more, the next one last
+        self._lines = read_lines(file)
+        self._again: list[str | InvalidInput] = []  # lines to be read once more, the next one last
         self.row: list[str] = []  # lines of the current row
+        self._left = MAX_LINE  # of what the row may have
         self.number = 0  # of the last line that was read, from 1
 
     def __iter__(self) -> "_Lines":
@@ -135,14 +140,22 @@ class _Lines:
 
     def __next__(self) -> str:
         # The csv module of CPython 3.11 accepts NUL, which is of no use in ids and names.
-        line = self._again.pop() if self._again else next(self._file).replace("\0", "\ufffd")
-        self.row.append(line)
+        line = self._again.pop() if self._again else next(self._lines)
+        is_too_large = isinstance(line, InvalidInput) or len(line) > self._left
+        if is_too_large and self.row:  # the next row begins with it
+            self._again.append(line)
+            raise _TooLarge
         self.number += 1
-        return line
+        if isinstance(line, InvalidInput):
+            raise _TooLarge
+        self.row.append(line)
+        self._left -= len(line)
+        return line.replace("\0", "\ufffd")
 
     def begin_row(self) -> int:
         """The number of the line that comes next."""
         self.row.clear()
+        self._left = MAX_LINE
         return self.number + 1
 
     def back(self, count: int) -> None:
@@ -163,15 +176,15 @@ class _Lines:
 
 def _refused(lines: _Lines, error: csv.Error, separator: str, columns: int) -> InvalidInput:
     """Why a row is refused that the reader could not read. Says to `lines` where to read on."""
-    reason = "too-large" if "field limit" in str(error) else "malformed"
     more = lines.row[1:]
     look_like_rows = columns > 1 and all(_is_row(line, separator, columns) for line in more[:-1])
     if more and look_like_rows and _begins_row(more[-1], separator, columns):
         lines.back(len(more))
         return InvalidInput("malformed", OPEN)
-    if more:
-        return InvalidInput(reason, f"{OPEN} (lines {lines.number - len(more)} to {lines.number})")
-    return InvalidInput(reason, OPEN if reason == "malformed" else str(error))
+    refused = too_large() if isinstance(error, _TooLarge) else InvalidInput("malformed", OPEN)
+    if not more:
+        return refused
+    return InvalidInput(refused.reason, f"{refused} (lines {lines.number - len(more)} to {lines.number})")
 
 
 def _begins_row(line: str, separator: str, columns: int) -> bool:

@@ -1,4 +1,4 @@
-"""Opening files, compressed or not, in any encoding, with a meter of how much of them has been read."""
+"""Opening files, compressed or not, in any encoding, with a meter of what has been read; and their lines."""
 
 import codecs
 import gzip
@@ -7,11 +7,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, AnyStr
 
-from stream.errors import ConfigError
+from stream.errors import ConfigError, InvalidInput
+from stream.events import MAX_EVENT_BYTES
 
 COMPRESSED = (".gz", ".zst")
+MAX_LINE = MAX_EVENT_BYTES  # bytes, or characters of a text; also of a row of several lines
 MARKS = {  # those of UTF-32 begin with those of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -97,6 +99,22 @@ def _decompressed(path: Path, file: Any) -> io.BufferedReader:
         arrow = require("pyarrow", path)
         return io.BufferedReader(arrow.CompressedInputStream(arrow.PythonFile(file, mode="r"), "zstd"))
     return io.BufferedReader(file) if isinstance(file, _Metered) else file
+
+
+def read_lines(file: IO[AnyStr]) -> Iterator[AnyStr | InvalidInput]:
+    """The lines of a file; a refusal in place of one that is longer than `MAX_LINE`, which is not held."""
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) <= MAX_LINE:
+            yield line
+            continue
+        while line and not line.endswith(("\n", "\r") if isinstance(line, str) else b"\n"):
+            line = file.readline(MAX_LINE)
+        yield too_large()
+
+
+def too_large() -> InvalidInput:
+    """Why a line, or a row of several lines, is refused."""
+    return InvalidInput("too-large", f"longer than {MAX_LINE:,} characters")
 
 
 def require(module: str, path: Path) -> Any:

@@ -3,7 +3,8 @@
 A row has `@id` (the subject's IRI), `@type` (what `rdf:type` says), and for each predicate a list of its
 values, under the predicate's IRI and under the IRI's last part. `label@en` holds only the values of one
 language. IRIs that begin with the source's `iri` are written without it, types as their last part. Blank
-nodes have ids of their own (`stream/catalogue/blank_nodes.py`). All files together are grouped in memory.
+nodes have ids of their own (`stream/catalogue/blank_nodes.py`). All files together are grouped in memory, but
+for the values of a subject that has too many.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from stream.catalogue.blank_nodes import Blank, Columns, Pointer, Subject, blank_ids
-from stream.catalogue.opening import Meter, format_of, open_bytes, require
+from stream.catalogue.opening import MAX_LINE, Meter, format_of, open_bytes, read_lines, require, too_large
+from stream.catalogue.triple_terms import MAX_DEPTH, OPENING, FollowedFile, Nesting
 from stream.errors import ConfigError, InvalidInput
 from stream.mapping.language import is_absolute
 from stream.mapping.row import Row
 
 RDF = {".nt", ".ttl"}
+VALUE_CHARS = 3  # that a value takes in a row beside its own: quotes and a comma
 RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 
 Numbered = tuple[int, Row | InvalidInput]  # with its line; 0 in Turtle, where the parser does not say it
@@ -49,6 +52,7 @@ class _Graph:
         self._iri = iri
         self._blanks: dict[Blank, None] = {}  # in the order of first mention
         self._pointers: dict[Subject, list[Pointer]] = {}
+        self._left: dict[Subject, int] = {}  # of the characters that a subject's row may have
 
     def read(
         self, number: int, path: Path, meter: Meter | None, encoding: str | None
@@ -63,17 +67,16 @@ class _Graph:
                 if isinstance(triple, InvalidInput):
                     yield line, triple
                     continue
-                try:
-                    self._add(triple, number, line)
-                except RecursionError:
-                    yield line, InvalidInput("malformed", "triple terms are nested too deeply")
+                self._add(triple, number, line)
 
     def blank_ids(self) -> dict[Blank, str]:
         """The id of each blank node."""
         return blank_ids([*self._blanks], self.rows, self._pointers)
 
-    def row(self, subject: Subject, ids: dict[Blank, str]) -> Row:
-        """The row of a subject."""
+    def row(self, subject: Subject, ids: dict[Blank, str]) -> Row | InvalidInput:
+        """The row of a subject, or why it is refused."""
+        if self._left[subject] < 0:
+            return too_large()
         columns = {
             name: [ids[value] if isinstance(value, Blank) else value for value in values]
             for name, values in self.rows[subject].items()
@@ -93,7 +96,15 @@ class _Graph:
                 value = last_part(triple.object.value)
         self.places.setdefault(subject, (number, line))
         columns = self.rows.setdefault(subject, {})
-        for name in _column_names(predicate, language):
+        names = _column_names(predicate, language)
+        left = self._left.setdefault(subject, MAX_LINE)
+        if left < 0 or all(value in columns.get(name, ()) for name in names):
+            return
+        self._left[subject] = left - len(value) - VALUE_CHARS
+        if self._left[subject] < 0:
+            columns.clear()
+            return
+        for name in names:
             columns.setdefault(name, {})[value] = None
 
     def _name(self, node: Any, number: int) -> Subject:
@@ -116,18 +127,29 @@ class _Graph:
 
 def _n_triples(rdf: Any, file: Any) -> Iterator[tuple[int, Any]]:
     """Parses line by line, since the parser does not recover after an open quote."""
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(read_lines(file), 1):
+        if isinstance(line, InvalidInput):
+            yield number, line
+            continue
         try:
+            if line.count(OPENING) > MAX_DEPTH:
+                Nesting().follow(line)
             for triple in rdf.parse(line, rdf.RdfFormat.N_TRIPLES):
                 yield number, triple
+        except InvalidInput as error:
+            yield number, error
         except SyntaxError as error:
             yield number, InvalidInput("malformed", _reason(error))
 
 
 def _turtle(rdf: Any, file: Any, path: Path) -> Iterator[tuple[int, Any]]:
     try:
-        for triple in rdf.parse(file, rdf.RdfFormat.TURTLE):
+        for triple in rdf.parse(FollowedFile(file), rdf.RdfFormat.TURTLE):
             yield 0, triple
+    except InvalidInput as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except MemoryError:  # its own, of a bound on tokens; nothing is lacking
+        raise ConfigError(f"{path} cannot be read: a text or an IRI is longer than 16 MiB") from None
     except SyntaxError as error:
         raise ConfigError(f"{path}:{error.lineno}: not valid Turtle: {_reason(error)}") from error
 

@@ -7,7 +7,7 @@ import msgspec
 
 from stream.catalogue.account import Account
 from stream.catalogue.delimited import Layout
-from stream.catalogue.opening import Meter, check_exists, format_of, open_bytes
+from stream.catalogue.opening import Meter, check_exists, format_of, open_bytes, read_lines
 from stream.catalogue.rdf import RDF, read_rdf
 from stream.catalogue.rows import JSON_LINES, NumberedRow, check_suffix, read_rows
 from stream.config import Settings
@@ -115,8 +115,10 @@ def read_canonical(
             "name the mapping with --source (`sameas map FILE` proposes one)"
         )
     with open_bytes(path, meter) as file:
-        for line, text in enumerate(file, 1):
-            if text.strip():
+        for line, text in enumerate(read_lines(file), 1):
+            if isinstance(text, InvalidInput):
+                yield line, text
+            elif text.strip():
                 try:
                     event = of_source(decode_canonical_event(None, text), source)
                     account.take_event(event, account.place(path.name, line))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from stream.catalogue.delimited import SEPARATORS, USUAL, Layout, read_delimited, read_header
-from stream.catalogue.opening import COMPRESSED, Meter, format_of, open_bytes, require
+from stream.catalogue.opening import COMPRESSED, Meter, format_of, open_bytes, read_lines, require
 from stream.catalogue.rdf import RDF, read_rdf
 from stream.errors import ConfigError, InvalidInput
 from stream.mapping.column_types import plain_decimal, plain_duration
@@ -89,7 +89,10 @@ def check_suffix(path: Path) -> None:
 
 def _read_json_lines(path: Path, file: IO[bytes], required: Sequence[str]) -> Iterator[NumberedRow]:
     first = True
-    for line, text in enumerate(file, 1):
+    for line, text in enumerate(read_lines(file), 1):
+        if isinstance(text, InvalidInput):
+            yield line, text
+            continue
         if not text.strip():
             continue
         try:

@@ -3,7 +3,7 @@
 import csv
 import re
 from codecs import getincrementaldecoder
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,16 @@ from stream.catalogue.delimited import (
     text_of,
     usual_quoting,
 )
-from stream.catalogue.opening import first_bytes, format_of, marked_encoding, open_bytes, require
+from stream.catalogue.opening import (
+    MAX_LINE,
+    first_bytes,
+    format_of,
+    marked_encoding,
+    open_bytes,
+    read_lines,
+    require,
+)
+from stream.errors import InvalidInput
 from stream.mapping.language import Quoting
 
 SAMPLE_LINES = 200
@@ -46,7 +55,7 @@ def sniff(path: Path) -> Layout:
     if format_of(path) not in SEPARATORS:
         return Layout(encoding=encoding)
     with open_bytes(path, encoding=encoding) as file:
-        lines = list(islice(text_of(file), SAMPLE_LINES))
+        lines = list(_first_lines(read_lines(text_of(file))))
     return _sniff_lines(lines, format_of(path))._replace(encoding=encoding)
 
 
@@ -98,6 +107,15 @@ def _sniff_lines(lines: Sequence[str], suffix: str) -> Layout:
     }
     good = {layout: fit for layout, fit in fits.items() if fit.is_good}
     return max(good, key=lambda layout: good[layout].columns, default=USUAL)
+
+
+def _first_lines(lines: Iterable[str | InvalidInput]) -> Iterator[str]:
+    """As many as are enough, and together not larger than a line may be."""
+    size = 0
+    for line in islice(lines, SAMPLE_LINES):
+        if isinstance(line, InvalidInput) or (size := size + len(line)) > MAX_LINE:
+            return
+        yield line
 
 
 def _fit(lines: Sequence[str], separator: str, quoting: Quoting) -> _Fit:

@@ -193,7 +193,7 @@ def test_a_key_that_is_twice_in_an_object(tmp_path: Path, text: str) -> None:
 def test_a_quote_left_open_in_the_header(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b'"id,t\n' + b"x,y\n" * 400_000)
     with pytest.raises(
-        ConfigError, match=r"a\.csv: the header cannot be read: field larger .* quote left open"
+        ConfigError, match=r"a\.csv: the header cannot be read: it is longer than .* quote left open"
     ):
         list(read_rows(tmp_path / "a.csv"))
 
