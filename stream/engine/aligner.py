@@ -222,7 +222,7 @@ class Aligner:
         self._wait_for([node for node in received.touched if node not in now], fresh=True)
         if turn.situation is Situation.GATHERING:
             deferred = {node: entity for node, entity in received.after.items() if node not in now}
-            parts.embedding.read_entities(deferred)
+            parts.embedding.put_off(deferred)
             backlog.defer(received.changed.keys() - now.keys())
         if outdated := backlog.outdated(turn.rows):
             self._follow_up(*parts.embedding.refresh(outdated, {}), fresh=False)

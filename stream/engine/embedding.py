@@ -27,6 +27,7 @@ from stream.events import Upsert
 CHECKED: Final = 64  # saved rows that are made again, to see whether the encoder is the one that made them
 ROWS_CHUNK: Final = 4096  # rows that are made together: about 100 MB
 HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time
+SEEN: Final = 1  # in place of a digest of what others see: they may have seen something else since
 AROUND: Final = ("neighbourhood", "near_words", "far_words")  # what rests on a node's sample
 # What of a waiting node's row may be behind the graph store without its entity having changed.
 IN_FORCE: Final = np.dtype(
@@ -71,11 +72,7 @@ class Embedding:
         }
 
     def read_entities(self, changed: Mapping[int, Entity]) -> None:
-        """What entities say of themselves, into their rows; `refresh` follows it up.
-
-        That may be put off, but not for an entity that ceases to exist or changes its type: lists are found
-        by the type that it had.
-        """
+        """What entities say of themselves, into their rows."""
         alive = {node: entity for node, entity in changed.items() if not entity.deleted}
         dead = self.table.slots([node for node in changed if node not in alive])
         slots = self.table.slots(alive)
@@ -98,6 +95,19 @@ class Embedding:
         rows["own"][slots] = digest(np.concatenate([as_words(column) for column in columns], axis=1))
         rows["exists"][slots] = True
         rows["space"][slots] = [self._space((entity.type, entity.source)) for entity in alive.values()]
+
+    def put_off(self, changed: Mapping[int, Entity]) -> None:
+        """Reads entities that are refreshed later.
+
+        Not those that cease to exist or change their type: lists are found by the type that they had. Until
+        then others may be refreshed, and see what these say now. So their refresh has to be followed up even
+        if they say by then what they said before.
+        """
+        slots, rows = self.table.slots(changed), self.table.rows
+        before = self._named(slots)
+        self.read_entities(changed)
+        is_seen = (self._named(slots) != before) & (rows["shown"][slots] != 0)
+        rows["shown"][slots[is_seen]] = SEEN
 
     def refresh(self, nodes: Sequence[int], changed: Mapping[int, Entity]) -> tuple[list[int], list[int]]:
         """Brings the rows of `nodes` up to date; `Retrieval.retrieve` has to follow.
@@ -318,6 +328,12 @@ class Embedding:
         if self._uses("far_words"):
             columns.append(as_words(rows["near_words"][slots]))
         return digest(np.concatenate(columns, axis=1))
+
+    def _named(self, slots: Slots) -> Nodes:
+        """Digests of what others see of these entities that the entities themselves say."""
+        rows = self.table.rows
+        fields = ("exists", "name", "name_hash", "words")
+        return digest(np.concatenate([as_words(rows[field][slots]) for field in fields], axis=1))
 
     def _content(self, slots: Slots) -> Nodes:
         """Digests of all that the scores of these entities rest on, but for the lists."""

@@ -3,7 +3,7 @@
 import random
 import shutil
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -154,6 +154,32 @@ def test_films_and_people_are_aligned_with_evidence(checkpoint: Path, tmp_path: 
     assert record.evidence.attributes or record.evidence.neighbours
     assert 0 < record.confidence <= 1
     assert {event.event for event in topic.events} == {"aligned"}
+
+
+@pytest.mark.parametrize("search", ["exact", "cells"])
+def test_what_was_seen_of_a_change_that_is_taken_back_is_forgotten(
+    checkpoint: Path, tmp_path: Path, search: Search
+) -> None:
+    """A bulk puts people's new names off; films that are evaluated meanwhile see them. Then the names are as
+    before: the films have to be evaluated again, although nothing has become of the people in the end."""
+    first = catalogues()
+    people = [event for event in first if event.type == "person"]
+    renamed = [msgspec.structs.replace(each, attributes={"name": f"Q {each.id} X"}) for each in people]
+    films = [
+        msgspec.structs.replace(each, attributes={**each.attributes, "note": 1})
+        for each in first
+        if each.type == "film"
+    ]
+    bulks = [*first, *renamed, *films, *people]
+    ends = [*accumulate(map(len, (first, renamed, films, people)))]
+    inputs, topic = messages(bulks), Topic()
+    aligner = Aligner(tmp_path / "state", checkpoint, decode_canonical, search=search)
+    run(aligner, topic, inputs[: ends[0]])
+    for begin, end, bulk in ((ends[0], ends[1], True), (ends[1], ends[2], False), (ends[2], ends[3], True)):
+        topic.take(aligner.process(inputs[begin:end], bulk=bulk))
+    run(aligner, topic, [])
+    aligner.close()
+    assert topic.truth() == batch_run(checkpoint, tmp_path / "batch", [*people, *films], search).truth()
 
 
 def test_cells_hide_nothing_that_matters_in_small_catalogues(
