@@ -44,7 +44,8 @@ def test_a_tls_handshake_without_an_answer_ends_a_command(
     }
     with sameas(*command, log=tmp_path / "log", **environment) as process:
         assert process.wait(SOON_SECONDS) == 1
-    [line] = process.text.splitlines()
+    *waits, line = process.text.splitlines()
+    assert all("waiting for the broker" in each for each in waits)
     assert "does not answer the TLS handshake; check kafka.security_protocol" in line
 
 
@@ -80,8 +81,6 @@ def test_a_certificate_for_another_name_is_said_to_be_that(tls_server: tuple[str
         Refused, match=r"not valid for '127.0.0.1'.*certificate is for another name: take one"
     ):
         check_reachable(kafka)
-    with pytest.raises(Refused, match="certificate is of another authority: check"):
-        check_reachable(msgspec.structs.replace(kafka, ssl_cafile=None))
 
 
 @pytest.mark.parametrize(

@@ -125,11 +125,12 @@ def run(arguments: list[str], settings: Settings, directory: Path, environment: 
 
 
 def refused(process: Process) -> str:
-    """The one line that a command ends with, and soon."""
+    """The one line that a command ends with, and soon; a worker says before that it waits."""
     started = time.monotonic()
     with process:
         assert process.wait(PROMPT_SECONDS) == 1, process.text
-    lines = [line for line in process.text.splitlines() if "warning" not in line]
+    heard = process.text.splitlines()
+    lines = [line for line in heard if "warning" not in line and "waiting for the broker" not in line]
     assert len(lines) == 1 and "Z sameas: error: " in lines[0], process.text
     assert time.monotonic() - started < PROMPT_SECONDS
     return lines[0]

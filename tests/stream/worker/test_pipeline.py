@@ -108,6 +108,7 @@ def test_a_dispute_lasts_until_the_differences_are_published(tmp_path: Path) -> 
     class Read:
         def __init__(self, end: int) -> None:
             self.ends = {0: end}
+            self.strays: list[object] = []
 
         def read(self) -> None:
             pass
