@@ -247,7 +247,6 @@ class Pipeline:
         """What the broker has ever removed before it was read, for metrics and health."""
         lost = await self.origin(lambda origin: origin.lost())
         self._metrics.lose(lost)
-        self._dangling = 0  # when it was told last
         self.lost_messages = "".join(
             f"lost: up to {count} messages of {topic}, partition {partition}, were removed by the broker "
             f"before they were read; {LOST_REMEDY}\n"
