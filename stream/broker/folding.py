@@ -1,6 +1,7 @@
 """A compacted topic as a mapping. Apart from `reading.py`, since this needs no Kafka client."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 _Value = TypeVar("_Value")
@@ -40,6 +41,12 @@ class Partitions(Generic[_Value]):
         for partition in self._partitions.values():
             newest |= partition
         return newest
+
+    def standing(self) -> Iterator[tuple[int, bytes, _Value]]:
+        """Partition, key and value of what stands in each partition."""
+        for number, partition in self._partitions.items():
+            for key, value in partition.items():
+                yield number, key, value
 
     def clear(self) -> None:
         self._partitions.clear()

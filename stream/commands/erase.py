@@ -45,7 +45,7 @@ def erase(configuration: Configuration, entity: str, execute: bool, as_json: boo
         return
     verb = "sent" if execute else "to be sent with --execute"
     for record in found.tombstones:
-        tell(f"a tombstone to {record.topic}, {verb}: {(record.key or b'').decode()}")
+        tell(f"a tombstone to {record.topic}, {verb}: {(record.key or b'').decode(errors='replace')}")
     if not found.tombstones:
         tell(f"no tombstone is needed: {entity} is no entity there, and no verdict names it")
     for line in left:

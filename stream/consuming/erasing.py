@@ -7,7 +7,9 @@ forgets the values. Logs cannot be rewritten; their records expire.
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -15,13 +17,13 @@ from index.entity import node_of
 from index.graph import GraphStore
 from index.store import Store
 from stream.atomic import refusals
-from stream.broker.folding import fold
+from stream.broker.folding import Partitions
 from stream.broker.producing import Record
 from stream.broker.reading import read_topic
 from stream.config import Settings
 from stream.engine.parts import SNAPSHOT
 from stream.errors import InvalidInput
-from stream.events import Upsert, decode_entity_event, split_curie, unescape_bar
+from stream.events import Delete, curie, decode_entity_event, split_curie, unescape_bar
 from stream.state.generations import is_held, read_current
 
 
@@ -49,23 +51,28 @@ def find(settings: Settings, name: str) -> Found:
     topic, links = canonical_topic(settings, source), topics.links
     names_id, names_it = _spelling(local_id), _spelling(name)
 
-    entities: dict[bytes, bytes] = {}
-    for record in read_topic(settings, topic):
-        wanted = record.key == name.encode() or names_id.search(record.value or b"")
-        fold(entities, record.key, record.value if wanted else None)
-    verdicts: dict[bytes, bytes] = {}
-    for record in read_topic(settings, links):
-        fold(verdicts, record.key, record.value if name in _pair(record.key) else None)
-    alignments: dict[bytes, bytes] = {}
-    for record in read_topic(settings, topics.alignments):
-        fold(alignments, record.key, record.value if name in _pair(record.key) else None)
+    def is_it(record: Any) -> bool:
+        return bool(record.key == name.encode())
+
+    def has_it(record: Any) -> bool:
+        return name in _pair(record.key)
+
+    entities = _folded(settings, topic, lambda record: is_it(record) or names_id.search(record.value))
+    verdicts = _folded(settings, links, has_it)
+    alignments = _folded(settings, topics.alignments, has_it)
 
     logs = ((topics.alignment_events, names_it), (topics.dead_letters, names_id))
-    is_there = name.encode() in entities
+    # a tombstone ends what stands in its own partition, and keys move when partitions are added
+    ends = [
+        Record(topic, key, None, partition)
+        for partition, key, _ in entities.standing()
+        if key == name.encode()
+    ]
+    ends += [Record(links, key, None, partition) for partition, key, _ in verdicts.standing()]
     return Found(
-        [Record(topic, name.encode(), None)] * is_there + [Record(links, key, None) for key in verdicts],
-        [other for key in alignments for other in _pair(key) if other != name],
-        [key.decode() for key, value in entities.items() if _points(value, source, local_id)],
+        ends,
+        [other for key in alignments.newest() for other in _pair(key) if other != name],
+        [at for value in entities.newest().values() for at in _pointing(value, source, local_id)],
         {
             log: sum(
                 spelling.search(part or b"") is not None
@@ -110,6 +117,14 @@ def forget_former_values(directory: Path, name: str) -> str | None:
     return None
 
 
+def _folded(settings: Settings, topic: str, wanted: Callable[[Any], object]) -> Partitions[bytes]:
+    """What stands in a compacted topic, of the records that are wanted."""
+    found = Partitions[bytes]()
+    for record in read_topic(settings, topic):
+        found.fold(record, record.value if record.value is not None and wanted(record) else None)
+    return found
+
+
 def _spelling(text: str) -> re.Pattern[bytes]:
     """Finds a text as a whole, as JSON may write it."""
     spellings = {text.encode(), json.dumps(text)[1:-1].encode(), msgspec.json.encode(text)[1:-1]}
@@ -121,13 +136,13 @@ def _pair(key: bytes | None) -> list[str]:
     return [unescape_bar(part) for part in (key or b"").decode(errors="replace").split("|")]
 
 
-def _points(value: bytes, source: str, local_id: str) -> bool:
+def _pointing(value: bytes, source: str, local_id: str) -> Iterator[str]:
+    """The entity of an event if one of its relations leads to this one."""
     try:
         event = decode_entity_event(None, value)
     except InvalidInput:
-        return False
-    return (
-        isinstance(event, Upsert)
-        and event.source == source
-        and any(local_id in targets for targets in event.relations.values())
-    )
+        return
+    if isinstance(event, Delete) or event.source != source:
+        return
+    if any(local_id in targets for targets in event.relations.values()):
+        yield curie(event.source, event.id)

@@ -9,6 +9,8 @@ import msgspec
 from click.testing import CliRunner
 
 from benchmarks.catalogues import catalogues
+from stream.broker.producing import Record
+from stream.broker.producing import produce as send
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
 from stream.cli import main
@@ -65,6 +67,23 @@ def test_an_entity_and_the_verdicts_on_it_are_erased_and_the_rest_is_listed(sett
     assert [key for key, value in last(settings, topics.entities).items() if value is None] == [b"a:ada"]
     assert [key for key, value in last(settings, topics.links).items() if value is None] == [keys[0]]
     assert erase(settings, "a:ada", "--execute")["tombstones"] == []
+
+
+def test_what_stands_in_two_partitions_ends_in_both_and_no_key_ends_the_command(
+    embedded_settings: Settings,
+) -> None:
+    """Partitions were added, and a tombstone where the key belongs now leaves the former value for good."""
+    topics = msgspec.structs.replace(embedded_settings.topics, partitions=2)
+    settings = msgspec.structs.replace(embedded_settings, topics=topics)
+    ensure_topics(settings)
+    ada, work = msgspec.json.encode(ADA), msgspec.json.encode(WORK)
+    records = [Record(topics.entities, b"a:ada", ada, number) for number in (0, 1)]
+    send(settings, [*records, Record(topics.entities, b"\xff", work, 0)])
+    found = erase(settings, "a:ada", "--execute")
+    assert found["tombstones"] == [topics.entities] * 2 and found["pointing"] == ["a:notes"]
+    ends = {record.partition: record.value for record in read_topic(settings, topics.entities)}
+    assert ends == {0: None, 1: None}
+    assert erase(settings, "a:ada")["tombstones"] == []
 
 
 def apply(aligner: Aligner, events: Sequence[EntityEvent], first: int) -> None:
