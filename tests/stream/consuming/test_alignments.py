@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -240,9 +240,10 @@ def test_a_missing_topic_and_a_wrong_offset(settings: Settings) -> None:
 
 def test_from_a_date_on(settings: Settings) -> None:
     ensure_topics(settings)
-    moments = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = [today - timedelta(days=ago) for ago in (4, 3, 2, 1, 0)]  # the topic forgets what is a month old
     producer = KafkaProducer(bootstrap_servers=settings.kafka.bootstrap_servers)
-    for number, moment in enumerate(moments):
+    for number, moment in enumerate(days[1:4]):
         value = msgspec.json.encode(record(number, event="aligned", event_id="e"))
         stamp = int(moment.timestamp() * 1000)
         producer.send(settings.topics.alignment_events, value, b"k", timestamp_ms=stamp).get(timeout=20)
@@ -251,10 +252,10 @@ def test_from_a_date_on(settings: Settings) -> None:
     def since(text: str) -> list[str]:
         return subjects(follow(settings, log=True, **{**EVERYTHING, "start": parse_start(text)}))
 
-    assert since("2025-12-31") == ["imdb:0", "imdb:1", "imdb:2"]
-    assert since("2026-01-02") == ["imdb:1", "imdb:2"]
-    assert since("2026-01-02T00:00:01") == ["imdb:2"]
-    assert since("2026-02-01") == []
+    assert since(f"{days[0]:%Y-%m-%d}") == ["imdb:0", "imdb:1", "imdb:2"]
+    assert since(f"{days[2]:%Y-%m-%d}") == ["imdb:1", "imdb:2"]
+    assert since(f"{days[2]:%Y-%m-%d}T00:00:01") == ["imdb:2"]
+    assert since(f"{days[4]:%Y-%m-%d}") == []
 
 
 def test_a_withdrawn_pair_has_the_names_that_were_aligned(embedded_settings: Settings) -> None:
