@@ -26,6 +26,7 @@ from stream.catalogue.opening import (
     read_lines,
     require,
 )
+from stream.catalogue.rows import PARQUET
 from stream.errors import InvalidInput
 from stream.mapping.language import Quoting
 
@@ -51,6 +52,8 @@ def sniff(path: Path) -> Layout:
     Raises:
         ConfigError: the file cannot be read.
     """
+    if format_of(path) in PARQUET:
+        return USUAL  # no text
     encoding = guess_encoding(path)
     if format_of(path) not in SEPARATORS:
         return Layout(encoding=encoding)
@@ -95,14 +98,17 @@ def _sniff_lines(lines: Sequence[str], suffix: str) -> Layout:
         return Layout(named[1])
     separator, quoting = SEPARATORS[suffix], usual_quoting(suffix)
     other: Quoting = "none" if quoting == "csv" else "csv"
+    are_marks = bool(lines) and lines[0].startswith('"')  # no column's name begins with a quote
     usual = _fit(lines, separator, quoting)
     if usual.is_good:
-        has_marks = usual.share < 1 or lines[0].startswith('"') or any('""' in line for line in lines)
-        is_quoted = quoting == "none" and has_marks and _fit(lines, separator, "csv").share == 1
+        has_marks = usual.share < 1 or are_marks or any('""' in line for line in lines)
+        as_csv = _fit(lines, separator, "csv")
+        is_quoted = quoting == "none" and has_marks and (as_csv.share == 1 or (are_marks and as_csv.is_good))
         return Layout(quoting="csv") if is_quoted else USUAL
     fits = {
         Layout(None if s == separator else s, q): _fit(lines, s, q or quoting)
         for q in (None, other)
+        if not are_marks or (q or quoting) == "csv"
         for s in dict.fromkeys((separator, *SEPARATORS.values(), ";", "|"))
     }
     good = {layout: fit for layout, fit in fits.items() if fit.is_good}

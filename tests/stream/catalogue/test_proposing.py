@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as arrow
+import pyarrow.parquet as parquet
 import pytest
 from click.testing import CliRunner
 
@@ -230,6 +232,7 @@ def test_another_separator_is_noticed(tmp_path: Path, name: str, separator: str,
         ("a.tsv", "id\tname\n1\ta,b\n2\tc,d\n"),
         ("a.tsv", 'id\tname\n1\t"Rain" again\n2\t"Open\n3\t"Rain"\n'),
         ("a.csv", 'id,name\n1,"a\nb"\n2,"x ""y"""\n'),
+        ("a.csv", '"id","name"\n"1","a"\n"2","b\n"3","c"\n'),
     ],
 )
 def test_what_is_as_usual_needs_no_setting(tmp_path: Path, name: str, text: str) -> None:
@@ -242,6 +245,7 @@ def test_what_is_as_usual_needs_no_setting(tmp_path: Path, name: str, text: str)
     [
         ("a.tsv", '"id"\t"name"\n1\t"a"\n', Layout(quoting="csv")),
         ("a.tsv", 'id\tname\n1\t"a ""b"""\n', Layout(quoting="csv")),
+        ("a.tsv", '"id"\t"name"\n"1"\t"a"\n"2"\t"b" c\n' + '"3"\t"d"\n' * 9, Layout(quoting="csv")),
         ("a.tsv", 'id\tname\n1\t"a\tb"\n2\tc\n', Layout(quoting="csv")),
         ("a.csv", 'id,name\n1,"a" b\n2,"c\n3,"d" e\n', Layout(quoting="none")),
         ("a.csv", 'id|name\n1|"a" b\n2|"c\n3|"d" e\n', Layout("|", "none")),
@@ -351,6 +355,13 @@ def test_encodings_are_proposed(tmp_path: Path, encoding: str, names: list[str],
     }
     is_guessed = guess is not None and guess != "utf-16"
     assert any("A GUESS" in line and names[0] in line for line in proposal.seen) == is_guessed
+
+
+def test_parquet_has_no_encoding(tmp_path: Path) -> None:
+    """Its bytes are no text, and looked like one in Latin-1."""
+    path = tmp_path / "films.parquet"
+    parquet.write_table(arrow.table({"id": ["a", "b"], "name": ["Zoë", "Åsa"], "score": [1.5, 2.25]}), path)
+    assert "encoding" not in proposed(path)
 
 
 def test_a_few_cells_that_are_no_utf_8_make_no_other_encoding(tmp_path: Path) -> None:
