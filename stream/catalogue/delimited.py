@@ -69,10 +69,18 @@ def read_delimited(
                 line,
                 InvalidInput("malformed", f"a cell holds what looks like rows; is a quote left open?{last}"),
             )
+        elif _is_header(cells, header):
+            yield line, InvalidInput("malformed", "the header once more; are several files in one?")
         elif not all(map(is_unicode, cells)):
             yield line, InvalidInput("malformed", _not_encoded(layout.encoding))
         else:
             yield line, dict(zip(header, cells, strict=True))
+
+
+def _is_header(cells: Sequence[str], header: Sequence[str]) -> bool:
+    """Whether a row says what the header says, also behind the byte order mark of another file."""
+    is_same = len(header) > 1 and cells[-1].strip() == header[-1]  # hardly ever: the rest is compared then
+    return is_same and [cell.strip("\ufeff \t") for cell in cells] == header
 
 
 def _not_encoded(encoding: str | None) -> str:

@@ -156,3 +156,10 @@ def test_text_behind_a_closing_quote(tmp_path: Path) -> None:
 def test_the_header_has_a_quote_left_open(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a\.csv: the header cannot be read: .*is a quote left open"):
         read(csv_file(tmp_path, 'id,"name\n1,"x"\n'))
+
+
+def test_a_header_among_the_rows_is_no_entity(tmp_path: Path) -> None:
+    """What `cat a.csv b.csv` makes; the second file's byte order mark is in the middle."""
+    path = csv_file(tmp_path, "id,name\n1,Rain\n id, name\n2,name\n\ufeffid,name\n3,Ice\n")
+    again = "malformed: the header once more; are several files in one?"
+    assert read(path) == ([["1", "Rain"], ["2", "name"], ["3", "Ice"]], [(3, again), (5, again)])
