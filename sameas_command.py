@@ -3,6 +3,8 @@
 A `stream.py` of the user's, on PYTHONPATH, would be taken for the package.
 """
 
+import contextlib
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +23,14 @@ def main() -> None:
             sys.exit(
                 f"sameas: error: its package {name!r} {hidden}; change PYTHONPATH, or install sameas again"
             )
-    from stream.cli import main as start
+    from stream.interrupts import Interrupted, interruptible
 
-    start()
+    try:
+        with interruptible():
+            from stream.cli import main as start
+
+            start()
+    except Interrupted as end:  # without waiting for threads, which may be anywhere
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(end.code)

@@ -119,10 +119,16 @@ def save_model(directory: Path, model: Model) -> str:
     written = {ARRAYS: packed, VALUES: json.dumps(values, indent=1).encode()}
     _read(directory, written)
     directory.mkdir(parents=True, exist_ok=True)
-    for name, content in written.items():
-        partial = directory / f"{name}.partial"
-        partial.write_bytes(content)
-        partial.replace(directory / name)
+    partial = {name: directory / f"{name}.partial" for name in written}
+    try:
+        for name, content in written.items():
+            partial[name].write_bytes(content)
+        for name, path in partial.items():  # one after the other at once, as they belong together
+            path.replace(directory / name)
+    except BaseException:
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+        raise
     return str(values["id"])
 
 

@@ -38,11 +38,15 @@ def write(path: Path, content: msgspec.Struct | str) -> None:
 def replace(path: Path, content: bytes) -> None:
     """Replaces a file for good: it is whole, old or new, whatever happens. Raises OSError."""
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -30,6 +30,7 @@ from stream.commands.subscribe import subscribe
 from stream.commands.train import train
 from stream.commands.worker import broker, run, topics
 from stream.console import discard_stdout, flush_stdout, log, printable, start_log
+from stream.interrupts import Interrupted, interruptible
 
 
 class _ErrorLine(click.ClickException):
@@ -40,7 +41,8 @@ class _ErrorLine(click.ClickException):
 class _Main(Commands):
     def main(self, *args: Any, **extra: Any) -> Any:
         try:
-            return super().main(*args, **extra)
+            with interruptible():
+                return super().main(*args, **extra)
         except OSError as error:
             *_, (frame, _) = traceback.walk_tb(error.__traceback__)
             if frame.f_code is not click.echo.__code__:  # which prints help, the version and usage
@@ -57,6 +59,10 @@ class _Main(Commands):
             return result
         except SameasError as error:
             raise _ErrorLine(str(error)) from error
+        except Interrupted as end:
+            if end.code:
+                log.error("; ".join((f"interrupted by {end.name}", *getattr(end, "__notes__", ()))))
+            raise
         except click.UsageError as error:
             error.message = printable(shortened(error.message, MAX_MESSAGE_CHARS))
             raise

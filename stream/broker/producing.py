@@ -1,5 +1,6 @@
 """Producing records into a topic: in order, each delivered or reported."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -12,10 +13,12 @@ from stream.broker.limits import BATCH_BYTES
 from stream.config import Settings
 from stream.errors import BrokerError
 from stream.events import MAX_EVENT_BYTES
+from stream.interrupts import Interrupted
 
 DELIVERY_TIMEOUT_MS = 25_000  # an event that is not acknowledged by then is an error
 LINGER_MS = 20
 CHECK_EVERY = 2_000  # events between two looks at what the broker refused
+LAST_SECONDS = 1.5  # for acknowledgements after an interrupt, and for closing
 SETTLE_SECONDS = 1.0  # between two waits for all acknowledgements, where they are reported
 
 Report = Callable[[int], None]  # takes the number of events so far
@@ -48,8 +51,8 @@ def produce(
     sent, topic, last = 0, "none", time.monotonic()
     producer = _producer(settings)
 
-    def settle() -> None:
-        producer.flush(timeout=DELIVERY_TIMEOUT_MS / 1000 + 5)
+    def settle(seconds: float = DELIVERY_TIMEOUT_MS / 1000 + 5) -> None:
+        producer.flush(timeout=seconds)
         _raise_first(failures, settings)
         if settled is not None:
             settled(sent)
@@ -70,11 +73,12 @@ def produce(
         settle()
     except KafkaError as error:
         raise _undelivered(error, settings, topic) from error
-    except KeyboardInterrupt:
-        settle()
+    except Interrupted:
+        with contextlib.suppress(KafkaError, BrokerError):
+            settle(LAST_SECONDS)
         raise
     finally:
-        producer.close(timeout=0 if failures else 5)
+        producer.close(timeout=0 if failures else LAST_SECONDS)
     if progress is not None:
         progress(sent)
     return sent

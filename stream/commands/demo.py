@@ -12,9 +12,6 @@ import click
 )
 def demo(small: bool, report: Path | None) -> None:
     """Watch sameas work on two real airport catalogues and an embedded broker, in under five minutes."""
-    from stream.worker.shutdown import exit_on_signals
+    from stream.demo.play import run_demo
 
-    with exit_on_signals():
-        from stream.demo.play import run_demo  # which takes seconds
-
-        run_demo(small=small, report=report)
+    run_demo(small=small, report=report)

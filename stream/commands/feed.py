@@ -11,6 +11,7 @@ from index.errors import SameasError
 from stream.commands.options import accounted, connected
 from stream.config import Configuration, Settings
 from stream.events import EntityEvent
+from stream.interrupts import Interrupted
 
 SHOWN_EVENTS = 10  # by --dry-run
 
@@ -127,13 +128,14 @@ def _feed(
             tell(f"continuing after {begun.events:,} events, as {resume} says")
     try:
         sent = feed_events(settings, islice(events, begun.events, None), progress, settled)
-    except KeyboardInterrupt:
+    except Interrupted as end:
         go_on = (
             "the same command continues from there"
             if resume is not None
             else "feeding them again does no harm; with --resume FILE it would continue from there"
         )
-        raise SameasError(f"interrupted after {begun.events + done:,} events; {go_on}") from None
+        end.add_note(f"{begun.events + done:,} events are fed; {go_on}")
+        raise
     if resume is not None:
         resume.unlink(missing_ok=True)
     return sent

@@ -12,6 +12,7 @@ from stream.commands.group import Commands
 from stream.commands.options import configured
 from stream.config import Configuration
 from stream.console import put, put_json
+from stream.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from stream.engine.recipe import Recipe
@@ -74,16 +75,22 @@ def promote(
     tell(f"model {model_id} is wanted; {_in_force(state)} stays in force until it is built")
     if no_wait:
         return
-    with progress() as show:
-        while _in_force(state).model != model_id:
-            done = _progress(state)
-            if done is not None and done.wish.asked == asked:
-                if done.stage == "failed":
-                    raise StateError(f"model {model_id} was not put in force: {done.error}")
-                show(f"{done.stage}: {done.waiting:,} entities and {done.pairs:,} pairs wait")
-            if not is_held(state):
-                raise StateError(f"the worker with {state} ended; the next one continues to build {model_id}")
-            time.sleep(POLL_SECONDS)
+    try:
+        with progress() as show:
+            while _in_force(state).model != model_id:
+                done = _progress(state)
+                if done is not None and done.wish.asked == asked:
+                    if done.stage == "failed":
+                        raise StateError(f"model {model_id} was not put in force: {done.error}")
+                    show(f"{done.stage}: {done.waiting:,} entities and {done.pairs:,} pairs wait")
+                if not is_held(state):
+                    raise StateError(
+                        f"the worker with {state} ended; the next one continues to build {model_id}"
+                    )
+                time.sleep(POLL_SECONDS)
+    except Interrupted as end:
+        end.add_note("the worker builds the model all the same; `sameas model status` says how far it is")
+        raise
     tell(f"in force: {_in_force(state)}")
 
 

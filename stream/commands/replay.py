@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ from stream.commands.group import Commands
 from stream.commands.options import connected
 from stream.config import Configuration
 from stream.errors import ConfigError
+from stream.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from stream.replay.run import Plan, Run, RunProgress
@@ -164,13 +164,13 @@ def _execute(
 
     caught: list[int] = []
 
-    def on_signal(number: int, _: Any) -> None:
+    def on_signal(value: int, _: Any) -> None:
+        number = signal.Signals(value)
         caught.append(number)
-        tell(f"{signal.Signals(number).name}, stopping after this batch")
-        signal.signal(number, signal.default_int_handler)  # a second one does not wait
+        tell(f"{number.name}, stopping after this batch")
+        signal.signal(number, before[number])  # a second one does not wait
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     decode = make_decoder(settings.sources, settings.topics.entities, settings.topics.links)
     checkpoint = settings.model.dir
     started, first = time.monotonic(), -1
@@ -188,9 +188,12 @@ def _execute(
             )
 
         aligner = execute(run, plan, checkpoint, decode, links, lambda: bool(caught), update)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     if aligner is None:
-        tell("interrupted; nothing is lost, the same command continues")
-        sys.exit(128 + caught[0])
+        end = Interrupted(caught[0])
+        end.add_note("nothing is lost, the same command continues")
+        raise end
     with closing(aligner):
         done = run.progress
         counts = done.counts
@@ -199,6 +202,7 @@ def _execute(
             f"+ stale {counts.stale:,} + dead-lettered {counts.dead_lettered:,}{counts.remark}"
         )
         if report is not None:
+            from stream.atomic import replace
             from stream.replay.page import render
             from stream.replay.report import make_report
 
@@ -208,7 +212,7 @@ def _execute(
                 ("report.html", render(figures)),
             ):
                 try:
-                    (report / name).write_text(text, encoding="utf-8")
+                    replace(report / name, text.encode())
                 except OSError as error:
                     raise StateError(f"{report / name} cannot be written: {error.strerror}") from error
             tell(f"report in {report}")

@@ -11,6 +11,7 @@ from stream.config import Configuration
 from stream.console import discard_stdout, flush_stdout, log, put, put_json
 from stream.errors import ConfigError, InvalidInput
 from stream.events import split_curie
+from stream.interrupts import Interrupted
 
 
 @click.command()
@@ -66,7 +67,7 @@ def subscribe(
         if events or start != "beginning":
             raise ConfigError(f"--{form} prints the current alignments: leave out --events and --offset")
         rows = export(settings, form, wanted, strict=strict)
-        _print(rows, lambda row, flush: put(*row, flush=flush), flush=False)
+        _print(rows, lambda row, flush: put(*row, flush=flush), until_end=True)
     else:
         if not events and start not in ("beginning", "end"):
             log.warning(
@@ -83,17 +84,19 @@ def subscribe(
             as_json=as_json,
             strict=strict,
         )
-        _print(lines, put_json if as_json else put, flush=not until_end)
+        _print(lines, put_json if as_json else put, until_end=until_end)
 
 
-def _print(lines: Generator[Any, None, None], write: Callable[..., None], *, flush: bool) -> None:
-    """Prints until the lines end, a reader has enough, or Ctrl-C."""
+def _print(lines: Generator[Any, None, None], write: Callable[..., None], *, until_end: bool) -> None:
+    """Prints until the lines end, a reader has enough, or an interrupt, without which some never end."""
     try:
         for line in lines:
-            write(line, flush=flush)
+            write(line, flush=not until_end)
         flush_stdout()
-    except KeyboardInterrupt:
-        pass
+    except Interrupted as end:
+        if not until_end:
+            end.code = 0
+        raise
     except BrokenPipeError:
         discard_stdout()
     finally:

@@ -9,6 +9,7 @@ import click
 from stream.commands.options import catalogued
 from stream.config import Settings
 from stream.engine.interface import MAX_CANDIDATES
+from stream.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from stream.catalogue.account import Account
@@ -48,20 +49,29 @@ def train(
     for file in files:
         account.count_links(file.path.name, file.numbered())
     account.check()
+    epochs = 0
     with progress() as show:
-        show("retrieving candidates")
 
         def epoch(done: Epoch) -> None:
+            nonlocal epochs
+            epochs += 1
             show(f"epoch {done.number} of {done.most}, loss {done.loss:.4f}, PRAUC on valid {done.prauc:.4f}")
 
         options, k = TrainingOptions(seed=seed), K if k is None else k
-        if not files:
-            trained = train_without_links(events, model, k=k, options=options, progress=epoch)
-        else:
-            known, *more = (file.links for file in files)
-            trained = train_model(
-                events, known, model, valid=more[0] if more else None, k=k, options=options, progress=epoch
-            )
+        try:
+            show("retrieving candidates")
+            if not files:
+                trained = train_without_links(events, model, k=k, options=options, progress=epoch)
+            else:
+                known, *more = (file.links for file in files)
+                held_out = more[0] if more else None
+                trained = train_model(
+                    events, known, model, valid=held_out, k=k, options=options, progress=epoch
+                )
+        except Interrupted as end:
+            lost = f", and what {epochs} epochs have taught is lost" if epochs else ""
+            end.add_note(f"no model is written into {model}{lost}")
+            raise
     tell(
         f"model {trained.id} in {model}: {trained.training_links:,} links, "
         f"{trained.valid_links:,} more to choose the threshold, {trained.report['seconds']:.0f} s"

@@ -1,8 +1,6 @@
 """`sameas run`, `sameas broker` and `sameas topics`: the worker and what it needs."""
 
 import logging
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from stream.commands.options import connected, in_state
 from stream.config import Configuration
 from stream.console import log, put, start_log, tell
 from stream.errors import BrokerError
+from stream.interrupts import Interrupted
 from stream.mapping.language import alike_ids
 
 
@@ -24,14 +23,14 @@ def broker(port: int) -> None:
     """Run an embedded Kafka-compatible broker, for trying out. Everything is in memory."""
     from stream.broker.embedded import embedded_broker
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with embedded_broker(port) as running:
-        put(running.address, flush=True)
-        tell(f"broker at {running.address}; everything is in memory and gone at the end; Ctrl-C ends it")
-        try:
+    try:
+        with embedded_broker(port) as running:
+            put(running.address, flush=True)
+            tell(f"broker at {running.address}; everything is in memory and gone at the end; Ctrl-C ends it")
             status = running.wait()
-        except KeyboardInterrupt:
-            return
+    except Interrupted as end:
+        end.code = 0
+        raise
     raise BrokerError(f"the broker ended by itself (status {status})")
 
 
@@ -68,8 +67,13 @@ def run(configuration: Configuration, state: Path | None, model: Path | None, ve
         generations = Generations(settings, decode)
         return generations.open(), generations
 
-    from stream.worker.app import run_worker
-
     for line in alike_ids(settings.sources):
         log.warning(line)
-    run_worker(settings, open_aligner)
+    try:
+        from stream.worker.app import run_worker  # which takes seconds
+
+        run_worker(settings, open_aligner)
+    except Interrupted as end:
+        tell("stopped before it was ready")
+        end.code = 0
+        raise

@@ -1,6 +1,7 @@
 """A graph on which models learn and are measured: a worker's store, rows and candidate lists, in a temporary
 directory."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -64,22 +65,23 @@ class Workspace:
     def __init__(
         self, events: Iterable[EntityEvent] = (), begin_with: Callable[[Path], None] = lambda _: None
     ) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="sameas-")
-        state = Path(self._directory.name) / "state"
-        begin_with(state)
-        self._store = Store(state)
-        self._graph = GraphStore(self._store)
-        inbox = Inbox(self._store, self._graph, LinkStore(self._store), decode_canonical)
-        for chunk in batched(as_messages(events), BATCH):
-            inbox.receive(chunk)
-            self._store.commit()
+        with contextlib.ExitStack() as stack:  # for what breaks off while it is filled
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="sameas-"))
+            state = Path(directory) / "state"
+            begin_with(state)
+            self._store = stack.enter_context(contextlib.closing(Store(state)))
+            self._graph = GraphStore(self._store)
+            inbox = Inbox(self._store, self._graph, LinkStore(self._store), decode_canonical)
+            for chunk in batched(as_messages(events), BATCH):
+                inbox.receive(chunk)
+                self._store.commit()
+            self._resources = stack.pop_all()
 
     def __enter__(self) -> "Workspace":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._store.close()
-        self._directory.cleanup()
+        self._resources.close()
 
     def upserts(self) -> Iterator[Upsert]:
         """The entities, in an order that depends on their names alone."""

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from model.evaluation import Quality, ScoredPairs, precision_recall
+from stream.atomic import replace
 from stream.errors import ConfigError
 from stream.pages.page import XY, Series, chart, page, table
 
@@ -31,7 +32,7 @@ def write_page(path: Path, title: str, pairs: ScoredPairs, quality: Quality) -> 
         (quality.recall, quality.precision),
     )
     try:
-        path.write_text(page(title, table([], rows, 1) + charts), encoding="utf-8")
+        replace(path, page(title, table([], rows, 1) + charts).encode())
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 

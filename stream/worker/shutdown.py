@@ -1,22 +1,16 @@
-"""Ending in bounded time: a worker whatever the broker does, a command whatever it is doing.
+"""Ending in bounded time, whatever the broker does.
 
 Faust waits for the broker while it stops; a thread that does not depend on it puts an end to that.
 """
 
 import asyncio
-import contextlib
 import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator
-from types import FrameType
 
 from stream.console import log, tell
 
 GRACE_SECONDS = 8.0  # supervisors (Docker, systemd, people) lose patience after ten
-AGAIN_SECONDS = 0.1
-UNWIND_SECONDS = 4.0  # which a command gets to end its processes and to remove its files
 
 
 class Deadline:
@@ -59,33 +53,3 @@ def stop_on_signals(stop: asyncio.Event, deadline: Deadline) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-
-
-@contextlib.contextmanager
-def exit_on_signals() -> Iterator[None]:
-    """Within the block SIGTERM and Ctrl-C raise SystemExit, with the status that shells have for them.
-
-    Python drops what is raised in some places (while it forks, in destructors), so it is raised again until
-    it is on its way; and then no more, as it would break into what cleans up. Whatever holds that up, the
-    process ends, then by force.
-    """
-    status = 0
-
-    def end(number: int, _: FrameType | None) -> None:
-        nonlocal status
-        if not status:
-            status = 128 + number
-            timer = threading.Timer(UNWIND_SECONDS, os._exit, [status])
-            timer.daemon = True
-            timer.start()
-            sys.unraisablehook = lambda _: None  # which would show what is dropped
-            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
-        if not isinstance(sys.exception(), SystemExit):
-            sys.exit(status)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -181,9 +181,11 @@ def test_a_feed_that_was_interrupted_goes_on(
     with sameas(*command, log=tmp_path / "log") as feed:
         until(progress.exists, 30, "progress file", feed)
         feed.process.send_signal(number)
-        feed.wait(30)
+        assert feed.wait(30) == (-number if number == signal.SIGKILL else 128 + number)
     if number == signal.SIGINT:
-        assert re.search(r"interrupted after [\d,]+ events; the same command continues", feed.text)
+        assert re.search(
+            r"interrupted by SIGINT; [\d,]+ events are fed; the same command continues", feed.text
+        )
     done = json.loads(progress.read_bytes())["events"]
     before = len(list(read_topic(settings, settings.topics.entities)))
     assert 0 < done <= before < count
