@@ -31,12 +31,13 @@ from typing import NamedTuple
 import msgspec
 
 from index import tables
-from index.entity import Entity, node_of
+from index.entity import node_of
 from index.errors import StateError, StoreError
 from index.store import Store
 from stream.changes import Decoder
 from stream.engine import memory
 from stream.engine.deciding import Decision
+from stream.engine.embedding import Readings
 from stream.engine.explaining import Explaining, Explanation
 from stream.engine.inbox import NO_POISON, Received, failed
 from stream.engine.interface import Batch, Counts, Dangling, EvidenceDetail, Laps, Search
@@ -118,6 +119,7 @@ class Aligner:
                 self._parts = self._load()
                 self._outbox = Outbox(self._store)
                 self._is_whole = True  # no batch was left half-way
+                self._is_ahead = False  # what is in memory rests on no more than what is stored
                 memory.settle()
             except BaseException:
                 self._store.close()
@@ -144,12 +146,18 @@ class Aligner:
                 evaluated and a pair is scored after the last message that changes it and not after every
                 one; the backlog is taken in big bites.
 
-        Should a message make processing fail, everything is as if the batch had never been; then each
-        message is tried alone, and the one that fails again becomes a dead letter.
+        Should a message make processing fail, everything is as if the batch had never been; then less is
+        tried at once, and the message that fails alone becomes a dead letter. Messages that cannot be applied
+        or encoded fail before anything in memory has changed, which costs a rollback of the store. What fails
+        later costs a reload of the state: one for the batch, and one for each such message.
 
         Raises:
             StateError: the outcome cannot be stored.
         """
+        return self._process_or_less(messages, bulk=bulk, level=logging.WARNING)
+
+    def _process_or_less(self, messages: Sequence[Message], *, bulk: bool, level: int) -> Batch:
+        """As `process`; what fails is logged at this level."""
         try:
             return self._process(messages, bulk=bulk)
         except StateError:  # not the message's fault
@@ -157,20 +165,26 @@ class Aligner:
         except Exception as error:
             if not messages:
                 raise
-            _log.warning("a batch of %d failed, trying its messages alone: %r", len(messages), error)
+            _log.log(level, "a batch of %d failed, trying less of it at once: %r", len(messages), error)
             poison = failed(error)
         # Outside of the handler, whose traceback keeps what the failed call made, and without the old parts:
         # memory may be short.
+        reloads = int(self._is_ahead)
         self._store.rollback()
-        del self._parts
-        self._parts = self._load()
+        if self._is_ahead:
+            del self._parts
+            self._parts = self._load()
+            self._is_ahead = False
         self._is_whole = True
         self._outbox.rolled_back()
         if len(messages) == 1:
-            alone = self._process(messages, {messages[0].cause: poison}, bulk=bulk)
+            done = self._process(messages, {messages[0].cause: poison}, bulk=bulk)
         else:
-            alone = _joined([self.process([message], bulk=bulk) for message in messages])
-        return msgspec.structs.replace(alone, reloads=alone.reloads + 1)
+            # another try may cost another reload; else halves leave less to store a message at a time
+            step = 1 if reloads else len(messages) // 2
+            parts = [messages[first : first + step] for first in range(0, len(messages), step)]
+            done = _joined([self._process_or_less(part, bulk=bulk, level=logging.DEBUG) for part in parts])
+        return msgspec.structs.replace(done, reloads=done.reloads + reloads)
 
     @_told_as_state_error()
     def _process(
@@ -185,7 +199,9 @@ class Aligner:
         self._is_whole = False
         received = parts.inbox.receive(messages, poison)  # steps 1 to 4
         laps.end("receive")
-        evaluated = self._evaluate(received, turn)  # steps 4 to 7
+        changed = parts.embedding.read(received.after)
+        self._is_ahead = True
+        evaluated = self._evaluate(received, changed, turn)  # steps 4 to 7
         laps.end("retrieve")
         scored = self._score(received, evaluated, turn)  # step 8
         laps.end("score")
@@ -206,14 +222,14 @@ class Aligner:
             is_gathered=parts.backlog.is_gathered,
         )
         self._outbox.conclude(batch)  # step 10
-        self._is_whole = True
+        self._is_whole, self._is_ahead = True, False
         laps.end("commit")
         parts.unsaved += len(evaluated.nodes)
         if turn.situation is Situation.DRAINING and not waiting:
             self._settle()
         return batch
 
-    def _evaluate(self, received: Received, turn: Turn) -> Evaluated:
+    def _evaluate(self, received: Received, changed: Readings, turn: Turn) -> Evaluated:
         """Rows, index and candidates of what the messages changed, and of a share of the waiting entities."""
         parts, backlog = self._parts, self._parts.backlog
         # An entity that only gained or lost a neighbour waits: many messages name the same ones. While a bulk
@@ -221,11 +237,10 @@ class Aligner:
         now = received.gone if turn.situation is Situation.GATHERING else received.changed
         self._wait_for([node for node in received.touched if node not in now], fresh=True)
         if turn.situation is Situation.GATHERING:
-            deferred = {node: entity for node, entity in received.after.items() if node not in now}
-            parts.embedding.put_off(deferred)
+            parts.embedding.put_off(changed.only(received.after.keys() - now.keys()))
             backlog.defer(received.changed.keys() - now.keys())
         if outdated := backlog.outdated(turn.rows):
-            self._follow_up(*parts.embedding.refresh(outdated, {}), fresh=False)
+            self._follow_up(*parts.embedding.refresh(outdated), fresh=False)
 
         nodes = [*now, *backlog.next_entities(turn.entities, without=now)]
         unsure = backlog.unsure.intersection(nodes)
@@ -235,19 +250,20 @@ class Aligner:
             backlog.evaluated(nodes)
         else:
             found = self._evaluate_in_chunks(
-                nodes, received.after, forced, fresh=turn.situation is not Situation.QUIET
+                nodes, changed, forced, fresh=turn.situation is not Situation.QUIET
             )
         self._look_through_hub(turn.neighbours)
         return Evaluated(nodes, unsure, found)
 
     def _evaluate_in_chunks(
-        self, nodes: Sequence[int], changed: Mapping[int, Entity], forced: set[int], *, fresh: bool
+        self, nodes: Sequence[int], changed: Readings, forced: set[int], *, fresh: bool
     ) -> list[FoundPairs]:
         found: list[FoundPairs] = []
         for first in range(0, len(nodes), EVALUATION_CHUNK):
             chunk = nodes[first : first + EVALUATION_CHUNK]
-            entities = {node: changed[node] for node in chunk if node in changed}
-            some, stale, hubs = self._parts.retrieval.evaluate(chunk, entities, forced.intersection(chunk))
+            some, stale, hubs = self._parts.retrieval.evaluate(
+                chunk, changed.only({*chunk}), forced.intersection(chunk)
+            )
             found += some
             self._parts.backlog.evaluated(chunk)
             self._follow_up(stale, hubs, fresh=fresh)

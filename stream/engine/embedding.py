@@ -4,7 +4,7 @@ Every row is a function of the graph and the model. So a change is followed as i
 on it is computed again, and where the same comes out it stops.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from index.entity import Entity, relation_of
 from index.graph import GraphStore, Heads, Nodes
 from index.search.arrays import MISSING, Mask, Sims, Slots
-from model.encoding.encoder import Encoder
+from model.encoding.encoder import Encoded, Encoder
 from model.encoding.neighbourhood import HUB_COUNT, neighbourhood
+from model.encoding.rarest import OwnCells
 from model.encoding.sampling import Sample, draw
 from model.encoding.words import GATHERED, gather
 from model.shapes import DIM, SAMPLE
@@ -49,6 +50,27 @@ class SavedRows(NamedTuple):
     stored: Nodes  # (slots,) digest of the stored entity that a row was made of
 
 
+class Readings(NamedTuple):
+    """What changed entities say of themselves, encoded, and in no row yet."""
+
+    dead: list[int]  # nodes
+    alive: list[int]
+    spaces: list[tuple[str, str]]  # of those alive
+    encoded: Encoded
+    cells: OwnCells | None
+
+    def only(self, nodes: Container[int]) -> "Readings":
+        """Those of these nodes."""
+        kept = np.flatnonzero([node in nodes for node in self.alive])
+        return Readings(
+            [node for node in self.dead if node in nodes],
+            [self.alive[place] for place in kept],
+            [self.spaces[place] for place in kept],
+            Encoded._make(column[kept] for column in self.encoded),
+            None if self.cells is None else OwnCells._make(column[kept] for column in self.cells),
+        )
+
+
 class Embedding:
     """Owns the node table; reads the graph store. One thread owns it.
 
@@ -71,45 +93,50 @@ class Embedding:
             relation_of(source, name): key for source, name, key in encoder.keys.relations()
         }
 
-    def read_entities(self, changed: Mapping[int, Entity]) -> None:
-        """What entities say of themselves, into their rows."""
+    def read(self, changed: Mapping[int, Entity]) -> Readings:
+        """What entities say of themselves. Changes nothing, so what cannot be encoded fails in time."""
         alive = {node: entity for node, entity in changed.items() if not entity.deleted}
-        dead = self.table.slots([node for node in changed if node not in alive])
-        slots = self.table.slots(alive)
-        rows = self.table.rows
-        self.table.blank(dead)
-        if not alive:
-            return
         upserts = [Upsert(e.source, e.id, e.type, e.attributes, e.relations) for e in alive.values()]
         if self.cells is None:
-            encoded = self._encoder.encode(upserts)
-            columns: list[npt.NDArray[np.generic]] = [*encoded]
+            encoded, cells = self._encoder.encode(upserts), None
         else:
             encoded, cells = self._encoder.encode_with_cells(upserts)
-            self.cells.set(slots, cells)
-            columns = [*encoded, *cells]
+        spaces = [(entity.type, entity.source) for entity in alive.values()]
+        return Readings([node for node in changed if node not in alive], [*alive], spaces, encoded, cells)
+
+    def _take(self, changed: Readings) -> None:
+        """What entities say of themselves, into their rows."""
+        self.table.blank(self.table.slots(changed.dead))
+        slots = self.table.slots(changed.alive)
+        rows, encoded = self.table.rows, changed.encoded
+        if not changed.alive:
+            return
+        columns: list[npt.NDArray[np.generic]] = [*encoded]
+        if self.cells is not None and changed.cells is not None:
+            self.cells.set(slots, changed.cells)
+            columns += changed.cells
         self.table.set_items(slots, encoded.items, encoded.item_keys)
         for field, column in zip(encoded._fields, encoded, strict=True):
             if field != "items":
                 rows[field][slots] = column
         rows["own"][slots] = digest(np.concatenate([as_words(column) for column in columns], axis=1))
         rows["exists"][slots] = True
-        rows["space"][slots] = [self._space((entity.type, entity.source)) for entity in alive.values()]
+        rows["space"][slots] = [self._space(space) for space in changed.spaces]
 
-    def put_off(self, changed: Mapping[int, Entity]) -> None:
+    def put_off(self, changed: Readings) -> None:
         """Reads entities that are refreshed later.
 
         Not those that cease to exist or change their type: lists are found by the type that they had. Until
         then others may be refreshed, and see what these say now. So their refresh has to be followed up even
         if they say by then what they said before.
         """
-        slots, rows = self.table.slots(changed), self.table.rows
+        slots, rows = self.table.slots(changed.alive), self.table.rows
         before = self._named(slots)
-        self.read_entities(changed)
+        self._take(changed)
         is_seen = (self._named(slots) != before) & (rows["shown"][slots] != 0)
         rows["shown"][slots[is_seen]] = SEEN
 
-    def refresh(self, nodes: Sequence[int], changed: Mapping[int, Entity]) -> tuple[list[int], list[int]]:
+    def refresh(self, nodes: Sequence[int], changed: Readings | None = None) -> tuple[list[int], list[int]]:
         """Brings the rows of `nodes` up to date; `Retrieval.retrieve` has to follow.
 
         More may be refreshed before that, so that no entity is retrieved twice because its neighbours come
@@ -117,7 +144,7 @@ class Embedding:
 
         Args:
             nodes: distinct; all whose entity or adjacency changed, and any whose neighbours did.
-            changed: the new state of those whose entity changed.
+            changed: those whose entity changed.
 
         Returns:
             The nodes outside `nodes` that were sampled with one that looks different now: refresh them in
@@ -125,7 +152,8 @@ class Embedding:
             `expand` them.
         """
         slots = self.table.slots(nodes)
-        self.read_entities(changed)
+        if changed is not None:
+            self._take(changed)
         counts, heads = [], []
         for first in range(0, len(nodes), ROWS_CHUNK):
             some = nodes[first : first + ROWS_CHUNK]
@@ -259,7 +287,7 @@ class Embedding:
         self.table.blank(np.flatnonzero(is_stale).astype(np.int32))
         rest = np.delete(nodes, of[same])
         for some in batched(rest.tolist(), ROWS_CHUNK):
-            self._read(some)
+            self._read_stored(some)
         return len(rest)
 
     def _encodes_as_before(self, nodes: Nodes) -> bool:
@@ -267,12 +295,12 @@ class Embedding:
         some = nodes[:: max(1, len(nodes) // CHECKED)].tolist()
         slots, rows = self.table.slots(some), self.table.rows
         before = rows["own"][slots]
-        self._read(some)
+        self._read_stored(some)
         return bool((rows["own"][slots] == before).all())
 
-    def _read(self, nodes: Sequence[int]) -> None:
+    def _read_stored(self, nodes: Sequence[int]) -> None:
         entities = zip(nodes, self._graph.entities(nodes), strict=True)
-        self.read_entities({node: entity for node, entity in entities if entity is not None})
+        self._take(self.read({node: entity for node, entity in entities if entity is not None}))
 
     def _space(self, name: tuple[str, str]) -> int:
         if name not in self.number_of:

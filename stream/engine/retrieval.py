@@ -6,12 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from index.candidates import CandidateOptions, CandidatePairs, Touched, VectorChange
-from index.entity import Entity
 from index.search.arrays import MISSING, Mask, Pairs, Slots, sorted_distinct
 from index.search.vectors import UNIT
 from model.encoding.words import overlap
 from model.shapes import DIM
-from stream.engine.embedding import Embedding
+from stream.engine.embedding import Embedding, Readings
 from stream.engine.pairs import FoundPairs, SourcePair
 from stream.engine.views import OFF, VIEWS
 
@@ -30,13 +29,13 @@ class Retrieval:
         self.evaluated = 0  # entities, since the start
 
     def evaluate(
-        self, nodes: Sequence[int], changed: Mapping[int, Entity], forced: Container[int]
+        self, nodes: Sequence[int], changed: Readings, forced: Container[int]
     ) -> tuple[list[FoundPairs], list[int], list[int]]:
         """Brings the rows of `nodes` and the candidate lists up to date.
 
         Args:
             nodes: distinct; all whose entity or adjacency changed, and any whose neighbours did.
-            changed: the new state of those whose entity changed.
+            changed: those whose entity changed.
             forced: nodes whose pairs count as changed even if nothing about them seems to be.
 
         Returns:

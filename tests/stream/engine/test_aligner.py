@@ -2,7 +2,7 @@
 
 import random
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,9 +25,10 @@ from stream.changes import LinkChange
 from stream.engine import aligner as aligner_module
 from stream.engine import embedding, scoring, turn
 from stream.engine.aligner import Aligner
-from stream.engine.embedding import CHECKED
+from stream.engine.embedding import CHECKED, Embedding
 from stream.engine.interface import Batch, Counts, Search
 from stream.engine.node_table import FIELDS
+from stream.engine.retrieval import Retrieval
 from stream.engine.scoring import Scoring
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
 from stream.mapping.canonical import decode_canonical
@@ -710,24 +711,45 @@ def test_two_large_entities_make_no_large_record(checkpoint: Path, tmp_path: Pat
     aligner.close()
 
 
-def test_a_message_that_kills_processing_is_a_dead_letter_and_the_others_go_on(
-    checkpoint: Path, tmp_path: Path
+@pytest.mark.parametrize("stage", ["applying", "encoding", "retrieval"])
+@pytest.mark.parametrize("bulk", [False, True])
+def test_messages_that_kill_processing_are_dead_letters_and_the_others_go_on(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, bulk: bool
 ) -> None:
     class Killer(str):
-        def encode(self, *_: str) -> bytes:  # deep inside the encoder
-            raise MemoryError("as if")
+        """A string that cannot be stored."""
+
+    entities = catalogues()
+    inputs, killers = messages(entities), [206, 210, 213]  # films, to which no relation leads
+    nodes = {node_of(f"left:{entities[offset].id}") for offset in killers}
 
     def decode(message: Message) -> Sequence[EntityEvent]:
         events = list(decode_canonical(message))
-        if message.cause.offset == 210:
+        if message.cause.offset in killers and stage == "applying":
             return [msgspec.structs.replace(events[0], attributes={"title": Killer("ü")})]
         return events
 
+    def failing(stages: str, method: Callable[..., Any], named: Callable[[Any], Iterable[int]]) -> Any:
+        def fail(part: Any, what: Any, *more: Any) -> Any:
+            if stage == stages and nodes.intersection(named(what)):
+                raise MemoryError("as if")
+            return method(part, what, *more)
+
+        return fail
+
     undisturbed = Topic()
-    inputs = messages(catalogues())
     aligner = Aligner(tmp_path / "one", checkpoint, decode_canonical)
-    run(aligner, undisturbed, [*inputs[:210], *inputs[211:]])
+    run(aligner, undisturbed, [message for message in inputs if message.cause.offset not in killers])
     aligner.close()
+    for named, part, method in (
+        ("encoding", Embedding, "read"),
+        ("retrieval", Embedding, "put_off"),
+        ("retrieval", Retrieval, "evaluate"),
+    ):
+        as_before = getattr(part, method)
+        monkeypatch.setattr(
+            part, method, failing(named, as_before, lambda what: getattr(what, "alive", what))
+        )
     topic = Topic()
     aligner = Aligner(tmp_path / "two", checkpoint, decode)
     batch = aligner.process(inputs[:200])
@@ -735,11 +757,14 @@ def test_a_message_that_kills_processing_is_a_dead_letter_and_the_others_go_on(
     former = aligner.process([Message(Cause("other", 0, 0), None, b"{", 0.0)])
     assert former.outputs
     aligner.published(former.sequence)
-    batch = aligner.process(inputs[200:220])
+    parts = aligner._parts
+    batch = aligner.process(inputs[200:220], bulk=bulk)
     topic.take(batch)
     assert all(waiting.sequence > former.sequence for waiting in aligner.pending())  # nothing comes again
-    assert batch.topics == {"t": Counts(20, 19, 0, 1)} and batch.vectors > 0 and batch.reloads == 2
-    assert topic.dead == [inputs[210].value]
+    assert batch.topics == {"t": Counts(20, 17, 0, 3)} and bool(batch.vectors) != bulk
+    assert batch.reloads == (4 if stage == "retrieval" else 0)
+    assert (aligner._parts is parts) == (batch.reloads == 0)
+    assert topic.dead == [inputs[offset].value for offset in killers]
     letter = next(output for output in batch.outputs if output.kind == "dead_letters")
     assert dict(letter.headers)["reason"] == b"failed" and dict(letter.headers)["stage"] == b"process"
     run(aligner, topic, inputs[220:])

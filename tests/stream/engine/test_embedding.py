@@ -32,7 +32,8 @@ def follow(embedding: Embedding, graph: Graph, events: Sequence[EntityEvent]) ->
     nodes, changed, count = [*received.touched], received.after, 0
     while nodes:
         count += len(nodes)
-        stale, hubs = embedding.refresh(nodes, {node: changed[node] for node in nodes if node in changed})
+        here = {node: changed[node] for node in nodes if node in changed}
+        stale, hubs = embedding.refresh(nodes, embedding.read(here))
         for hub in hubs:
             start = b""
             while True:
@@ -137,5 +138,5 @@ def test_a_waiting_row_is_what_was_in_force_until_it_is_refreshed(tmp_path: Path
         after = Embedding(graph.graph, ENCODER, ())
         after.fill({waiting: in_force})
         assert after.in_force([waiting]) == [in_force]
-        after.refresh([waiting], {})
+        after.refresh([waiting])
         assert after.in_force([waiting]) != [in_force]

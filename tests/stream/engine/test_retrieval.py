@@ -44,7 +44,7 @@ class Engine:
         changed: Mapping[int, Entity] = received.after
         while nodes:
             here = {node: changed[node] for node in nodes if node in changed}
-            found, stale, hubs = self.retrieval.evaluate(nodes, here, received.changed)
+            found, stale, hubs = self.retrieval.evaluate(nodes, self.embedding.read(here), received.changed)
             assert not hubs
             reported |= self.named(found)
             nodes, changed = stale, {}
