@@ -20,7 +20,7 @@ import xxhash
 from index.entity import node_of
 from index.errors import SameasError
 from stream.catalogue.positions import Positions
-from stream.catalogue.report import SHOWN, Example, MissingTargets, Report, UnreadCells
+from stream.catalogue.report import SHOWN, Example, MissingTargets, Report, UnclearCells, UnreadCells
 from stream.console import escaped, log, tell
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Delete, EntityEvent, Upsert, curie, encode
@@ -62,6 +62,7 @@ class Account:
         self._strict = strict
         self._report = Report()
         self._cells: dict[tuple[str, str, str], UnreadCells] = {}  # by source, column and type
+        self._unclear: dict[tuple[str, str], UnclearCells] = {}  # by source and column
         self._unseen: dict[tuple[str, tuple[str, ...]], set[str]] = {}  # by source and its optional columns
         self._known: dict[int, bytes] = {}
         self._kinds: dict[tuple[str, str], int] = {}
@@ -170,6 +171,13 @@ class Account:
                 name = repr(cell.value)[:MAX_CELL_CHARS] if found.count < SHOWN else ""
                 found.add(name, self._shown(place))
 
+    def take_unclear(self, source: str, column: str, text: str, place: int) -> None:
+        """A cell whose text often means nothing, and was taken for a value."""
+        found = self._unclear.get((source, column))
+        if found is None:
+            found = self._unclear[source, column] = UnclearCells(source=source, column=column)
+        found.add(text, self._shown(place) if found.count < SHOWN else "")
+
     def unseen_columns(self, source: str, optional: Iterable[str]) -> set[str]:
         """Those of a table's optional columns that no row has had so far; whoever reads takes them out."""
         return self._unseen.setdefault((source, tuple(optional)), {*optional})
@@ -277,6 +285,7 @@ class Account:
                 entities.setdefault(source, {})[kind] = count
         self._report.entities, self._report.missing_targets = entities, self._missing_targets()
         self._report.unread_cells = [cells for cells in self._cells.values() if cells.count]
+        self._report.unclear_cells = [*self._unclear.values()]
         unseen: dict[str, list[str]] = {}
         for (source, _), columns in self._unseen.items():
             if columns and source in entities:

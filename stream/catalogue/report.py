@@ -58,6 +58,13 @@ class UnreadCells(Tally, kw_only=True):
     filled: int = 0
 
 
+class UnclearCells(Tally, kw_only=True):
+    """The cells of a column whose text often means nothing, such as None, and was taken for a value."""
+
+    source: str
+    column: str
+
+
 class WrongPositions(Tally, kw_only=True):
     """Values of an attribute that are positions only if latitude and longitude change places."""
 
@@ -94,6 +101,7 @@ class Report(msgspec.Struct):
     missing_heads: Tally = msgspec.field(default_factory=Tally)
     missing_targets: list[MissingTargets] = []
     unread_cells: list[UnreadCells] = []
+    unclear_cells: list[UnclearCells] = []
     unseen_columns: dict[str, list[str]] = {}  # by source the optional ones that no row has
     wrong_positions: list[WrongPositions] = []
     turned_positions: list[TurnedPositions] = []
@@ -167,6 +175,11 @@ class Report(msgspec.Struct):
             what = f"{cells.type} could not read" if cells.type else "nothing found in"
             counts = f"{cells.count:,} of {cells.filled:,} filled cells"
             yield f"{shown(cells.column)}: {what} {counts}, first {cells.first[0]}"
+        for unclear in self.unclear_cells[:SHOWN_LINES]:
+            yield (
+                f"{shown(unclear.column)}: {unclear.count:,} cells often mean nothing, first "
+                f"{unclear.first[0]}; list such texts in the mapping's `null`"
+            )
         for source, columns in self.unseen_columns.items():
             yield f"no row of {source} has a column {_listed(columns)}, which the mapping calls optional"
         for wrong in self.wrong_positions[:SHOWN_LINES]:

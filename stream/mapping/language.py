@@ -38,7 +38,29 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 # How change streams wrap rows (`stream/mapping/envelopes.py`): "auto" tells Debezium's from plain rows.
 Envelope = Literal["auto", "none", "maxwell", "canal", "dms", "goldengate"]
 Quoting = Literal["csv", "none"]  # quotes keep a cell together, or are characters like others
-NULL = ("NULL", "\\N", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan")  # which no one is called
+# Texts that are absent values: of databases, of pandas, and of spreadsheets whose formula went wrong.
+NULL = (
+    *("NULL", "null", "(null)", "<null>", "\\N", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT"),
+    *("#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!", "0000-00-00", "0000-00-00 00:00:00"),
+)
+# Texts that often are, and sometimes say something: None is a town, NA is Namibia.
+OFTEN_NULL = (
+    *(
+        "None",
+        "none",
+        "NONE",
+        "Null",
+        "NA",
+        "na",
+        "n.a.",
+        "nil",
+        "undefined",
+        "unknown",
+        "Unknown",
+        "UNKNOWN",
+    ),
+    *("-", "--", "?", "[]", "{}"),
+)
 FIELD = re.compile(r"\{([^{}]+)\}")
 
 

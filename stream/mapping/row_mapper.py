@@ -17,10 +17,11 @@ from stream.events import (
 )
 from stream.mapping.cells import Cells
 from stream.mapping.column_types import converter, is_plain
-from stream.mapping.language import Envelope, Join, Relation, Table, Template
+from stream.mapping.language import NULL, OFTEN_NULL, Envelope, Join, Relation, Table, Template
 from stream.mapping.row import Row, leads_nowhere, missing_columns
 
 NOTHING: frozenset[str] = frozenset()
+CODE_CHARS = 3  # longer texts are no codes of countries or the like
 
 
 class SeenCell(NamedTuple):
@@ -56,6 +57,10 @@ class RowMapper:
             if "." in column and column not in optional
         ]
         self.optional = mapping.optional
+        self._read = mapping.all_columns()
+        says_null = mapping.null != [*NULL]
+        self._often_null = NOTHING if says_null else frozenset(OFTEN_NULL)
+        self._with_words: set[str] = set()  # columns
 
     @property
     def has_cells_to_see(self) -> bool:
@@ -151,6 +156,23 @@ class RowMapper:
             if column not in row and not self._cells.is_blank(row.get(first)):
                 value = row[first]
                 yield SeenCell(column, "", value, not leads_nowhere(value, rest))
+
+    def unclear(self, row: Row) -> Iterator[tuple[str, str]]:
+        """The columns whose text often means nothing, and that text; none if the mapping has a `null`.
+
+        NA counts once its column has had longer texts, for else it may be a code.
+        """
+        if not self._often_null:
+            return
+        for column in self._read:
+            value = row.get(column)
+            for item in value if isinstance(value, list) else (value,):
+                text = item.strip() if isinstance(item, str) else ""
+                if text in self._often_null:
+                    if text != "NA" or column in self._with_words:
+                        yield column, text
+                elif len(text) > CODE_CHARS:
+                    self._with_words.add(column)
 
     def key_id(self, key: Row, explained: Collection[str] = NOTHING) -> str:
         """The id of the row with these id columns. Raises InvalidInput (`bad-id`)."""

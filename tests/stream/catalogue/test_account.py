@@ -303,6 +303,37 @@ optional = ["label@en", "label@fr", "name", "nmae"]
     assert "no row of s has a column label@fr, nmae, which the mapping calls optional" in [*report.lines()]
 
 
+def test_cells_that_may_mean_nothing_are_counted(tmp_path: Path) -> None:
+    """Each became an entity; but a town is called None, and NA is the code of Namibia."""
+    rows = [("", "NA", "Oslo"), ("None", "DE", "-"), ("Ann", "NA", "NA"), (" None ", "NULL", ["Rome", "?"])]
+    (tmp_path / "a.jsonl").write_text(
+        "".join(
+            json.dumps({"id": n, "by": by, "land": land, "city": city}) + "\n"
+            for n, (by, land, city) in enumerate(rows)
+        )
+    )
+    mapping = """
+[sources.s]
+file = "a.jsonl"
+id = "id"
+attributes = ["land", "city"]
+relations.by = {column = "by", type = "person"}
+"""
+    account = Account()
+    read(tmp_path, mapping, account)
+    report = account.report()
+    assert [(cells.column, cells.count) for cells in report.unclear_cells] == [("city", 3), ("by", 2)]
+    assert not report.problems
+    assert (
+        "by: 2 cells often mean nothing, first None in a.jsonl:2; list such texts in the mapping's `null`"
+        in report.lines()
+    )
+    account = Account()
+    read(tmp_path, mapping + 'null = ["None"]', account)
+    assert not account.report().unclear_cells
+    assert account.report().entities == {"s": {"entity": 4, "person": 1}}
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "films.csv").write_text(FILMS)

@@ -18,7 +18,7 @@ from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert, decode_entity_event
 from stream.mapping.decoder import make_decoder
-from stream.mapping.language import Attribute, Join, Relation, SourceMapping, Template
+from stream.mapping.language import NULL, Attribute, Join, Relation, SourceMapping, Template
 from stream.mapping.row import Row
 from stream.mapping.row_mapper import JoinMapper, RowMapper
 from tests.stream.mapping.mappings import AIRPORTS, FILMS, film, mapping, upserts
@@ -181,6 +181,7 @@ def test_what_stands_in_records_is_bounded(event: Upsert | Link, reason: str) ->
 
 def test_a_mapping_says_what_is_a_spelling_of_nothing() -> None:
     words: list[Scalar] = ["NULL", "-", "Null", "NO", "none"]
+    assert {"null", "\\N", "NaT", "#REF!", "0000-00-00"} <= {*NULL} and {"None", "NA", "NO"}.isdisjoint(NULL)
     row = {"id": "1", "a": words}
     cases: list[tuple[dict[str, object], list[Scalar]]] = [
         ({}, words[1:]),
@@ -608,7 +609,7 @@ def test_every_form_of_a_deletion(key: object, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "expected"), [(b"12", "12"), ({"id": 12}, "12"), (b"007", "007"), (b"null", "null")]
+    ("key", "expected"), [(b"12", "12"), ({"id": 12}, "12"), (b"007", "007"), (b"true", "true")]
 )
 def test_bare_keys_are_ids_as_they_are_written(key: object, expected: str) -> None:
     assert decode(None, key) == [Delete("imdb", expected)]
