@@ -141,5 +141,8 @@ def row_of(
 def as_object(value: object, name: str) -> dict[str, object]:
     """The value. Raises InvalidInput (`malformed`) if it is no JSON object."""
     if not isinstance(value, dict):
-        raise InvalidInput("malformed", f"{name}: an object is expected")
+        hint = ""
+        if isinstance(value, str) and value.startswith("{"):
+            hint = "; MongoDB's connector writes text: use its transformation ExtractNewDocumentState"
+        raise InvalidInput("malformed", f"{name}: an object is expected{hint}")
     return value

@@ -11,6 +11,8 @@ from stream.errors import InvalidInput
 from stream.mapping.envelopes import READERS, recognise
 from stream.mapping.row import Row
 
+DELETED_BY = {"__$operation": 1, "hvr_op": 0}  # SQL Server, HVR: a deletion's number
+
 # Columns by which tools say in a row itself whether it is gone.
 FLAGS = frozenset(
     {
@@ -26,14 +28,17 @@ FLAGS = frozenset(
         "_change_type",  # Delta Lake
         "_CHANGE_TYPE",  # BigQuery
         "METADATA$ACTION",  # Snowflake
-        "__$operation",  # SQL Server, where 1 is a deletion
+        *DELETED_BY,
+        "A_ENTTYP",  # IBM's InfoSphere
+        "aud_enttyp",
+        "header__change_oper",  # Qlik
     }
 )
 
 # Words of people and of change streams, as values of such columns.
 HERE = re.compile(
     r"[cir]|[+-]?u|\+?i|insert(ed)?|update(d|_preimage|_postimage)?|upsert|created?|replace|modify|modified"
-    r"|load|read|snapshot|refresh|merge|false|f|no?|0"
+    r"|load|read|snapshot|refresh|merge|false|f|no?|0|pt|u[bp]|rr|b"
 )
 DELETED = re.compile("(delete|remove)d?")
 GONE = re.compile(DELETED.pattern + "|-?d|dl|del|destroy(ed)?|drop|truncate|purge|erase")
@@ -60,7 +65,7 @@ OPERATIONS = {
     **dict.fromkeys(_names("op,op type,operation,operation type,cdc op,cdc operation,dml,dml type"), True),
     **dict.fromkeys(_names("db operation,row kind,change,change type,mod type,crud"), True),
 }
-ABOUT = _names("metadata,meta,source metadata,header,headers,event,message,cdc,control")
+ABOUT = _names("metadata,meta,source metadata,header,headers,event,change event header,message,cdc,control")
 IMAGES = _names("data,row,record,document,full document,document key,payload,values,columns,dynamodb,image")
 IMAGES |= _names("before,after,old,new,old data,new data,old record,new record,old image,new image")
 
@@ -79,8 +84,10 @@ def says_gone(value: object, column: str, null: Collection[str] = ()) -> bool:
     if value is None or value != value:
         return False
     if isinstance(value, bool | int | float):
-        return value == 1 if column == "__$operation" else bool(value)
+        return value == DELETED_BY[column] if column in DELETED_BY else bool(value)
     if isinstance(value, str):
+        if column in DELETED_BY and value.strip().isdecimal():
+            return int(value) == DELETED_BY[column]
         text, word = value.strip(), value.strip().casefold()
         if not text or text in null or HERE.fullmatch(word):
             return False

@@ -200,6 +200,11 @@ def test_messages_about_no_row_are_ignored(event: object) -> None:
     assert decoded(event) == []
 
 
+def test_objects_that_mongodb_writes_as_text_are_said_to_be_such() -> None:
+    reason, message = refused({"op": "c", "before": None, "after": json.dumps(ROW)})
+    assert reason == "malformed" and "ExtractNewDocumentState" in message
+
+
 def test_cockroachdb() -> None:
     assert decoded({"after": ROW, "updated": "1706832000000000000.0000000000"}, [1]) == [ALIEN]
     assert decoded({"after": None, "key": [1]}, {"id": 1}) == [GONE]
@@ -214,6 +219,12 @@ FLAGGED: list[tuple[dict[str, object], dict[str, object]]] = [
     ({"_change_type": "delete"}, {"_change_type": "update_postimage"}),
     ({"METADATA$ACTION": "DELETE"}, {"METADATA$ACTION": "INSERT"}),
     ({"__$operation": 1}, {"__$operation": 4}),
+    ({"__$operation": "1"}, {"__$operation": "2"}),
+    ({"hvr_op": 0}, {"hvr_op": 1}),
+    ({"hvr_op": "0"}, {"hvr_op": "2"}),
+    ({"A_ENTTYP": "DL"}, {"A_ENTTYP": "UP"}),
+    ({"aud_enttyp": "DL"}, {"aud_enttyp": "PT"}),
+    ({"header__change_oper": "D"}, {"header__change_oper": "B"}),
     ({"_deleted": True}, {}),
 ]
 
@@ -280,6 +291,7 @@ UNKNOWN: list[dict[str, object]] = [
     {"specversion": "1.0", "id": "x", "type": "com.shop.film.deleted", "data": ROW},
     {"eventType": "FilmDeleted", **ROW},
     {"Op": "D", **ROW},
+    {"ChangeEventHeader": {"changeType": "DELETE", "recordIds": ["1"]}, **ROW},
     {"op": "d", **ROW},
     {"opType": "DEL", **ROW},
     {"version": 1, "type": "DELETE", "data": None, "old": ROW, "commitTs": 1},
