@@ -43,7 +43,13 @@ class JoinChange(msgspec.Struct, frozen=True):
     edge: Edge | None
 
 
-Change = EntityEvent | RowChange | LinkChange | JoinChange
+class UnreadCell(msgspec.Struct, frozen=True):
+    """A filled cell of a row that its type, or a path into it, could not read. It changes nothing."""
+
+    what: str  # the column, and why
+
+
+Change = EntityEvent | RowChange | LinkChange | JoinChange | UnreadCell
 
 
 class SnapshotRow(list[Change]):

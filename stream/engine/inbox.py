@@ -9,7 +9,16 @@ import msgspec
 from index.entity import Entity, node_key, node_of, relation_of
 from index.graph import EdgeChange, GraphStore
 from index.store import Store
-from stream.changes import Change, Decoder, Edge, JoinChange, LinkChange, RowChange, SnapshotRow
+from stream.changes import (
+    Change,
+    Decoder,
+    Edge,
+    JoinChange,
+    LinkChange,
+    RowChange,
+    SnapshotRow,
+    UnreadCell,
+)
 from stream.engine.interface import RETRY_OF, Counts, Output
 from stream.engine.joins import JoinStore
 from stream.engine.links import LinkStore
@@ -47,11 +56,17 @@ class Received:
 
     def miss(self, message: Message, what: str) -> None:
         """A deletion names what never came. If that comes still, the word kept of the deletion decides."""
-        cause, counts = message.cause, self.topics[message.cause.topic]
+        counts = self.topics[message.cause.topic]
         counts.absent += 1
         if not counts.first_absent:
-            place = f"{cause.topic}, partition {cause.partition}, offset {cause.offset}"
-            counts.first_absent = f"{what[:500]} in {place}"
+            counts.first_absent = _placed(what, message)
+
+    def overlook(self, message: Message, what: str) -> None:
+        """A filled cell of a row could not be read."""
+        counts = self.topics[message.cause.topic]
+        counts.unread += 1
+        if not counts.first_unread:
+            counts.first_unread = _placed(what, message)
 
     def refuse(self, message: Message, stage: str, error: InvalidInput) -> None:
         """Turns a message into a dead letter: its own bytes, and in the headers what was wrong."""
@@ -148,6 +163,9 @@ class Inbox:
     ) -> bool:
         """Puts the entity's new state into `received.after`; False if the event is stale, or changes nothing
         because what it deletes never came."""
+        if isinstance(event, UnreadCell):
+            received.overlook(message, event.what)
+            return False
         if isinstance(event, JoinChange):
             is_absent = event.edge is None and not self._joins.knows(event, message)
             edges = self._joins.put(event, message)
@@ -299,6 +317,11 @@ def _entity(event: EntityEvent, message: Message) -> Entity:
     return Entity(
         event.source, event.id, event.type, event.attributes, event.relations, event.version, False, *where
     )
+
+
+def _placed(what: str, message: Message) -> str:
+    cause = message.cause
+    return f"{what[:500]} in {cause.topic}, partition {cause.partition}, offset {cause.offset}"
 
 
 def _event(change: Change | UnreadableKey) -> EntityEvent | None:

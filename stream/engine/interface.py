@@ -47,6 +47,8 @@ class Counts(msgspec.Struct):
         0  # deletions of what never came: their messages are stale, unless they bring something, too
     )
     first_absent: str = ""  # what the first of these named, and where it stands
+    unread: int = 0  # filled cells that a path or a type could not read
+    first_unread: str = ""
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -56,15 +58,21 @@ class Counts(msgspec.Struct):
             self.dead_lettered + other.dead_lettered,
             self.absent + other.absent,
             self.first_absent or other.first_absent,
+            self.unread + other.unread,
+            self.first_unread or other.first_unread,
         )
 
     @property
     def remark(self) -> str:
         """What people are told beside the numbers; empty if there is nothing."""
-        if not self.absent:
-            return ""
-        deletes = "1 deletion of" if self.absent == 1 else f"{self.absent} deletions of"
-        return f"; {deletes} what never came, first {printable(self.first_absent)}"
+        remark = ""
+        if self.absent:
+            deletes = "1 deletion of" if self.absent == 1 else f"{self.absent} deletions of"
+            remark += f"; {deletes} what never came, first {printable(self.first_absent)}"
+        if self.unread:
+            cells = "1 filled cell" if self.unread == 1 else f"{self.unread} filled cells"
+            remark += f"; {cells} not read, first {printable(self.first_unread)}"
+        return remark
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import msgspec
 import xxhash
 
-from stream.changes import Change, Decoder, JoinChange, LinkChange, RowChange, SnapshotRow
+from stream.changes import Change, Decoder, JoinChange, LinkChange, RowChange, SnapshotRow, UnreadCell
 from stream.errors import InvalidInput, UnreadableKey
 from stream.events import Delete, EntityEvent, Message, check_key, curie, decode_entity_event, decode_link
 from stream.mapping.debezium import ReceivedRow, key_row
 from stream.mapping.envelopes import changed_rows
 from stream.mapping.language import SourceMapping, check_topics
 from stream.mapping.row import decode_object
-from stream.mapping.row_mapper import JoinMapper, RowMapper
+from stream.mapping.row_mapper import JoinMapper, RowMapper, SeenCell
 
 
 def make_decoder(
@@ -98,7 +98,10 @@ def _row_decoder(mapper: RowMapper) -> Decoder:
 
 
 def _row_changes(mapper: RowMapper, key: bytes | None, row: ReceivedRow) -> list[Change]:
-    """What a row means: the entities made of its cells, the end of what it was before, its own entity."""
+    """What a row means: the entities made of its cells, the end of what it was before, its own entity.
+
+    Before that one stand the cells that could not be read.
+    """
     if row.is_by_key:
         return [_deletion(mapper, key)]
     columns = {**row.columns, **_from_key(mapper, key)} if mapper.key_columns else row.columns
@@ -113,11 +116,13 @@ def _row_changes(mapper: RowMapper, key: bytes | None, row: ReceivedRow) -> list
             return [own(mapper.delete(columns, row.explained))]
         except InvalidInput:  # Debezium's flattened envelopes have of a deleted row perhaps only the key
             return [_deletion(mapper, key)]
-    *made, upsert = mapper.upserts(columns, row.explained, row.raw)
+    seen: list[SeenCell] | None = [] if mapper.has_cells_to_see else None
+    *made, upsert = mapper.upserts(columns, row.explained, row.raw, seen)
     gone: list[Change] = []
     if row.before is not None and (before := mapper.delete({**columns, **row.before})).id != upsert.id:
         gone.append(before)
-    return [*made, *gone, own(upsert)]
+    unread = [UnreadCell(str(cell)) for cell in seen or () if not cell.is_read]
+    return [*made, *gone, *unread, own(upsert)]
 
 
 def _of_snapshot(rows: Sequence[ReceivedRow], changes: list[Change]) -> Sequence[Change]:

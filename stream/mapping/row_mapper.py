@@ -32,6 +32,10 @@ class SeenCell(NamedTuple):
     value: object
     is_read: bool
 
+    def __str__(self) -> str:
+        how = f"{self.logical} could not read" if self.logical else "nothing found in"
+        return f"{self.column}: {how} {self.value!r:.80}"
+
 
 class RowMapper:
     """A table's mapping made ready for many rows."""

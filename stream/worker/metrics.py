@@ -42,6 +42,12 @@ class Metrics:
         self.absent = Counter(
             "sameas_absent_deletes", "Deletions of what never came", ["topic"], registry=registry
         )
+        self.unread = Counter(
+            "sameas_unread_cells",
+            "Filled cells that a path or a type could not read",
+            ["topic"],
+            registry=registry,
+        )
         self.lost = Counter(
             "sameas_lost_messages",
             "Messages, at most, that the broker removed before they were read, since the state was begun",
@@ -162,6 +168,7 @@ class Metrics:
             for outcome in ("applied", "stale", "dead_lettered"):
                 self.events.labels(topic, outcome).inc(getattr(counts, outcome))
             self.absent.labels(topic).inc(counts.absent)
+            self.unread.labels(topic).inc(counts.unread)
         for output in batch.outputs:
             if output.kind == "alignments":
                 self.alignments.labels("withdrawn" if output.value is None else "aligned").inc()

@@ -282,6 +282,12 @@ class Pipeline:
                 "gone before its topic was compacted, or deletions have other keys than rows",
                 printable(counts.first_absent),
             )
+        if counts.unread and not self.totals.unread:
+            log.warning(
+                "a filled cell is not read: %s; further ones are counted. Correct the path or the type "
+                "in the mapping; what the row's entity has of it may be missing",
+                printable(counts.first_unread),
+            )
         self.totals += counts
         for output in batch.outputs:
             if output.kind == "alignments":

@@ -8,7 +8,7 @@ import pytest
 
 from index.entity import node_of
 from index.store import Store
-from stream.changes import Change, Edge, JoinChange, LinkChange, SnapshotRow
+from stream.changes import Change, Edge, JoinChange, LinkChange, SnapshotRow, UnreadCell
 from stream.engine.interface import Counts
 from stream.engine.origin import trace
 from stream.errors import InvalidInput
@@ -141,6 +141,26 @@ def test_a_deletion_of_what_never_came_is_counted_and_not_forgotten(tmp_path: Pa
         "2 deletions of what never came, first x\ufffd"
     )
     assert not Counts(stale=1).remark
+
+
+def test_cells_that_were_not_read_are_counted_and_change_nothing(tmp_path: Path) -> None:
+    changes: list[list[Change]] = [
+        [UnreadCell("at: ?\x1b"), UnreadCell("by: ?"), film("x")],
+        [UnreadCell("at: ?"), film("x")],
+    ]
+    with Store(tmp_path) as store:
+        graph = Graph(store, lambda message: changes[message.cause.offset])
+        received = graph.inbox.receive(graph.messages(b"", b""))
+    first = "at: ?\x1b in t, partition 0, offset 0"
+    assert received.topics == {"t": Counts(received=2, applied=2, unread=3, first_unread=first)}
+    total = Counts(unread=1, first_unread=first) + Counts(
+        absent=1, first_absent="x", unread=2, first_unread="y"
+    )
+    assert total == Counts(absent=1, first_absent="x", unread=3, first_unread=first)
+    assert total.remark == (
+        "; 1 deletion of what never came, first x; 3 filled cells not read, first at: ?\ufffd in t, "
+        "partition 0, offset 0"
+    )
 
 
 def test_a_row_and_a_verdict_that_never_came(tmp_path: Path) -> None:

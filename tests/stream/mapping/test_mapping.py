@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.entity import Scalar
-from stream.changes import Edge, LinkChange
+from stream.changes import Edge, LinkChange, UnreadCell
 from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert, decode_entity_event
@@ -739,6 +739,26 @@ def test_the_graphs_name_for_a_relations_tail_is_nobody_elses() -> None:
             decode(message(value, topic=topic))
         assert caught.value.reason == "bad-relation"
     assert decode(message(event | {"relations": {"x~": ["2"]}}, topic="e"))
+
+
+def test_filled_cells_that_a_message_has_for_nothing_come_along() -> None:
+    """Before the row's own entity, as rows of files tell the account."""
+    source = SourceMapping(
+        topic="t",
+        id="id",
+        attributes={"maker": "maker.name", "at": "at"},
+        relations={"by": Relation("by", type="person")},
+        columns={"at": "date"},
+    )
+    decode = make_decoder({"s": source}, "e", "l")
+    row = {"id": 1, "maker": {"nome": "Fox"}, "at": "soon", "by": "Ann"}
+    *before, own = decode(message({"op": "u", "after": row}, topic="t"))
+    assert before[1:] == [
+        UnreadCell("at: date could not read 'soon'"),
+        UnreadCell("maker.name: nothing found in {'nome': 'Fox'}"),
+    ]
+    assert own == Upsert("s", "1", "entity", {"at": "soon"}, {"by": ["person/Ann"]})
+    assert len(decode(message({**row, "maker": {"name": "Fox"}, "at": "2001-01-01"}, topic="t"))) == 2
 
 
 def test_topics_have_one_meaning() -> None:
