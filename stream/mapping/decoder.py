@@ -10,12 +10,26 @@ import xxhash
 
 from stream.changes import Change, Decoder, JoinChange, LinkChange, RowChange, SnapshotRow, UnreadCell
 from stream.errors import InvalidInput, UnreadableKey
-from stream.events import Delete, EntityEvent, Message, check_key, curie, decode_entity_event, decode_link
+from stream.events import (
+    MAX_EVENT_BYTES,
+    Delete,
+    EntityEvent,
+    Message,
+    Upsert,
+    check_count,
+    check_key,
+    curie,
+    decode_entity_event,
+    decode_link,
+)
 from stream.mapping.debezium import ReceivedRow, key_row
 from stream.mapping.envelopes import changed_rows
 from stream.mapping.language import SourceMapping, check_topics
 from stream.mapping.row import decode_object
 from stream.mapping.row_mapper import JoinMapper, RowMapper, SeenCell
+
+MOST_ROWS = 10  # a message of many rows may make what the largest ten of them may
+MOST_CHARACTERS = MOST_ROWS * MAX_EVENT_BYTES
 
 
 def make_decoder(
@@ -90,11 +104,36 @@ def _row_decoder(mapper: RowMapper) -> Decoder:
     def decode(message: Message) -> Sequence[Change]:
         rows = changed_rows(message.value, mapper.envelope)
         changes: list[Change] = []
+        made = _Made(mapper)
         for row in rows:
-            changes += _row_changes(mapper, message.key, row)
+            of_row = _row_changes(mapper, message.key, row)
+            if len(rows) > 1:
+                made.add(of_row)
+            changes += of_row
         return _of_snapshot(rows, changes)
 
     return decode
+
+
+class _Made:
+    """What the rows of one message have made so far: of many small ones that may be gigabytes."""
+
+    def __init__(self, mapper: RowMapper) -> None:
+        self._mapper = mapper
+        self._entities = self._relations = self._characters = 0
+
+    def add(self, changes: Sequence[Change]) -> None:
+        """What one row makes. Raises InvalidInput (`too-many`)."""
+        events = (change.event if isinstance(change, RowChange) else change for change in changes)
+        upserts = [event for event in events if isinstance(event, Upsert)]
+        targets = [target for entity in upserts for of_one in entity.relations.values() for target in of_one]
+        self._entities += max(0, len(upserts) - 1)  # of the names in its cells; the last is its own
+        self._relations += len(targets)
+        self._characters += sum(len(entity.id) for entity in upserts) + sum(map(len, targets))
+        entities, relations = MOST_ROWS * self._mapper.max_entities, MOST_ROWS * self._mapper.max_relations
+        check_count("entities of a message's names", self._entities, entities, "; raise `max_entities`")
+        check_count("relations of a message's rows", self._relations, relations, "; raise `max_relations`")
+        check_count("characters in the ids of a message's rows", self._characters, MOST_CHARACTERS)
 
 
 def _row_changes(mapper: RowMapper, key: bytes | None, row: ReceivedRow) -> list[Change]:

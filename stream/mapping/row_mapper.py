@@ -65,6 +65,7 @@ class RowMapper:
         says_null = mapping.null != [*NULL]
         self._often_null = NOTHING if says_null else frozenset(OFTEN_NULL)
         self._with_words: set[str] = set()  # columns
+        self.max_entities, self.max_relations = mapping.max_entities, mapping.max_relations
 
     @property
     def has_cells_to_see(self) -> bool:
@@ -126,7 +127,7 @@ class RowMapper:
         row = self._cells.typed(row, self._columns, explained)
         if problem := missing_columns(self.required, row):
             raise InvalidInput("missing-column", problem)
-        made = _Made(self._mapping.max_entities, self._mapping.max_relations)
+        made = _Made(self.max_entities, self.max_relations)
         cells = self._cells
         size = sum(len(text) for text in row.values() if isinstance(text, str))
         if size > MAX_EVENT_BYTES:

@@ -160,6 +160,32 @@ def test_a_mapping_says_how_much_a_row_makes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("country", "most", "complaint"),
+    [
+        ("x", {"max_entities": 2}, "22 entities of a message's names; 20 are allowed; raise `max_entities`"),
+        ("x", {"max_relations": 2}, "22 relations of a message's rows; 20 are allowed; raise `max_rela"),
+        ("x" * 1000, {}, "characters in the ids of a message's rows; 10,000,000 are allowed"),
+    ],
+)
+def test_so_do_many_rows_in_one_message(country: str, most: dict[str, int], complaint: str) -> None:
+    """Of a megabyte, 195 rows that are allowed each made 194,000 entities, and a minute of standstill."""
+    by = {"column": "by", "separator": ";", "type": "city", "id": "{country}/{by}"}
+    source = {"topic": "t", "envelope": "canal", "id": "id", "relations": {"by": by}, **most}
+    decode = make_decoder({"s": msgspec.convert(source, SourceMapping)}, "entities", "links")
+    names = ";".join("ab" if most else map(str, range(1000)))
+
+    def message(count: int) -> Message:
+        rows = [{"id": str(number), "country": country, "by": names} for number in range(count)]
+        event = {"type": "INSERT", "isDdl": False, "data": rows}
+        return Message(Cause("t", 0, 0), None, json.dumps(event).encode(), 0.0)
+
+    assert len(decode(message(4))) == 4 * (3 if most else 1001)
+    with pytest.raises(InvalidInput, match=complaint) as refused:
+        decode(message(11))
+    assert refused.value.reason == "too-many"
+
+
+@pytest.mark.parametrize(
     "event, reason",
     [
         (Upsert("s", "1", "t" * 1025), "too-long"),
