@@ -145,8 +145,12 @@ def split_curie(name: str) -> tuple[str, str]:
     """The source and the local id of a CURIE.
 
     Raises:
-        InvalidInput: there is no source before a colon, or no id after it.
+        InvalidInput: there is no source before a colon, or no id after it, or it is not UTF-8.
     """
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes of a command line or a file
+        raise InvalidInput("bad-id", f"{name[:80]!r} is not UTF-8") from None
     source, colon, local_id = name.partition(":")
     if not colon:
         raise InvalidInput("bad-id", f"{name[:80]!r} is not of the form source:id")

@@ -32,9 +32,8 @@ def link(
     try:
         left, right = sorted((left, right), key=lambda name: split_curie(name)[0])
         author = author or _user()
-        for text in (left, right, author):
-            if not is_unicode(text):
-                raise ConfigError(f"{text!r} is not UTF-8")
+        if not is_unicode(author):
+            raise ConfigError(f"{author!r} is not UTF-8")
         key = alignment_key(left, right).encode()
         verdict = Link(left, right, "different" if different else "same", author)
         value = None if retract else msgspec.json.encode(verdict)

@@ -60,3 +60,9 @@ def test_a_column_with_a_name_of_nearly_a_megabyte(tmp_path: Path) -> None:
     settings.write_text(MAPPING.format(column='"id"'))
     _, stderr = run("feed", "--dry-run", "--config", str(settings), "--source", "films", str(path))
     assert "no column 'id', 'kind', 'year'; there are 'xxx" in stderr[-2] and len(stderr[-2]) < 1_100
+
+
+@pytest.mark.parametrize("words", [["explain"], ["erase"], ["subscribe", "-e", "--entity"]])
+def test_a_name_that_is_not_utf_8_is_refused_in_a_line(words: list[str]) -> None:
+    _, stderr = run(*words, "films:\udcff\udcfe")
+    assert [r"'films:\udcff\udcfe' is not UTF-8" in line for line in stderr] == [True, False]
