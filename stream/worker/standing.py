@@ -14,6 +14,7 @@ from faust.types import TP
 from stream.worker.contact import Contact
 from stream.worker.ownership import Ownership, Tenure
 
+SETTLE_SECONDS = 60.0  # after which what still waits, under load, does not hold up a comparison any more
 QUIET_SECONDS = 0.5  # without messages, until the worker counts as quiet
 WAITS_FOR_GROUP = "waiting for the group to assign partitions"
 
@@ -29,7 +30,8 @@ class Standing:
         self.done: dict[TP, int] = {}  # the outcomes of all messages before these offsets are published
         self.goal: dict[TP, int] = {}  # where the topics ended at the last assignment
         self.has_caught_up = False  # everything before the goal is done
-        self.has_settled = False  # and all that it made stale
+        self.has_settled = False  # and all that it made stale, or there has been time enough for it
+        self._caught_up = 0.0  # when (time.monotonic)
         self._last_messages = 0.0  # when they were applied (time.monotonic)
 
     @property
@@ -64,8 +66,9 @@ class Standing:
             is_gathered: whether messages of a bulk have no outcome yet.
         """
         if self.is_active and self.is_at_goal:
-            self.has_caught_up |= not is_gathered
-            self.has_settled |= backlog == 0
+            if not self.has_caught_up and not is_gathered:
+                self.has_caught_up, self._caught_up = True, time.monotonic()
+            self.has_settled |= backlog == 0 or (self.has_caught_up and self._settling() == 0)
 
     def obstacle(self, backlog: int, *, is_disputed: bool) -> str:
         """Why the worker is not ready, "" when it is.
@@ -91,10 +94,15 @@ class Standing:
             )
         if not is_disputed:
             return ""
-        when = "" if self.has_settled else f" as soon as none of {backlog:,} entities waits"
+        when = f" as soon as none of {backlog:,} entities waits, in {self._settling():.0f} s at the latest"
+        when = "" if self.has_settled else when
         return (
             f"the alignment topic is to be compared with the state{when}, another process has written to it"
         )
+
+    def _settling(self) -> float:
+        """Seconds that are left for what waits since the worker has caught up."""
+        return max(0.0, self._caught_up + SETTLE_SECONDS - time.monotonic())
 
     def begin(self, tenure: Tenure | None, positions: Mapping[TP, int], goal: Mapping[TP, int]) -> None:
         """The worker has the partitions and reads from here; `goal` is where they end now."""

@@ -1,5 +1,7 @@
 """When a worker is ready, and what it says while it is not."""
 
+import re
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -7,7 +9,7 @@ import pytest
 from faust.types import TP
 
 from stream.worker.ownership import Tenure
-from stream.worker.standing import WAITS_FOR_GROUP, Standing
+from stream.worker.standing import SETTLE_SECONDS, WAITS_FOR_GROUP, Standing
 
 FIRST, SECOND = Tenure(1, "a"), Tenure(2, "b")
 ONE, OTHER = TP("topic", 0), TP("topic", 1)
@@ -66,11 +68,33 @@ def test_it_is_not_ready_before_the_alignment_topic_is_compared(worker: Worker) 
     standing.begin(FIRST, {ONE: 5}, {ONE: 5})
     standing.look(2, is_gathered=False)
     what, why = "the alignment topic is to be compared with the state", "another process has written to it"
-    when = "as soon as none of 2 entities waits"
-    assert worker.obstacle(2, is_disputed=True) == f"{what} {when}, {why}"
+    when = r"as soon as none of 2 entities waits, in \d+ s at the latest"
+    assert re.fullmatch(f"{what} {when}, {why}", worker.obstacle(2, is_disputed=True))
     standing.look(0, is_gathered=False)  # for a moment
     assert worker.obstacle(2, is_disputed=True) == f"{what}, {why}"
     assert worker.obstacle(2) == ""
+
+
+def test_a_load_that_never_lets_up_puts_the_comparison_off_for_a_while(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    standing = worker.standing
+    standing.begin(FIRST, {ONE: 5}, {ONE: 5})
+    standing.look(2, is_gathered=True)
+    now += SETTLE_SECONDS
+    standing.look(2, is_gathered=True)  # its messages have no outcome yet
+    assert not standing.has_settled
+    standing.look(2, is_gathered=False)
+    now += SETTLE_SECONDS - 1
+    standing.look(2, is_gathered=False)
+    assert not standing.has_settled and " 1 s at the latest" in worker.obstacle(2, is_disputed=True)
+    now += 1
+    standing.look(2, is_gathered=True)
+    assert standing.has_settled
+    standing.begin(SECOND, {ONE: 5}, {ONE: 5})
+    assert not standing.has_settled
 
 
 def test_it_is_not_ready_while_the_group_gives_the_partitions_anew(worker: Worker) -> None:
