@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +123,19 @@ def postgres() -> Iterator[Shop]:
 
 
 @contextlib.contextmanager
-def debezium(kafka: dict[str, Any], shop: Shop, directory: Path, *, schemas: bool) -> Iterator[None]:
-    """Kafka Connect, which reads the tables and then follows their changes."""
+def debezium(
+    kafka: dict[str, Any],
+    shop: Shop,
+    directory: Path,
+    *,
+    schemas: bool,
+    more: Mapping[str, str] | None = None,
+) -> Iterator[Path]:
+    """Kafka Connect, which reads the tables and then follows their changes; yields its log.
+
+    Args:
+        more: properties of the connector.
+    """
     properties = {
         "name": "shop",
         "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
@@ -137,6 +148,7 @@ def debezium(kafka: dict[str, Any], shop: Shop, directory: Path, *, schemas: boo
         "plugin.name": "pgoutput",
         "topic.creation.default.replication.factor": 1,
         "topic.creation.default.partitions": 1,
+        **(more or {}),
     }
     directory.mkdir()
     connector = directory / "shop.properties"
@@ -154,6 +166,6 @@ def debezium(kafka: dict[str, Any], shop: Shop, directory: Path, *, schemas: boo
         topics = {f"{shop.prefix}.{table}" for table in ("film", "person", "film_actor")}
         until(lambda: topics <= set(admin.list_topics()), 60, "topics of the shop")
         admin.close()
-        yield
+        yield directory / "connect" / "log"
     finally:
         subprocess.run([*script, "stop", *state, "--kill"], check=False, timeout=60)
