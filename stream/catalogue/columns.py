@@ -1,5 +1,6 @@
 """The first rows of a file, and what was seen of each of their columns."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +11,15 @@ import msgspec
 
 from model.encoding.values import Kind, recognise
 from stream.catalogue.delimited import SEPARATORS, Layout
-from stream.catalogue.opening import format_of
+from stream.catalogue.opening import COMPRESSED, format_of
 from stream.catalogue.positions import Order, order_of
+from stream.catalogue.rdf import RDF
 from stream.catalogue.rows import check_suffix, column_names, read_rows
 from stream.catalogue.sniffing import sniff
 from stream.errors import ConfigError, InvalidInput
-from stream.mapping.cells import NUMBER, comma_number
-from stream.mapping.column_types import plain_struct
+from stream.events import MAX_ID_CHARS
+from stream.mapping.cells import EXACT_WHOLE, NUMBER, WHOLE, comma_number
+from stream.mapping.column_types import converter, plain_struct
 from stream.mapping.debezium import ReceivedRow, is_envelope, unwrapped
 from stream.mapping.envelopes import changed_rows
 from stream.mapping.envelopes import recognise as recognise_envelope
@@ -28,6 +31,7 @@ from stream.mapping.row import Row, cell
 SPELLINGS = frozenset({*NULL, "null", "None", "none", "-", "--", "?", "unknown", "Unknown"})
 CLEAR_COMMA = re.compile(r",(?!\d{3}\s*$)")
 POINT = re.compile(r"-?\d*\.(?!\d{3}$)\d+")
+DELETED = re.compile(r"(?i)(.*\.)?(is_?)?(deleted|removed)(_?(at|on|time|date|flag))?")
 BASE64 = re.compile("([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 SHORT_BASE64 = 24  # characters: a number of 40 digits
 SAMPLE_ROWS = 50_000
@@ -41,14 +45,28 @@ class ColumnSample(msgspec.Struct):
 
     name: str
     rows: int  # that have the column
-    values: list[object]  # that are not blank, lists taken apart
-    filled: int  # rows with at least one such value
-    lists: int  # rows with several
+    values: list[object] = []  # that are not blank, lists taken apart
+    filled: int = 0  # rows with at least one such value
+    lists: int = 0  # rows with several
+    is_listed: bool = False  # some rows have a list
+    unusable: int = 0  # rows that a feed would refuse, with what is no value of an attribute
     order: Order | None = None  # of latitude and longitude, where the cells are positions
 
     @property
     def texts(self) -> list[str]:
         return [str(value).strip() for value in self.values]
+
+    @property
+    def are_ids(self) -> bool:
+        """The values could be ids, and the column can stand in a template."""
+        return bool(
+            self.values and re.fullmatch("[^{}]+", self.name) and all(_is_id(value) for value in self.values)
+        )
+
+    @property
+    def ids(self) -> list[str]:
+        """The values as ids: 12.0 is 12."""
+        return [WHOLE.sub(r"\1", text) if WHOLE.fullmatch(text) else text for text in self.texts]
 
     @property
     def is_number(self) -> bool:
@@ -97,6 +115,7 @@ class Wrapped(msgspec.Struct):
 class FileSample(msgspec.Struct):
     """The first rows of a file, and its columns in the order of their first mention."""
 
+    path: Path
     rows: list[Row]
     columns: dict[str, ColumnSample]
     wrapped: Wrapped
@@ -104,6 +123,44 @@ class FileSample(msgspec.Struct):
     repeated: list[str]  # names that several columns have, which are left out
     decimal_comma: bool
     null: Counter[str]  # spellings of nothing, and how often each was seen; they are no values
+    flags: list[str]  # columns that are known to say which rows are gone, and left out
+    deleted: ColumnSample | None  # the one that seems to say it, and has to be named
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its suffixes."""
+        path = self.path
+        while path.suffix.lower() in (format_of(self.path), *COMPRESSED):
+            path = path.with_suffix("")
+        return path.name or "rows"
+
+    @property
+    def word(self) -> str:
+        """What its rows may be called: the name's first part; of a topic, `shop.public.film`, the last."""
+        if self.wrapped.table:
+            return self.wrapped.table
+        return self.stem.split(".")[-1 if self.wrapped.in_envelopes else 0] or "rows"
+
+    @property
+    def is_rdf(self) -> bool:
+        return format_of(self.path) in RDF
+
+    @property
+    def is_cut(self) -> bool:
+        """There are, most likely, more rows."""
+        return len(self.rows) == SAMPLE_ROWS
+
+    def unique(self) -> list[ColumnSample]:
+        """The columns that could be the id: full, and different in all rows."""
+        return [column for column in self.full() if len(set(column.ids)) == len(self.rows)]
+
+    def full(self) -> list[ColumnSample]:
+        """The columns that could be a part of the id: of texts or whole numbers in all rows."""
+        return [
+            c
+            for c in self.columns.values()
+            if c.filled == len(self.rows) and not c.is_listed and c.is_short and c.are_ids
+        ]
 
 
 def read_sample(path: Path) -> FileSample:
@@ -128,9 +185,21 @@ def read_sample(path: Path) -> FileSample:
     repeated = [name for name, count in Counter(column_names(path, layout)).items() if count > 1]
     for name in repeated:
         columns.pop(name, None)
+    if format_of(path) in RDF:  # a column by its last part is enough
+        columns = {
+            name: column
+            for name, column in columns.items()
+            if "://" not in name and (name in ("@id", "@type") or name.partition("@")[0] == name)
+        }
     between = layout.separator or SEPARATORS.get(format_of(path), ",")
     decimal_comma = between != "," and _read_decimal_commas([*columns.values()])
-    return FileSample(rows, columns, wrapped, layout, repeated, decimal_comma, null)
+    flags = sorted(FLAGS & columns.keys())
+    for name in flags:
+        columns.pop(name)
+    gone = (name for name in columns if DELETED.fullmatch(name) and columns[name].says_gone)
+    named = [wrapped.deleted] if wrapped.deleted else []
+    deleted = next((columns.pop(name) for name in [*named, *gone] if name in columns), None)
+    return FileSample(path, rows, columns, wrapped, layout, repeated, decimal_comma, null, flags, deleted)
 
 
 def _unwrapped(row: Row, wrapped: Wrapped) -> Iterator[Row]:
@@ -153,8 +222,9 @@ def _is_gone(row: Row, wrapped: Wrapped) -> bool:
     """Whether a row says itself that it is gone. By which column is noted, unless that is known as one."""
     if not wrapped.deleted and (found := operation(row)):
         wrapped.deleted, _ = found
+    named = [wrapped.deleted] if wrapped.deleted else []
     try:
-        return any(says_gone(cell(row, name), name, SPELLINGS) for name in {wrapped.deleted, *FLAGS})
+        return any(says_gone(cell(row, name), name, SPELLINGS) for name in (*named, *FLAGS))
     except InvalidInput:
         return False
 
@@ -202,24 +272,32 @@ def _columns(rows: Sequence[Row], null: Counter[str]) -> dict[str, ColumnSample]
         if name in objects and not any(_is_value(row.get(name)) for row in rows):
             continue  # null where other rows have an object
         first = name if any(name in row for row in rows) else name.partition(".")[0]
-        column = ColumnSample(name, sum(first in row for row in rows), [], 0, 0)
-        cells = []
+        column = ColumnSample(name, sum(first in row for row in rows))
+        cells: list[object] = []  # that are not blank, as they are
+        nested = 0  # of these, with what is no value of an attribute
         for row in rows:
             try:
-                found = cell(row, name)
+                found = _find(row, name, null)
             except InvalidInput:  # a text where other rows have an object
-                found = None
-            cells.append(found[0] if isinstance(found, list) and len(found) == 1 else found)
+                column.unusable += 1
+                continue
             items = [plain_struct(item) for item in (found if isinstance(found, list) else [found])]
             filled = [item for item in items if item is not None and item == item and str(item).strip()]
             nothing = [text for text in map(str, filled) if text.strip() in SPELLINGS]
             if nothing:
                 null.update(text.strip() for text in nothing)
                 filled = [item for item in filled if str(item).strip() not in SPELLINGS]
+            nested += not all(map(_is_scalar, filled))
+            column.is_listed |= isinstance(found, list)
             column.values += filled
             column.filled += bool(filled)
             column.lists += isinstance(found, list) and len(filled) > 1
-        column.order = order_of(cells, name)
+            cells += [found] if filled else []
+        column.order = order_of([c[0] if isinstance(c, list) and len(c) == 1 else c for c in cells], name)
+        if column.order is None:
+            column.unusable += nested
+        else:
+            column.unusable += sum(not _fits(cell, column.order.type) for cell in cells)
         columns[name] = column
     return columns
 
@@ -234,6 +312,46 @@ def _paths(row: Row, depth: int, before: str = "") -> Iterator[str]:
             yield from _paths(inside, depth - 1, f"{before}{name}.")
         else:
             yield before + name
+
+
+def _find(row: Row, name: str, null: Counter[str]) -> object:
+    """The cell; a spelling of nothing may stand for an object. Raises InvalidInput for other texts."""
+    try:
+        return cell(row, name, NULL)
+    except InvalidInput:
+        null.update(text for text in _texts(row.get(name.partition(".")[0])) if text in SPELLINGS)
+        return cell(row, name, SPELLINGS)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in a value."""
+    if isinstance(value, str):
+        yield value.strip()
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
+
+
+def _is_scalar(value: object) -> bool:
+    """Whether it can be the value of an attribute, or one of a list."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str) or (isinstance(value, int) and -(2**63) <= value < 2**64)
+
+
+def _fits(value: object, logical: str) -> bool:
+    """Whether a cell can be read as a type."""
+    try:
+        return converter(logical)(value) is not None
+    except ValueError:
+        return False
+
+
+def _is_id(value: object) -> bool:
+    if isinstance(value, float):
+        return value.is_integer() and abs(value) < EXACT_WHOLE
+    is_text = isinstance(value, str) and len(value) <= MAX_ID_CHARS // 4  # something may stand before it
+    return is_text or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _is_mixed(text: str) -> bool:

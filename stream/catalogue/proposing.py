@@ -1,330 +1,310 @@
-"""Proposes a mapping from a sample of a file: what each column seems to be, and why.
+"""Proposes mappings from samples of files: tables, joins, and what each column seems to be.
 
 It guesses; people read and correct. The text is TOML for `sameas.toml`, the reasons are lines for people.
+Whatever is proposed can be fed as it is.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import combinations, islice
+from collections.abc import Collection, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import msgspec
 
 from stream import toml
-from stream.catalogue.columns import ColumnSample, FileSample, are_short, read_sample
-from stream.catalogue.opening import MARKS, format_of
-from stream.catalogue.rdf import RDF
+from stream.catalogue.columns import ColumnSample, FileSample, read_sample
+from stream.catalogue.references import Files, Reference, is_id_name, singular, words_of
+from stream.catalogue.roles import (
+    TYPE_NAMES,
+    Pointer,
+    TableProposer,
+    deleted_of,
+    examples,
+    identify,
+    layout_of,
+    null_of,
+    origin_of,
+    said_of,
+    type_column_of,
+)
 from stream.errors import ConfigError
-from stream.mapping.envelopes import READERS
-from stream.mapping.gone import FLAGS
-from stream.mapping.language import NULL
+from stream.events import SOURCE_PATTERN
 from stream.mapping.row import is_unicode
 
-REPEATED = 0.25  # share of a column's values that occur earlier in it, if they are names
-REPEATED_IN_LISTS = 0.05  # the same, where a cell holds several
-ID_NAMES = re.compile(r"(?i)(.*[_.])?(id|key|uuid|guid|iri|uri|identifier)$")
-TYPE_NAMES = {"type", "kind", "class", "category", "@type", "entity_type", "_type"}
+ROLES = {*TYPE_NAMES, "role", "job", "relation", "predicate", "property", "credit", "department", "position"}
+ORDERS = {"order", "ordering", "ord", "rank", "sequence", "seq", "number", "nr", "n"}
+MOST_RELATIONS = 50  # that a column names
 TRIPLES = [("head", "relation", "tail"), ("subject", "predicate", "object"), ("s", "p", "o")]
-SEPARATORS = (";", "|", ",")
-DELETED = re.compile(r"(?i)(.*\.)?(is_?)?(deleted|removed)(_?(at|on|time|date|flag))?")
-DATES = re.compile(r"(?i)(.*_)?(date|day|born|died|released|on)$")
-TIMES = re.compile(r"(?i)(.*_)?(at|time|ts|timestamp|created|updated|modified)$")
 
 
 class Proposal(msgspec.Struct):
-    """The mapping as TOML, and the lines that say what it rests on."""
+    """The mappings as TOML, and the lines that say what they rest on."""
 
     toml: str
     seen: list[str]
 
 
-def propose(path: Path, source: str) -> Proposal:
-    """A mapping for a file of rows, or of Debezium envelopes.
+def propose(paths: Sequence[Path], source: str | None = None) -> Proposal:
+    """Mappings for files of rows, or of Debezium envelopes.
+
+    Files of one folder that refer to each other are one source, of several tables and joins; others are
+    sources of their own.
+
+    Args:
+        source: names one source of all files; else they are named after their file or folder.
 
     Raises:
-        ConfigError: the file cannot be read, has no rows, or holds canonical events, which need no mapping.
+        ConfigError: a file cannot be read, has no rows, no column that could be the id, or canonical events,
+            which need no mapping; or `source` cannot be the name of one.
     """
+    if source is not None and not SOURCE_PATTERN.fullmatch(source):
+        raise ConfigError(f"--source {source}: 1 to 64 letters, digits, '_', '.' or '-'")
+    samples = [_read(path) for path in dict.fromkeys(paths)]
+    groups = [*_grouped(samples, together=source is not None)]
+    names = [source] if source is not None else _names(groups)
+    common = _common_type(groups) if len(groups) > 1 else None
+    tables: list[str] = []
+    seen: list[str] = []
+    for name, group in zip(names, groups, strict=True):
+        tables += ["", *toml.tables(["sources", name], group.mapping(common))]
+        seen += [f"{file}: {line}" if len(samples) > 1 else line for file, line in group.seen]
+    if len(groups) > 1:
+        seen.append(
+            f"{len(groups)} sources, since none refers to another; --source NAME makes one of all files"
+        )
+    seen.append("only entities of one type are compared: all sources have to call types by the same names")
+    return Proposal("\n".join(tables).strip("\n") + "\n", seen)
+
+
+def _read(path: Path) -> FileSample:
     sample = read_sample(path)
     if not all(map(is_unicode, sample.columns)):
         raise ConfigError(f"{path}: the names of its columns are not UTF-8; is it text, and in UTF-8?")
-    for names in TRIPLES:
-        if set(names) == set(sample.columns):
-            return _propose_join(path, source, names, sample)
-    return _Proposer(path, source, sample).proposal()
+    return sample
 
 
-def _propose_join(path: Path, source: str, names: tuple[str, str, str], sample: FileSample) -> Proposal:
-    head, relation, tail = names
-    join = {"file": str(path), **_layout(sample), "head": head, "relation_column": relation, "tail": tail}
-    lines = toml.tables(["sources", source, "joins", _stem(path)], join)
-    return Proposal("\n".join(lines) + "\n", [f"{len(sample.rows):,} rows; relations, to go with a table"])
+def _grouped(samples: Sequence[FileSample], *, together: bool) -> Iterator["_Group"]:
+    """The files by source."""
+    if together:
+        yield _Group(Files(samples, together=True), [*range(len(samples))])
+        return
+    folders: dict[Path, list[FileSample]] = {}
+    for sample in samples:
+        folders.setdefault(sample.path.absolute().parent, []).append(sample)
+    for here in folders.values():
+        files = Files(here, together=False)
+        group = [*range(len(here))]  # the first file that each is connected with
+        for place, references in enumerate(files.references):
+            targets = {reference.target for reference in references.values()}
+            if _triples(here[place]) and not targets:
+                targets = {next((other for other, one in enumerate(here) if not _triples(one)), place)}
+            least = min(group[other] for other in (place, *targets))
+            joined = {group[other] for other in (place, *targets)}
+            group = [least if number in joined else number for number in group]
+        for first in dict.fromkeys(group):
+            yield _Group(files, [place for place, number in enumerate(group) if number == first])
 
 
-def _layout(sample: FileSample) -> dict[str, object]:
-    """The settings of a mapping that say how the file is laid out, where it is not as usual."""
-    decimal = "," if sample.decimal_comma else None
-    settings = {**sample.layout._asdict(), "decimal": decimal}
-    return {name: value for name, value in settings.items() if value is not None}
+def _names(groups: Sequence["_Group"]) -> list[str]:
+    """A name for each source, after its file, or its folder if it has several."""
+    names: list[str] = []
+    for group in groups:
+        first = group.samples[0]
+        name = first.path.absolute().parent.name if len(group.samples) > 1 else first.word
+        names.append(_unused(re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:60] or "source", names))
+    return names
 
 
-class _Proposer:
-    """Decides what each column of a table is, and notes why."""
+def _unused(name: str, used: Collection[str]) -> str:
+    """The name, with a number if it is used."""
+    numbered = (f"{name}_{number}" for number in count(2))
+    return name if name not in used else next(other for other in numbered if other not in used)
 
-    def __init__(self, path: Path, source: str, sample: FileSample) -> None:
-        self._path, self._source, self._rows = path, source, sample.rows
-        self._null = sample.null
-        self._wrapped, self._in_envelopes = sample.wrapped, sample.wrapped.in_envelopes
-        self._is_rdf = format_of(path) in RDF
-        self._columns = sample.columns
-        if self._is_rdf:  # a column by its last part is enough
-            self._columns = {
-                name: column
-                for name, column in sample.columns.items()
-                if "://" not in name and (name in ("@id", "@type") or name.partition("@")[0] == name)
-            }
-        envelopes = " in envelopes" if self._in_envelopes else ""
-        self._seen = [f"{len(self._rows):,} rows{envelopes}, {len(self._columns)} columns"]
-        self._layout = _layout(sample)
-        for setting, value in self._layout.items():
-            self._say("the file", f"{setting} is {value!r}")
-        if sample.layout.encoding not in (None, *MARKS.values()):
-            self._say(
-                "the file", f"its encoding is A GUESS, by which it says {self._beyond_ascii()}; correct it"
-            )
-        for name in sample.repeated:
-            self._say(name, "left out: several columns have this name; give each a name of its own")
 
-    def _beyond_ascii(self) -> str:
-        """Some of the texts that another encoding would read otherwise."""
-        texts = (text for column in self._columns.values() for text in column.texts if not text.isascii())
-        return ", ".join(islice(dict.fromkeys(texts), 5))
+def _common_type(groups: Sequence["_Group"]) -> str | None:
+    """The type of tables that are alone in their sources, unless columns name the same types in all.
 
-    def proposal(self) -> Proposal:
-        """The id first, then the type; each other column is a relation, or else an attribute."""
-        deleted = self._deleted()
-        identity = self._identity()
-        id_columns = re.findall(r"\{([^{}]+)\}", identity) or [identity]
-        type_column = self._type_column(id_columns)
-        relations, attributes = self._relations_and_attributes(identity, id_columns, type_column)
-        table_name = self._wrapped.table or _stem(self._path)
-        table = {
-            **self._origin(),
-            **self._layout,
-            "id": identity,
-            **({"type_column": type_column} if type_column else {"type": _singular(table_name)}),
-            "attributes": _attributes(attributes),
+    It is what the names of all files have in common, or else `entity`.
+    """
+    samples = [group.samples[0] for group in groups if group.is_lone]
+    columns = [type_column_of(sample) for sample in samples]
+    kinds = [set() if column is None else {*column.texts} for column in columns]
+    if len(kinds) < 2 or set.intersection(*kinds):
+        return None
+    common = [word for word in words_of(samples[0].stem) if not word.isdigit()]
+    for sample in samples[1:]:
+        common = [word for word in common if word in words_of(sample.stem)]
+    return common[0] if common else "entity"
+
+
+def _triples(sample: FileSample) -> tuple[str, str, str] | None:
+    """The columns head, relation and tail, if these are all."""
+    return next((names for names in TRIPLES if {*names} == sample.columns.keys()), None)
+
+
+class _Group:
+    """The files of one source.
+
+    Attributes:
+        seen: (file, line) what the mapping rests on.
+    """
+
+    def __init__(self, files: Files, places: Sequence[int]) -> None:
+        self._files = files
+        self.samples = [files.samples[place] for place in places]
+        self.is_lone = len(places) == 1
+        self._names: dict[int, str] = {}  # of tables and joins
+        for place, sample in zip(places, self.samples, strict=True):
+            name = re.sub(r"\W+", "_", sample.stem)
+            self._names[place] = _unused(name, self._names.values())
+        self._joins = [place for place in places if _triples(files.samples[place]) or self._is_join(place)]
+        tables = [place for place in places if place not in self._joins]
+        self._identities = {place: identify(files.samples[place], files.keys[place]) for place in tables}
+        self._types = self._unlike(tables)
+        self._prefixes = {place: self._prefix(place) for place in tables}
+        self.seen: list[tuple[str, str]] = []
+
+    def mapping(self, common_type: str | None) -> dict[str, object]:
+        """The mapping of the source.
+
+        Args:
+            common_type: of a table that is alone in its source, as other sources are proposed beside it.
+        """
+        lone = common_type if self.is_lone else None
+        tables = {self._names[place]: self._table(place, lone) for place in self._identities}
+        joins = {self._names[place]: self._join(place) for place in self._joins}
+        whole: dict[str, object] = {"tables": tables} if len(tables) > 1 else dict(*tables.values())
+        return whole | ({"joins": joins} if joins else {})
+
+    def _unlike(self, tables: Sequence[int]) -> dict[int, str]:
+        """The types of the tables, each another one."""
+        words = {place: singular(self._files.samples[place].word) for place in tables}
+        return {
+            place: word if [*words.values()].count(word) == 1 else singular(self._names[place])
+            for place, word in words.items()
         }
-        if deleted:
-            table["deleted"] = deleted
-        used = {deleted, *attributes, *(str(relation["column"]) for relation in relations.values())}
-        if optional := self._optional(used):
-            table["optional"] = optional
-        if self._null:
-            table["null"] = [*NULL, *(text for text in self._null if text not in NULL)]
-            seen = ", ".join(f"{text} ({count:,})" for text, count in self._null.most_common())
-            self._say("null", f"taken for absent: {seen}")
-        if logical_types := {name: logical for name, logical in attributes.items() if logical}:
-            table["columns"] = logical_types
-        if not type_column or any("type" in relation for relation in relations.values()):
-            self._seen.append("the other source has to call types by the same names")
-        if relations:
-            table["relations"] = relations
-        lines = toml.tables(["sources", self._source], table)
-        return Proposal("\n".join(lines) + "\n", self._seen)
 
-    def _origin(self) -> dict[str, object]:
-        """Where the rows come from: the file, or the topic that sent the envelopes, and what these are."""
-        if not self._in_envelopes:
-            return {"file": str(self._path)}
-        envelope, stem = self._wrapped.envelope, _stem(self._path)
-        if envelope in READERS:
-            self._say("the messages", f"change events of {READERS[envelope].title}; name their topic")
-            return {"topic": stem, "envelope": envelope}
-        return {"topic": self._wrapped.topic or f"SERVER.SCHEMA.{stem}"}
-
-    def _deleted(self) -> str:
-        """The column that says which rows are gone, if the worker does not know it as such; else empty."""
-        for name in sorted(FLAGS & self._columns.keys()):
-            self._columns.pop(name)
-            self._say(name, "left out: it says which rows are gone, and is taken for that")
-        named = [
-            name for name, column in self._columns.items() if DELETED.fullmatch(name) and column.says_gone
-        ]
-        for name in [self._wrapped.deleted, *named]:
-            if name in self._columns:
-                column = self._columns.pop(name)
-                self._say(
-                    name, f"says which rows are gone: {_examples(column) or 'none here'}; A GUESS, correct it"
-                )
-                return name
+    def _prefix(self, place: int) -> str:
+        """What stands before a table's ids, since another table has the same ones; "" if none has."""
+        mine, sample = self._identities[place].ids, self._files.samples[place]
+        for other, identity in self._identities.items():
+            if self._files.extends.get(other) == place:
+                continue  # that one gives way
+            # of the rows that were not looked at, numbers are likely to be the same
+            is_cut = sample.is_cut and self._files.samples[other].is_cut and _are_numbers(mine | identity.ids)
+            if other != place and (mine & identity.ids or is_cut):
+                return re.sub("[{}/]", "_", self._types[place]) + "/"
         return ""
 
-    def _optional(self, used: set[str]) -> list[str]:
-        """The columns in use that some rows lack."""
-        columns = self._columns.values()
-        return [c.name for c in columns if c.name in used and c.values and c.rows < len(self._rows)]
-
-    def _say(self, name: str, what: str) -> None:
-        self._seen.append(f"{name}: {what}")
-
-    def _identity(self) -> str:
-        """The best column that differs in every row, else two columns that do so together."""
-        count = len(self._rows)
-        full = [c for c in self._columns.values() if c.filled == count and not c.lists and c.is_short]
-        unique = [c for c in full if len(set(c.texts)) == count]
-        if unique:
-            best = max(
-                unique,
-                key=lambda c: (
-                    bool(ID_NAMES.match(c.name)),
-                    c.name.lower() in ("id", "@id"),
-                    not self._in_envelopes or not c.is_base64,
-                ),
+    def _table(self, place: int, lone: str | None) -> dict[str, object]:
+        sample = self._files.samples[place]
+        pointers = {
+            name: self._pointer(place, name, reference)
+            for name, reference in self._files.references[place].items()
+            if reference.target in self._identities
+        }
+        taken = self._types.values() if len(self._types) > 1 else ()
+        proposer = TableProposer(sample, self._identities[place], pointers, taken)
+        table = proposer.table(self._prefixes[place], self._types[place], lone)
+        self._say(sample, *proposer.seen)
+        if lone:
+            self._say(sample, f"type: {lone!r}, A GUESS: that the other sources hold the same kind of things")
+        if self._prefixes[place]:
+            self._say(
+                sample, f"its ids begin with {self._prefixes[place]!r}, since another file has the same"
             )
-            self._say(best.name, f"id: different in all rows: {_examples(best)}")
-            return best.name
-        for one, other in islice(combinations(full, 2), 50):
-            if len(set(zip(one.texts, other.texts, strict=True))) == count:
-                self._say(f"{one.name}, {other.name}", "id: only together different in all rows")
-                return f"{{{one.name}}}/{{{other.name}}}"
-        first = next(iter(self._columns.values()))
-        distinct = len(set(first.texts))
-        self._say(
-            first.name, f"id: A GUESS, only {distinct:,} different values; correct it, rows overwrite rows"
-        )
-        return first.name
+        return table
 
-    def _type_column(self, id_columns: Sequence[str]) -> str | None:
-        for name, column in self._columns.items():
-            kinds = Counter(column.texts)
-            if (
-                name.lower() in TYPE_NAMES
-                and name not in id_columns
-                and column.filled >= 0.9 * len(self._rows)
-                and len(kinds) <= max(2, min(20, len(self._rows) // 5))
-            ):
-                self._say(name, f"type: {', '.join(f'{kind} ({n:,})' for kind, n in kinds.most_common(4))}")
-                return name
-        return None
+    def _pointer(self, place: int, column: str, reference: Reference) -> Pointer:
+        """How a table's column refers to rows."""
+        target = self._files.samples[reference.target]
+        where = "the same file" if reference.target == place else target.path.name
+        said = f"ids of {where}"
+        if not reference.is_sure:
+            said = f"A GUESS: {reference.share:.0%} of its values are {said}"
+        prefix = self._prefixes[reference.target]
+        return Pointer(said, f"{prefix}{{{column}}}" if prefix else None, reference.separator)
 
-    def _relations_and_attributes(
-        self, identity: str, id_columns: Sequence[str], type_column: str | None
-    ) -> tuple[dict[str, dict[str, object]], dict[str, str | None]]:
-        """All other columns: the relations by name, and the attributes' columns with their logical types."""
-        ids = set(self._columns[identity].texts) if identity in self._columns else set()
-        relations: dict[str, dict[str, object]] = {}
-        attributes: dict[str, str | None] = {}
-        for name, column in self._columns.items():
-            if name == type_column or [name] == id_columns:
-                continue
-            if not column.values:
-                self._say(name, "left out: always blank")
-            elif self._in_envelopes and name not in id_columns and column.is_base64:
+    def _is_join(self, place: int) -> bool:
+        """Whether a row says no more than that two rows of other files have to do with each other."""
+        sample, key, ends = self._files.samples[place], self._files.keys[place], self._ends(place)
+        if len(ends) < 2 or any(
+            reference.target == place
+            for other, references in enumerate(self._files.references)
+            for reference in references.values()
+            if other != place
+        ):
+            return False
+        if key is None:
+            return True
+        rest = [c for c in sample.columns.values() if c is not key and c.name not in ends]
+        if key.name in ends:
+            return all(c.name.lower() in ROLES | ORDERS for c in rest)
+        is_surrogate = key.is_number and is_id_name(key.name)
+        return is_surrogate and all(c.name.lower() in ROLES or not c.is_text for c in rest)
+
+    def _ends(self, place: int) -> dict[str, Reference]:
+        """The columns that could be the ends of a join."""
+        columns = self._files.samples[place].columns
+        return {
+            name: reference
+            for name, reference in self._files.references[place].items()
+            if reference.target != place
+            and not _triples(self._files.samples[reference.target])
+            and not reference.separator
+            and not columns[name].is_listed
+        }
+
+    def _join(self, place: int) -> dict[str, object]:
+        sample = self._files.samples[place]
+        join = {**origin_of(sample), **layout_of(sample), **deleted_of(sample)}
+        self._say(sample, *said_of(sample))
+        if triples := _triples(sample):
+            join |= {"head": triples[0], "relation_column": triples[1], "tail": triples[2]}
+            self._say(sample, f"{len(sample.rows):,} rows; relations, to go with a table")
+            if any(self._prefixes.values()):
                 self._say(
-                    name,
-                    f"left out: base64 ({_examples(column)}), most likely a NUMERIC; an attribute needs its "
-                    f'scale: columns = {{{toml.key(name)} = "decimal(SCALE)"}}',
+                    sample, "A GUESS: its ids have to be those of the tables, which begin with a type here"
                 )
-            elif name not in id_columns and (relation := self._relation(column, ids)):
-                relations[_name(name)] = relation
-            else:
-                attributes[name] = logical = self._logical(column)
-                self._say(name, f"attribute{f', {logical}' if logical else ''}: {_examples(column)}")
-        return relations, attributes
+            return join
+        ends = sorted(self._ends(place).items(), key=lambda end: not end[1].is_sure)[:2]
+        self._say(sample, f"{len(sample.rows):,} rows, a join")
+        for role, (name, reference) in zip(("head", "tail"), ends, strict=True):
+            pointer = self._pointer(place, name, reference)
+            join[role] = pointer.template or name
+            blank = len(sample.rows) - sample.columns[name].filled
+            refused = f"; feed refuses {blank:,} rows, A GUESS: where it is blank" if blank else ""
+            self._say(sample, f"{name}: {role}: {pointer.said}{refused}")
+        named = self._relation_column(sample, [name for name, _ in ends])
+        if named is not None:
+            join["relation_column"] = named.name
+            self._say(sample, f"{named.name}: the relation: {examples(named)}")
+        else:
+            join["relation"] = self._relation_name(sample, [reference.target for _, reference in ends])
+        for name in sample.columns:
+            if name not in join.values() and name not in dict(ends):
+                self._say(sample, f"{name}: left out: a join has no attributes")
+        return join | ({"null": null} if (null := null_of(sample)) else {})
 
-    def _relation(self, column: ColumnSample, ids: set[str]) -> dict[str, object] | None:
-        """The column as a relation, to rows with these ids or to others; None if it is none."""
-        if pointing := self._pointing(column, ids):
-            self._say(column.name, f"relation: {pointing}")
-            return {"column": column.name}
-        return None if column.is_number else self._relation_by_name(column)
-
-    def _pointing(self, column: ColumnSample, ids: set[str]) -> str | None:
-        """In what way the values are ids of entities; None if they are not."""
-        values = set(column.texts)
-        if self._is_rdf and sum("://" in value for value in values) > 0.5 * len(values):
-            return "IRIs"
-        if len(ids & values) >= max(2, 0.5 * len(values)) and len(values) > 1 and not column.is_number:
-            return "ids of the same file"
-        if ID_NAMES.match(column.name) and len(values) < len(column.values):
-            return "ids, of another table, say; correct their form with `id`"
+    @staticmethod
+    def _relation_column(sample: FileSample, ends: Sequence[str]) -> ColumnSample | None:
+        """The column that names each row's relation."""
+        possible = (c for c in sample.full() if c.name.lower() in ROLES and c.name not in ends and c.is_text)
+        for column in possible:
+            names = {*column.texts}
+            if len(names) <= MOST_RELATIONS and not any(name.startswith("~") for name in names):
+                return column
         return None
 
-    def _relation_by_name(self, column: ColumnSample) -> dict[str, object] | None:
-        """To entities that are made of the values; None unless these are names that repeat."""
-        separator = _separator(column.texts)
-        names = _split(column.texts, separator)
-        distinct = len(set(names))
-        many = separator is not None or column.lists >= 0.05 * column.filled
-        if distinct <= 2 or not are_short(names) or not column.is_text:
-            return None
-        if 1 - distinct / len(names) <= (REPEATED_IN_LISTS if many else REPEATED):
-            return None
-        kind = _singular(_name(column.name))
-        how = f"separated by {separator!r}" if separator else "lists" if many else "names that repeat"
-        self._say(
-            column.name, f"relation to entities of type {kind!r}: {how}, {distinct:,} in {len(names):,}"
-        )
-        relation: dict[str, object] = {"column": column.name, "type": kind}
-        return relation | ({"separator": separator} if separator else {})
+    def _relation_name(self, sample: FileSample, ends: Sequence[int]) -> str:
+        """After the file: what it is called besides the two tables, or the table that is pointed at."""
+        known = {word for end in ends for word in words_of(self._files.samples[end].stem)}
+        words = [word for word in words_of(sample.stem) if word not in known]
+        return "_".join(words) or self._types.get(ends[1], "related")
 
-    def _logical(self, column: ColumnSample) -> str | None:
-        """Positions; and days and microseconds since 1970, where an envelope came without its schema."""
-        if order := column.order:
-            if order.is_guess:
-                self._say(column.name, f"{order.type} is A GUESS, look where such a place lies")
-            return order.type
-        if not self._in_envelopes or not all(isinstance(value, int) for value in column.values):
-            return None
-        least = min(abs(value) for value in column.values if isinstance(value, int))
-        most = max(abs(value) for value in column.values if isinstance(value, int))
-        if DATES.match(column.name) and most < 100_000:
-            return "date"
-        if (TIMES.match(column.name) or DATES.match(column.name)) and least > 10**10:
-            return "timestamp-micros" if least > 10**13 else "timestamp-millis"
-        return None
+    def _say(self, sample: FileSample, *lines: str) -> None:
+        self.seen += [(sample.path.name, line) for line in lines]
 
 
-def _attributes(columns: Iterable[str]) -> list[str] | dict[str, str]:
-    """The columns; under names of their own where some are nested."""
-    names = [*columns]
-    return {_name(name): name for name in names} if any("." in name for name in names) else names
-
-
-def _separator(texts: Sequence[str]) -> str | None:
-    """What separates several names in a cell; a comma only if cells hold different numbers of names."""
-    for separator in SEPARATORS:
-        counts = Counter(text.count(separator) + 1 for text in texts if separator in text)
-        cells = counts.total()
-        if cells < max(2, 0.01 * len(texts)):
-            continue
-        if separator != "," or (max(counts) > 2 and counts.most_common(1)[0][1] < 0.9 * cells):
-            return separator
-    return None
-
-
-def _split(texts: Iterable[str], separator: str | None) -> list[str]:
-    if separator is None:
-        return list(texts)
-    return [part for text in texts for item in text.split(separator) if (part := item.strip())]
-
-
-def _examples(column: ColumnSample) -> str:
-    return ", ".join(dict.fromkeys(text if len(text) <= 24 else text[:23] + "…" for text in column.texts[:3]))
-
-
-def _stem(path: Path) -> str:
-    return path.name.partition(".")[0] or "rows"
-
-
-def _name(column: str) -> str:
-    """A name for a column: the last part of a path, without a language or an ending such as `_name`."""
-    return re.sub(r"(?i)(.)[_. ]names?$", r"\1", column).rpartition(".")[2].partition("@")[0] or column
-
-
-def _singular(word: str) -> str:
-    for ending, singular in (("ies", "y"), ("sses", "ss"), ("ss", "ss"), ("s", "")):
-        if word.endswith(ending) and len(word) > len(ending) + 2:
-            return word.removesuffix(ending) + singular
-    return word
+def _are_numbers(ids: frozenset[str]) -> bool:
+    return all(id_.isdecimal() for id_ in ids)

@@ -91,7 +91,7 @@ def test_a_header_may_be_no_longer_either(tmp_path: Path) -> None:
     ):
         read(tmp_path / "a.csv", f"id,{'x' * MAX_LINE}\n1,a\n")
     with pytest.raises(ConfigError, match="longer than 1,000,000 characters"):
-        propose(tmp_path / "a.csv", "s")
+        propose([tmp_path / "a.csv"], "s")
 
 
 def test_a_subject_of_a_million_values_is_refused_and_the_others_are_not(tmp_path: Path) -> None:

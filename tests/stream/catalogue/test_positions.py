@@ -78,7 +78,7 @@ def test_what_map_proposes_reads_any_form_of_a_place(tmp_path: Path, around: tup
 
 
 def toml_of(path: Path) -> dict[str, object]:
-    table: dict[str, object] = tomllib.loads(propose(path, "s").toml)["sources"]["s"]
+    table: dict[str, object] = tomllib.loads(propose([path], "s").toml)["sources"]["s"]
     return table
 
 

@@ -26,7 +26,7 @@ PEOPLE = ["Weaver, Sigourney", "Hurt, John", "Holm, Ian", "Skerritt, Tom", "Cart
 
 
 def proposed(path: Path, source: str = "s") -> dict[str, Any]:
-    table: dict[str, Any] = tomllib.loads(propose(path, source).toml)["sources"][source]
+    table: dict[str, Any] = tomllib.loads(propose([path], source).toml)["sources"][source]
     return table
 
 
@@ -121,7 +121,7 @@ def test_a_numeric_without_its_schema_is_no_relation(tmp_path: Path, numbers: li
     rows = [
         {"id": n, "price": numbers[n % 3], "studio": ["Fox2", "Quarry", "Mill"][n % 3]} for n in range(30)
     ]
-    found = propose(envelopes(tmp_path / "film.jsonl", rows), "s")
+    found = propose([envelopes(tmp_path / "film.jsonl", rows)], "s")
     table = tomllib.loads(found.toml)["sources"]["s"]
     assert [*table["relations"]] == ["studio"] and table["attributes"] == []
     assert any(line.startswith("price: left out: base64") and "decimal(SCALE)" in line for line in found.seen)
@@ -152,7 +152,7 @@ def test_what_says_which_rows_are_gone(tmp_path: Path, flag: str, here: object, 
     path = tmp_path / "film.jsonl"
     rows = [{"id": n, "title": f"Title {n}", flag: gone if n == 3 else here} for n in range(9)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    found = propose(path, "s")
+    found = propose([path], "s")
     table = tomllib.loads(found.toml)["sources"]["s"]
     assert (table["deleted"], table["attributes"]) == (flag, ["title"])
     assert any(line.startswith(f"{flag}: says which rows are gone") for line in found.seen)
@@ -192,7 +192,7 @@ def test_no_column_tells_the_rows_apart(tmp_path: Path) -> None:
     path.write_text("a,b\n" + "".join(f"{n // 5},{n % 5}\n" for n in range(20)))
     assert proposed(path)["id"] == "{a}/{b}"
     path.write_text("a\nx\nx\n")
-    found = propose(path, "s")
+    found = propose([path], "s")
     assert tomllib.loads(found.toml)["sources"]["s"]["id"] == "a"
     assert any("A GUESS" in line for line in found.seen)
 
@@ -211,7 +211,7 @@ def test_another_separator_is_noticed(tmp_path: Path, name: str, separator: str,
     path = compressed(
         tmp_path / name, (before + "".join(separator.join(row) + "\n" for row in ROWS)).encode()
     )
-    found = propose(path, "s")
+    found = propose([path], "s")
     table = tomllib.loads(found.toml)["sources"]["s"]
     assert table["separator"] == separator and f"the file: separator is {separator!r}" in found.seen
     assert (table["id"], table["attributes"]) == ("id", ["name", "note"]) and "quoting" not in table
@@ -280,7 +280,7 @@ def test_decimal_commas(tmp_path: Path) -> None:
 def test_columns_of_one_name_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id,name,year,name\n1,a,1990,b\n2,c,1991,\n")
-    found = propose(path, "s")
+    found = propose([path], "s")
     assert tomllib.loads(found.toml)["sources"]["s"]["attributes"] == ["year"]
     assert "name: left out: several columns have this name; give each a name of its own" in found.seen
 
@@ -296,7 +296,7 @@ def test_spellings_of_nothing(tmp_path: Path) -> None:
     path = tmp_path / "firms.csv"
     cells = ["NULL", "\\N", "-", "NO", "?", "Rome", "Oslo", "Rome", "NULL", "Oslo", "NO", "NO"]
     path.write_text("id,city,gone\n" + "".join(f"{n},{cell},n/a\n" for n, cell in enumerate(cells)))
-    found = propose(path, "s")
+    found = propose([path], "s")
     table = tomllib.loads(found.toml)["sources"]["s"]
     assert table["null"] == [*NULL, "-", "?"]
     assert "null: taken for absent: n/a (12), NULL (2), \\N (1), - (1), ? (1)" in found.seen
@@ -311,17 +311,17 @@ def test_spellings_of_nothing(tmp_path: Path) -> None:
 def test_a_column_of_nothing_but_separators_is_an_attribute(tmp_path: Path) -> None:
     path = tmp_path / "films.csv"
     path.write_text("id,cast\n1,;\n2,;;\n3,;\n")
-    assert tomllib.loads(propose(path, "s").toml)["sources"]["s"]["attributes"] == ["cast"]
+    assert tomllib.loads(propose([path], "s").toml)["sources"]["s"]["attributes"] == ["cast"]
 
 
 def test_what_needs_no_mapping(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"op":"upsert","source":"x","id":"1","type":"t"}\n')
     with pytest.raises(ConfigError, match=r"holds canonical events; .* needs no mapping"):
-        propose(path, "s")
+        propose([path], "s")
     path.write_text("")
     with pytest.raises(ConfigError, match="has no rows"):
-        propose(path, "s")
+        propose([path], "s")
 
 
 WESTERN = ["Zürich", "Genève", "Málaga", "Köln – Hauptbahnhof", "Côte d’Azur", "Bern"]
@@ -345,7 +345,7 @@ def test_encodings_are_proposed(tmp_path: Path, encoding: str, names: list[str],
     path = tmp_path / "cities.csv"
     rows = [f"{n},{name} {n},{1900 + n}" for n, name in enumerate(names * 4)]
     path.write_text("\n".join(["id,name,year", *rows]), encoding=encoding)
-    proposal = propose(path, "s")
+    proposal = propose([path], "s")
     table = tomllib.loads(proposal.toml)["sources"]["s"]
     assert table.get("encoding") == guess
     events = [event for _, event in read_events("s", msgspec.convert(table, SourceMapping), Path())]
@@ -379,10 +379,18 @@ def test_what_is_no_text(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_toml_and_reasons_apart(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["map", str(films(tmp_path)), "--source", "my films"])
+    result = CliRunner().invoke(main, ["map", str(films(tmp_path)), "--source", "my-films"])
     assert result.exit_code == 0
-    assert tomllib.loads(result.stdout)["sources"]["my films"]["id"] == "tconst"
+    assert tomllib.loads(result.stdout)["sources"]["my-films"]["id"] == "tconst"
     assert "sameas: rest: left out: always blank" in result.stderr
     assert "sameas: kind: type: film (20), series (20), short (20)" in result.stderr
+    (tmp_path / "cast.csv").write_text("tconst,name\ntt0000001,Anna\ntt0000001,Boris\ntt0000002,Anna\n")
+    result = CliRunner().invoke(main, ["map", str(tmp_path / "films.csv"), str(tmp_path / "cast.csv")])
+    assert result.exit_code == 0
+    assert "sameas: cast.csv: tconst: relation: ids of films.csv" in result.stderr
+    (tmp_path / "sameas.toml").write_text(result.stdout)
+    arguments = ["--config", str(tmp_path / "sameas.toml"), "--source", tmp_path.name, "--dry-run"]
+    result = CliRunner().invoke(main, ["feed", *arguments])
+    assert result.exit_code == 0 and "refused 0" in result.stderr
     result = CliRunner().invoke(main, ["map", str(tmp_path / "gone.csv")])
     assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "cannot be read" in result.stderr
