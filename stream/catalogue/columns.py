@@ -13,7 +13,7 @@ from model.encoding.values import Kind, recognise
 from stream.catalogue.delimited import SEPARATORS, Layout
 from stream.catalogue.opening import COMPRESSED, format_of
 from stream.catalogue.positions import Order, order_of
-from stream.catalogue.rdf import RDF
+from stream.catalogue.rdf import RDF, read_rdf
 from stream.catalogue.rows import check_suffix, column_names, read_rows
 from stream.catalogue.sniffing import sniff
 from stream.errors import ConfigError, InvalidInput
@@ -125,6 +125,7 @@ class FileSample(msgspec.Struct):
     null: Counter[str]  # spellings of nothing, and how often each was seen; they are no values
     flags: list[str]  # columns that are known to say which rows are gone, and left out
     deleted: ColumnSample | None  # the one that seems to say it, and has to be named
+    more: Sequence[Path] = ()  # other files of the same table
 
     @property
     def stem(self) -> str:
@@ -132,7 +133,8 @@ class FileSample(msgspec.Struct):
         path = self.path
         while path.suffix.lower() in (format_of(self.path), *COMPRESSED):
             path = path.with_suffix("")
-        return path.name or "rows"
+        stem = re.sub(r"[\W_]*\d+", "", path.name) if self.more and not self.is_rdf else path.name
+        return stem or "rows"
 
     @property
     def word(self) -> str:
@@ -140,6 +142,11 @@ class FileSample(msgspec.Struct):
         if self.wrapped.table:
             return self.wrapped.table
         return self.stem.split(".")[-1 if self.wrapped.in_envelopes else 0] or "rows"
+
+    @property
+    def name(self) -> str:
+        """What its table or join may be called."""
+        return self.word if self.wrapped.in_envelopes else self.stem
 
     @property
     def is_rdf(self) -> bool:
@@ -163,8 +170,11 @@ class FileSample(msgspec.Struct):
         ]
 
 
-def read_sample(path: Path) -> FileSample:
+def read_sample(path: Path, *more: Path) -> FileSample:
     """The first rows of a file, taken out of the envelopes of a change stream.
+
+    Args:
+        more: other files of the same table, laid out alike.
 
     Raises:
         ConfigError: the file cannot be read, has no rows, or holds canonical events, which need no mapping.
@@ -173,8 +183,7 @@ def read_sample(path: Path) -> FileSample:
     wrapped = Wrapped()
     check_suffix(path)
     layout = sniff(path)
-    good = (row for _, row in read_rows(path, layout=layout) if not isinstance(row, InvalidInput))
-    for row in islice(good, SAMPLE_ROWS):
+    for row in islice(_good_rows([path, *more], layout), SAMPLE_ROWS):
         if row.get("op") in ("upsert", "delete") and {"source", "id"} <= row.keys():
             raise ConfigError(f"{path} holds canonical events; `sameas feed {path}` needs no mapping")
         rows += _unwrapped(row, wrapped)
@@ -199,7 +208,18 @@ def read_sample(path: Path) -> FileSample:
     gone = (name for name in columns if DELETED.fullmatch(name) and columns[name].says_gone)
     named = [wrapped.deleted] if wrapped.deleted else []
     deleted = next((columns.pop(name) for name in [*named, *gone] if name in columns), None)
-    return FileSample(path, rows, columns, wrapped, layout, repeated, decimal_comma, null, flags, deleted)
+    return FileSample(
+        path, rows, columns, wrapped, layout, repeated, decimal_comma, null, flags, deleted, more
+    )
+
+
+def _good_rows(paths: Sequence[Path], layout: Layout) -> Iterator[Row]:
+    """The rows that can be read. RDF files are one graph, in which a subject is one row."""
+    if format_of(paths[0]) in RDF:
+        files = (rows for _, rows in read_rdf(paths, "", encoding=layout.encoding))
+    else:
+        files = (read_rows(path, layout=layout) for path in paths)
+    return (row for rows in files for _, row in rows if not isinstance(row, InvalidInput))
 
 
 def _unwrapped(row: Row, wrapped: Wrapped) -> Iterator[Row]:

@@ -13,8 +13,17 @@ import msgspec
 
 from stream import toml
 from stream.catalogue.columns import ColumnSample, FileSample, read_sample
-from stream.catalogue.references import Files, Reference, is_id_name, singular, words_of
+from stream.catalogue.references import (
+    EMPTY_WORDS,
+    Files,
+    Reference,
+    is_id_name,
+    is_id_of_another,
+    singular,
+    words_of,
+)
 from stream.catalogue.roles import (
+    TIMES,
     TYPE_NAMES,
     Pointer,
     TableProposer,
@@ -24,6 +33,7 @@ from stream.catalogue.roles import (
     layout_of,
     null_of,
     origin_of,
+    relation_name,
     said_of,
     type_column_of,
 )
@@ -33,7 +43,9 @@ from stream.mapping.row import is_unicode
 
 ROLES = {*TYPE_NAMES, "role", "job", "relation", "predicate", "property", "credit", "department", "position"}
 ORDERS = {"order", "ordering", "ord", "rank", "sequence", "seq", "number", "nr", "n"}
+NUMBERS = re.compile(r"\d+")
 MOST_RELATIONS = 50  # that a column names
+MISSING = Pointer("A GUESS: ids of a table that is not here; bring them into the form of its ids", None, None)
 TRIPLES = [("head", "relation", "tail"), ("subject", "predicate", "object"), ("s", "p", "o")]
 
 
@@ -59,14 +71,18 @@ def propose(paths: Sequence[Path], source: str | None = None) -> Proposal:
     """
     if source is not None and not SOURCE_PATTERN.fullmatch(source):
         raise ConfigError(f"--source {source}: 1 to 64 letters, digits, '_', '.' or '-'")
-    samples = [_read(path) for path in dict.fromkeys(paths)]
+    samples = _merged([_read(path) for path in dict.fromkeys(paths)], together=source is not None)
     groups = [*_grouped(samples, together=source is not None)]
     names = [source] if source is not None else _names(groups)
     common = _common_type(groups) if len(groups) > 1 else None
     tables: list[str] = []
     seen: list[str] = []
     for name, group in zip(names, groups, strict=True):
-        tables += ["", *toml.tables(["sources", name], group.mapping(common))]
+        mapping = group.mapping(common)
+        if group.has_tables or len(groups) == 1:
+            tables += ["", *toml.tables(["sources", name], mapping)]
+        else:
+            group.leave_out()
         seen += [f"{file}: {line}" if len(samples) > 1 else line for file, line in group.seen]
     if len(groups) > 1:
         seen.append(
@@ -76,11 +92,46 @@ def propose(paths: Sequence[Path], source: str | None = None) -> Proposal:
     return Proposal("\n".join(tables).strip("\n") + "\n", seen)
 
 
-def _read(path: Path) -> FileSample:
-    sample = read_sample(path)
+def _read(path: Path, *more: Path) -> FileSample:
+    sample = read_sample(path, *more)
     if not all(map(is_unicode, sample.columns)):
         raise ConfigError(f"{path}: the names of its columns are not UTF-8; is it text, and in UTF-8?")
     return sample
+
+
+def _merged(samples: Sequence[FileSample], *, together: bool) -> list[FileSample]:
+    """The samples, those of files that are parts of one table as one."""
+    tables: list[list[FileSample]] = []
+    for sample in samples:
+        table = next((some for some in tables if all(_is_part(sample, one, together) for one in some)), None)
+        if table is None:
+            tables.append([sample])
+        else:
+            table.append(sample)
+    return [table[0] if len(table) == 1 else _read(*(sample.path for sample in table)) for table in tables]
+
+
+def _is_part(one: FileSample, other: FileSample, together: bool) -> bool:
+    """Whether two files are of one table: RDF with subjects in common, or rows of the same columns.
+
+    The names of such differ in a number (`part-00000`, `films_2020`), and their ids in all rows.
+    """
+    is_near = together or one.path.absolute().parent == other.path.absolute().parent
+    if not is_near or one.layout != other.layout:
+        return False
+    if one.is_rdf or other.is_rdf:
+        return one.is_rdf and other.is_rdf and (together or not _ids(one).isdisjoint(_ids(other)))
+    if one.stem == other.stem or NUMBERS.sub("0", one.stem) != NUMBERS.sub("0", other.stem):
+        return False
+    is_alike = one.columns.keys() == other.columns.keys() and not one.wrapped.in_envelopes
+    return is_alike and bool(_ids(one)) and _ids(one).isdisjoint(_ids(other))
+
+
+def _ids(sample: FileSample) -> frozenset[str]:
+    """The values of the column that seems to be the id; none if there is none."""
+    unique = sample.unique()
+    best = max(unique, key=lambda column: is_id_name(column.name), default=None)
+    return frozenset() if best is None else frozenset(best.ids)
 
 
 def _grouped(samples: Sequence[FileSample], *, together: bool) -> Iterator["_Group"]:
@@ -152,13 +203,14 @@ class _Group:
     def __init__(self, files: Files, places: Sequence[int]) -> None:
         self._files = files
         self.samples = [files.samples[place] for place in places]
-        self.is_lone = len(places) == 1
         self._names: dict[int, str] = {}  # of tables and joins
         for place, sample in zip(places, self.samples, strict=True):
-            name = re.sub(r"\W+", "_", sample.stem)
+            name = re.sub(r"\W+", "_", sample.name)
             self._names[place] = _unused(name, self._names.values())
         self._joins = [place for place in places if _triples(files.samples[place]) or self._is_join(place)]
         tables = [place for place in places if place not in self._joins]
+        self.has_tables = bool(tables)
+        self.is_lone = self.has_tables and len(places) == 1
         self._identities = {place: identify(files.samples[place], files.keys[place]) for place in tables}
         self._types = self._unlike(tables)
         self._prefixes = {place: self._prefix(place) for place in tables}
@@ -226,7 +278,7 @@ class _Group:
         return Pointer(said, f"{prefix}{{{column}}}" if prefix else None, reference.separator)
 
     def _is_join(self, place: int) -> bool:
-        """Whether a row says no more than that two rows of other files have to do with each other."""
+        """Whether a row only connects two rows, of other files or of tables that are not here."""
         sample, key, ends = self._files.samples[place], self._files.keys[place], self._ends(place)
         if len(ends) < 2 or any(
             reference.target == place
@@ -235,25 +287,39 @@ class _Group:
             if other != place
         ):
             return False
-        if key is None:
+        are_known = None not in [*ends.values()][:2]
+        if key is None and are_known:
             return True
         rest = [c for c in sample.columns.values() if c is not key and c.name not in ends]
-        if key.name in ends:
+        if not are_known:
+            called = {*words_of(sample.stem), *words_of(sample.word)}
+            is_called_so = all({*words_of(name)} - EMPTY_WORDS <= called for name in ends)
+            pairs = {*zip(*(sample.columns[name].ids for name in ends), strict=False)}
+            if len(ends) > 2 or len(pairs) < len(sample.rows):  # a blank would leave fewer pairs
+                return False
+            if key is not None and (key.name in ends or not is_called_so):
+                return False
+            return all(c.name.lower() in ROLES | ORDERS or TIMES.match(c.name) for c in rest)
+        if key is None or key.name in ends:
             return all(c.name.lower() in ROLES | ORDERS for c in rest)
         is_surrogate = key.is_number and is_id_name(key.name)
         return is_surrogate and all(c.name.lower() in ROLES or not c.is_text for c in rest)
 
-    def _ends(self, place: int) -> dict[str, Reference]:
-        """The columns that could be the ends of a join."""
-        columns = self._files.samples[place].columns
-        return {
+    def _ends(self, place: int) -> dict[str, Reference | None]:
+        """The columns that could be the ends of a join, the surest first; None where no file has the rows."""
+        sample = self._files.samples[place]
+        found: dict[str, Reference | None] = {
             name: reference
             for name, reference in self._files.references[place].items()
             if reference.target != place
             and not _triples(self._files.samples[reference.target])
             and not reference.separator
-            and not columns[name].is_listed
+            and not sample.columns[name].is_listed
         }
+        for column in sample.full():
+            if column.name not in self._files.references[place] and is_id_of_another(column.name):
+                found[column.name] = None
+        return dict(sorted(found.items(), key=lambda end: (end[1] is None, not (end[1] and end[1].is_sure))))
 
     def _join(self, place: int) -> dict[str, object]:
         sample = self._files.samples[place]
@@ -267,10 +333,13 @@ class _Group:
                     sample, "A GUESS: its ids have to be those of the tables, which begin with a type here"
                 )
             return join
-        ends = sorted(self._ends(place).items(), key=lambda end: not end[1].is_sure)[:2]
-        self._say(sample, f"{len(sample.rows):,} rows, a join")
+        ends = [*self._ends(place).items()][:2]
+        alone = (
+            "" if self.has_tables else "; it goes with the tables of its source, so give --source their name"
+        )
+        self._say(sample, f"{len(sample.rows):,} rows, a join{alone}")
         for role, (name, reference) in zip(("head", "tail"), ends, strict=True):
-            pointer = self._pointer(place, name, reference)
+            pointer = MISSING if reference is None else self._pointer(place, name, reference)
             join[role] = pointer.template or name
             blank = len(sample.rows) - sample.columns[name].filled
             refused = f"; feed refuses {blank:,} rows, A GUESS: where it is blank" if blank else ""
@@ -280,7 +349,7 @@ class _Group:
             join["relation_column"] = named.name
             self._say(sample, f"{named.name}: the relation: {examples(named)}")
         else:
-            join["relation"] = self._relation_name(sample, [reference.target for _, reference in ends])
+            join["relation"] = self._relation_name(sample, ends)
         for name in sample.columns:
             if name not in join.values() and name not in dict(ends):
                 self._say(sample, f"{name}: left out: a join has no attributes")
@@ -296,11 +365,23 @@ class _Group:
                 return column
         return None
 
-    def _relation_name(self, sample: FileSample, ends: Sequence[int]) -> str:
+    def _relation_name(self, sample: FileSample, ends: Sequence[tuple[str, Reference | None]]) -> str:
         """After the file: what it is called besides the two tables, or the table that is pointed at."""
-        known = {word for end in ends for word in words_of(self._files.samples[end].stem)}
-        words = [word for word in words_of(sample.stem) if word not in known]
-        return "_".join(words) or self._types.get(ends[1], "related")
+        called = [
+            relation_name(name) if end is None else self._files.samples[end.target].name for name, end in ends
+        ]
+        known = {word for name in called for word in words_of(name)}
+        words = [word for word in words_of(sample.name) if word not in known]
+        target = ends[1][1]
+        tail = called[1] if target is None else self._types.get(target.target, "related")
+        return "_".join(words) or tail
+
+    def leave_out(self) -> None:
+        """Says that none of the files is a table that the joins could go with."""
+        self.seen = [
+            (sample.path.name, "left out: it only says which rows of other tables have to do with each other")
+            for sample in self.samples
+        ]
 
     def _say(self, sample: FileSample, *lines: str) -> None:
         self.seen += [(sample.path.name, line) for line in lines]

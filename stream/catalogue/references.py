@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from stream.catalogue.columns import ColumnSample, FileSample
@@ -129,11 +129,11 @@ class Files:
             if key is not None and key is not column and (not is_key or self.extends.get(place) == target)
         ]
         found = [reference for reference in several if reference is not None]
-        mine = {*words_of(self.samples[place].stem)}
+        mine = _words(self.samples[place])
 
         def rank(reference: Reference) -> tuple[bool, bool, bool, int, float]:
             target = reference.target
-            alike = mine & {*words_of(self.samples[target].stem)}
+            alike = mine & _words(self.samples[target])
             is_whole = target not in self.extends
             return reference.is_named, is_whole, target != place, len(alike), reference.share
 
@@ -155,16 +155,26 @@ class Files:
         is_number, ids = key.sample.is_number, key.ways[0].distinct
         words = {*words_of(sample.name)} - EMPTY_WORDS
         is_like_key = bool(words) and sample.name == key.sample.name
-        is_named = bool(words) and words <= {*words_of(self.samples[target].stem)}
-        could_be = bool(words) and is_id_name(sample.name) and not is_like_key
+        is_named = bool(words) and words <= _words(self.samples[target])
+        is_own = bool(words) and words <= _words(self.samples[place])
+        could_be = is_id_of_another(sample.name) and not is_like_key and not is_own
         if is_number and not (is_named or is_like_key or could_be):
+            return None
+        if (
+            is_number
+            and could_be
+            and place != target
+            and not is_named
+            and not _reach_alike(values.distinct, ids)
+        ):
             return None
         common = len(values.distinct & ids)
         share = common / len(values.distinct)
         may_be_its = self._together or not is_number or not values.come_once
         is_named |= is_like_key and may_be_its and (share >= SURE or self.samples[target].is_cut)
         if place == target and is_number:
-            is_one = share >= SURE and (is_named or bool(words & OWN_WORDS))
+            is_named |= bool(words & OWN_WORDS)
+            is_one = share >= SURE and is_named
         elif place == target:
             is_one = common >= max(2, LEAST * len(values.distinct)) and not sample.is_number
         elif is_named:
@@ -172,18 +182,39 @@ class Files:
         else:
             are_many = len(values.distinct) > 1 and not values.come_once
             is_one = share >= SURE and (could_be or (are_many and not is_number))
-        is_sure = not is_number if place == target else share >= SURE and (is_named or not is_number)
+        if is_one and place == target:
+            is_one = not self._repeats(place, sample, key.sample)
+        is_sure = (place == target or share >= SURE) and (is_named or not is_number)
         return Reference(target, share, is_named, is_sure, values.separator) if is_one else None
+
+    def _repeats(self, place: int, column: ColumnSample, key: ColumnSample) -> bool:
+        """Whether a column often says the row's own id, as one of two codes of the same things does."""
+        rows = [(row.get(column.name), row.get(key.name)) for row in self.samples[place].rows]
+        filled = [(str(value), str(own)) for value, own in rows if value is not None]
+        return sum(value == own for value, own in filled) > len(filled) // 4
 
 
 def _possible_keys(file: FileSample) -> list[ColumnSample]:
     """The columns that differ in all rows; if one is called the id, none that is called that of others."""
-    unique, words = file.unique(), {*words_of(file.stem)}
+    unique, words = file.unique(), _words(file)
     foreign = [
         c.name for c in unique if is_id_name(c.name) and not {*words_of(c.name)} - EMPTY_WORDS <= words
     ]
     has_own = any(is_id_name(column.name) and column.name not in foreign for column in unique)
     return [column for column in unique if not has_own or column.name not in foreign]
+
+
+def _words(file: FileSample) -> set[str]:
+    """What a file's rows are called."""
+    return {*words_of(file.stem), *words_of(file.word)}
+
+
+def _reach_alike(numbers: Collection[str], ids: Collection[str]) -> bool:
+    """Whether numbers reach as far as ids do, roughly: those of a small table are among any ids."""
+    try:
+        return 2 * max(map(int, numbers)) >= max(map(int, ids))
+    except ValueError:
+        return True
 
 
 def _column(sample: ColumnSample) -> _Column:
@@ -220,6 +251,11 @@ def is_id_name(name: str) -> bool:
     """Whether a column is called `id`, `film_id`, `filmId`, `uri` or the like."""
     words = words_of(name)
     return bool(words) and words[-1] in ID_WORDS
+
+
+def is_id_of_another(name: str) -> bool:
+    """Whether a column is called `film_id` or the like, by which it is a reference."""
+    return is_id_name(name) and bool({*words_of(name)} - EMPTY_WORDS)
 
 
 def words_of(name: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from stream import toml
 from stream.catalogue.columns import ColumnSample, FileSample, are_short
 from stream.catalogue.opening import MARKS
-from stream.catalogue.references import is_id_name, separator_of, singular, split
+from stream.catalogue.references import is_id_name, separator_of, singular, split, words_of
 from stream.errors import ConfigError
 from stream.mapping.envelopes import READERS
 from stream.mapping.language import NULL
@@ -17,8 +17,23 @@ from stream.mapping.language import NULL
 REPEATED = 0.25  # share of a column's values that occur earlier in it, if they are names
 REPEATED_IN_LISTS = 0.05  # the same, where a cell holds several
 TYPE_NAMES = {"type", "kind", "class", "category", "@type", "entity_type", "_type"}
+# A column called by these words alone says what the row itself is called.
+OWN_NAMES = {"name", "title", "label", "caption", "surname", "forename", "lastname", "firstname", "fullname"}
+OWN_NAMES |= {
+    "first",
+    "last",
+    "middle",
+    "given",
+    "family",
+    "full",
+    "short",
+    "long",
+    "display",
+    "primary",
+    "original",
+}
 DATES = re.compile(r"(?i)(.*_)?(date|day|born|died|released|on)$")
-TIMES = re.compile(r"(?i)(.*_)?(at|time|ts|timestamp|created|updated|modified)$")
+TIMES = re.compile(r"(?i)(.*_)?(at|time|ts|timestamp|created|updated?|modified)$")
 
 
 class Identity(NamedTuple):
@@ -180,7 +195,11 @@ class TableProposer:
         if pointer is None and is_id:
             return None
         if pointer is None and (said := self._said_of_foreign_ids(column)):
-            pointer = Pointer(said, None, None)
+            # as they are, numbers could be ids of other rows here
+            template = (
+                f"{singular(relation_name(column.name))}/{{{column.name}}}" if column.is_number else None
+            )
+            pointer = Pointer(said, template, None)
         if pointer is None:
             return None if column.is_number or not column.are_ids else self._relation_by_name(column)
         self._say(column.name, f"relation: {pointer.said}")
@@ -206,7 +225,9 @@ class TableProposer:
         names = split(column.texts, separator)
         distinct = len(set(names))
         many = separator is not None or column.lists >= 0.05 * column.filled
-        if distinct <= 2 or not are_short(names) or not column.is_text:
+        words = {*words_of(column.name)}
+        is_own = bool(words) and words <= OWN_NAMES
+        if is_own or distinct <= 2 or not are_short(names) or not column.is_text:
             return None
         if 1 - distinct / len(names) <= (REPEATED_IN_LISTS if many else REPEATED):
             return None
@@ -251,7 +272,7 @@ def type_column_of(file: FileSample) -> ColumnSample | None:
 def origin_of(file: FileSample) -> dict[str, object]:
     """Where the rows come from: the file, or the topic that sent the envelopes, and what these are."""
     if not file.wrapped.in_envelopes:
-        return {"file": str(file.path)}
+        return {"file": [str(path) for path in (file.path, *file.more)] if file.more else str(file.path)}
     if file.wrapped.envelope in READERS:
         return {"topic": file.stem, "envelope": file.wrapped.envelope}
     topic = file.stem if "." in file.stem else f"SERVER.SCHEMA.{file.stem}"
@@ -265,6 +286,11 @@ def deleted_of(file: FileSample) -> dict[str, str]:
 
 def said_of(file: FileSample) -> Iterator[str]:
     """What was seen of the file itself."""
+    if file.more:
+        why = (
+            "subjects of its are in them" if file.is_rdf else "they differ in a number, and no row is in two"
+        )
+        yield f"A GUESS: one table with {', '.join(path.name for path in file.more)}: {why}"
     if file.wrapped.envelope in READERS:
         yield f"the messages: change events of {READERS[file.wrapped.envelope].title}; name their topic"
     for setting, value in layout_of(file).items():

@@ -345,3 +345,112 @@ def test_positions_are_usable(tmp_path: Path) -> None:
     entities, refused = fed(found)
     assert refused == []
     assert entities["places"]["3"].attributes == {"point": ["POINT(103.5 13.7)"], "pos": "POINT(103.0 3)"}
+
+
+def source_of(found: Proposal) -> dict[str, Any]:
+    (source,) = tomllib.loads(found.toml)["sources"].values()
+    assert isinstance(source, dict)
+    return source
+
+
+PARTS = {
+    f"part-0000{part}.csv": ["id,title", *(f"f{n},Film {n}" for n in range(10 * part, 10 * part + 10))]
+    for part in range(2)
+}
+
+
+def test_parts_of_a_table_are_one(tmp_path: Path) -> None:
+    paths = write(tmp_path, PARTS)
+    found = propose(paths)
+    assert source_of(found)["file"] == [str(path) for path in paths] and source_of(found)["id"] == "id"
+    assert any("A GUESS: one table with part-00001.csv" in line for line in found.seen)
+    assert len(fed(found)[0]["part"]) == 20
+    other = [line.replace("Film", "Lamp") for line in PARTS["part-00000.csv"]]
+    write(tmp_path, {"part-00001.csv": other})  # two catalogues with the same ids
+    assert len(tomllib.loads(propose(paths).toml)["sources"]) == 2
+
+
+def test_rdf_files_with_common_subjects_are_one_table(tmp_path: Path) -> None:
+    subjects = [f"<http://d/r/f{n}>" for n in range(4)]
+    files = {
+        "labels.nt": [f'{subject} <http://p/label> "Film"@en .' for subject in subjects],
+        "props.nt": [f"{subject} <http://p/starring> <http://d/r/p> ." for subject in subjects],
+        "others.nt": ['<http://e/1> <http://p/label> "Film" .', '<http://e/2> <http://p/label> "Lamp" .'],
+    }
+    found = propose(write(tmp_path, files))
+    (entities, _), refused = fed(found)[0].values(), fed(found)[1]
+    assert refused == [] and len(entities) == 4
+    assert entities["http://d/r/f3"].attributes == {"label": ["Film"]}
+    assert entities["http://d/r/f3"].relations == {"starring": ["http://d/r/p"]}
+
+
+PAIRS = [(actor, film) for actor in range(1, 9) for film in (actor, actor + 3)]
+
+
+@pytest.mark.parametrize("extra", [{}, {"last_update": 1_700_000_000_000_000}, {"ordering": 1}])
+def test_a_join_alone_is_no_entity(tmp_path: Path, extra: dict[str, int]) -> None:
+    path = tmp_path / "film_actor.jsonl"
+    about = {"schema": "public", "table": "film_actor", "name": "shop"}
+    rows = [{"actor_id": actor, "film_id": film, **extra} for actor, film in PAIRS]
+    events = [{"op": "c", "before": None, "after": row, "source": about} for row in rows]
+    path.write_text("\n".join(map(json.dumps, events)))
+    found = propose([path], "shop")
+    assert source_of(found) == {
+        "joins": {
+            "film_actor": {
+                "topic": "shop.public.film_actor",
+                "head": "actor_id",
+                "tail": "film_id",
+                "relation": "film",
+            }
+        }
+    }
+    assert any("it goes with the tables of its source" in line for line in found.seen)
+    assert sum("A GUESS: ids of a table that is not here" in line for line in found.seen) == 2
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["id,customer_id,shop_id", *(f"{n},{n % 4},{n % 3}" for n in range(12))],  # an order
+        ["customer_id,shop_id,review", *(f"{n},{n % 3},It is number {n}" for n in range(12))],
+    ],
+)
+def test_an_entity_with_two_references_is_no_join(tmp_path: Path, lines: list[str]) -> None:
+    assert "joins" not in source_of(propose(write(tmp_path, {"orders.csv": lines})))
+
+
+def test_a_join_of_other_tables_is_left_out(tmp_path: Path) -> None:
+    joins = {"film_actor.csv": ["actor_id,film_id", *(f"{a},{f}" for a, f in PAIRS)]}
+    found = propose(write(tmp_path, {**SHOPS, **joins}))
+    assert tomllib.loads(found.toml)["sources"].keys() == {"alpha", "beta"}
+    assert any(line.startswith("film_actor.csv: left out: it only says") for line in found.seen)
+    films = {"film.csv": ["film_id,title", *(f"{n},Film {n}" for n in range(1, 13))]}
+    join = source_of(propose(write(tmp_path, {**films, **joins})))["joins"]["film_actor"]
+    assert (join["head"], join["tail"]) == ("film_id", "actor_id")
+
+
+def test_numbers_point_at_nothing_that_they_do_not_mean(tmp_path: Path) -> None:
+    files = {
+        "film.csv": ["id,title,language_id", *(f"{n},Film {n},{n % 3 + 1}" for n in range(1, 40))],
+        "actor.csv": ["actor_id,first_name", *(f"{n},A {n % 3}" for n in range(1, 30))],
+        "category.csv": ["id,name,parent_id", *(f"{n},C {n},{1 + n // 9}" for n in range(1, 30))],
+    }
+    tables = source_of(propose(write(tmp_path, files), "s"))["tables"]
+    language = {"column": "language_id", "id": "language/{language_id}"}
+    assert tables["film"]["relations"] == {"language": language}
+    assert tables["actor"] == {
+        "file": str(tmp_path / "actor.csv"),
+        "id": "actor/{actor_id}",
+        "type": "actor",
+        "attributes": ["first_name"],
+    }
+    assert tables["category"]["relations"] == {
+        "parent": {"column": "parent_id", "id": "category/{parent_id}"}
+    }
+
+
+def test_another_code_of_the_same_things_is_no_reference(tmp_path: Path) -> None:
+    codes = [("DE", "GM"), ("FR", "FR"), ("IT", "IT"), ("US", "US")]
+    lines = ["iso,fips,country", *(f"{iso},{fips},Country {iso}" for iso, fips in codes)]
+    assert "relations" not in source_of(propose(write(tmp_path, {"countries.csv": lines})))
