@@ -395,11 +395,13 @@ def _check_one_form_per_type(relations: Mapping[str, Relation], seen: dict[str, 
 class Template:
     """An id made of columns: `{country}/{city}`, or the name of one column.
 
-    Different cells give different ids: characters of the template's own text are percent-encoded in cells.
+    Different cells give different ids: marks of the template's own text, such as the slash, are
+    percent-encoded in cells. Letters and digits of it are not, unless nothing else parts two columns: then
+    the first one is, which is enough to tell where a cell ends.
     """
 
     def __init__(self, text: str) -> None:
-        """Raises ValueError when the text has no column or two columns without text between them."""
+        """Raises ValueError when the text has no column, or nothing by which two columns stay apart."""
         text = text if "{" in text else f"{{{text}}}"
         pieces = FIELD.split(text)  # literal, column, literal, column, ..., literal
         self.literals, self.columns = pieces[0::2], tuple(pieces[1::2])
@@ -408,7 +410,12 @@ class Template:
             raise ValueError(f"id: {text!r} is not a column or a template such as '{{country}}/{{city}}'")
         if "" in self.literals[1:-1]:
             raise ValueError(f"id: {text!r}: put a character between two columns, so that ids stay apart")
-        special = dict.fromkeys(own_text)
+        if any("%" in literal for literal in self.literals[1:-1]):
+            raise ValueError(
+                f"id: {text!r}: % cannot part two columns, since it is in what cells are made of"
+            )
+        special = dict.fromkeys(char for char in own_text if not char.isalnum())
+        special |= {words[0]: None for words in self.literals[1:-1] if words.isalnum()}
         self._escapes = {ord(c): f"%{ord(c):02X}" for c in (*special, "%")} if special else {}
 
     def fill(self, cells: Sequence[str]) -> str:

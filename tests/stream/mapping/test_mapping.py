@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from index.entity import Scalar
@@ -359,11 +359,28 @@ def test_an_entity_made_of_cells_leads_on() -> None:
     assert events["1"].attributes == {"label": "O'Hare"}
 
 
-@given(st.lists(st.text("ab/%", max_size=3), min_size=2, max_size=2, unique=True))
-def test_different_cells_give_different_ids(pair: list[str]) -> None:
-    template = Template("{x}/{y}")
-    ids = {template.fill([x, y]) for x in pair for y in pair}
-    assert len(ids) == 4
+CELL = st.text("ab2/%", max_size=4)
+
+
+@given(
+    st.text("ab2/%", max_size=2),
+    st.text("ab2/", min_size=1, max_size=3),
+    st.lists(st.tuples(CELL, CELL), min_size=2, max_size=9, unique=True),
+)
+@example("", "a", [("", "aa"), ("a", "a"), ("aa", "")])
+@example("a", "ab/", [("a", "bab/"), ("aab/b", "")])
+def test_different_cells_give_different_ids(first: str, middle: str, cells: list[tuple[str, str]]) -> None:
+    template = Template(f"{first}{{x}}{middle}{{y}}/")
+    assert len({template.fill(pair) for pair in cells}) == len(cells)
+
+
+def test_letters_of_a_template_stay_letters_in_ids() -> None:
+    assert Template("title/{tconst}").fill(["tt0133093"]) == "title/tt0133093"
+    assert Template("{kind}/no {n}").fill(["film/no", "on 1"]) == "film%2Fno/no on%201"
+    assert Template("person/{id}").fill(["a/b%"]) == "person/a%2Fb%25"
+    assert Template("{a}x{b}").fill(["xy", "yx"]) == "%78yxy%78"
+    with pytest.raises(ValueError, match="% cannot part two columns"):
+        Template("{a}%{b}")
 
 
 @given(st.permutations(range(6)), st.data())
