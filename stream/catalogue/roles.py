@@ -180,7 +180,7 @@ class TableProposer:
                 self._say(
                     name,
                     f"left out: base64 ({examples(column)}), most likely a NUMERIC; an attribute needs its "
-                    f'scale: columns = {{{toml.key(name)} = "decimal(SCALE)"}}',
+                    f'scale: columns = {{{toml.key(name)} = "decimal(SCALE, base64)"}}',
                 )
             elif relation := self._relation(column, is_id=is_id):
                 relations[_unused(relation_name(name), relations, name)] = relation

@@ -28,6 +28,7 @@ from stream.mapping.row import check_depth
 
 EXACT_DIGITS = 15  # which a double keeps
 MOST_BASE64, MOST_SCALE = 512, 999  # of a decimal; one with a scale of millions would take gigabytes as text
+DIGITS = re.compile("[0-9]+")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PER_SECOND = {"millis": 1_000, "micros": 1_000_000, "nanos": 1_000_000_000}
 
@@ -54,10 +55,10 @@ def converter(logical: str) -> Convert:
     Raises:
         ValueError: there is no such type.
     """
-    if match := re.fullmatch(r"decimal\((\d{1,3})\)", logical):
-        return partial(decimal, scale=int(match[1]))
+    if match := re.fullmatch(r"decimal\((\d{1,3})(, ?base64)?\)", logical):
+        return partial(decimal if match[2] else _decimal_or_digits, scale=int(match[1]))
     if logical not in _BY_NAME:
-        raise ValueError(f"{logical!r} is none of {', '.join(_BY_NAME)}, decimal(SCALE)")
+        raise ValueError(f"{logical!r} is none of {', '.join(_BY_NAME)}, decimal(SCALE[, base64])")
     return _BY_NAME[logical]
 
 
@@ -145,6 +146,14 @@ def decimal(value: object, scale: int) -> object:
         return value
     digits = tuple(map(int, str(abs(unscaled))))  # exact, whatever the context's precision
     return plain_decimal(Decimal((int(unscaled < 0), digits, -scale)))
+
+
+def _decimal_or_digits(value: object, scale: int) -> object:
+    """Digits are the number itself, as `decimal.handling.mode = string` sends it.
+
+    As base64 four of them, or eight, would be a large negative number.
+    """
+    return value if isinstance(value, str) and DIGITS.fullmatch(value) else decimal(value, scale)
 
 
 def plain_decimal(value: Decimal) -> int | float | str:

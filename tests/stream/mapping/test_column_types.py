@@ -120,8 +120,22 @@ def test_what_the_schema_explained_is_not_read_twice() -> None:
 def test_decimals_are_numbers_again(value: Decimal) -> None:
     unscaled = int(value.scaleb(3))
     sent = base64.b64encode(unscaled.to_bytes(9, "big", signed=True)).decode()
-    found = converter("decimal(3)")(sent)
+    found = converter("decimal(3, base64)")(sent)
     assert isinstance(found, int | float) and Decimal(str(found)) == value
+
+
+@pytest.mark.parametrize("text", ["7", "1250", "12345678", "123456789012345678"])
+def test_digits_are_a_number_unless_they_are_said_to_be_base64(text: str) -> None:
+    for logical in ("decimal(2)", "decimal(0)"):
+        mapping = SourceMapping(topic="t", id="id", attributes=["nr"], columns={"nr": logical})
+        (event,) = RowMapper("s", mapping).upserts({"id": 1, "nr": text})
+        assert event.attributes == {"nr": int(text) if len(text) <= 15 else text}
+    assert converter("decimal(2)")("12.50") == "12.50"
+    assert converter("decimal(2,base64)")("1250") == converter("decimal(2, base64)")("1250") == -26587
+    sent = base64.b64encode((-2658700).to_bytes(3, "big", signed=True)).decode()
+    assert sent == "1250"
+    schema = {"name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "2"}}
+    assert by_schema(schema, sent) == -26587
 
 
 def test_what_does_not_fit_stays() -> None:
