@@ -131,6 +131,7 @@ class RecordSettings(Section, frozen=True):
     """What alignment records and events say."""
 
     evidence: EvidenceDetail = "full"
+    min_change: Share = 0.01  # of a confidence since the last event of the pair: the least that is an event
 
 
 class PromotionSettings(Section, frozen=True):

@@ -208,5 +208,5 @@ def test_every_name_in_an_account_is_documented() -> None:
 
 
 def test_headers_are_documented() -> None:
-    for name, _ in _event("aligned", b"", RECORD, "").headers:
+    for name, _ in _event("aligned", RECORD, "").headers:
         assert f"`{name}`" in TEXT["consuming.md"]

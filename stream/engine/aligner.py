@@ -89,6 +89,8 @@ class Aligner:
         threshold: the least confidence of an alignment, 0 to 1; None takes the model's.
         search: "cells" looks for candidates among those that share cells, "exact" among all.
         evidence: what of it stands in records.
+        min_change: the least change of a confidence, 0 to 1, that is an event; with 0 every change of a
+            record is one. Not part of what a state directory belongs to.
         read_only: nothing is processed, nothing is written; another process may have the state.
 
     Raises:
@@ -106,6 +108,7 @@ class Aligner:
         threshold: float | None = None,
         search: Search = "exact",
         evidence: EvidenceDetail = "full",
+        min_change: float = 0.0,
         read_only: bool = False,
     ) -> None:
         self.model_id, model = usable_model(checkpoint)
@@ -115,7 +118,7 @@ class Aligner:
             self._store = Store(state, read_only=read_only)
             try:
                 self._claim(recipe.settings)
-                self._load = partial(Parts, self._store, model, recipe, decode)
+                self._load = partial(Parts, self._store, model, recipe, decode, min_change)
                 self._parts = self._load()
                 self._outbox = Outbox(self._store)
                 self._is_whole = True  # no batch was left half-way

@@ -45,7 +45,9 @@ class Parts:
         StoreError: the store cannot be read.
     """
 
-    def __init__(self, store: Store, model: Model, recipe: Recipe, decode: Decoder) -> None:
+    def __init__(
+        self, store: Store, model: Model, recipe: Recipe, decode: Decoder, min_change: float = 0.0
+    ) -> None:
         options = candidate_options(model)
         self.encoder = model.encoder
         self.graph = GraphStore(store)
@@ -59,7 +61,14 @@ class Parts:
         self.evidence = EvidenceBuilder(self.graph, self.embedding, self.scoring)
         self.dangling = DanglingSearch(store, self.graph)
         self.records = Records(
-            store, self.graph, self.links, self.deciding, self.evidence, recipe.model, recipe.evidence
+            store,
+            self.graph,
+            self.links,
+            self.deciding,
+            self.evidence,
+            recipe.model,
+            recipe.evidence,
+            min_change,
         )
         self._snapshot, self._settings = store.path / SNAPSHOT, recipe.settings
 

@@ -1,17 +1,21 @@
 """From decisions to what goes out: alignment records, their tombstones, and alignment events with evidence.
 
-Invariant: the store holds the record of every aligned pair as it was last put into the outbox. A record is
-a function of the graph, the links and the model, its date aside, so that every run over the same log ends
-with the same records; an event goes out only where the record changed.
+Invariant: the store holds the record of every aligned pair as it was last put into the outbox, and the
+confidence that the pair's last event told. A record is a function of the graph, the links and the model, its
+date aside, so that every run over the same log ends with the same records. An event goes out only where the
+record changed, and of a confidence only where it is `min_change` or more from what was told: so many
+small steps are told in the end.
 """
 
+import math
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 import xxhash
@@ -38,6 +42,13 @@ from stream.events import (
 
 # A record is revised, and sent, by every change that it shows.
 CONFIDENCE_DIGITS = 4
+TELLING: Final = (  # fields of which any change is an event
+    "mapping_justification",
+    "model",
+    "subject_category",
+    "object_category",
+)
+_TOLD: Final = struct.Struct(">IH")
 EventKind = Literal["aligned", "revised", "withdrawn"]
 
 
@@ -55,8 +66,21 @@ class Difference:
         return self.withdrawn / max(self.former, 1)
 
 
+class Told(NamedTuple):
+    """What the log of events says of a pair."""
+
+    events: int
+    confidence: int  # of the last one, in steps of the last digit
+
+
 class Records:
-    """Keeps the records of aligned pairs. Writes are pending until the store commits."""
+    """Keeps the records of aligned pairs. Writes are pending until the store commits.
+
+    Args:
+        detail: what of the evidence stands in them.
+        min_change: the least change of a confidence, 0 to 1, that is an event; with 0 every change of a
+            record is one.
+    """
 
     def __init__(
         self,
@@ -67,6 +91,7 @@ class Records:
         evidence: EvidenceBuilder,
         model: str,
         detail: EvidenceDetail = "full",
+        min_change: float = 0.0,
     ) -> None:
         self._store = store
         self._graph = graph
@@ -74,6 +99,8 @@ class Records:
         self._deciding = deciding
         self._evidence = evidence
         self._detail = detail
+        # .07 * 10,000 is a little more than 700
+        self._least = math.ceil(min_change * 10**CONFIDENCE_DIGITS - 1e-6)
         self.model = model
         self._decode = msgspec.json.Decoder(AlignmentRecord).decode
 
@@ -91,19 +118,29 @@ class Records:
             if _differ(old, new):
                 changed[decision.pair] = (old, new)
         outputs: list[Output] = []
-        for (pair, (old, new)), mark in zip(changed.items(), self._count(changed), strict=True):
+        told = self._told(_key(pair) for pair in changed)
+        for (pair, (old, new)), before in zip(changed.items(), told, strict=True):
+            # the same may happen to a pair twice, with one cause: a neighbour goes, comes, and goes again
+            mark = f"after {before.events}" if before.events else ""
+            confidence = before.confidence
             if new is not None:
                 self._store.put(_key(pair), msgspec.json.encode(new))
-                outputs += _announce("aligned" if old is None else "revised", new, mark)
+                outputs.append(_alignment(new))
+                if not self._is_event(old, new, confidence):
+                    continue
+                outputs.append(_event("aligned" if old is None else "revised", new, mark))
+                confidence = _steps(new)
             elif old is not None:
                 self._store.delete(_key(pair))
                 outputs += self._withdrawal(pair, old, mark)
+            self._tell(_key(pair), Told(before.events + 1, confidence))
         return outputs
 
     def supersede(self, former: "Records", mark: str, difference: Difference) -> Iterator[list[Output]]:
         """For each pair where these records say something else than `former`: what to publish.
 
-        A pair that is no longer aligned is withdrawn in the name of this model.
+        A pair that is no longer aligned is withdrawn in the name of this model. Of what these records have
+        told nothing has gone out: from now on what `former` has told counts.
 
         Args:
             difference: is counted in.
@@ -113,12 +150,18 @@ class Records:
             said = {side: self._decode(value) for _, side, value in group}
             old, new = said.get(0), said.get(1)
             difference.former += old is not None
-            if not _differ(old, new):
-                continue
-            difference.changed += 1
+            differ = _differ(old, new)
+            difference.changed += differ
             difference.withdrawn += new is None
             if new is not None:
-                yield _announce("aligned" if old is None else "revised", new, mark)
+                [told], [own] = former._told([key]), self._told([key])
+                is_event = differ and self._is_event(old, new, told.confidence)
+                self._tell(key, Told(own.events, _steps(new) if is_event else told.confidence))
+                outputs = [_alignment(new)] if differ else []
+                if is_event:
+                    outputs.append(_event("aligned" if old is None else "revised", new, mark))
+                if outputs:
+                    yield outputs
             elif old is not None:
                 left, right = (int.from_bytes(key[at : at + 8], "big") for at in (1, 9))
                 sources = [split_curie(name)[0] for name in (old.subject_id, old.object_id)]
@@ -134,14 +177,19 @@ class Records:
             record = self._decode(value)
             yield alignment_key(record.subject_id, record.object_id).encode(), value
 
-    def _count(self, pairs: Iterable[PairId]) -> list[str]:
-        """How many events each pair had before, as a mark: a neighbour that goes, comes back and goes again
-        revises the pair twice in the same way, with the same cause."""
-        keys = [tables.EVENTS + _key(pair)[1:] for pair in pairs]
-        counts = [int.from_bytes(raw or b"", "big") for raw in self._store.get_many(keys)]
-        for key, count in zip(keys, counts, strict=True):
-            self._store.put(key, (count + 1).to_bytes(4, "big"))
-        return [f"after {count}" if count else "" for count in counts]
+    def _is_event(self, old: AlignmentRecord | None, new: AlignmentRecord, told: int) -> bool:
+        """Whether a change of the record is told in the log, which has told this confidence."""
+        if old is None or any(getattr(old, name) != getattr(new, name) for name in TELLING):
+            return True
+        return abs(_steps(new) - told) >= self._least
+
+    def _told(self, keys: Iterable[bytes]) -> list[Told]:
+        """Of pairs, by the keys of their records."""
+        found = self._store.get_many([tables.EVENTS + key[1:] for key in keys])
+        return [Told(0, 0) if raw is None else Told(*_TOLD.unpack(raw)) for raw in found]
+
+    def _tell(self, key: bytes, told: Told) -> None:
+        self._store.put(tables.EVENTS + key[1:], _TOLD.pack(*told))
 
     def _withdrawal(self, pair: PairId, old: AlignmentRecord, mark: str) -> list[Output]:
         # what took the pair apart: a change of one of the two, or of the partner that one has now
@@ -151,12 +199,11 @@ class Records:
         ]
         entities = self._graph.entities([pair.left, pair.right, *rivals])
         cause = _newest([entity for entity in entities if entity is not None], self._links.get(pair))
-        key = alignment_key(old.subject_id, old.object_id).encode()
         # without evidence: this log is kept when the values that stood there may have been erased
         last = msgspec.structs.replace(
             old, cause=cause, mapping_date=_today(), model=self.model, evidence=Evidence()
         )
-        return [Output("alignments", key, None), _event("withdrawn", key, last, mark)]
+        return [Output("alignments", _topic_key(old), None), _event("withdrawn", last, mark)]
 
     def _build(self, aligned: Sequence[tuple[PairId, Standing]]) -> list[AlignmentRecord]:
         nodes = dict.fromkeys(node for pair, _ in aligned for node in pair[:2])
@@ -215,17 +262,26 @@ def _newest(entities: Iterable[Entity], link: StoredLink | None) -> Cause:
     return max(causes)[1]
 
 
-def _announce(kind: EventKind, record: AlignmentRecord, mark: str) -> list[Output]:
-    key = alignment_key(record.subject_id, record.object_id).encode()
-    return [Output("alignments", key, msgspec.json.encode(record)), _event(kind, key, record, mark)]
+def _steps(record: AlignmentRecord) -> int:
+    """The confidence in steps of its last digit."""
+    return round(record.confidence * 10**CONFIDENCE_DIGITS)
 
 
-def _event(kind: EventKind, key: bytes, record: AlignmentRecord, mark: str) -> Output:
+def _topic_key(record: AlignmentRecord) -> bytes:
+    return alignment_key(record.subject_id, record.object_id).encode()
+
+
+def _alignment(record: AlignmentRecord) -> Output:
+    return Output("alignments", _topic_key(record), msgspec.json.encode(record))
+
+
+def _event(kind: EventKind, record: AlignmentRecord, mark: str) -> Output:
     """The event of a record; its id is made of what caused it, so a redelivery produces the same.
 
     What caused it may be no input but a new generation, which is named by `mark`; and what was caused may
     have happened to the pair before, which a mark tells, too.
     """
+    key = _topic_key(record)
     made_of = (
         kind,
         key,

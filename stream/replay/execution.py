@@ -71,6 +71,7 @@ def execute(
         threshold=plan.threshold,
         search=plan.search,
         evidence=plan.evidence,
+        min_change=run.settings.records.min_change,
     )
     try:
         if run.plan is None:

@@ -164,6 +164,7 @@ class Generations:
             threshold=recipe.threshold,
             search=recipe.search,
             evidence=recipe.evidence,
+            min_change=self._settings.records.min_change,
             read_only=read_only,
         )
 

@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -49,6 +50,7 @@ class Topic:
     def __init__(self) -> None:
         self.records: dict[bytes, AlignmentRecord] = {}
         self.events: list[AlignmentEvent] = []
+        self.told: dict[bytes, AlignmentEvent] = {}  # the log folded: the last event of each pair
         self.dead: list[bytes | None] = []
 
     def take(self, batch: Batch) -> None:
@@ -56,11 +58,24 @@ class Topic:
             if output.kind == "dead_letters":
                 self.dead.append(output.value)
             elif output.kind == "alignment_events":
-                self.events.append(msgspec.json.decode(output.value or b"", type=AlignmentEvent))
+                event = msgspec.json.decode(output.value or b"", type=AlignmentEvent)
+                self.events.append(event)
+                self.told[output.key or b""] = event
+                if event.event == "withdrawn":
+                    del self.told[output.key or b""]
             elif output.value is None:
                 self.records.pop(output.key or b"", None)
             else:
                 self.records[output.key or b""] = msgspec.json.decode(output.value, type=AlignmentRecord)
+
+    def check(self, min_change: float) -> None:
+        """The two say the same, but for changes of confidence below the least that is an event."""
+        assert self.told.keys() == self.records.keys()
+        for key, record in self.records.items():
+            event = self.told[key]
+            off = abs(round(10_000 * record.confidence) - round(10_000 * event.confidence))
+            assert off < max(10_000 * min_change, 1), (event, record)
+            assert event.model == record.model and event.mapping_justification == record.mapping_justification
 
     def truth(self) -> set[Record]:
         return {
@@ -106,10 +121,12 @@ def live(
     inputs: Sequence[Message],
     steps: Iterable[Step],
     search: Search = "exact",
+    min_change: float = 0.0,
 ) -> Topic:
     """Processes the messages as the steps say, then the others at once, and drains."""
     topic = Topic()
-    aligner = Aligner(state, checkpoint, decode_canonical, search=search)
+    opened = partial(Aligner, state, checkpoint, decode_canonical, search=search, min_change=min_change)
+    aligner = opened()
     position = 0
     for step in steps:
         batch = aligner.process(inputs[position : position + step.messages], bulk=step.bulk)
@@ -121,17 +138,21 @@ def live(
         assert all(
             entity is not None and not entity.deleted for entity in aligner._parts.graph.entities(ends)
         )
+        topic.check(min_change)
         for _ in range(step.idle):
             topic.take(aligner.process([], bulk=step.bulk))
+            topic.check(min_change)
         if step.end:
             if step.end == "stop":
                 aligner.close()
             else:
                 aligner._store.close()
-            aligner = Aligner(state, checkpoint, decode_canonical, search=search)
+            aligner = opened()
             for batch in aligner.pending():  # perhaps for the second time
                 topic.take(batch)
+            topic.check(min_change)
     run(aligner, topic, inputs[position:])
+    topic.check(min_change)
     aligner.close()
     return topic
 
@@ -245,6 +266,7 @@ def bounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     events=st.lists(EVENT, min_size=1, max_size=30),
     people=st.booleans(),
     steps=STEPS,
+    min_change=st.sampled_from([0.0, 0.01, 0.2]),
     chance=st.randoms(use_true_random=False),
 )
 def test_any_order_batching_and_crashes_end_like_one_batch_over_the_final_graph(
@@ -255,6 +277,7 @@ def test_any_order_batching_and_crashes_end_like_one_batch_over_the_final_graph(
     events: list[EntityEvent],
     people: bool,
     steps: list[Step],
+    min_change: float,
     chance: random.Random,
 ) -> None:
     base: list[EntityEvent] = [e for e in catalogues(6) if e.type == "person"] if people else []
@@ -270,7 +293,8 @@ def test_any_order_batching_and_crashes_end_like_one_batch_over_the_final_graph(
         [event for event in final.values() if isinstance(event, Upsert)],
         search,
     )
-    topic = live(checkpoint, tmp_path_factory.mktemp("stream"), messages(shuffled), steps, search)
+    state = tmp_path_factory.mktemp("stream")
+    topic = live(checkpoint, state, messages(shuffled), steps, search, min_change)
     assert topic.truth() == expected.truth()
 
 

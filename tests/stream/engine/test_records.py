@@ -5,6 +5,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from benchmarks.catalogues import catalogues
 from index import tables
@@ -34,9 +36,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield store
 
 
-def parts_of(store: Store, checkpoint: Path, evidence: EvidenceDetail = "full") -> Parts:
+def parts_of(
+    store: Store, checkpoint: Path, evidence: EvidenceDetail = "full", min_change: float = 0.0
+) -> Parts:
     model_id, model = load_model(checkpoint)
-    return Parts(store, model, Recipe(model_id, 0.5, True, evidence=evidence), decode_canonical)
+    return Parts(store, model, Recipe(model_id, 0.5, True, evidence=evidence), decode_canonical, min_change)
 
 
 def record_of(outputs: list[Output]) -> AlignmentRecord:
@@ -94,6 +98,101 @@ def test_evidence_is_as_detailed_as_the_settings_say(store: Store, checkpoint: P
     assert record_of(parts_of(store, checkpoint, "none").records.outputs(revised)).evidence == Evidence()
 
 
+def events_of(outputs: list[Output]) -> list[tuple[str, float]]:
+    """Kind and confidence of the events beside a record, which is always there."""
+    record = record_of(outputs)
+    if len(outputs) == 1:
+        return []
+    event = event_of(outputs)
+    assert event.confidence == record.confidence
+    return [(event.event, event.confidence)]
+
+
+def test_small_steps_are_told_once_they_are_large_together(store: Store, checkpoint: Path) -> None:
+    """Also over restarts: what counts is the confidence that the last event told."""
+    told = []
+    for step in range(11):
+        parts = parts_of(store, checkpoint, min_change=0.01)
+        told += events_of(parts.records.outputs([Decision(PAIR, Standing(0.9 - 0.004 * step, NONE))]))
+        store.commit()
+    assert told == [("aligned", 0.9), ("revised", 0.888), ("revised", 0.876), ("revised", 0.864)]
+    # to and fro is nothing, and exactly the least change is one
+    records = parts_of(store, checkpoint, min_change=0.01).records
+    assert [
+        events_of(records.outputs([Decision(PAIR, Standing(score, NONE))]))
+        for score in (0.8731, 0.86, 0.8739, 0.874)
+    ] == [[], [], [], [("revised", 0.874)]]
+
+
+@settings(max_examples=50, suppress_health_check=list(HealthCheck))
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.integers(-1, 4),  # of the score, in .003
+            st.sampled_from([*[""] * 8, "same", "withdrawn"]),
+            st.sampled_from(["", "", "crash", "twice"]),
+        ),
+        min_size=5,
+        max_size=20,
+    ),
+    min_change=st.sampled_from([0.02, 0.01, 0.0, 0.0001, 1.0]),
+)
+def test_the_log_folded_is_never_the_least_change_off(
+    store: Store, checkpoint: Path, steps: list[tuple[int, str, str]], min_change: float
+) -> None:
+    """Whatever becomes of a pair, what was broken off and what was published twice included."""
+    records = parts_of(store, checkpoint, "none", min_change).records
+    current = told = None
+    score = 0.5
+    for step, what, fate in [(0, "withdrawn", ""), *steps]:
+        score += 0.003 * step
+        standing = None if what == "withdrawn" else Standing(score, SAME if what == "same" else NONE)
+        outputs = records.outputs([Decision(PAIR, standing)])
+        if fate == "crash":  # before anything of it was stored
+            store.rollback()
+            outputs = records.outputs([Decision(PAIR, standing)])
+        store.commit()
+        for output in outputs * (2 if fate == "twice" else 1):
+            if output.kind == "alignments":
+                current = output.value and msgspec.json.decode(output.value, type=AlignmentRecord)
+            else:
+                told = msgspec.json.decode(output.value or b"", type=AlignmentEvent)
+                told = None if told.event == "withdrawn" else told
+        assert (current is None) == (told is None) == (standing is None)
+        if current and told:
+            off = abs(round(10_000 * current.confidence) - round(10_000 * told.confidence))
+            assert off < max(10_000 * min_change, 1)
+            assert current.mapping_justification == told.mapping_justification
+
+
+@pytest.mark.parametrize(("min_change", "count"), [(0.0, 3), (0.0001, 3), (0.07, 1), (1.0, 0)])
+def test_the_least_change_that_is_an_event(
+    store: Store, checkpoint: Path, min_change: float, count: int
+) -> None:
+    records = parts_of(store, checkpoint, min_change=min_change).records
+    outputs = [
+        records.outputs([Decision(PAIR, Standing(score, NONE))]) for score in (0.9, 0.8999, 0.8302, 0.83)
+    ]
+    assert sum(len(events_of(each)) for each in outputs[1:]) == count
+
+
+def test_what_is_no_confidence_is_told_at_once(store: Store, checkpoint: Path) -> None:
+    parts = parts_of(store, checkpoint, min_change=1.0)
+    said = LinkChange("left:f1", "right:f1", Link("left:f1", "right:f1", "same", "ann"))
+    parts.records.outputs([Decision(PAIR, Standing(0.9999, NONE))])
+    parts.links.put(said.left, said.right, said.link, Message(Cause("links", 0, 7), None, None, 1e9))
+    confirmed = parts.records.outputs([Decision(PAIR, Standing(0.9999, SAME))])
+    taken_back = parts.records.outputs([Decision(PAIR, Standing(0.9999, NONE))])
+    withdrawn = parts.records.outputs([Decision(PAIR, None)])
+    again = parts.records.outputs([Decision(PAIR, Standing(0.9999, NONE))])
+    assert [event_of(outputs).event for outputs in (confirmed, taken_back, withdrawn, again)] == [
+        "revised",
+        "revised",
+        "withdrawn",
+        "aligned",
+    ]
+
+
 def test_another_day_alone_revises_nothing(store: Store, checkpoint: Path) -> None:
     parts = parts_of(store, checkpoint)
     decision = Decision(PAIR, Standing(0.9, NONE))
@@ -145,3 +244,25 @@ def test_only_what_differs_takes_the_place_of_former_records(
             assert (record.value is None) == (decoded.event == "withdrawn")
             found[decoded.subject_id] = decoded.event
         assert found == {"left:f0": "withdrawn", "left:f2": "revised", "left:f3": "aligned"}
+
+
+def test_records_that_take_the_place_of_others_go_on_from_what_those_have_told(
+    store: Store, tmp_path: Path, checkpoint: Path
+) -> None:
+    """With the same model, as where only the threshold is another: nothing that they told has gone out."""
+    former = parts_of(store, checkpoint, min_change=0.01)
+    former.records.outputs([Decision(PAIR, Standing(0.9, NONE))])
+    former.records.outputs([Decision(PAIR, Standing(0.895, NONE))])  # not told
+    with Store(tmp_path / "other") as other:
+        Graph(other).apply(EVENTS)
+        present = parts_of(other, checkpoint, min_change=0.01)
+        present.records.outputs([Decision(PAIR, Standing(0.895, NONE))])
+        difference = Difference()
+        assert [*present.records.supersede(former.records, "generation-2", difference)] == []
+        assert difference == Difference(former=1)
+        [output] = present.records.outputs([Decision(PAIR, Standing(0.891, NONE))])
+        assert output.kind == "alignments"
+        [[output]] = present.records.supersede(former.records, "generation-3", difference)
+        assert output.kind == "alignments" and difference.changed == 1
+        revised = present.records.outputs([Decision(PAIR, Standing(0.89, NONE))])
+        assert event_of(revised).confidence == 0.89
