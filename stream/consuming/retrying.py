@@ -19,7 +19,7 @@ from stream.broker.producing import Record, produce
 from stream.broker.ranges import Range, read_ranges
 from stream.broker.reading import offsets_at, open_consumer, read_bounds, retry_header
 from stream.broker.topics import existing_partitions, input_specs
-from stream.changes import Change, JoinChange, LinkChange, RowChange
+from stream.changes import Change, JoinChange, LinkChange, RowChange, UnreadCell
 from stream.config import Settings
 from stream.consuming.dead_letters import DeadLetter
 from stream.errors import BrokerError, InvalidInput
@@ -221,6 +221,7 @@ def _name(change: Change) -> str:
     if isinstance(change, JoinChange):
         return change.row.hex()
     event = change.event if isinstance(change, RowChange) else change
+    assert not isinstance(event, UnreadCell)  # they stand before the entity
     return curie(event.source, event.id)
 
 

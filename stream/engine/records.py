@@ -41,7 +41,7 @@ from stream.events import (
 )
 
 # A record is revised, and sent, by every change that it shows.
-CONFIDENCE_DIGITS = 4
+CONFIDENCE_DIGITS: Final = 4
 TELLING: Final = (  # fields of which any change is an event
     "mapping_justification",
     "model",
