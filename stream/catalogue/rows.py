@@ -4,24 +4,21 @@ pyarrow reads Parquet (and decompresses zstd), pyoxigraph reads RDF. Both have f
 they read and are well maintained; `pip install 'sameas[files]'` brings them. Rows know nothing of entities.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from stream.catalogue import parquet
 from stream.catalogue.delimited import SEPARATORS, USUAL, Layout, read_delimited, read_header
-from stream.catalogue.opening import COMPRESSED, Meter, format_of, open_bytes, read_lines, require
+from stream.catalogue.opening import COMPRESSED, Meter, format_of, open_bytes, read_lines
+from stream.catalogue.parquet import PARQUET, read_parquet
 from stream.catalogue.rdf import RDF, read_rdf
 from stream.errors import ConfigError, InvalidInput
-from stream.mapping.column_types import plain_decimal, plain_duration
-from stream.mapping.row import Row, decode_object, missing_columns, repeated_columns
+from stream.mapping.row import Row, decode_object, missing_columns
 
 NumberedRow = tuple[int, Row | InvalidInput]
 
 JSON_LINES = {".jsonl", ".ndjson"}
-PARQUET = {".parquet"}
-PARQUET_BATCH = 4096  # rows
 
 
 def read_rows(
@@ -51,7 +48,7 @@ def read_rows(
         for _, rows in read_rdf([path], iri, meter, layout.encoding):
             yield from rows
     elif suffix in PARQUET:
-        yield from _read_parquet(path, required, mapped, meter)
+        yield from read_parquet(path, required, mapped, meter)
     else:
         with open_bytes(path, meter, layout.encoding) as file:
             if suffix in JSON_LINES:
@@ -70,11 +67,7 @@ def column_names(path: Path, layout: Layout = USUAL) -> list[str]:
     if suffix in SEPARATORS:
         with open_bytes(path, encoding=layout.encoding) as file:
             return read_header(path, file, layout)
-    if suffix in PARQUET:
-        parquet = require("pyarrow.parquet", path)
-        with parquet.ParquetFile(path) as file:
-            return list(file.schema_arrow.names)
-    return []
+    return parquet.column_names(path) if suffix in PARQUET else []
 
 
 def check_suffix(path: Path) -> None:
@@ -105,50 +98,3 @@ def _read_json_lines(path: Path, file: IO[bytes], required: Sequence[str]) -> It
             raise ConfigError(f"{path}: {problem}")
         first = False
         yield line, InvalidInput("missing-column", problem) if problem else row
-
-
-def _read_parquet(
-    path: Path, required: Sequence[str], mapped: Sequence[str], meter: Meter | None
-) -> Iterator[NumberedRow]:
-    """A row's line is its number."""
-    parquet = require("pyarrow.parquet", path)
-    arrow = require("pyarrow", path)
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if problem := missing_columns(required, dict.fromkeys(names)) or repeated_columns(mapped, names):
-                raise ConfigError(f"{path}: {problem}")
-            line, rows, size = 0, max(1, file.metadata.num_rows), path.stat().st_size
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH):
-                for row in batch.to_pylist():
-                    line += 1
-                    yield line, {name: _plain(value) for name, value in row.items()}
-                if meter is not None:
-                    meter.done += size * batch.num_rows // rows
-    except (OSError, arrow.ArrowException, OverflowError, ValueError, KeyError) as error:
-        # the last three: dates beyond the year 9999, text that is not UTF-8 or a name
-        # twice in a nested column, unknown time zones
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ConfigError(f"{path} cannot be read: {reason}") from error
-
-
-def _plain(value: object) -> object:
-    """A Parquet value as JSON would hold it."""
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, Decimal):
-        return plain_decimal(value)
-    if isinstance(value, date | datetime | time):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return plain_duration(value)
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, bytes):
-        try:
-            return value.decode()  # text which its writer did not mark as text
-        except UnicodeDecodeError:
-            return value  # refused where it is used
-    return str(value)

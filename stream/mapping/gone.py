@@ -5,7 +5,7 @@ says what it is.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from stream.errors import InvalidInput
 from stream.mapping.envelopes import READERS, recognise
@@ -94,6 +94,19 @@ def says_gone(value: object, column: str, null: Collection[str] = ()) -> bool:
         if YES.fullmatch(word) or GONE.fullmatch(word) or TIME_OR_NUMBER.fullmatch(text):
             return True
     raise InvalidInput("bad-value", f"{column}: {value!r:.80} does not say whether the row is gone")
+
+
+def columns_to_read(mapped: Collection[str], names: Sequence[str]) -> list[str]:
+    """The columns of a file that a row's meaning rests on, each name once.
+
+    Args:
+        mapped: columns, or paths into them. If there are none, all are read.
+        names: of the file's columns.
+    """
+    if not mapped or any(name in IMAGES or OPERATIONS.get(name) for name in names):
+        return [*dict.fromkeys(names)]
+    wanted = {*mapped, *(column.partition(".")[0] for column in mapped)} | SUSPECT
+    return [name for name in dict.fromkeys(names) if name in wanted]
 
 
 def other_envelope(row: Row) -> str:
