@@ -35,10 +35,8 @@ from stream.mapping.row import check_depth
 
 BATCH_ROWS = (4096, 64)  # at once; fewer, where that many take too much memory
 BUFFER_BYTES = 1 << 14  # of each column; without, whole columns of a row group would be in memory
-VALUE_BYTES, NESTED_BYTES = (
-    16,
-    64,
-)  # that a value, and a list or an object, take in Python beside what is in them
+VALUE_BYTES = 16  # that a value takes in Python
+NESTED_BYTES = 64  # that a list or an object takes beside what is in it
 MOST_OF_ROW = 16 * MAX_LINE  # of a row before it is known how long it is as JSON
 MOST_SPOOLED = 1 << 30  # bytes of a row group's columns in a file
 STATM = Path("/proc/self/statm")
