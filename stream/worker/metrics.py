@@ -15,6 +15,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from stream.console import printable
 from stream.engine.interface import Batch, Dangling, RelationName
 from stream.events import TOOL_VERSION
 
@@ -152,7 +153,7 @@ class Metrics:
         ordered = sorted(found.targets.items(), key=lambda item: (-item[1], item[0]))
         for number, ((source, relation), count) in enumerate(ordered):
             is_shown = number < MAX_RELATIONS
-            shown[(source, relation[:MAX_LABEL_CHARS]) if is_shown else OTHERS] += count
+            shown[(source, printable(relation[:MAX_LABEL_CHARS])) if is_shown else OTHERS] += count
         self.missing_targets.clear()
         for name, count in shown.items():
             self.missing_targets.labels(*name).set(count)
