@@ -152,11 +152,16 @@ class GraphStore:
         rest = np.flatnonzero(~grown[owners])
         nodes = [node for node, is_done in zip(nodes, grown.tolist(), strict=True) if not is_done]
         groups_of = dict(zip(nodes, self._groups(nodes), strict=True))
+        last: dict[tuple[int, int, int], tuple[EdgeChange, int]] = {}  # of several changes of one edge
         for number, place in zip(rest.tolist(), places[rest].tolist(), strict=True):
             change = changes[number]
-            step = self._add if change.added else self._remove
-            step(groups_of[change.node], change, (place, change.neighbour))
+            last[change.node, change.relation, change.neighbour] = change, place
+        for step, is_added in ((self._add, True), (self._remove, False)):
+            for change, place in last.values():
+                if change.added == is_added:
+                    step(groups_of[change.node], change, (place, change.neighbour))
         for node, groups in groups_of.items():
+            self._refill(node, groups)
             if groups:
                 self._store.put(tables.HEADS + node_key(node), _pack_head(groups))
             else:
@@ -250,14 +255,10 @@ class GraphStore:
         groups[edge.relation] = (count + 1, head)
 
     def _remove(self, groups: "_Groups", edge: EdgeChange, entry: tuple[int, int]) -> None:
+        """A head may have room after it, though there is an overflow, until `_refill`."""
         count, head = groups.get(edge.relation, (0, []))
         if entry in head:
             head = [other for other in head if other != entry]
-            if count - 1 > len(head):
-                prefix = tables.OVERFLOW + node_key(edge.node) + node_key(edge.relation)
-                key, _ = next(self._store.scan(prefix))
-                self._store.delete(key)
-                head.append((int.from_bytes(key[17:25], "big"), int.from_bytes(key[25:], "big")))
         else:
             key = _overflow_key(edge.node, edge.relation, entry)
             if self._store.get(key) is None:
@@ -267,6 +268,16 @@ class GraphStore:
             del groups[edge.relation]
         else:
             groups[edge.relation] = (count - 1, head)
+
+    def _refill(self, node: int, groups: "_Groups") -> None:
+        """Moves the first of the overflow to heads with room. Once for all removals: it is a search."""
+        for relation, (count, head) in groups.items():
+            room = min(HEAD_EDGES, count) - len(head)
+            if room > 0:
+                prefix = tables.OVERFLOW + node_key(node) + node_key(relation)
+                for key, _ in [*islice(self._store.scan(prefix), room)]:
+                    self._store.delete(key)
+                    head.append((int.from_bytes(key[17:25], "big"), int.from_bytes(key[25:], "big")))
 
     def heads(self, nodes: Sequence[int]) -> Heads:
         """The first edges of every relation of each node, drawn earliest first within a relation."""

@@ -1,5 +1,6 @@
 """Adjacency: heads hold the first of the race and true counts, whatever was added and removed before."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,27 @@ def test_heads_are_those_of_the_final_edges(
         graph = GraphStore(store)
         edges: set[tuple[int, int]] = set()
         for batch in batches:
+            graph.connect(batch)
+            store.commit()
+            for change in batch:
+                (edges.add if change.added else edges.discard)((change.relation, change.neighbour))
+            assert stored_head(graph) == expected_head(edges)
+            assert sorted(all_neighbours(graph)) == sorted(n for _, n in edges)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32))
+def test_heads_of_hubs_are_those_of_the_final_edges(tmp_path_factory: TempPathFactory, seed: int) -> None:
+    """Of hubs that gain and lose as many edges at once as heads hold, and more, some edges twice."""
+    chance = random.Random(seed)
+    with Store(tmp_path_factory.mktemp("state")) as store:
+        graph = GraphStore(store)
+        edges: set[tuple[int, int]] = set()
+        for share in (1.0, 0.3, 0.7, 0.1):
+            batch = [
+                EdgeChange(HUB, chance.randint(1, 2), chance.randint(10, 50), chance.random() < share)
+                for _ in range(60)
+            ]
             graph.connect(batch)
             store.commit()
             for change in batch:
