@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from index.entity import Entity, Scalar, Value
+from index.entity import Entity, Scalar, Value, node_of
 from index.graph import GraphStore
 from stream.engine.embedding import Embedding
 from stream.engine.interface import EvidenceDetail
 from stream.engine.pairs import PairId, SourcePair
-from stream.engine.scoring import Attention, Scoring
-from stream.events import AttributeEvidence, Evidence, NeighbourEvidence
+from stream.engine.scoring import Attention, Scoring, Seen
+from stream.events import AttributeEvidence, Evidence, NeighbourEvidence, curie
 
 SHOWN_CHARS, SHOWN_VALUES = 1000, 20  # of a text or of a list's texts together, and of a list, in evidence
 
@@ -76,9 +76,9 @@ def _evidence(
     evidence = Evidence([], [])
     for one, other, weight in looks:
         if one.neighbour is not None and other.neighbour is not None:
-            evidence.neighbours.append(
-                NeighbourEvidence(one.name, names[one.neighbour], other.name, names[other.neighbour], weight)
-            )
+            near, other_near = _neighbour(one, left, names), _neighbour(other, right, names)
+            if near and other_near:
+                evidence.neighbours.append(NeighbourEvidence(one.name, near, other.name, other_near, weight))
         elif one.neighbour is None and other.neighbour is None:
             value, other_value = left.attributes.get(one.name), right.attributes.get(other.name)
             if value is not None and other_value is not None:
@@ -88,6 +88,19 @@ def _evidence(
                     AttributeEvidence(one.name, _shown(value), other.name, _shown(other_value), weight)
                 )
     return evidence
+
+
+def _neighbour(seen: Seen, entity: Entity, names: Mapping[int, str]) -> str:
+    """The CURIE of a neighbour. Of one that never came the entity's own relations know it, if not a join.
+
+    Empty if nothing does: the graph has only the hash.
+    """
+    assert seen.neighbour is not None
+    if known := names[seen.neighbour]:
+        return known
+    own = (target for targets in entity.relations.values() for target in targets)
+    targets = (curie(entity.source, target) for target in own)
+    return next((target for target in targets if node_of(target) == seen.neighbour), "")
 
 
 def _shown(value: Value) -> Value:

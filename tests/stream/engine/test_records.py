@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 
 from benchmarks.catalogues import catalogues
 from index import tables
-from index.entity import node_key, node_of
+from index.entity import Entity, node_key, node_of
 from index.store import Store
 from model.checkpoint import load_model
 from stream.changes import LinkChange
 from stream.engine.deciding import Decision, Standing
+from stream.engine.evidence import _evidence
 from stream.engine.interface import EvidenceDetail, Output
 from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId
 from stream.engine.parts import Parts
 from stream.engine.recipe import Recipe
 from stream.engine.records import Difference
+from stream.engine.scoring import Attention, Seen
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, Link, Message, alignment_key
 from stream.mapping.canonical import decode_canonical
 from tests.stream.engine.graphs import Graph
@@ -191,6 +193,22 @@ def test_what_is_no_confidence_is_told_at_once(store: Store, checkpoint: Path) -
         "withdrawn",
         "aligned",
     ]
+
+
+def test_a_neighbour_that_never_came_has_its_id_or_is_left_out() -> None:
+    left = Entity("left", "f1", "film", {}, {"starring": ["p1", "p2"]}, None, False, "t", 0, 0, 0.0)
+    right = Entity("right", "f1", "film", {}, {"cast": ["p1"]}, None, False, "t", 0, 1, 0.0)
+    names = {node_of("left:p1"): "", node_of("left:p2"): "left:p2", node_of("left:x"): ""}
+    names |= {node_of("right:p1"): "", node_of("right:x"): ""}
+
+    def looks(one: str, other: str) -> list[Attention]:
+        return [Attention(Seen("starring", node_of(one)), Seen("", node_of(other)), 0.5)]
+
+    for one in ("left:p1", "left:p2"):
+        [near] = _evidence(left, right, looks(one, "right:p1"), names, "full").neighbours
+        assert (near.subject_neighbour, near.object_neighbour) == (one, "right:p1")
+    for pair in (("left:x", "right:p1"), ("left:p1", "right:x")):  # which a row of a join named
+        assert _evidence(left, right, looks(*pair), names, "full").neighbours == []
 
 
 def test_another_day_alone_revises_nothing(store: Store, checkpoint: Path) -> None:
