@@ -29,7 +29,7 @@ from stream.commands.schema import schema
 from stream.commands.subscribe import subscribe
 from stream.commands.train import train
 from stream.commands.worker import broker, run, topics
-from stream.console import discard_stdout, flush_stdout, log, printable, start_log
+from stream.console import discard_stdout, flush_stdout, log, open_closed_streams, printable, start_log
 from stream.interrupts import Interrupted, interruptible
 
 
@@ -40,6 +40,7 @@ class _ErrorLine(click.ClickException):
 
 class _Main(Commands):
     def main(self, *args: Any, **extra: Any) -> Any:
+        open_closed_streams()
         try:
             with interruptible():
                 return super().main(*args, **extra)

@@ -131,6 +131,16 @@ def _writing() -> Iterator[None]:
         raise ConfigError(f"stdout cannot be written: {error.strerror}") from error
 
 
+def open_closed_streams() -> None:
+    """Opens those of stdin, stdout and stderr that are closed: else the next file takes their number.
+
+    What is printed to stderr is then lost; printing to stdout is an error.
+    """
+    for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), "r" if name == "stdin" else "w"))
+
+
 def discard_stdout() -> None:
     """What waits or follows is lost. The interpreter flushes at its end, which must not fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

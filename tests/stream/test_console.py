@@ -4,7 +4,9 @@ import ast
 import io
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -178,6 +180,22 @@ def test_that_is_so_for_whatever_a_command_prints(
             main.main(words)
     assert ended.value.code == 1
     assert caplog.messages == ["stdout cannot be written: No space left on device"]
+
+
+@pytest.mark.parametrize(
+    ("closed", "status", "said"), [(1, 1, "stdout cannot be written: Bad file descriptor"), (2, 0, "")]
+)
+def test_a_stream_that_the_caller_closed_is_no_defect(closed: int, status: int, said: str) -> None:
+    """Its number would be that of the next file; a log to it went to stdout."""
+    ended = subprocess.run(
+        f"{sys.executable} -m stream.cli config show {closed}>&-",
+        shell=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, said in ended.stderr) == (status, True)
+    assert ended.stderr.count("\n") == status and (ended.stdout.count("\n") > 1) == (closed == 2)
 
 
 def test_a_wrong_word_on_the_command_line_is_shown_as_text() -> None:
