@@ -26,7 +26,7 @@ from stream.catalogue.opening import (
     read_lines,
     require,
 )
-from stream.catalogue.rows import PARQUET
+from stream.catalogue.parquet import PARQUET
 from stream.errors import InvalidInput
 from stream.mapping.language import Quoting
 
