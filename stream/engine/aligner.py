@@ -399,7 +399,8 @@ class Aligner:
     @_told_as_state_error()
     def dangling(self) -> Dangling | None:
         """Looks through a piece of the graph; None until it is through, when it gives what it has found."""
-        return self._parts.dangling.look()
+        found = self._parts.dangling.look()
+        return found and found._replace(entities=self._parts.retrieval.entities())
 
     def explain(self, name: str, other: str | None = None) -> list[Explanation]:
         """Why an entity is aligned with another one, or is not; without `other`, for all its candidates.

@@ -4,6 +4,7 @@ A module of its own, so that what only passes outputs on need not import the mod
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -23,6 +24,7 @@ EvidenceDetail = Literal["full", "ids", "none"]
 TRUNCATED: Final = "truncated_from_bytes"  # header of a dead letter of which a part was left out
 RETRY_OF: Final = "retry_of"  # header of a letter whose message was a retry: "partition:offset" of the first
 RelationName = tuple[str, str]  # source and name
+TypeName = tuple[str, str]  # source and type
 OutputKind = Literal["alignments", "alignment_events", "dead_letters"]
 
 
@@ -96,10 +98,24 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Dangling(NamedTuple):
-    """How much leads to entities that do not exist, of a graph that may have changed while it was counted."""
+    """How much leads to entities that do not exist, of a graph that may have changed while it was counted.
+
+    And how many entities there are at the end of it.
+    """
 
     targets: Mapping[RelationName, int]  # distinct ones of each relation
     verdicts: int  # which will be in force when both entities exist
+    entities: Mapping[TypeName, int] = {}
+
+    @property
+    def lone_types(self) -> list[TypeName]:
+        """The types that no other source has; none while there is only one source."""
+        sources = defaultdict(set)
+        for source, kind in self.entities:
+            sources[kind].add(source)
+        if len({source for source, _ in self.entities}) < 2:
+            return []
+        return sorted(name for name in self.entities if len(sources[name[1]]) < 2)
 
 
 class Laps:

@@ -11,6 +11,7 @@ from index.search.vectors import UNIT
 from model.encoding.words import overlap
 from model.shapes import DIM
 from stream.engine.embedding import Embedding, Readings
+from stream.engine.interface import TypeName
 from stream.engine.pairs import FoundPairs, SourcePair
 from stream.engine.views import OFF, VIEWS
 
@@ -92,6 +93,13 @@ class Retrieval:
     def vectors(self) -> int:
         """In all indexes; an entity has one in each view and for each other source that has its type."""
         return sum(pairs.vectors for pairs in self.lists.values())
+
+    def entities(self) -> dict[TypeName, int]:
+        """How many there are of each source and type."""
+        rows, spaces = self.embedding.table.rows, self.embedding.spaces
+        counts = np.bincount(rows["space"][rows["exists"]], minlength=len(spaces)).tolist()
+        found = zip(spaces, counts, strict=True)
+        return {(source, kind): count for (kind, source), count in found if count}
 
     def recall(self, sample: int) -> dict[str, float]:
         """For each dense view in use the share of the exact nearest that lists hold.

@@ -16,12 +16,12 @@ from prometheus_client import (
 )
 
 from stream.console import printable
-from stream.engine.interface import Batch, Dangling, RelationName
+from stream.engine.interface import Batch, Dangling
 from stream.events import TOOL_VERSION
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
 
-MAX_RELATIONS = 100  # with a series of their own
+MAX_SERIES = 100  # of the relations, and of the types, those with a series of their own
 MAX_LABEL_CHARS = 100
 OTHERS = ("", "others")
 
@@ -119,6 +119,7 @@ class Metrics:
             ["source", "relation"],
             registry=registry,
         )
+        self.entities = Gauge("sameas_entities", "Entities that exist", ["source", "type"], registry=registry)
         self.dangling_verdicts = Gauge(
             "sameas_dangling_verdicts", "Verdicts on an entity that does not exist", registry=registry
         )
@@ -148,15 +149,9 @@ class Metrics:
             self.lost.labels(topic, str(partition)).inc(count)
 
     def dangle(self, found: Dangling) -> None:
-        """What leads to entities that do not exist. Beyond `MAX_RELATIONS` those with few are one series."""
-        shown: Counted[RelationName] = Counted()
-        ordered = sorted(found.targets.items(), key=lambda item: (-item[1], item[0]))
-        for number, ((source, relation), count) in enumerate(ordered):
-            is_shown = number < MAX_RELATIONS
-            shown[(source, printable(relation[:MAX_LABEL_CHARS])) if is_shown else OTHERS] += count
-        self.missing_targets.clear()
-        for name, count in shown.items():
-            self.missing_targets.labels(*name).set(count)
+        """What leads to entities that do not exist, and how many there are."""
+        _show_most(self.missing_targets, found.targets)
+        _show_most(self.entities, found.entities)
         self.dangling_verdicts.set(found.verdicts)
 
     def measure_store(self, directory: Path) -> None:
@@ -186,6 +181,18 @@ class Metrics:
     def timed(self, stage: str, started: float) -> None:
         """A stage that began at `started` (time.monotonic) ended now."""
         self.stage.labels(stage).observe(time.monotonic() - started)
+
+
+def _show_most(gauge: Gauge, counts: Mapping[tuple[str, str], int]) -> None:
+    """By source and name. Beyond `MAX_SERIES` those with few are one series."""
+    shown: Counted[tuple[str, str]] = Counted()
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    for number, ((source, name), count) in enumerate(ordered):
+        is_shown = number < MAX_SERIES
+        shown[(source, printable(name[:MAX_LABEL_CHARS])) if is_shown else OTHERS] += count
+    gauge.clear()
+    for labels, count in shown.items():
+        gauge.labels(*labels).set(count)
 
 
 def bytes_in(directory: Path) -> int:

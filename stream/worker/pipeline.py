@@ -15,7 +15,7 @@ from index.errors import StateError
 from stream.broker.topics import AFTER_GROWTH
 from stream.config import TopicSettings
 from stream.console import log, printable, shown, tell
-from stream.engine.interface import Batch, Counts, Dangling, MessageProcessor, Output
+from stream.engine.interface import Batch, Counts, Dangling, MessageProcessor, Output, TypeName
 from stream.engine.origin import Origin
 from stream.events import Message
 from stream.worker.alignment_topic import Claim, Published
@@ -64,6 +64,7 @@ class Pipeline:
         self.is_gathered = False  # messages of a bulk have no outcome yet
         self.searched = 0  # of the largest type
         self._dangling = 0  # when it was told last
+        self._lone_types: list[TypeName] = []  # the same
         self.lost_messages = ""  # what is said of them, in lines
 
     async def step(self, messages: Sequence[Message], send: Send, *, bulk: bool) -> asyncio.Future[None]:
@@ -210,7 +211,10 @@ class Pipeline:
         return bool(found)
 
     async def look_for_dangling(self) -> bool:
-        """Looks through a piece of the graph for what leads nowhere; whether it is through."""
+        """Looks through a piece of the graph for what leads nowhere; whether it is through.
+
+        Then it tells which types no other source has, when these are others than before.
+        """
         found: Dangling | None = await self.between(lambda aligner: aligner.dangling())
         if found is None:
             return False
@@ -226,6 +230,17 @@ class Pipeline:
                 f"{targets:,} targets of relations do not exist{f' ({names}{more})' if names else ''}; "
                 f"{found.verdicts:,} verdicts name entities that do not exist"
             )
+        if (lone := found.lone_types) != self._lone_types:
+            self._lone_types = lone
+            if lone:
+                some = lone[:SHOWN_RELATIONS]
+                types = ", ".join(
+                    f"{shown(kind)} of {source}: {found.entities[source, kind]:,}" for source, kind in some
+                )
+                more = ", ..." if len(lone) > len(some) else ""
+                tell(
+                    f"types which no other source has ({types}{more}); only entities of one type are aligned"
+                )
         return True
 
     async def origin(self, function: Callable[[Origin], _T]) -> _T:

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
@@ -221,6 +222,19 @@ def test_cells_hide_nothing_that_matters_in_small_catalogues(
     aligner.close()
     aligner = Aligner(tmp_path / "exact", checkpoint, decode_canonical)
     assert set(aligner.recall().values()) == {1.0}
+    aligner.close()
+
+
+def test_entities_are_counted_by_source_and_type(checkpoint: Path, tmp_path: Path) -> None:
+    """Those that exist: not what was deleted, nor what only relations name."""
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    events = [*catalogues(3), Upsert("left", "new", "series", {"name": "x"}, {"by": ["nothing"]})]
+    gone, *kept = events
+    aligner.process(messages([*events, Delete(gone.source, gone.id)]))
+    while (found := aligner.dangling()) is None:
+        pass
+    assert found.entities == Counter((event.source, event.type) for event in kept)
+    assert found.lone_types == [("left", "series")]
     aligner.close()
 
 

@@ -55,6 +55,10 @@ def test_relations_that_lead_nowhere_have_a_bounded_number_of_series() -> None:
     assert f'sameas_missing_targets{{relation="others",source=""}} {901 + 900 + 899 + 898 + 1}.0' in found
     assert f'sameas_missing_targets{{relation="{"x" * 100}",source="s"}} 2000.0' in found
     assert "sameas_dangling_verdicts 3.0" in samples(metrics)
+    metrics.dangle(Dangling({}, 0, {("s", f"t{number}"): 1000 - number for number in range(102)}))
+    found = [line for line in samples(metrics) if line.startswith("sameas_entities{")]
+    assert len(found) == 101 and 'sameas_entities{source="s",type="t0"} 1000.0' in found
+    assert f'sameas_entities{{source="",type="others"}} {900 + 899}.0' in found
     metrics.dangle(Dangling({("s", "a\x1b[2J\x9b"): 1}, 0))  # people read metrics, too
     assert 'sameas_missing_targets{relation="a�[2J�",source="s"} 1.0' in samples(metrics)
     metrics.dangle(Dangling({("s", "r0"): 1}, 0))

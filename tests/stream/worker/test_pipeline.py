@@ -200,3 +200,24 @@ def test_what_leads_nowhere_is_told_when_it_is_found_and_when_it_has_doubled(
             ("8 targets of relations do not exist (by of s: 8)", 0),
         )
     ]
+
+
+def test_types_that_no_other_source_has_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    one, both = {("a", "film"): 2, ("a", "maker"): 1}, {("b", "film"): 2}
+    lone = {**one, **both, ("b", "mak\x1bers"): 4}
+    looks = [one, {**one, **both}, lone, lone, {**lone, ("b", "maker"): 1, ("a", "mak\x1bers"): 1}]
+    remaining = iter(Dangling({}, 0, entities) for entities in looks)
+    monkeypatch.setattr(FakeAligner, "dangling", lambda self: next(remaining))
+
+    async def look(pipeline: Pipeline) -> None:
+        for _ in looks:
+            assert await pipeline.look_for_dangling()
+
+    session(tmp_path, Topic(), look)
+    assert caplog.messages == [
+        f"types which no other source has ({types}); only entities of one type are aligned"
+        for types in ("maker of a: 1", "maker of a: 1, mak\ufffders of b: 4")
+    ]
