@@ -63,6 +63,8 @@ def _left(settings: Settings, entity: str, found: "Found", obstacle: str | None)
         yield f"aligned with {_some(found.aligned)}; the worker withdraws that when it has read the tombstone"
     for topic in settings.sources[source].topics() if source in settings.sources else []:
         yield f"{topic} is the source's own: delete the row in its database; the tombstone comes by itself"
+    if source in settings.sources and (files := settings.sources[source].all_files()):
+        yield f"{_some(files)}: where it is in there still, the next `sameas feed` brings it back"
     if found.pointing:
         yield f"entities with a relation to it, which names its id: {_some(found.pointing)}; change them"
     for topic, count in found.mentions.items():

@@ -42,7 +42,9 @@ def last(settings: Settings, topic: str) -> dict[bytes, bytes | None]:
     return {record.key: record.value for record in read_topic(settings, topic)}
 
 
-def test_an_entity_and_the_verdicts_on_it_are_erased_and_the_rest_is_listed(settings: Settings) -> None:
+def test_an_entity_and_the_verdicts_on_it_are_erased_and_the_rest_is_listed(
+    settings: Settings, tmp_path: Path
+) -> None:
     ensure_topics(settings)
     topics = settings.topics
     links = [Link("a:ada", "b:1", "same", "ann"), Link("a:adage", "b:2", "same", "ann")]
@@ -66,7 +68,11 @@ def test_an_entity_and_the_verdicts_on_it_are_erased_and_the_rest_is_listed(sett
     assert done["executed"] and any("a:notes" in line for line in done["left"])
     assert [key for key, value in last(settings, topics.entities).items() if value is None] == [b"a:ada"]
     assert [key for key, value in last(settings, topics.links).items() if value is None] == [keys[0]]
-    assert erase(settings, "a:ada", "--execute")["tombstones"] == []
+    file = tmp_path / "sameas.toml"
+    file.write_text('[sources.a]\nfile = "people.csv"\nid = "nr"\n')
+    again = erase(settings, "a:ada", "--execute", "--config", str(file))
+    assert again["tombstones"] == []
+    assert any("people.csv" in line and "brings it back" in line for line in again["left"])
 
 
 def test_what_stands_in_two_partitions_ends_in_both_and_no_key_ends_the_command(
