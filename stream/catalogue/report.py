@@ -196,7 +196,7 @@ class Report(msgspec.Struct):
         for source, types in self.lone_types.items():
             yield (
                 f"types of {source} which no other source has: {_listed(types)}; only entities of one type "
-                "are aligned"
+                "are aligned, so call it the same in both mappings (`type`, `types`)"
             )
         links = self.links
         if links.missing.count:

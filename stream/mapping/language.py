@@ -171,6 +171,7 @@ class Table(RowInput, frozen=True):
     id: str | None = None
     type: str = "entity"
     type_column: str | None = None
+    types: dict[str, str] = {}  # by what that column says
     attributes: list[str] | dict[str, str | Attribute] = []
     relations: dict[str, Relation] = {}
     version: str | None = None
@@ -189,6 +190,8 @@ class Table(RowInput, frozen=True):
             Template(self.id)
         elif any((*of_cells, *of_key, *of_file)):
             raise ValueError("id: say which column holds a row's id (or map nothing, for canonical events)")
+        if self.types and self.type_column is None:
+            raise ValueError("types: say in which column they stand as `type_column`")
         for column in self.key_columns:
             if column not in self.all_columns():
                 raise ValueError(f"key_columns: the mapping reads no column {column!r}")

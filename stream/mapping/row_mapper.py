@@ -194,11 +194,13 @@ class RowMapper:
         return event
 
     def _type(self, row: Row) -> str:
-        column = self._mapping.type_column
+        column, types = self._mapping.type_column, self._mapping.types
         found = self._cells.find(row, column) if column else None
-        if isinstance(found, list):  # RDF may give several: the first in the alphabet
-            found = min(map(str, found), default=None)
-        return (self._cells.text(found, column) if column else "") or self._mapping.type
+        if isinstance(found, list):  # RDF may give several: the first that has a name, or in the alphabet
+            named = (name for name in types if name in found)
+            found = next(named, None) or min(map(str, found), default=None)
+        text = self._cells.text(found, column) if column else ""
+        return types.get(text, text) or self._mapping.type
 
     def _version(self, row: Row, raw: Row) -> Version | None:
         """A whole number counts as it came, so that it is the same whether its type is known or not."""

@@ -344,6 +344,17 @@ def test_kinds_and_separators_of_attributes() -> None:
         map_row("s", source, {"id": "1", "t": None, "p": "free", "g": None})
 
 
+def test_types_by_other_names() -> None:
+    types = {"Film": "film", "Work": "work"}
+    source = SourceMapping(id="id", type="thing", type_column="kind", types=types)
+    kinds = ["Film", "Novel", None, ["Agent", "Work", "Film"], ["Novel", "Agent"], []]
+    found = [map_row("s", source, {"id": "1", "kind": kind}) for kind in kinds]
+    expected = ["film", "Novel", "thing", "film", "Agent", "thing"]
+    assert found == [[Upsert("s", "1", kind)] for kind in expected]
+    with pytest.raises(ValueError, match="types: say in which column they stand as `type_column`"):
+        SourceMapping(id="id", types=types)
+
+
 def test_type_column_and_version() -> None:
     source = SourceMapping(id="id", type="thing", type_column="kind", version="v")
     row = {"id": "1", "kind": "film", "v": "17"}
