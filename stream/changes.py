@@ -1,6 +1,6 @@
 """What a message changes: an entity, a link, rows of a join. A decoder makes changes of messages."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -52,7 +52,19 @@ class UnreadCell(msgspec.Struct, frozen=True):
 Change = EntityEvent | RowChange | LinkChange | JoinChange | UnreadCell
 
 
-class SnapshotRow(list[Change]):
+class RowChanges(list[Change]):
+    """What the rows of a message mean.
+
+    Attributes:
+        table: from which they came, where an envelope says it.
+        own: the ids of the rows' own entities; others are made of their cells.
+    """
+
+    table: str = ""
+    own: Collection[str] = ()
+
+
+class SnapshotRow(RowChanges):
     """What a row of a snapshot means: it was there before the stream, as were those that come with it."""
 
 

@@ -16,6 +16,7 @@ from stream.changes import (
     JoinChange,
     LinkChange,
     RowChange,
+    RowChanges,
     SnapshotRow,
     UnreadCell,
 )
@@ -24,7 +25,7 @@ from stream.engine.joins import JoinStore
 from stream.engine.links import LinkStore
 from stream.engine.origin import Origin
 from stream.engine.pairs import PairId
-from stream.engine.rows import Row, RowStore, row_name, since
+from stream.engine.rows import Row, RowStore, RowTables, row_name, since
 from stream.engine.words import EntityWords, LastWords
 from stream.errors import InvalidInput, UnreadableKey
 from stream.events import Cause, Delete, EntityEvent, Message, Upsert, curie
@@ -68,6 +69,13 @@ class Received:
         if not counts.first_unread:
             counts.first_unread = _placed(what, message)
 
+    def replace(self, message: Message, name: str, before: str, table: str) -> None:
+        """The row of one table takes the place of another one's: both have this name."""
+        counts = self.topics[message.cause.topic]
+        counts.replaced += 1
+        if not counts.first_replaced:
+            counts.first_replaced = _placed(f"{name[:200]} of {before[:100]}, by {table[:100]}", message)
+
     def refuse(self, message: Message, stage: str, error: InvalidInput) -> None:
         """Turns a message into a dead letter: its own bytes, and in the headers what was wrong."""
         cause = message.cause
@@ -95,6 +103,7 @@ class Inbox:
         self._links = links
         self._joins = JoinStore(store)
         self._rows = RowStore(store)
+        self._tables = RowTables(store)
         self._words = EntityWords(store)
         self._last = LastWords(store)  # on rows of which nothing but their deletion came
         self._decode = decode
@@ -147,7 +156,15 @@ class Inbox:
         for message, events in decoded:
             try:
                 prompt = not isinstance(events, SnapshotRow)
+                rows = events if isinstance(events, RowChanges) and events.table else RowChanges()
+                before = {
+                    event.id: self._known(event, received)
+                    for event in rows
+                    if isinstance(event, Upsert) and event.id in rows.own
+                }
                 applied = [self._apply(event, message, received, prompt=prompt) for event in events]
+                if before:
+                    self._note_tables(rows, before, applied, message, received)
             except InvalidInput as error:
                 received.refuse(message, "apply", error)
                 continue
@@ -157,6 +174,30 @@ class Inbox:
             else:
                 counts.stale += 1
         return received
+
+    def _note_tables(
+        self,
+        rows: RowChanges,
+        before: Mapping[str, tuple[int, Entity | None]],
+        applied: Sequence[bool],
+        message: Message,
+        received: Received,
+    ) -> None:
+        """Counts rows that took the place of another table's row, as their key does not tell them apart.
+
+        The last one counts, since compaction leaves no other in the topic.
+
+        Args:
+            before: by the ids of the rows' own entities their nodes, and what was there.
+        """
+        topic = message.cause.topic
+        for event, is_applied in zip(rows, applied, strict=True):
+            if is_applied and isinstance(event, Upsert) and event.id in before:
+                node, old = before[event.id]
+                table = self._tables.put(node, topic, rows.table)
+                is_there = old is not None and not old.deleted and old.topic == topic
+                if is_there and table != rows.table:
+                    received.replace(message, curie(event.source, event.id), table, rows.table)
 
     def _apply(
         self, event: Change | UnreadableKey, message: Message, received: Received, *, prompt: bool

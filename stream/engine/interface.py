@@ -51,6 +51,8 @@ class Counts(msgspec.Struct):
     first_absent: str = ""  # what the first of these named, and where it stands
     unread: int = 0  # filled cells that a path or a type could not read
     first_unread: str = ""
+    replaced: int = 0  # rows in the place of which the row of another table came, with the same key
+    first_replaced: str = ""  # the first of them
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -62,6 +64,8 @@ class Counts(msgspec.Struct):
             self.first_absent or other.first_absent,
             self.unread + other.unread,
             self.first_unread or other.first_unread,
+            self.replaced + other.replaced,
+            self.first_replaced or other.first_replaced,
         )
 
     @property
@@ -74,6 +78,9 @@ class Counts(msgspec.Struct):
         if self.unread:
             cells = "1 filled cell" if self.unread == 1 else f"{self.unread} filled cells"
             remark += f"; {cells} not read, first {printable(self.first_unread)}"
+        if self.replaced:
+            rows = "1 row" if self.replaced == 1 else f"{self.replaced} rows"
+            remark += f"; {rows} replaced by a row of another table, first {printable(self.first_replaced)}"
         return remark
 
 

@@ -12,6 +12,7 @@ from index.entity import Entity, node_key
 from index.store import Store
 from stream.events import Message
 
+FIRST_TABLES = tables.META + b"tables"
 Since = tuple[float, str, int, int]  # time, topic, partition, offset
 
 
@@ -57,6 +58,35 @@ class RowStore:
         """By name the rows that have or had an id."""
         found = self._store.scan(tables.ROWS + node_key(node))
         return {key[9:]: self._decode(value) for key, value in found}
+
+
+class RowTables:
+    """From which table an entity's row came, where several tables go into one topic.
+
+    Kept are the first table of each topic, and the entities from others. Writes are pending until the store
+    commits.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        raw = store.get(FIRST_TABLES)
+        self._first: dict[str, str] = {} if raw is None else msgspec.msgpack.decode(raw, type=dict[str, str])
+        self._any = next(store.scan(tables.ROW_TABLES), None) is not None
+
+    def put(self, node: int, topic: str, table: str) -> str:
+        """Keeps the table of an entity's row in a topic, and returns that of the row before it, if any."""
+        if topic not in self._first:
+            self._first[topic] = table
+            self._store.put(FIRST_TABLES, msgspec.msgpack.encode(self._first))
+        first, key = self._first[topic], tables.ROW_TABLES + node_key(node)
+        raw = self._store.get(key) if self._any else None
+        before = first if raw is None else raw.decode()
+        if table != first:
+            self._any = True
+            self._store.put(key, table.encode())
+        elif raw is not None:
+            self._store.delete(key)
+        return before
 
 
 def since(entity: Entity) -> Since:

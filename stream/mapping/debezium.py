@@ -16,6 +16,8 @@ from stream.mapping.row import check_depth
 
 JSON_CONVERTER = "org.apache.kafka.connect.json.JsonConverter"
 BINARY = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what no text has
+ABOUT = ("source", "metadata")
+TABLE_NAMES = ("db", "schema", "schema-name", "table", "collection", "table-name")
 ROW_OPERATIONS = ("c", "u", "r")  # create, update, read (snapshot)
 
 
@@ -29,6 +31,7 @@ class ReceivedRow(msgspec.Struct, frozen=True):
     before: Mapping[str, object] | None = None  # what the row was, where the message says it
     is_gone: bool = False
     is_by_key: bool = False  # the row is gone that the message's key names; there are no columns
+    table: str = ""  # from which it came, where the message says it
     is_bare: bool = False  # whether it came without an envelope, so that it may say itself that it is gone
 
 
@@ -54,13 +57,21 @@ def envelope_row(message: Mapping[str, object], schema: object) -> ReceivedRow |
     if operation == "m":  # written by pg_logical_emit_message, as for a heartbeat
         return None
     if operation == "t":
-        source = message.get("source")
-        names = [source.get(name) for name in ("db", "schema", "table")] if isinstance(source, dict) else []
-        raise emptied("TRUNCATE", ".".join(name for name in names if isinstance(name, str)))
+        raise emptied("TRUNCATE", table_of(message))
     if operation not in ROW_OPERATIONS:
         raise InvalidInput("unsupported-op", f"op {operation!r:.40}: c, u, r or d is expected")
     after = as_object(message.get("after"), "after")
     return row_of(after, field_schema(schema, "after"), snapshot=operation == "r")
+
+
+def table_of(event: Mapping[str, object]) -> str:
+    """The table that a change event names, with its database and schema; empty if it names none."""
+    about = next((inside for name in ABOUT if isinstance(inside := event.get(name), dict)), None)
+    if about is None:  # beside which there may be the row's own columns
+        names = [event.get("database"), event.get("table")]
+    else:
+        names = [about.get(name) for name in TABLE_NAMES]
+    return ".".join(name for name in names if isinstance(name, str))
 
 
 def emptied(how: object, table: object) -> InvalidInput:

@@ -8,7 +8,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import msgspec
 import xxhash
 
-from stream.changes import Change, Decoder, JoinChange, LinkChange, RowChange, SnapshotRow, UnreadCell
+from stream.changes import (
+    Change,
+    Decoder,
+    JoinChange,
+    LinkChange,
+    RowChange,
+    RowChanges,
+    SnapshotRow,
+    UnreadCell,
+)
 from stream.errors import InvalidInput, UnreadableKey
 from stream.events import (
     MAX_EVENT_BYTES,
@@ -104,13 +113,15 @@ def _row_decoder(mapper: RowMapper) -> Decoder:
     def decode(message: Message) -> Sequence[Change]:
         rows = changed_rows(message.value, mapper.envelope)
         changes: list[Change] = []
-        made = _Made(mapper)
+        made, own = _Made(mapper), set()
         for row in rows:
             of_row = _row_changes(mapper, message.key, row)
             if len(rows) > 1:
                 made.add(of_row)
             changes += of_row
-        return _of_snapshot(rows, changes)
+            if isinstance(of_row[-1], Upsert):
+                own.add(of_row[-1].id)
+        return _of_rows(rows, changes, own)
 
     return decode
 
@@ -164,8 +175,11 @@ def _row_changes(mapper: RowMapper, key: bytes | None, row: ReceivedRow) -> list
     return [*made, *gone, *unread, own(upsert)]
 
 
-def _of_snapshot(rows: Sequence[ReceivedRow], changes: list[Change]) -> Sequence[Change]:
-    return SnapshotRow(changes) if rows and all(row.snapshot for row in rows) else changes
+def _of_rows(rows: Sequence[ReceivedRow], changes: list[Change], own: Collection[str] = ()) -> RowChanges:
+    is_snapshot = bool(rows) and all(row.snapshot for row in rows)
+    found = SnapshotRow(changes) if is_snapshot else RowChanges(changes)
+    found.table, found.own = rows[0].table if rows else "", own
+    return found
 
 
 def _deletion(mapper: RowMapper, key: bytes | None) -> Delete | RowChange:
@@ -223,7 +237,7 @@ def _join_decoder(mapper: JoinMapper) -> Decoder:
                 changes.append(_keyed_join(mapper, message.key, row))
             else:
                 changes += _named_joins(mapper, row)
-        return _of_snapshot(rows, changes)
+        return _of_rows(rows, changes)
 
     return decode
 

@@ -5,8 +5,10 @@ read where the mapping names them (`envelope`). Each reader gives the rows as th
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from stream.errors import InvalidInput
 from stream.mapping.debezium import (
@@ -17,6 +19,7 @@ from stream.mapping.debezium import (
     envelope_row,
     is_envelope,
     row_of,
+    table_of,
     unwrapped,
 )
 from stream.mapping.language import Envelope
@@ -38,18 +41,24 @@ def changed_rows(value: bytes | None, envelope: Envelope = "auto") -> Sequence[R
         return [GONE]
     message = as_object(message, "payload")
     if envelope in READERS:
-        return [*READERS[envelope].read(message)]
+        return _from_table(READERS[envelope].read(message), message)
     if envelope == "none":
         return [row_of(message, schema)]
     if is_envelope(message):
         row = envelope_row(message, schema)
-        return [] if row is None else [row]
+        return _from_table([] if row is None else [row], message)
     if "after" in message and message.keys() <= COCKROACH:
         after = message["after"]
         return [GONE if after is None else row_of(as_object(after, "after"), None)]
     if message.keys() == {"resolved"}:  # CockroachDB's: so far everything was sent
         return []
     return [row_of(message, schema, is_bare=True)]
+
+
+def _from_table(rows: Iterable[ReceivedRow], event: Row) -> list[ReceivedRow]:
+    """The rows, with the table that their event names."""
+    table = table_of(event)
+    return [msgspec.structs.replace(row, table=table) if table else row for row in rows]
 
 
 def recognise(row: Row) -> Envelope | None:

@@ -49,6 +49,12 @@ class Metrics:
             ["topic"],
             registry=registry,
         )
+        self.replaced = Counter(
+            "sameas_replaced_rows",
+            "Rows in the place of which the row of another table came, with the same key",
+            ["topic"],
+            registry=registry,
+        )
         self.lost = Counter(
             "sameas_lost_messages",
             "Messages, at most, that the broker removed before they were read, since the state was begun",
@@ -165,6 +171,7 @@ class Metrics:
                 self.events.labels(topic, outcome).inc(getattr(counts, outcome))
             self.absent.labels(topic).inc(counts.absent)
             self.unread.labels(topic).inc(counts.unread)
+            self.replaced.labels(topic).inc(counts.replaced)
         for output in batch.outputs:
             if output.kind == "alignments":
                 self.alignments.labels("withdrawn" if output.value is None else "aligned").inc()

@@ -303,6 +303,12 @@ class Pipeline:
                 "in the mapping; what the row's entity has of it may be missing",
                 printable(counts.first_unread),
             )
+        if counts.replaced and not self.totals.replaced:
+            log.warning(
+                "the row of one table takes the place of another's: %s; further ones are counted. Give each "
+                "table a topic of its own, or put the table into the keys and the id (`key_columns`)",
+                printable(counts.first_replaced),
+            )
         self.totals += counts
         for output in batch.outputs:
             if output.kind == "alignments":

@@ -1,6 +1,8 @@
 """What messages mean, which of them count, and the graph after them."""
 
+import json
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -12,8 +14,10 @@ from stream.changes import Change, Edge, JoinChange, LinkChange, SnapshotRow, Un
 from stream.engine.interface import Counts
 from stream.engine.origin import trace
 from stream.errors import InvalidInput
-from stream.events import Delete, Link, Message, Upsert
+from stream.events import Cause, Delete, Link, Message, Upsert
 from stream.mapping.canonical import decode_canonical
+from stream.mapping.decoder import make_decoder
+from stream.mapping.language import Relation, SourceMapping
 from tests.stream.engine.graphs import Graph
 
 FILM, PERSON, OTHER = (node_of(name) for name in ("a:f", "a:p", "a:q"))
@@ -238,3 +242,40 @@ def test_nothing_is_stored_before_the_commit(tmp_path: Path) -> None:
         graph.inbox.receive(graph.messages(film("x", "p")))
         store.rollback()
         assert graph.graph.entities([FILM]) == [None] and graph.inbox.origin.next_offset("t", 0) is None
+
+
+def test_rows_of_two_tables_under_one_key_are_counted(tmp_path: Path) -> None:
+    """Also those of one batch, and after a restart; not what is made of their cells, nor after a deletion."""
+    relations = {"genre": Relation("genre", type="genre")}
+    mapping = SourceMapping(topic="t", id="id", attributes=["name"], relations=relations)
+    decode = make_decoder({"s": mapping}, "entities", "links")
+    numbers = count()
+
+    def row(table: str | None, number: int, op: str = "c") -> Message:
+        after = {"id": number, "name": f"{table} {number}", "genre": "drama"}
+        about = {"db": "shop", "schema": "public", "table": table}
+        event = {"op": op, "before": None, "after": after if op != "d" else None, "source": about}
+        value = None if table is None else json.dumps(event).encode()
+        offset = next(numbers)
+        return Message(Cause("t", 0, offset), json.dumps({"id": number}).encode(), value, float(offset))
+
+    def counts(*messages: Message) -> tuple[int, str]:
+        with Store(tmp_path) as store:
+            found = Graph(store, decode).inbox.receive(messages).topics["t"]
+            store.commit()
+            assert found.received == len(messages) == found.applied + found.stale
+            return found.replaced, found.first_replaced
+
+    assert counts(row("film", 1), row("film", 2), row("film", 1, "u")) == (0, "")
+    first = "s:1 of shop.public.film, by shop.public.person in t, partition 0, offset 4"
+    assert counts(row("person", 3), row("person", 1)) == (1, first)
+    assert counts(row("person", 1, "u"), row("film", 3, "u"))[0] == 1
+    assert counts(row("film", 1), row("person", 1), row("film", 1))[0] == 3
+    assert counts(row("film", 1, "d"), row(None, 1), row("person", 1)) == (0, "")
+    with Store(tmp_path) as store:
+        [entity] = Graph(store, decode).graph.entities([node_of("s:1")])
+        assert entity is not None and entity.attributes == {"name": "person 1"}
+    both = Counts(absent=1, first_absent="x", replaced=2, first_replaced="y\x1b")
+    assert both.remark == (
+        "; 1 deletion of what never came, first x; 2 rows replaced by a row of another table, first y\ufffd"
+    )
