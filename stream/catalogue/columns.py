@@ -280,6 +280,7 @@ def _read_decimal_commas(columns: Sequence[ColumnSample]) -> bool:
     if is_clear:
         for column in with_commas:
             column.values = [comma_number(v) if isinstance(v, str) else v for v in column.values]
+            column.order = None  # 41,9 is one number
     return is_clear
 
 

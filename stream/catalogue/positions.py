@@ -35,8 +35,11 @@ class Order(NamedTuple):
 def order_of(cells: Iterable[object], name: str) -> Order | None:
     """The order of latitude and longitude in a column's cells: by what is beyond 90, else by the name.
 
-    None where they are no positions, or points of WKT, whose usual order needs no type.
+    None where they are no positions, or points of WKT, whose usual order needs no type; or where the name
+    says that the column has one of the two.
     """
+    if recognise_key(name) and not (_LAT_FIRST.search(name) or _LON_FIRST.search(name)):
+        return None
     cells = [cell for cell in cells if cell is not None]
     pairs = [numbers_of(cell) if isinstance(cell, str) else cell for cell in cells]
     places = [pair for pair in pairs if isinstance(pair, list) and _is_place(pair)]

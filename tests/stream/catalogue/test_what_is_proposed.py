@@ -454,3 +454,18 @@ def test_another_code_of_the_same_things_is_no_reference(tmp_path: Path) -> None
     codes = [("DE", "GM"), ("FR", "FR"), ("IT", "IT"), ("US", "US")]
     lines = ["iso,fips,country", *(f"{iso},{fips},Country {iso}" for iso, fips in codes)]
     assert "relations" not in source_of(propose(write(tmp_path, {"countries.csv": lines})))
+
+
+@pytest.mark.parametrize("names", ["lat;lon", "geo_x;geo_y"])
+def test_a_number_with_a_decimal_comma_is_no_position(tmp_path: Path, names: str) -> None:
+    """`41,9` was 41 degrees north and 9 east."""
+    lines = [f"id;name;{names}", "1;Roma;41,9;12,5", "2;Paris;48,85;2,35", "3;Oslo;59,9;10,7"]
+    found = propose(write(tmp_path, {"places.csv": lines}))
+    assert "columns" not in source_of(found)
+    north, east = names.split(";")
+    assert fed(found)[0]["places"]["1"].attributes == {"name": "Roma", north: 41.9, east: 12.5}
+
+
+def test_a_column_of_one_half_of_a_position_is_none(tmp_path: Path) -> None:
+    lines = ["id,lat,lon", *(f'{n},"5{n},1","1{n},2"' for n in range(9))]
+    assert "columns" not in source_of(propose(write(tmp_path, {"places.csv": lines})))
