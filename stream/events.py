@@ -123,11 +123,19 @@ class AlignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence
 
 
+class Trigger(msgspec.Struct, frozen=True):
+    """What made an alignment change, and the input that says so, null where none can be named."""
+
+    kind: Literal["input", "neighbour", "candidate", "unknown", "promotion"]
+    cause: Cause | None = None
+
+
 class AlignmentEvent(AlignmentRecord, frozen=True, kw_only=True):
     """A change of the truth about one pair. A withdrawn pair shows its last confidence, and no evidence."""
 
     event: Literal["aligned", "revised", "withdrawn"]
     event_id: str
+    trigger: Trigger | None = None  # null in events of earlier versions
 
 
 EntityEvent = Upsert | Delete

@@ -25,7 +25,7 @@ from stream.catalogue.account import Account
 from stream.cli import main
 from stream.config import describe, load
 from stream.engine.records import _event
-from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
+from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, Trigger, alignment_key
 from stream.mapping.decoder import make_decoder
 from stream.worker.metrics import Metrics
 
@@ -208,5 +208,5 @@ def test_every_name_in_an_account_is_documented() -> None:
 
 
 def test_headers_are_documented() -> None:
-    for name, _ in _event("aligned", RECORD, "").headers:
+    for name, _ in _event("aligned", RECORD, "", Trigger("promotion")).headers:
         assert f"`{name}`" in TEXT["consuming.md"]

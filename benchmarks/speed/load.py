@@ -47,8 +47,8 @@ def delays(due: Mapping[int, float], arrivals: Iterable[tuple[int, float]]) -> l
 
     Args:
         due: by offset.
-        arrivals: offset and time, in any order. Those of other events do not count, nor do later ones: a
-            pair is revised when a rival changes, too, and keeps the cause that it had.
+        arrivals: offset and time, in any order. Those of other events do not count, nor do later ones: an
+            event may change several pairs.
     """
     first: dict[int, float] = {}
     for offset, at in arrivals:

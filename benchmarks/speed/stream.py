@@ -33,7 +33,7 @@ from stream.broker.topics import ensure_topics
 from stream.config import Settings, load_settings
 from stream.demo.measuring import percentile
 from stream.demo.worker_process import STALL_SECONDS, Status, WorkerProcess, worker_process
-from stream.events import Cause, EntityEvent, Upsert, encode, event_key
+from stream.events import EntityEvent, Trigger, Upsert, encode, event_key
 
 GOAL_RATE = 500  # events/s for which there are goals
 WARM_SHARE = 0.05  # of the messages, before the clock of the catching up starts
@@ -73,7 +73,7 @@ class Streamed(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    cause: Cause
+    trigger: Trigger
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -250,7 +250,8 @@ def under_load(
     drained = time.monotonic() - sent.due[-1]
     offsets = [future.get(0).offset for future in sent.results]
     decode = msgspec.json.Decoder(_Event).decode
-    caused = [(decode(value).cause, at) for at, value in ear.finish()]
+    heard = [(decode(value).trigger, at) for at, value in ear.finish()]
+    caused = [(each.cause, at) for each, at in heard if each.kind == "input" and each.cause is not None]
     waits = delays(
         dict(zip(offsets, sent.due, strict=True)),
         [(cause.offset, at) for cause, at in caused if cause.topic == topic],

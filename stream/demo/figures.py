@@ -53,16 +53,13 @@ class Act:
 def delays(settings: Settings, act: Act, first_offset: int) -> Iterator[float]:
     """Milliseconds from the broker's time stamp of each event to its first alignment event.
 
-    Events count from `first_offset` on.
-
-    Later alignment events with the same cause do not count: a pair is also revised when a rival changes, and
-    keeps the newest event of its own two entities as its cause.
+    Events count from `first_offset` on. Later alignment events that an event caused do not count.
     """
     stamps = {
         (record.topic, record.partition, record.offset): record.timestamp
         for record in read_topic(settings, settings.topics.entities, start=first_offset)
     }
     for heard in act.heard:
-        stamp = stamps.pop((heard.cause.topic, heard.cause.partition, heard.cause.offset), None)
+        stamp = None if heard.cause is None else stamps.pop(msgspec.structs.astuple(heard.cause), None)
         if stamp is not None:
             yield heard.arrival * 1000 - stamp

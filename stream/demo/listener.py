@@ -11,20 +11,23 @@ from stream.broker.connection import client_options
 from stream.broker.reading import PatientConsumer
 from stream.config import Settings
 from stream.demo.worker_process import STALL_SECONDS, STOP_SECONDS
-from stream.events import Cause
+from stream.events import Cause, Trigger
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """An alignment event as it arrived; `arrival` is in seconds since the epoch."""
+    """An alignment event as it arrived; `arrival` is in seconds since the epoch.
+
+    `cause` is the input of one of its two entities that made it; None if something else did.
+    """
 
     event: str
-    cause: Cause
+    cause: Cause | None
     arrival: float
 
 
 class _Event(msgspec.Struct, frozen=True):
     event: str
-    cause: Cause
+    trigger: Trigger
 
 
 class Listener:
@@ -60,7 +63,8 @@ class Listener:
                 now = time.time()
                 for record in records:
                     event = decode(record.value)
-                    self.heard.append(Heard(event.event, event.cause, now))
+                    own = event.trigger.cause if event.trigger.kind == "input" else None
+                    self.heard.append(Heard(event.event, own, now))
                     self.aligned += {"aligned": 1, "withdrawn": -1}.get(event.event, 0)
             if not self._caught_up.is_set():
                 end = self._consumer.end_offsets([self._partition])[self._partition]

@@ -213,6 +213,8 @@ class Aligner:
         outputs = received.dead_letters + parts.records.outputs(decisions)
         laps.end("record")
         waiting = parts.backlog.settle(gathering=turn.situation is Situation.GATHERING)
+        if not waiting:
+            parts.triggers.settle()
         batch = Batch(
             self._outbox.next_sequence(),
             outputs,

@@ -17,6 +17,7 @@ from index.store import Store
 from stream.events import Message
 
 TOPIC_IDS = tables.META + b"topics"
+SETTLED = tables.META + b"settled"
 
 KEPT_TRACES = 8  # of each partition; compaction may remove the messages of some
 
@@ -80,6 +81,18 @@ class Origin:
     def applied(self, places: Iterable[Place]) -> dict[Place, Applied]:
         """What was applied of these partitions, 0 messages of unknown ones."""
         return {place: Applied(self.next_offset(*place) or 0, self.traces(*place)) for place in places}
+
+    def settle(self) -> dict[Place, int]:
+        """Nothing waits: what is applied by now has had its effect. Returns the offsets after it."""
+        offsets = self.offsets()
+        self._store.put(SETTLED, msgspec.msgpack.encode([(*place, end) for place, end in offsets.items()]))
+        return offsets
+
+    def settled(self) -> dict[Place, int]:
+        """What `settle` returned last; of other partitions nothing has had its effect."""
+        raw = self._store.get(SETTLED)
+        entries = [] if raw is None else msgspec.msgpack.decode(raw, type=list[tuple[str, int, int]])
+        return {(topic, partition): end for topic, partition, end in entries}
 
     def lose(self, topic: str, partition: int, following: int) -> None:
         """What is missing before this offset will never be applied. Commits everything that is pending."""

@@ -27,6 +27,7 @@ from stream.engine.recipe import Recipe
 from stream.engine.records import Records
 from stream.engine.retrieval import Retrieval
 from stream.engine.scoring import Scoring
+from stream.engine.triggers import Triggers
 from stream.engine.views import NAMES, OFF
 
 SNAPSHOT = "snapshot"  # directory in the state
@@ -60,12 +61,14 @@ class Parts:
         self.deciding = Deciding(store, recipe.threshold, one_to_one=recipe.one_to_one)
         self.evidence = EvidenceBuilder(self.graph, self.embedding, self.scoring)
         self.dangling = DanglingSearch(store, self.graph)
+        self.triggers = Triggers(self.graph, self.retrieval, self.inbox.origin)
         self.records = Records(
             store,
             self.graph,
             self.links,
             self.deciding,
             self.evidence,
+            self.triggers,
             recipe.model,
             recipe.evidence,
             min_change,

@@ -29,12 +29,14 @@ from stream.engine.evidence import EvidenceBuilder
 from stream.engine.interface import EvidenceDetail, Output
 from stream.engine.links import LinkStore, StoredLink
 from stream.engine.pairs import SAME, PairId
+from stream.engine.triggers import Triggers
 from stream.events import (
     TOOL_VERSION,
     AlignmentEvent,
     AlignmentRecord,
     Cause,
     Evidence,
+    Trigger,
     alignment_key,
     curie,
     split_curie,
@@ -49,6 +51,7 @@ TELLING: Final = (  # fields of which any change is an event
     "object_category",
 )
 _TOLD: Final = struct.Struct(">IH")
+_PROMOTION: Final = Trigger("promotion")
 EventKind = Literal["aligned", "revised", "withdrawn"]
 
 
@@ -89,6 +92,7 @@ class Records:
         links: LinkStore,
         deciding: Deciding,
         evidence: EvidenceBuilder,
+        triggers: Triggers,
         model: str,
         detail: EvidenceDetail = "full",
         min_change: float = 0.0,
@@ -98,6 +102,7 @@ class Records:
         self._links = links
         self._deciding = deciding
         self._evidence = evidence
+        self._triggers = triggers
         self._detail = detail
         # .07 * 10,000 is a little more than 700
         self._least = math.ceil(min_change * 10**CONFIDENCE_DIGITS - 1e-6)
@@ -128,11 +133,13 @@ class Records:
                 outputs.append(_alignment(new))
                 if not self._is_event(old, new, confidence):
                     continue
-                outputs.append(_event("aligned" if old is None else "revised", new, mark))
+                kind: EventKind = "aligned" if old is None else "revised"
+                outputs.append(_event(kind, new, mark, self._trigger(pair, old, new)))
                 confidence = _steps(new)
             elif old is not None:
                 self._store.delete(_key(pair))
-                outputs += self._withdrawal(pair, old, mark)
+                last = self._last(pair, old)
+                outputs += _withdrawal(last, mark, self._trigger(pair, old, last))
             self._tell(_key(pair), Told(before.events + 1, confidence))
         return outputs
 
@@ -159,13 +166,13 @@ class Records:
                 self._tell(key, Told(own.events, _steps(new) if is_event else told.confidence))
                 outputs = [_alignment(new)] if differ else []
                 if is_event:
-                    outputs.append(_event("aligned" if old is None else "revised", new, mark))
+                    outputs.append(_event("aligned" if old is None else "revised", new, mark, _PROMOTION))
                 if outputs:
                     yield outputs
             elif old is not None:
                 left, right = (int.from_bytes(key[at : at + 8], "big") for at in (1, 9))
                 sources = [split_curie(name)[0] for name in (old.subject_id, old.object_id)]
-                yield self._withdrawal(PairId(left, right, *sources), old, mark)
+                yield _withdrawal(self._last(PairId(left, right, *sources), old), mark, _PROMOTION)
 
     def scan(self) -> Iterator[tuple[bytes, bytes]]:
         """Every record under its key in the store, in the order of these keys."""
@@ -191,7 +198,16 @@ class Records:
     def _tell(self, key: bytes, told: Told) -> None:
         self._store.put(tables.EVENTS + key[1:], _TOLD.pack(*told))
 
-    def _withdrawal(self, pair: PairId, old: AlignmentRecord, mark: str) -> list[Output]:
+    def _trigger(self, pair: PairId, old: AlignmentRecord | None, new: AlignmentRecord) -> Trigger:
+        """What made `new` of `old`: an input that the pair itself rests on, or something around it."""
+        if old is None:
+            is_own = self._triggers.is_new(new.cause)
+        else:
+            is_own = (old.cause, old.revision) != (new.cause, new.revision)
+        return Trigger("input", new.cause) if is_own else self._triggers.around(pair, new.cause)
+
+    def _last(self, pair: PairId, old: AlignmentRecord) -> AlignmentRecord:
+        """The record of a pair as its withdrawal tells it."""
         # what took the pair apart: a change of one of the two, or of the partner that one has now
         rivals = [
             *self._deciding.partners(pair.left, pair.left_source, pair.right_source),
@@ -200,10 +216,9 @@ class Records:
         entities = self._graph.entities([pair.left, pair.right, *rivals])
         cause = _newest([entity for entity in entities if entity is not None], self._links.get(pair))
         # without evidence: this log is kept when the values that stood there may have been erased
-        last = msgspec.structs.replace(
+        return msgspec.structs.replace(
             old, cause=cause, mapping_date=_today(), model=self.model, evidence=Evidence()
         )
-        return [Output("alignments", _topic_key(old), None), _event("withdrawn", last, mark)]
 
     def _build(self, aligned: Sequence[tuple[PairId, Standing]]) -> list[AlignmentRecord]:
         nodes = dict.fromkeys(node for pair, _ in aligned for node in pair[:2])
@@ -275,7 +290,11 @@ def _alignment(record: AlignmentRecord) -> Output:
     return Output("alignments", _topic_key(record), msgspec.json.encode(record))
 
 
-def _event(kind: EventKind, record: AlignmentRecord, mark: str) -> Output:
+def _withdrawal(last: AlignmentRecord, mark: str, trigger: Trigger) -> list[Output]:
+    return [Output("alignments", _topic_key(last), None), _event("withdrawn", last, mark, trigger)]
+
+
+def _event(kind: EventKind, record: AlignmentRecord, mark: str, trigger: Trigger) -> Output:
     """The event of a record; its id is made of what caused it, so a redelivery produces the same.
 
     What caused it may be no input but a new generation, which is named by `mark`; and what was caused may
@@ -295,6 +314,7 @@ def _event(kind: EventKind, record: AlignmentRecord, mark: str) -> Output:
         **{name: getattr(record, name) for name in AlignmentRecord.__struct_fields__},
         event=kind,
         event_id=xxhash.xxh3_128_hexdigest(repr(made_of).encode()),
+        trigger=trigger,
     )
     headers = {
         "ce_specversion": "1.0",

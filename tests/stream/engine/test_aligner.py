@@ -32,7 +32,17 @@ from stream.engine.interface import Batch, Counts, Search
 from stream.engine.node_table import FIELDS
 from stream.engine.retrieval import Retrieval
 from stream.engine.scoring import Scoring
-from stream.events import AlignmentEvent, AlignmentRecord, Cause, Delete, EntityEvent, Link, Message, Upsert
+from stream.events import (
+    AlignmentEvent,
+    AlignmentRecord,
+    Cause,
+    Delete,
+    EntityEvent,
+    Link,
+    Message,
+    Trigger,
+    Upsert,
+)
 from stream.mapping.canonical import decode_canonical
 
 Record = tuple[str, str, float, bytes]
@@ -350,6 +360,54 @@ def test_updates_and_deletes_revise_and_withdraw(checkpoint: Path, tmp_path: Pat
     assert last.cause.offset == 1001 and (last.subject_id, last.object_id) == pair
     run(aligner, topic, messages([film("left", 70)], 1002))
     assert pair in topic.pairs()
+    aligner.close()
+
+
+def test_an_event_names_what_made_the_alignment_change(checkpoint: Path, tmp_path: Path) -> None:
+    """The record's cause is the newest input of the pair itself, whatever changed it."""
+    topic = Topic()
+    aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+    everything = catalogues()
+    run(aligner, topic, messages(everything), [100])
+    for event in topic.events:
+        assert event.trigger is not None and event.trigger.kind in ("input", "neighbour", "candidate")
+
+    def caused(*events: EntityEvent, restart: bool = False) -> dict[tuple[str, str, str], AlignmentEvent]:
+        nonlocal aligner
+        before = len(topic.events)
+        topic.take(aligner.process(messages(events, 1000 + before)))
+        if restart:
+            aligner._store.close()  # killed while neighbours wait
+            aligner = Aligner(tmp_path, checkpoint, decode_canonical)
+            for batch in aligner.pending():
+                aligner.published(batch.sequence)
+        run(aligner, topic, [])
+        return {(each.event, each.subject_id, each.object_id): each for each in topic.events[before:]}
+
+    def triggers(found: dict[tuple[str, str, str], AlignmentEvent]) -> dict[str, Trigger | None]:
+        return {subject: event.trigger for (_, subject, _), event in found.items()}
+
+    person = next(e for e in everything if (e.source, e.id) == ("right", "p5"))
+    films = {
+        f"right:{each.id}"
+        for each in everything
+        if each.source == "right" and any("p5" in targets for targets in each.relations.values())
+    }
+    for restart, name in ((False, "Q X"), (True, person.attributes["name"])):
+        offset = 1000 + len(topic.events)
+        renamed = caused(msgspec.structs.replace(person, attributes={"name": name}), restart=restart)
+        here = Cause("t", 0, offset)
+        around = [each for (_, _, film), each in renamed.items() if film in films]
+        assert around and all(each.cause != here for each in around)
+        assert {each.trigger for each in around} == {Trigger("neighbour", here)}
+        assert triggers(renamed).get("left:p5", Trigger("input", here)) == Trigger("input", here)
+
+    offset = 1000 + len(topic.events)
+    crowd_of = [msgspec.structs.replace(film("right", 70), id=f"g{n}", relations={}) for n in range(9)]
+    found = caused(*crowd_of)
+    crowd = [each.trigger for each in found.values() if each.trigger is not None]
+    assert "candidate" in {trigger.kind for trigger in crowd}
+    assert all(offset <= each.cause.offset < offset + 9 for each in crowd if each.cause is not None)
     aligner.close()
 
 
