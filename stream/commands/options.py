@@ -72,6 +72,7 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
         **rest: Any,
     ) -> None:
         from stream.catalogue.account import Account
+        from stream.catalogue.opening import check_exists
         from stream.catalogue.reading import read_files
         from stream.console import tell
 
@@ -81,6 +82,7 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
         )
         if not sources:
             raise ConfigError("nothing to read: name canonical .jsonl files, or give [sources.NAME] a file")
+        check_exists(path for name in ("links", "valid") if (path := rest.get(name)) is not None)
         account = Account(strict=strict)
         events = [
             event

@@ -198,6 +198,18 @@ def test_links_that_name_nothing_are_counted(folder: Path, tmp_path: Path) -> No
         assert "error: --strict: 2 links missing, 1 links types differ" in refused.stderr
 
 
+@pytest.mark.parametrize("command", ["evaluate --links", "train --links", "train --links links --valid"])
+def test_links_that_are_missing_are_told_before_anything_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("stream.catalogue.reading.read_files", pytest.fail)
+    (tmp_path / "links").touch()
+    arguments = [str(tmp_path / word) if word == "links" else word for word in command.split()]
+    refused = run(folder, *arguments, str(tmp_path / "no.csv"))
+    assert refused.exit_code == 1
+    assert "no.csv cannot be read: No such file or directory" in refused.stderr
+
+
 def retyped(folder: Path, *types: str) -> None:
     """The right catalogue's films, and its people, are called otherwise."""
     names = dict(zip(("film", "person"), types, strict=True))
