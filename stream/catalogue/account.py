@@ -144,6 +144,8 @@ class Account:
         raw = self._known.get(node)
         self._report.rows += 1
         if isinstance(event, Delete):
+            if raw is None:
+                self._report.absent_deletes.add(event.id, self._shown(place))
             if raw is None or raw[-1] != GONE:
                 gone = Upsert(event.source, event.id, "")
                 self._keep(node, gone, self._state(gone, b"", place, GONE))

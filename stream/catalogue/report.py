@@ -98,6 +98,7 @@ class Report(msgspec.Struct):
     repeated: int = 0
     updated: Tally = msgspec.field(default_factory=Tally)
     ids_twice: Tally = msgspec.field(default_factory=Tally)
+    absent_deletes: Tally = msgspec.field(default_factory=Tally)
     missing_heads: Tally = msgspec.field(default_factory=Tally)
     missing_targets: list[MissingTargets] = []
     unread_cells: list[UnreadCells] = []
@@ -157,6 +158,11 @@ class Report(msgspec.Struct):
             yield (
                 f"ids twice: {self.ids_twice.count:,}, first {first}; of rows with one id the longest counts"
                 f"{hint if len(files) > 1 else ''}"
+            )
+        if self.absent_deletes.count:
+            yield (
+                f"deletions of what did not come before: {self.absent_deletes.count:,}, first "
+                f"{self.absent_deletes.first[0]}; is an id spelt otherwise, or was it fed another time?"
             )
         if self.missing_heads.count:
             yield (

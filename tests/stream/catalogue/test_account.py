@@ -211,6 +211,26 @@ def test_canonical_events_are_updates_and_their_order_counts(tmp_path: Path) -> 
     assert report.entities == {"s": {"t": 1}} and account.exists("s:1") and not account.exists("s:2")
 
 
+def test_deletions_of_what_did_not_come_are_counted(tmp_path: Path) -> None:
+    """In events and in rows. They are fed all the same: what they name may be in the topic."""
+    (tmp_path / "a.jsonl").write_text(
+        '{"op": "upsert", "source": "a", "id": "A1", "type": "film"}\n'
+        '{"op": "delete", "source": "a", "id": "a1"}\n'
+        '{"op": "delete", "source": "a", "id": "A1"}\n{"op": "delete", "source": "a", "id": "A1"}\n'
+    )
+    account = Account()
+    assert len([*read_canonical(tmp_path / "a.jsonl", account)]) == 4
+    assert account.report().absent_deletes.first == [Example("a1", "a.jsonl:2")]
+    (tmp_path / "b.csv").write_text("Op,id,title\nI,1,A\nD,2,B\nD,1,A\n")
+    account = Account()
+    mapping = '[sources.s]\nfile = "b.csv"\nid = "id"\ndeleted = "Op"\nattributes = ["title"]'
+    events, refused = read(tmp_path, mapping, account)
+    report = account.report()
+    assert (len(events), refused, account.entities) == (3, [], 0)
+    assert (report.absent_deletes.count, report.problems) == (1, {})
+    assert "deletions of what did not come before: 1, first 2 in b.csv:3; " in "\n".join(report.lines())
+
+
 def test_filled_cells_in_which_a_path_finds_nothing_are_counted(tmp_path: Path) -> None:
     """08-path-into-text: what is called otherwise is not absent without a word."""
     rows = [
