@@ -196,7 +196,11 @@ def _bytes(arrow: Any, array: Any) -> int:
         longest = 0 if lengths is None else arrow.compute.max(lengths).as_py() or 0
         return len(array) * (VALUE_BYTES + longest)
     if types.is_nested(kind):
-        inside = array.flatten()
+        if types.is_map(kind):  # which has no `flatten`; of a slice its keys are those of all
+            begin, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+            inside = [array.keys.slice(begin, end - begin), array.items.slice(begin, end - begin)]
+        else:
+            inside = array.flatten()
         parts = inside if isinstance(inside, list) else [inside]
         return len(array) * NESTED_BYTES + sum(_bytes(arrow, part) for part in parts)
     return len(array) * VALUE_BYTES + int(array.nbytes)

@@ -163,6 +163,18 @@ def test_whole_numbers_of_any_size(tmp_path: Path) -> None:
     assert meter.share == 1
 
 
+def test_maps_are_read_and_counted_by_the_row(tmp_path: Path) -> None:
+    """Arrow flattens lists, and no maps."""
+    kind = arrow.map_(arrow.string(), arrow.list_(arrow.int32()))
+    rows: list[Any] = [[("a", [n]), ("b", None)] if n % 3 else None for n in range(50)]
+    column = arrow.array(rows, kind)
+    path = write(tmp_path / "a.parquet", {"m": column})
+    expected = [{"m": row and [[*pair] for pair in row]} for row in rows]
+    assert [row for _, row in read_rows(path)] == expected
+    sizes = [parquet_child._bytes(arrow, column.slice(n, 1)) for n in range(len(rows))]
+    assert max(sizes) < 3 * min(sizes[1:3]) and sum(sizes) < 2 * parquet_child._bytes(arrow, column)
+
+
 def test_the_rows_before_what_is_too_much_are_read(tmp_path: Path) -> None:
     """And those of the row groups behind it."""
     zeros = np.zeros(20_000_000, "int8")
