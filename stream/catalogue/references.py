@@ -8,7 +8,7 @@ from typing import NamedTuple
 from stream.catalogue.columns import ColumnSample, FileSample
 
 SURE, LEAST = 0.9, 0.5  # share of a column's values that are ids of rows; below SURE its name has to say so
-SEPARATORS = (";", "|", ",")
+SEPARATORS = (";", "|", " / ", ",")
 WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+")
 ID_WORDS = {"id", "ids", "key", "uuid", "guid", "iri", "uri", "identifier"}
 EMPTY_WORDS = ID_WORDS | {"code", "no", "nr", "number", "ref", "fk", "name"}  # they say nothing of which rows
@@ -229,7 +229,10 @@ def _column(sample: ColumnSample) -> _Column:
 
 
 def separator_of(texts: Sequence[str]) -> str | None:
-    """What separates several names in a cell; a comma only if cells hold different numbers of names."""
+    """What separates several names in a cell; a comma only if cells hold different numbers of names.
+
+    It is tried last: it also stands in names (`Lem, Stanisław / Kandel, Michael`).
+    """
     for separator in SEPARATORS:
         counts = Counter(text.count(separator) + 1 for text in texts if separator in text)
         cells = counts.total()

@@ -229,6 +229,8 @@ class TableProposer:
         is_own = bool(words) and words <= OWN_NAMES
         if is_own or distinct <= 2 or not are_short(names) or not column.is_text:
             return None
+        if 2 * sum(name[0].isdigit() for name in names) > len(names):  # `320 p.`
+            return None
         if 1 - distinct / len(names) <= (REPEATED_IN_LISTS if many else REPEATED):
             return None
         kind = singular(_name(column.name)).replace("/", "_")

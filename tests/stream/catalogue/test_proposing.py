@@ -86,6 +86,15 @@ def test_nested_rows_and_what_some_lack(tmp_path: Path) -> None:
     assert len([e for _, e in read_events("s", msgspec.convert(table, SourceMapping), Path())]) == 40 + 4 + 5
 
 
+def test_names_with_commas_apart_by_slashes_and_measures_with_units(tmp_path: Path) -> None:
+    path = tmp_path / "library.csv"
+    rows = [f'L{n},"{" / ".join(PEOPLE[n % 5 : n % 5 + 1 + n % 3])}",{n % 9 + 90} p.' for n in range(60)]
+    path.write_text("record_id,responsibility,extent\n" + "\n".join(rows) + "\n")
+    table = proposed(path)
+    assert table["relations"]["responsibility"]["separator"] == " / "
+    assert table["attributes"] == ["extent"]
+
+
 def test_messages_of_debezium(tmp_path: Path) -> None:
     path = tmp_path / "film.jsonl"
     rows = [{"id": n, "title": f"Title {n}", "released": 9000 + n, "seen_at": 10**15 + n} for n in range(20)]
