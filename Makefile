@@ -5,7 +5,7 @@
 #   make check                          formatting, lint, types (also of the tests), compose file: what CI checks
 #   make torture [N=40] [SEED=0] [JSON=FILE]   kills, pauses, recreated topics: nothing lost, nothing invented?
 #   make fuzz [N=100000] [SEED=0]       hostile messages: each accounted for, memory bounded?
-#   make quality DATA=DIR [DATASET=NAME] [MODEL=NAME] [SEEDS=3] [TEST_LINKS=FILE] [JSON=FILE]   how good is the model?
+#   make quality DATA=DIR [DATASET=NAME] [MODEL=NAME] [SEEDS=3] [WORLD=open] [TEST_LINKS=FILE] [JSON=FILE]   how good is the model?
 #   make sentences DATA=DIR [DATASET=NAME] [K=20] [JSON=FILE]   is a sentence encoder worth its cost?
 #   make speed [N=20000] [ONLY=engine] [K=7] [STORED=23000] [RATES="200 500 1000"] [SECONDS=15] [BOOTSTRAP=HOST:PORT]
 #              [SEARCH=cells] [RUNS=1] [JSON=FILE] [PICTURE=FILE.svg]   how fast, beside the goals?
@@ -38,6 +38,7 @@ DATA ?= $(wildcard ../shared/data)
 DATASET ?=
 MODEL ?=
 SEEDS ?=
+WORLD ?=
 TEST_LINKS ?=
 ONLY ?=
 K ?=
@@ -91,7 +92,7 @@ fuzz: $(STAMP)
 quality: $(STAMP)
 	$(BIN)/python -m benchmarks.quality --data "$(DATA)" $(addprefix --dataset ,$(DATASET)) \
 		$(if $(MODEL),--model "$(MODEL)") $(if $(SEEDS),--seeds $(SEEDS)) \
-		$(if $(TEST_LINKS),--test-links "$(TEST_LINKS)") $(if $(JSON),--json "$(JSON)")
+		$(if $(WORLD),--world $(WORLD)) $(if $(TEST_LINKS),--test-links "$(TEST_LINKS)") $(if $(JSON),--json "$(JSON)")
 
 sentences: $(STAMP)
 	$(BIN)/python -m benchmarks.quality.sentences --data "$(DATA)" $(addprefix --dataset ,$(DATASET)) \

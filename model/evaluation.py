@@ -1,8 +1,9 @@
 """How good scored pairs are, against known links.
 
-The P scored pairs are always the candidates whose left entity has a link in the tested part. Other left
-entities do not count, because it is unknown whether they have a partner. `links` counts all tested links,
-also those that retrieval did not propose: they are lost recall.
+The P scored pairs are always the candidates of the left entities that have a link in the tested part. Other
+left entities do not count, because it is unknown whether they have a partner; unless it is known that they
+have none ("open world"), when each of their pairs is wrong. `links` counts all tested links, also those that
+retrieval did not propose: they are lost recall.
 """
 
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ class Quality:
     precision: float
     recall: float
     f1: float
+    calibration_error: float
     calibration: Sequence[CalibrationBin]
 
     def to_json(self) -> dict[str, object]:
@@ -81,6 +83,7 @@ def evaluate(pairs: ScoredPairs, threshold: float, *, one_to_one: bool = True) -
         precision=decision.precision,
         recall=decision.recall,
         f1=decision.f1,
+        calibration_error=calibration_error(pairs),
         calibration=calibration_table(pairs),
     )
 
@@ -173,6 +176,17 @@ def best_threshold(pairs: ScoredPairs, *, one_to_one: bool = True) -> float:
     return float((score[best] + below) / 2)
 
 
+def lasting_threshold(pairs: ScoredPairs) -> float:
+    """The threshold of a model: half of the largest one-to-one F1; .5 without links among the pairs.
+
+    Where scores are probabilities this is where F1 is largest (Lipton, Elkan and Naryanaswamy, ECML 2014,
+    theorem 1). `best_threshold` also fits what these few pairs have by accident; and where each left entity
+    has a partner, it accepts whatever is best, which is wrong of entities that have none.
+    """
+    best = decide(pairs, best_threshold(pairs)).f1
+    return best / 2 if best else 0.5
+
+
 def calibration_table(pairs: ScoredPairs, bins: int = 10) -> list[CalibrationBin]:
     """Shows whether scores are probabilities, in equal steps of score. Empty bins are left out."""
     number = np.minimum((pairs.score * bins).astype(np.int64), bins - 1)
@@ -187,6 +201,19 @@ def calibration_table(pairs: ScoredPairs, bins: int = 10) -> list[CalibrationBin
         for b in range(bins)
         if (inside := number == b).any()
     ]
+
+
+def calibration_error(pairs: ScoredPairs) -> float:
+    """How far scores are from the share of links among pairs that have them, on the mean of the best pairs.
+
+    The expected calibration error (Naeini et al., AAAI 2015) of each left entity's best pair, over the bins
+    of `calibration_table`. Of all pairs nearly all have a score near 0, which says nothing.
+    """
+    order = np.lexsort((pairs.right, -pairs.score, pairs.left))
+    best = order[np.flatnonzero(np.diff(pairs.left[order], prepend=-1))]
+    some = pairs._replace(score=pairs.score[best], label=pairs.label[best])
+    apart = sum(row.pairs * abs(row.score - row.links) for row in calibration_table(some))
+    return apart / len(best) if len(best) else 0.0
 
 
 _one_to_one = one_to_one

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from model.errors import ModelError
-from model.evaluation import ScoredPairs, best_threshold, prauc, retrieval_recall
+from model.evaluation import ScoredPairs, lasting_threshold, prauc, retrieval_recall
 from model.scoring.network import AlignmentNetwork, NetworkOptions, PairGraph, pair_graph
 from model.scoring.pairs import PairInputs, similarities
 from model.scoring.scorer import DenseScorer
@@ -87,7 +87,7 @@ def train(
     options: TrainingOptions = TrainingOptions(),
     progress: Callable[[Epoch], None] = lambda _: None,
 ) -> Trained:
-    """Trains, stops early on valid, calibrates and chooses the threshold for the best one-to-one F1 there.
+    """Trains, stops early on valid, calibrates there and chooses the threshold.
 
     Raises:
         ModelError: there is no link, or there are only links, among the pairs of either part.
@@ -318,7 +318,7 @@ def _calibrated(net: AlignmentNetwork, trees: Trees, valid: LabelledPairs) -> Tr
         "valid_chance": prauc(pairs._replace(score=np.zeros(len(logits)))),  # of the same score for all
         "valid_retrieved": retrieval_recall(pairs),
     }
-    return Trained(net, trees, slope, offset, best_threshold(pairs), report)
+    return Trained(net, trees, slope, offset, lasting_threshold(pairs), report)
 
 
 def fit_platt(logits: npt.NDArray[np.float64], label: npt.NDArray[np.bool_]) -> tuple[float, float]:

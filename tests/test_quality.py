@@ -76,6 +76,14 @@ def test_a_mapping_file_adds_a_data_set(films: Path, capsys: pytest.CaptureFixtu
     assert [line.split()[:2] for line in printed[1:]] == [["films", "full"], ["films", "boosting"]]
 
 
+def test_in_the_open_some_have_no_partner(films: Path) -> None:
+    models = ("--model", "full", "--model", "splink")
+    for row in quality(films, "films.toml", "-k", "3", "--world", "open", *models):
+        assert row["world"] == "open"
+        assert 12 <= int(row["links"]) <= 24  # of 30
+        assert row["f1"] > 0.9
+
+
 def test_splink_is_a_baseline(films: Path) -> None:
     (row,) = quality(films, "films.toml", "--model", "splink")
     assert row["links"] == 30

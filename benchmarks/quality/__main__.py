@@ -1,7 +1,7 @@
 """Runs data sets through models and prints one table.
 
 python -m benchmarks.quality --data DIRECTORY [--dataset NAME|FILE]... [--model NAME]... [--seeds N]
-    [--test-links FILE] [-k K] [--json FILE]
+    [--world open] [--test-links FILE] [-k K] [--json FILE]
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quality.datasets import built_in, read_dataset
+from benchmarks.quality.datasets import built_in, in_the_open, read_dataset
 from benchmarks.quality.ours import ABLATIONS, ablation, no_links
 from benchmarks.quality.task import Model, NotApplicable, Task, judge, make_task
 from index.errors import SameasError
@@ -23,8 +23,11 @@ from stream.learning.workspace import Workspace
 
 K = 20
 ONE_SEED = ("no links", "splink", "deepmatcher")  # minutes each
-COLUMNS = ("cpu_seconds", "prauc", "f1", "recall_at_precision_95", "hits_at_1", "retrieval_recall")
-HEADINGS = ("CPU s", "PRAUC", "F1", "R@P=.95", "hits@1", "retrieval")
+COLUMNS = (
+    *("cpu_seconds", "prauc", "f1", "precision", "recall"),
+    *("recall_at_precision_95", "hits_at_1", "retrieval_recall", "calibration_error"),
+)
+HEADINGS = ("CPU s", "PRAUC", "F1", "P", "R", "R@P=.95", "hits@1", "retrieval", "ECE")
 
 Row = dict[str, object]
 
@@ -48,6 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--dataset", action="append", help=f"{', '.join(built_in())}, or a mapping file")
     parser.add_argument("--model", action="append", help=f"{', '.join(models())}")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--world", choices=("closed", "open"), default="closed", help="open: some entities have no partner"
+    )
     parser.add_argument("--test-links", type=Path, help="other links of the same data set")
     parser.add_argument("-k", type=int, default=K, help="candidates in each view")
     parser.add_argument("--json", type=Path, help="one object for each set, model and seed")
@@ -74,8 +80,10 @@ def run(options: argparse.Namespace) -> bool:
     for name in names:
         try:
             dataset = read_dataset(name, options.data, options.test_links)
+            if options.world == "open":
+                dataset = in_the_open(dataset)
             tell(f"{dataset.name}: {len(dataset.events):,} entities; looking for candidates")
-            with Workspace(dataset.events) as workspace:
+            with Workspace(dataset.events, absent=dataset.absent) as workspace:
                 task = make_task(dataset, workspace, options.k)
                 tell(f"{len(task.train.label):,} pairs to train on, ready in {task.seconds:.0f} s")
                 for model in chosen:
@@ -116,6 +124,7 @@ def _row(name: str, task: Task, seed: int) -> Row:
     scored = models()[name]()(task, seed)
     return {
         "set": task.dataset.name,
+        "world": "open" if task.dataset.absent else "closed",
         "model": name,
         "seed": seed,
         "k": task.k,

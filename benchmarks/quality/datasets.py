@@ -9,7 +9,7 @@ CSV files with the columns `left,right`, and `[sources.NAME]` as in sameas.toml;
 import csv
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -19,11 +19,12 @@ from index.entity import Value
 from stream.catalogue.reading import read_events
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert
-from stream.learning.known_links import LabelledLink, LinkPair, read_links
+from stream.learning.known_links import LabelledLink, LinkPair, partners, read_links
 from stream.mapping.language import SourceMapping
 
 BUILT_IN = Path(__file__).parent.parent / "datasets"
 LEFT, RIGHT = "left", "right"
+ALONE = 0.4  # the share of right entities that the open world lacks
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,6 +43,7 @@ class DataSet:
     events: list[EntityEvent]
     links: dict[str, list[LinkPair]] = field(default_factory=dict)  # by part: train, valid, test
     pairs: dict[str, list[LabelledLink]] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()  # entities of valid and test links that were left out
 
 
 def built_in() -> list[str]:
@@ -88,6 +90,13 @@ def read_dataset(name: str, data: Path, test_links: Path | None = None) -> DataS
         if not isinstance(event, InvalidInput)
     ]
     return DataSet(path.stem, events, {part: read_links(file).links for part, file in files.items()})
+
+
+def in_the_open(dataset: DataSet) -> DataSet:
+    """The data set without some right entities of valid and test links. Labelled pairs stay as they are."""
+    absent = partners([link for part in ("valid", "test") for link in dataset.links.get(part, [])], ALONE)
+    events = [event for event in dataset.events if f"{event.source}:{event.id}" not in absent]
+    return replace(dataset, events=events, absent=absent)
 
 
 def _read_pairs(name: str, kind: str, files: dict[str, Path]) -> DataSet:

@@ -61,7 +61,8 @@ def ablation(name: str) -> Model:
             trained = train(task.train, task.valid, network, options, progress=_epochs(show))
         took = spent()
         scorer = trained.scorer()
-        return Scored(took, score(scorer, task.valid), score(scorer, task.test))
+        threshold = trained.threshold if task.dataset.absent else None  # closed: the best one, as for others
+        return Scored(took, score(scorer, task.valid), score(scorer, task.test), threshold)
 
     return run
 

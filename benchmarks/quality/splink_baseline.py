@@ -15,6 +15,7 @@ import pandas as pd
 import splink.comparison_library as compare
 from splink import DuckDBAPI, Linker, SettingsCreator, block_on
 
+from benchmarks.quality.datasets import DataSet
 from benchmarks.quality.task import NotApplicable, Scored, Task, stopwatch
 from index.entity import node_of
 from model.encoding.tokens import normalise
@@ -72,7 +73,7 @@ def splink(task: Task, seed: int) -> Scored:
             "score": predicted["match_weight"].to_numpy(),
         }
     )
-    valid, test = (_scored(pairs, task.dataset.links[part]) for part in ("valid", "test"))
+    valid, test = (_scored(pairs, task.dataset, part) for part in ("valid", "test"))
     return Scored(took, valid, test)
 
 
@@ -153,9 +154,10 @@ def _labels(links: list[LinkPair]) -> pd.DataFrame:
     )
 
 
-def _scored(pairs: pd.DataFrame, links: list[LinkPair]) -> ScoredPairs:
-    gold = {*links}
-    some = pairs[pairs["left"].isin({left for left, _ in gold})]
+def _scored(pairs: pd.DataFrame, dataset: DataSet, part: str) -> ScoredPairs:
+    links = dataset.links[part]
+    gold = {link for link in links if link[1] not in dataset.absent}
+    some = pairs[pairs["left"].isin({left for left, _ in links})]
     left, right = (
         np.array([node_of(name) >> 1 for name in some[side]], np.int64) for side in ("left", "right")
     )

@@ -1,8 +1,9 @@
 """What every model is given: the same candidates with the same answers, and how its scores are judged.
 
 Candidates come from the retrieval of `sameas` with k nearest neighbours in each view. A model is trained on
-`train`, its threshold is chosen on `valid` for the best one-to-one F1, and it is measured on `test`; always
-on left entities that have a link. Links that are no candidates are lost recall for everybody.
+`train`, its threshold is chosen on `valid`, and it is measured on `test`; always on left entities that have a
+link. Links that are no candidates are lost recall for everybody. In the open world some right entities of
+`valid` and `test` links are left out: their left entities have no partner, and whatever they get is wrong.
 """
 
 import time
@@ -66,6 +67,7 @@ def make_task(dataset: DataSet, workspace: Workspace, k: int) -> Task:
     encoder = Encoder.fit(workspace.upserts())
     known = [*dataset.links.get("train", []), *dataset.links.get("valid", [])]
     known += [(pair.left, pair.right) for pair in dataset.pairs.get("train", []) if pair.same]
+    known = [link for link in known if link[1] not in dataset.absent]
     workspace.retrieve(encoder, CandidateOptions(k, ()), floors_from=known)
     label = workspace.judged if dataset.pairs else workspace.labelled
     parts = dataset.pairs or dataset.links

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     "--links", type=click.Path(path_type=Path), required=True, help="Known links: a table left,right"
 )
 @click.option("--one-to-one/--many-to-many", default=None, help="How pairs are decided: align.one_to_one")
+@click.option(
+    "--alone",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    help="Leave out the right entity of this share of the links: is it seen that some have no partner?",
+)
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object")
 @click.option(
     "--plot",
@@ -34,6 +40,7 @@ def evaluate(
     model: Path,
     links: Path,
     one_to_one: bool | None,
+    alone: float,
     as_json: bool,
     plot: Path | None,
 ) -> None:
@@ -53,6 +60,7 @@ def evaluate(
         model,
         one_to_one=settings.align.one_to_one if one_to_one is None else one_to_one,
         threshold=settings.model.threshold,
+        alone=alone,
     )
     if plot is not None:
         write_page(plot, f"{model} on {links.name}", evaluation.pairs, evaluation.quality)

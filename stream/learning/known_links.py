@@ -72,6 +72,11 @@ def split_links(links: Sequence[LinkPair]) -> tuple[list[LinkPair], list[LinkPai
     return parts
 
 
+def partners(links: Sequence[LinkPair], share: float) -> frozenset[str]:
+    """This share of the links' right entities. Without them, their left entities have no partner."""
+    return frozenset(right for _, right in links if uniform("absent", right) < share)
+
+
 def uniform(*words: str) -> float:
     """A number in [0, 1) that depends on the words alone."""
     return xxhash.xxh3_64_intdigest("\0".join(words).encode()) / 2**64

@@ -3,7 +3,7 @@ directory."""
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -59,12 +59,20 @@ class Workspace:
 
     Args:
         events: they make the graph, in this order.
+        absent: CURIEs of entities that are left out of it. A link with one of them says that its left entity
+            has no partner (an "open world").
         begin_with: puts a store into the directory that it is given. The graph begins with that store's.
     """
 
     def __init__(
-        self, events: Iterable[EntityEvent] = (), begin_with: Callable[[Path], None] = lambda _: None
+        self,
+        events: Iterable[EntityEvent] = (),
+        *,
+        absent: Collection[str] = (),
+        begin_with: Callable[[Path], None] = lambda _: None,
     ) -> None:
+        self._absent = absent
+        events = (event for event in events if f"{event.source}:{event.id}" not in absent)
         with contextlib.ExitStack() as stack:  # for what breaks off while it is filled
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="sameas-"))
             state = Path(directory) / "state"
@@ -90,12 +98,13 @@ class Workspace:
                 yield Upsert(e.source, e.id, e.type, e.attributes, e.relations)
 
     def present(self, links: Sequence[LinkPair]) -> list[LinkPair]:
-        """The links whose two entities exist."""
+        """The links whose two entities exist, the right one also if it was left out."""
         exists = self._graph.exist(node_of(name) for link in links for name in link)
-        return [link for number, link in enumerate(links) if exists[2 * number] and exists[2 * number + 1]]
+        ends = zip(links, exists[::2], exists[1::2], strict=True)
+        return [link for link, left, right in ends if left and (right or link[1] in self._absent)]
 
     def by_type(self, links: Sequence[LinkPair]) -> dict[str, list[LinkPair]]:
-        """The links whose two entities exist, by the type of the left one."""
+        """The links that are `present`, by the type of the left entity."""
         present = self.present(links)
         found: dict[str, list[LinkPair]] = {}
         for link, entity in zip(
@@ -163,13 +172,15 @@ class Workspace:
     def labelled(self, links: Sequence[LinkPair], *, contrasted: bool = False) -> LabelledPairs:
         """All candidate pairs of the links' left entities, and which of them are links.
 
+        Links whose right entity was left out are none: all pairs of their left entity are wrong.
+
         Args:
             contrasted: where candidates are links alone, each left entity also gets the right one of another
                 link, so that there is something to tell the links from.
         """
         table = self._embedding.table
-        gold = {(node_of(left), node_of(right)) for left, right in links}
-        lefts = {left for left, _ in gold}
+        gold = {(node_of(left), node_of(right)) for left, right in links if right not in self._absent}
+        lefts = {node_of(left) for left, _ in links}
 
         def answered(sources: SourcePair, pairs: Pairs) -> _Answered:
             nodes = [table.rows["node"][slots].tolist() for slots in pairs]

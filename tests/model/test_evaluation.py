@@ -6,10 +6,12 @@ import pytest
 from model.evaluation import (
     ScoredPairs,
     best_threshold,
+    calibration_error,
     calibration_table,
     decide,
     evaluate,
     hits_at_1,
+    lasting_threshold,
     one_to_one,
     prauc,
     recall_at_precision,
@@ -62,6 +64,26 @@ def test_decisions() -> None:
 def test_the_best_threshold_lies_half_way_to_the_next_score() -> None:
     assert best_threshold(PAIRS) == pytest.approx((0.5 + 0.4) / 2)
     assert decide(PAIRS, best_threshold(PAIRS)).f1 == pytest.approx(6 / 8)
+
+
+def test_a_lasting_threshold_is_half_of_the_best_f1() -> None:
+    assert lasting_threshold(PAIRS) == pytest.approx(6 / 8 / 2)
+    assert lasting_threshold(PAIRS._replace(label=np.zeros(6, bool))) == 0.5
+
+
+def test_it_is_where_f1_is_largest_when_scores_are_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    score = rng.beta(0.3, 0.6, 200_000)
+    numbers = np.arange(len(score))
+    label = rng.random(len(score)) < score
+    pairs = ScoredPairs(score, label, numbers, numbers, int(label.sum()))
+    assert lasting_threshold(pairs) == pytest.approx(best_threshold(pairs), abs=0.02)
+
+
+def test_the_calibration_error_is_that_of_the_best_pairs() -> None:
+    # lefts 0, 1, 2, 3: best scores .9 (a link), .7 (a link), .6 (none), .4 (none), each alone in its bin
+    assert calibration_error(PAIRS) == pytest.approx((0.1 + 0.3 + 0.6 + 0.4) / 4)
+    assert calibration_error(NOTHING) == 0.0
 
 
 def test_calibration_table() -> None:

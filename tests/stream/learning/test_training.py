@@ -133,6 +133,18 @@ def test_links_of_missing_entities_are_lost_recall(folder: Path) -> None:
     assert quality.retrieval_recall < known.retrieval_recall
 
 
+def test_in_the_open_world_what_has_no_partner_is_no_lost_recall(folder: Path) -> None:
+    found = evaluate_model(catalogues(), [*LINKS, *PEOPLE], folder / "checkpoint", alone=0.4)
+    assert found.links_missing == 0
+    assert 20 <= found.alone <= 44  # of 80
+    assert found.quality.links == 80 - found.alone
+    assert found.to_json()["world"] == "open"
+    assert found.quality.recall > 0.8 and found.quality.precision > 0.8
+    closed = evaluate_model(catalogues(), [*LINKS, *PEOPLE], folder / "checkpoint")
+    assert (closed.alone, closed.to_json()["world"]) == (0, "closed")
+    assert closed.quality.precision >= found.quality.precision  # what is left out can no longer be right
+
+
 def test_evaluate_prints_every_type_and_writes_curves(folder: Path) -> None:
     page = folder / "curves.html"
     shown = run(folder, "evaluate", "--links", str(folder / "links.csv"), "--plot", str(page))
