@@ -8,16 +8,23 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final, TypeGuard
 
+import msgspec
+
 from model.encoding.values import degrees, on_sphere
 
 GEOMETRIES: Final = frozenset(
     {"Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon"}
 )
+PAIR_CHARS: Final = 64  # the most that two angles with minutes and seconds take
 DIGITS: Final = 6  # of the degrees of a centre: a tenth of a metre
 # Between two numbers, the surest first: a comma may also be in a number.
 _SEPARATORS: Final = (";", ", ", ",", " ")
 _NUMBER: Final = re.compile(r"([+-]?\d{1,3}(?:[.,]\d+)?)°?([NSEW]?)")
 _BEFORE_LETTER: Final = re.compile(r" (?=[°NSEW])")
+_MINUTES: Final = re.compile(
+    r"""(\d{1,3})° ?(\d{1,2}(?:[.,]\d+)?) ?['′’](?: ?(\d{1,2}(?:[.,]\d+)?) ?(?:["″”]|''|′′))? ?([NSEW]?)"""
+)
+_LETTERS_FIRST: Final = re.compile(r"([NSEW]) ?([^NSEW]+?)[ ,;]*([NSEW]) ?([^NSEW]+)")
 _EMPTY: Final = re.compile(r"(?i)(?:[a-z0-9=]{1,16};)?point(?: z| m| zm)? empty")
 
 
@@ -47,10 +54,25 @@ def as_point(value: object, *, latitude: int) -> object:
         text = " ".join(value.split())
         if not text or _EMPTY.fullmatch(text):
             return None
+        if text.startswith("{"):
+            return _of_json(text, latitude)
         return _point(numbers_of(text, latitude=latitude), latitude, text)
     if isinstance(value, list) and all(item is None for item in value):
         return None
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return as_point("; ".join(value), latitude=latitude)
     return _point(value, latitude)
+
+
+def _of_json(text: str, latitude: int) -> object:
+    """GeoJSON as a table's cell holds it. Raises ValueError."""
+    try:
+        value = msgspec.json.decode(text)
+        if is_geometry(value):
+            return as_point(value, latitude=latitude)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    return _point(None, latitude, text)
 
 
 def _centre(coordinates: object, latitude: int) -> str | None:
@@ -92,7 +114,7 @@ def _point(pair: object, latitude: int, text: str = "") -> str:
 
 
 def numbers_of(text: str, *, latitude: int = 0) -> list[float] | None:
-    """The numbers of a text such as `52.52, 13.40`, `52,52 13,40`, `POINT(13.4 52.5)` or `33.86 S, 151.21 E`.
+    """The numbers of a text such as `52.52, 13.40`, `52,52 13,40`, `POINT(13.4 52.5)` or `33°52′S 151°13′E`.
 
     Args:
         latitude: the place of the first of two numbers whose letters say which is which.
@@ -100,6 +122,10 @@ def numbers_of(text: str, *, latitude: int = 0) -> list[float] | None:
     if (place := degrees(text)) and "(" in text:
         return [*reversed(place)]
     inside = text[1:-1].strip() if text[:1] + text[-1:] in ("[]", "()") else text
+    if len(inside) <= PAIR_CHARS:
+        if pair := _LETTERS_FIRST.fullmatch(inside):
+            inside = f"{pair[2].strip()}{pair[1]}; {pair[4].strip()}{pair[3]}"
+        inside = _MINUTES.sub(_in_degrees, inside)
     inside = _BEFORE_LETTER.sub("", inside)
     for separator in _SEPARATORS:
         parts = [_NUMBER.fullmatch(part.strip()) for part in inside.split(separator)]
@@ -113,3 +139,11 @@ def numbers_of(text: str, *, latitude: int = 0) -> list[float] | None:
         if re.fullmatch("[NS][EW]|[EW][NS]", letters):
             return numbers if (letters[0] in "NS") == (latitude == 0) else numbers[::-1]
     return None
+
+
+def _in_degrees(angle: re.Match[str]) -> str:
+    """Degrees, minutes and seconds as degrees, with the letter behind them."""
+    degree, minutes, seconds = (float((part or "0").replace(",", ".")) for part in angle.groups()[:3])
+    if minutes >= 60 or seconds >= 60:
+        return angle[0]
+    return f"{round(degree + minutes / 60 + seconds / 3600, DIGITS)}{angle[4]}"

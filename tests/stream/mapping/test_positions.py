@@ -1,5 +1,6 @@
 """Places: every usual way of writing one is read as the same point, and what is none is refused."""
 
+import json
 from typing import Any
 
 import pytest
@@ -31,6 +32,13 @@ from stream.mapping.row_mapper import RowMapper
         ("33.86 S, 151.21 E", 0, "POINT(151.21 -33.86)"),
         ("33.86 S, 151.21 E", 1, "POINT(151.21 -33.86)"),
         ("122.4° W 37.8° N", 0, "POINT(-122.4 37.8)"),
+        ("52°30'N 13°24'E", 0, "POINT(13.4 52.5)"),
+        ("33° 51′ 36″ S, 151° 12′ 36.0″ E", 1, "POINT(151.21 -33.86)"),
+        ("N52.5 E13.4", 1, "POINT(13.4 52.5)"),
+        ("W 0° 7.656', N 51.5", 0, "POINT(-0.1276 51.5)"),
+        (["52.5", " 13.4 "], 0, "POINT(13.4 52.5)"),
+        (["52,5", "13,4"], 0, "POINT(13.4 52.5)"),
+        ('{"type": "Point", "coordinates": [13.4, 52.5]}', 1, "POINT(13.4 52.5)"),
         ("POINT(13.4 52.5)", 1, "POINT(13.4 52.5)"),
         ("point (52.5 13.4)", 0, "POINT(13.4 52.5)"),
         ("SRID=4326;POINT Z (13.4 52.5 34)", 1, "POINT(13.4 52.5)"),
@@ -69,6 +77,15 @@ def test_cells_as_points(cell: object, latitude: int, point: object) -> None:
         {"type": "Point", "coordinates": "x"},
         {"type": "Polygon", "coordinates": [[[1, 2], [3]]]},
         "5 N, 6 N",
+        "N5 N6",
+        "52°70'N 13°24'E",
+        "52°30'N",
+        '{"type": "Point"}',
+        '{"type": "Point", "coordinates": [1]}',
+        '{"type": "Polygon", "coordinates": ' + "[" * 5000 + "]" * 5000 + "}",
+        "{",
+        ["a", "b"],
+        ["1", "2", "3", "4"],
     ],
 )
 def test_what_is_no_position_is_refused(cell: object, latitude: int) -> None:
@@ -91,7 +108,8 @@ def test_any_place_is_the_same_in_either_order(north: float, east: float) -> Non
     st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda part: st.lists(part, max_size=3))
 )
 def test_any_cell_is_a_position_or_refused(cell: Any) -> None:
-    for value in (cell, {"type": "MultiPolygon", "coordinates": cell}):
+    geometry = {"type": "MultiPolygon", "coordinates": cell}
+    for value in (cell, str(cell), geometry, json.dumps(geometry)):
         try:
             as_point(value, latitude=1)
         except ValueError as error:
