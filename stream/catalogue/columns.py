@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from stream.catalogue.delimited import SEPARATORS, Layout
 from stream.catalogue.opening import COMPRESSED, format_of
 from stream.catalogue.positions import Order, order_of
 from stream.catalogue.rdf import RDF, read_rdf
-from stream.catalogue.rows import check_suffix, column_names, read_rows
+from stream.catalogue.rows import NumberedRow, check_suffix, column_names, read_rows
 from stream.catalogue.sniffing import sniff
 from stream.errors import ConfigError, InvalidInput
 from stream.events import MAX_ID_CHARS
@@ -126,6 +126,7 @@ class FileSample(msgspec.Struct):
     flags: list[str]  # columns that are known to say which rows are gone, and left out
     deleted: ColumnSample | None  # the one that seems to say it, and has to be named
     more: Sequence[Path] = ()  # other files of the same table
+    refused: Sequence[str] = ()  # lines that cannot be read; the first with file, number and reason
 
     @property
     def stem(self) -> str:
@@ -183,12 +184,19 @@ def read_sample(path: Path, *more: Path) -> FileSample:
     wrapped = Wrapped()
     check_suffix(path)
     layout = sniff(path)
-    for row in islice(_good_rows([path, *more], layout), SAMPLE_ROWS):
+    refused: list[str] = []
+    good = 0
+    for row in islice(_good_rows([path, *more], layout, refused), SAMPLE_ROWS):
+        good += 1
         if row.get("op") in ("upsert", "delete") and {"source", "id"} <= row.keys():
             raise ConfigError(f"{path} holds canonical events; `sameas feed {path}` needs no mapping")
         rows += _unwrapped(row, wrapped)
+    first = f": {len(refused):,} are refused, the first is {refused[0]}" if refused else ""
     if not rows:
-        raise ConfigError(f"{path} has no rows to propose a mapping from")
+        raise ConfigError(f"{path} has no rows to propose a mapping from{first}")
+    if len(refused) > good:
+        hint = "; is its first line the header?" if format_of(path) in SEPARATORS else ""
+        raise ConfigError(f"{path}: {good:,} rows can be read{first}{hint}")
     null: Counter[str] = Counter()
     columns = _columns(rows, null)
     repeated = [name for name, count in Counter(column_names(path, layout)).items() if count > 1]
@@ -209,17 +217,23 @@ def read_sample(path: Path, *more: Path) -> FileSample:
     named = [wrapped.deleted] if wrapped.deleted else []
     deleted = next((columns.pop(name) for name in [*named, *gone] if name in columns), None)
     return FileSample(
-        path, rows, columns, wrapped, layout, repeated, decimal_comma, null, flags, deleted, more
+        path, rows, columns, wrapped, layout, repeated, decimal_comma, null, flags, deleted, more, refused
     )
 
 
-def _good_rows(paths: Sequence[Path], layout: Layout) -> Iterator[Row]:
-    """The rows that can be read. RDF files are one graph, in which a subject is one row."""
+def _good_rows(paths: Sequence[Path], layout: Layout, refused: list[str]) -> Iterator[Row]:
+    """The rows that can be read; others are noted. RDF files are one graph, in which a subject is one row."""
+    files: Iterable[tuple[Path, Iterable[NumberedRow]]]
     if format_of(paths[0]) in RDF:
-        files = (rows for _, rows in read_rdf(paths, "", encoding=layout.encoding))
+        files = read_rdf(paths, "", encoding=layout.encoding)
     else:
-        files = (read_rows(path, layout=layout) for path in paths)
-    return (row for rows in files for _, row in rows if not isinstance(row, InvalidInput))
+        files = ((path, read_rows(path, layout=layout)) for path in paths)
+    for path, rows in files:
+        for line, row in rows:
+            if isinstance(row, InvalidInput):
+                refused.append(f"{path.name}:{line}: {row}" if not refused else "")
+            else:
+                yield row
 
 
 def _unwrapped(row: Row, wrapped: Wrapped) -> Iterator[Row]:

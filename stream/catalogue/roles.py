@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from stream import toml
 from stream.catalogue.columns import ColumnSample, FileSample, are_short
-from stream.catalogue.opening import MARKS
+from stream.catalogue.delimited import SEPARATORS
+from stream.catalogue.opening import MARKS, format_of
 from stream.catalogue.references import is_id_name, separator_of, singular, split, words_of
 from stream.errors import ConfigError
+from stream.mapping.cells import NUMBER
 from stream.mapping.envelopes import READERS
 from stream.mapping.language import NULL
 
@@ -168,7 +170,9 @@ class TableProposer:
         attributes: dict[str, str | None] = {}
         for name, column in self._file.columns.items():
             is_id = name in self._identity.columns
-            if name == type_column or (self._identity.columns == (name,) and name not in self._pointers):
+            is_called_so = _is_own_name(name)  # then its values say something, also as ids
+            is_one = self._identity.columns == (name,) and name not in self._pointers
+            if name == type_column or (is_one and not is_called_so):
                 continue
             if not name:
                 self._say("a column", "left out: it has no name")
@@ -184,7 +188,7 @@ class TableProposer:
                 )
             elif relation := self._relation(column, is_id=is_id):
                 relations[_unused(relation_name(name), relations, name)] = relation
-            elif self._identity.columns != (name,):
+            elif self._identity.columns != (name,) or is_called_so:
                 attributes[name] = logical = self._logical(column)
                 self._say(name, f"attribute{f', {logical}' if logical else ''}: {examples(column)}")
         return relations, attributes
@@ -225,9 +229,7 @@ class TableProposer:
         names = split(column.texts, separator)
         distinct = len(set(names))
         many = separator is not None or column.lists >= 0.05 * column.filled
-        words = {*words_of(column.name)}
-        is_own = bool(words) and words <= OWN_NAMES
-        if is_own or distinct <= 2 or not are_short(names) or not column.is_text:
+        if _is_own_name(column.name) or distinct <= 2 or not are_short(names) or not column.is_text:
             return None
         if 2 * sum(name[0].isdigit() for name in names) > len(names):  # `320 p.`
             return None
@@ -301,6 +303,12 @@ def said_of(file: FileSample) -> Iterator[str]:
         texts = (text for column in file.columns.values() for text in column.texts if not text.isascii())
         some = ", ".join(islice(dict.fromkeys(texts), 5))  # another encoding would read them otherwise
         yield f"the file: its encoding is A GUESS, by which it says {some}; correct it"
+    if numbers := [name for name in file.columns if NUMBER.fullmatch(name)]:
+        if format_of(file.path) in SEPARATORS:
+            some = ", ".join(numbers[:3])
+            yield f"the header: A GUESS, since {some} looks like a cell; if it is a row, add a header"
+    if file.refused:
+        yield f"refused, by feed as well: {len(file.refused):,}, the first {file.refused[0]}"
     for name in file.repeated:
         yield f"{name}: left out: several columns have this name; give each a name of its own"
     for name in file.flags:
@@ -347,6 +355,12 @@ def _unused(name: str, used: Collection[str], otherwise: str) -> str:
     while name in used:
         name, otherwise = otherwise, f"{otherwise}_"
     return name
+
+
+def _is_own_name(column: str) -> bool:
+    """Whether a column says what the row itself is called."""
+    words = {*words_of(column)}
+    return bool(words) and words <= OWN_NAMES
 
 
 def _unlike(column: ColumnSample) -> str:

@@ -18,6 +18,14 @@ from stream.mapping.row import Row, decode_object, missing_columns
 
 NumberedRow = tuple[int, Row | InvalidInput]
 
+ONE_A_LINE = "one object a line is expected"
+OTHER_FORMATS = {
+    **dict.fromkeys(
+        (".json", ".geojson"), "; `jq -c '.[]' IN > OUT.jsonl` writes the rows of a JSON array one a line"
+    ),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "; save the sheet as CSV in UTF-8"),
+    **dict.fromkeys((".txt", ".dat", ".tab"), "; a table in plain text has to be called .csv or .tsv"),
+}
 JSON_LINES = {".jsonl", ".ndjson"}
 
 
@@ -76,12 +84,22 @@ def check_suffix(path: Path) -> None:
     if format_of(path) not in known:
         raise ConfigError(
             f"{path}: unknown suffix; rows are read from {', '.join(sorted(known))}, "
-            f"also with {' or '.join(COMPRESSED)}"
+            f"also with {' or '.join(COMPRESSED)}{OTHER_FORMATS.get(format_of(path), '')}"
         )
 
 
+def _explained(error: InvalidInput, text: bytes) -> InvalidInput:
+    """Why the first line is no row: of other JSON there is more to say than that it ends there."""
+    begin = text.strip()
+    if begin.startswith(b"["):
+        return InvalidInput(error.reason, f"{ONE_A_LINE}, and no array: `jq -c '.[]'` writes its rows so")
+    if begin == b"{":
+        return InvalidInput(error.reason, f"{ONE_A_LINE}: `jq -c .` writes them so")
+    return error
+
+
 def _read_json_lines(path: Path, file: IO[bytes], required: Sequence[str]) -> Iterator[NumberedRow]:
-    first = True
+    first = is_begin = True
     for line, text in enumerate(read_lines(file), 1):
         if isinstance(text, InvalidInput):
             yield line, text
@@ -90,9 +108,13 @@ def _read_json_lines(path: Path, file: IO[bytes], required: Sequence[str]) -> It
             continue
         try:
             row = decode_object(text)
+            if row.get("type") == "FeatureCollection" and isinstance(row.get("features"), list):
+                raise InvalidInput("malformed", f"{ONE_A_LINE}: `jq -c '.features[]'` writes GeoJSON so")
         except InvalidInput as error:
-            yield line, error
+            yield line, _explained(error, text) if is_begin else error
             continue
+        finally:
+            is_begin = False
         problem = missing_columns(required, row)
         if problem and first:
             raise ConfigError(f"{path}: {problem}")

@@ -1,6 +1,7 @@
 """Whatever files hold, what is proposed for them can be fed as it is; and what refers to what is found."""
 
 import json
+import re
 import tempfile
 import tomllib
 from pathlib import Path
@@ -469,3 +470,46 @@ def test_a_number_with_a_decimal_comma_is_no_position(tmp_path: Path, names: str
 def test_a_column_of_one_half_of_a_position_is_none(tmp_path: Path) -> None:
     lines = ["id,lat,lon", *(f'{n},"5{n},1","1{n},2"' for n in range(9))]
     assert "columns" not in source_of(propose(write(tmp_path, {"places.csv": lines})))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "a.jsonl",
+            '[\n {"id": 1},\n {"id": 2}\n]\n',
+            r"3 are refused, the first is a.jsonl:1: .*`jq -c '.\[\]'`",
+        ),
+        ("a.jsonl", '[{"id": 1}, {"id": 2}]', r"1 are refused, the first is a.jsonl:1: .* no array"),
+        ("a.ndjson", '{\n "id": 1\n}\n{\n "id": 2\n}\n', "the first is a.ndjson:1: .*`jq -c .` writes"),
+        ("a.jsonl", '{"type": "FeatureCollection", "features": [{"id": 1}]}', r"`jq -c '.features\[\]'`"),
+        (
+            "a.csv",
+            "id,name\n1,A,\n2,B,\n",
+            "no rows .*: 2 are refused, the first is a.csv:2: 3 cells under 2",
+        ),
+        (
+            "a.csv",
+            "# of 2024\n#\nid,name\n1,A\n",
+            "1 rows can be read: 2 are refused, .*first line the header",
+        ),
+        ("a.json", "[]", r"unknown suffix; .*`jq -c '.\[\]'"),
+        ("a.xlsx", "", "save the sheet as CSV"),
+    ],
+)
+def test_what_is_no_table_says_why(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(tmp_path / name))}.*{said}"):
+        propose([tmp_path / name])
+
+
+def test_what_looks_like_no_header_and_what_is_refused_are_said(tmp_path: Path) -> None:
+    lines = ["1,Alien,1979", "2,Aliens,1986", "# later ones", "3,Heat,1995"]
+    seen = propose(write(tmp_path, {"films.csv": lines})).seen
+    assert "the header: A GUESS, since 1, 1979 looks like a cell; if it is a row, add a header" in seen
+    assert "refused, by feed as well: 1, the first films.csv:3: 1 cells under 3 columns" in seen
+
+
+def test_a_name_that_is_the_id_is_an_attribute_too(tmp_path: Path) -> None:
+    found = source_of(propose(write(tmp_path, {"cities.csv": ["name,size", "Rome,3", "Oslo,1"]})))
+    assert (found["id"], found["attributes"]) == ("name", ["name", "size"])
