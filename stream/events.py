@@ -219,10 +219,13 @@ def decode_entity_event(key: bytes | None, value: bytes | None) -> EntityEvent:
     """A canonical entity event; no value is a tombstone, which the key names.
 
     Raises:
-        InvalidInput: with reason `too-large`, `malformed`, or as `check_entity_event`.
+        InvalidInput: with reason `too-large`, `malformed`, `bad-key`, or as `check_entity_event`.
     """
     if value is None:
-        source, local_id = split_curie(_text(key))
+        name = _text(key)
+        if name.startswith(('"', "{", "Struct{")):
+            raise InvalidInput("bad-key", f"the key {name[:80]!r} has to be source:id as plain text")
+        source, local_id = split_curie(name)
         return Delete(source=source, id=local_id)
     check_bytes(value)
     try:

@@ -763,6 +763,14 @@ def test_a_canonical_event_has_its_own_key(key: bytes) -> None:
     assert decode(link, b"b:2|a:1%7C", "sameas.links")
 
 
+@pytest.mark.parametrize("key", [b'"plain:1"', b'{"source": "plain", "id": "1"}', b"Struct{id=plain:1}"])
+def test_a_tombstone_under_a_key_of_another_serializer_says_how_keys_are(key: bytes) -> None:
+    """Their first letters were taken for a source."""
+    with pytest.raises(InvalidInput, match="has to be source:id as plain text") as caught:
+        decode(None, key, "sameas.entities")
+    assert caught.value.reason == "bad-key"
+
+
 @pytest.mark.parametrize("nothing", [b"", b" ", b"null", b'""'])
 @pytest.mark.parametrize("topic", ["shop.public.film", "plain", "sameas.entities", "sameas.links"])
 def test_a_value_that_says_nothing_is_no_deletion(nothing: bytes, topic: str) -> None:
