@@ -134,7 +134,7 @@ def learn(
 ) -> Trained:
     """Trains on the workspace's candidates."""
     training, validation = (workspace.labelled(part, contrasted=True) for part in (links, valid))
-    context = training.inputs(np.zeros(1, np.int64)).context.shape[1]
+    context = training.inputs(np.zeros(0, np.int64)).context.shape[1]  # also where there are no pairs
     return train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)
 
 

@@ -125,6 +125,15 @@ def true_pairs(links: int, recall: float) -> int:
     return round(links * recall)
 
 
+def test_links_between_entities_without_candidates_are_told(tmp_path: Path) -> None:
+    """One source has names and the other one numbers."""
+    events = [Upsert("left", f"f{n}", "film", {"name": f"Rain {n}"}) for n in range(20)]
+    events += [Upsert("right", f"f{n}", "film", {"year": 1900 + n}) for n in range(20)]
+    links = [(f"left:f{n}", f"right:f{n}") for n in range(20)]
+    with pytest.raises(ModelError, match="none of the links is among the 0 candidate pairs"):
+        train_model(events, links, tmp_path / "checkpoint")
+
+
 def test_links_of_missing_entities_are_lost_recall(folder: Path) -> None:
     known = evaluate_model(catalogues(), LINKS, folder / "checkpoint").quality
     lost = [*LINKS, ("left:nobody", "right:f1"), ("left:f1", "right:nobody")]
