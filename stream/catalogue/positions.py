@@ -13,6 +13,7 @@ from model.encoding.values import EARTH_RADIUS_KM, Kind, degrees, on_sphere, rec
 from stream.catalogue.report import TurnedPositions, WrongPositions
 from stream.events import Upsert
 from stream.mapping.positions import numbers_of
+from stream.mapping.wkb import is_wkb
 
 ENOUGH: Final = 0.95  # of a column's cells that are pairs, so that it has positions
 LON_LAT, LAT_LON = "lon-lat", "lat-lon"
@@ -33,7 +34,9 @@ class Order(NamedTuple):
 
 
 def order_of(cells: Iterable[object], name: str) -> Order | None:
-    """The order of latitude and longitude in a column's cells: by what is beyond 90, else by the name.
+    """How a column's cells say latitude and longitude: in WKB, or in which order.
+
+    The order is known by what is beyond 90, or else guessed by the name.
 
     None where they are no positions, or points of WKT, whose usual order needs no type; or where the name
     says that the column has one of the two.
@@ -41,6 +44,8 @@ def order_of(cells: Iterable[object], name: str) -> Order | None:
     if recognise_key(name) and not (_LAT_FIRST.search(name) or _LON_FIRST.search(name)):
         return None
     cells = [cell for cell in cells if cell is not None]
+    if cells and all(map(is_wkb, cells)):
+        return Order("wkb", is_guess=False)
     pairs = [numbers_of(cell) if isinstance(cell, str) else cell for cell in cells]
     places = [pair for pair in pairs if isinstance(pair, list) and _is_place(pair)]
     if not _NAMES.search(name) or not places or len(places) < ENOUGH * len(cells):

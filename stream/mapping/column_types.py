@@ -25,6 +25,7 @@ from model.encoding.values import Kind, recognise
 from stream.errors import InvalidInput
 from stream.mapping.positions import as_point, is_geometry
 from stream.mapping.row import check_depth
+from stream.mapping.wkb import IN_DEGREES, from_wkb
 
 EXACT_DIGITS = 15  # which a double keeps
 MOST_BASE64, MOST_SCALE = 512, 999  # of a decimal; one with a scale of millions would take gigabytes as text
@@ -62,7 +63,13 @@ def converter(logical: str) -> Convert:
     return _BY_NAME[logical]
 
 
-_STRICT = {"json", "lon-lat", "lat-lon", "text"}  # what they do not understand they refuse, or there is none
+_STRICT = {
+    "json",
+    "lon-lat",
+    "lat-lon",
+    "wkb",
+    "text",
+}  # what they do not understand they refuse, or there is none
 
 
 def is_plain(value: object, logical: str) -> bool:
@@ -179,6 +186,8 @@ def plain_struct(value: object) -> object:
                 return value
         if value.keys() == {"scale", "value"}:
             return _variable_decimal(value)
+        if value.keys() == {"wkb", "srid"}:
+            return _geometry(value)
         if {"x", "y"} <= value.keys() <= {"x", "y", "wkb", "srid"}:
             return _point(value)
     return value
@@ -275,6 +284,16 @@ def _point(value: object) -> object:
     return f"POINT({value['x']} {value['y']})"
 
 
+def _geometry(value: object) -> object:
+    """A value that is in no degrees, or of another kind, stays."""
+    if not isinstance(value, Mapping) or value.get("srid") not in (None, *IN_DEGREES):
+        return value
+    try:
+        return from_wkb(value.get("wkb"))
+    except ValueError:
+        return value
+
+
 _BY_NAME: dict[str, Convert] = {
     "date": _days,
     **{f"timestamp-{unit}": partial(_timestamp, per_second=n) for unit, n in PER_SECOND.items()},
@@ -283,6 +302,7 @@ _BY_NAME: dict[str, Convert] = {
     "json": _json,
     "lon-lat": partial(as_point, latitude=1),
     "lat-lon": partial(as_point, latitude=0),
+    "wkb": from_wkb,
     "text": lambda value: value,
 }
 _BY_SCHEMA: dict[str, Convert] = {
@@ -301,4 +321,6 @@ _BY_SCHEMA: dict[str, Convert] = {
     "io.debezium.data.VariableScaleDecimal": _variable_decimal,
     "io.debezium.data.EnumSet": _set,
     "io.debezium.data.geometry.Point": _point,
+    "io.debezium.data.geometry.Geometry": _geometry,
+    "io.debezium.data.geometry.Geography": _geometry,
 }

@@ -46,7 +46,7 @@ def as_point(value: object, *, latitude: int) -> object:
         ValueError: it is no position in this order.
     """
     if is_geometry(value):
-        return _centre(value["coordinates"], latitude)
+        return centre(value["coordinates"], latitude)
     if isinstance(value, list) and value and all(isinstance(item, list) for item in value):
         points = (as_point(item, latitude=latitude) for item in value)
         return [point for point in points if point is not None] or None
@@ -75,8 +75,8 @@ def _of_json(text: str, latitude: int) -> object:
     return _point(None, latitude, text)
 
 
-def _centre(coordinates: object, latitude: int) -> str | None:
-    """The point of a geometry; of one with several the middle of them on the sphere."""
+def centre(coordinates: object, latitude: int) -> str | None:
+    """The point of a geometry's coordinates; of one with several the middle of them on the sphere."""
     points = list(_points(coordinates, latitude))
     if len(points) < 2:
         return points[0] if points else None

@@ -2,11 +2,14 @@
 
 import json
 import re
+import struct
 import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import pyarrow as arrow
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -513,3 +516,17 @@ def test_what_looks_like_no_header_and_what_is_refused_are_said(tmp_path: Path) 
 def test_a_name_that_is_the_id_is_an_attribute_too(tmp_path: Path) -> None:
     found = source_of(propose(write(tmp_path, {"cities.csv": ["name,size", "Rome,3", "Oslo,1"]})))
     assert (found["id"], found["attributes"]) == ("name", ["name", "size"])
+
+
+def test_geometries_of_postgis_and_geoparquet_are_positions(tmp_path: Path) -> None:
+    points = [struct.pack("<BIdd", 1, 1, 13.4 + n, 52.5) for n in range(5)]
+    lines = ["id,geom", *(f"{n},{point.hex().upper()}" for n, point in enumerate(points)), "9,"]
+    names = ["1", "2", "3", "4", "5"]
+    parquet.write_table(arrow.table({"id": names, "geometry": points}), tmp_path / "b.parquet")
+    table = write(tmp_path, {"a.csv": lines})[0]
+    for path, column in ((table, "geom"), (tmp_path / "b.parquet", "geometry")):
+        found = propose([path], "s")
+        assert source_of(found)["columns"] == {column: "wkb"}
+        entities, refused = fed(found)
+        point = "POINT(15.4 52.5)" if path is table else "POINT(14.4 52.5)"
+        assert refused == [] and entities["s"]["2"].attributes[column] == point

@@ -1,6 +1,10 @@
 """Places: every usual way of writing one is read as the same point, and what is none is refused."""
 
+import base64
 import json
+import math
+import re
+import struct
 from typing import Any
 
 import pytest
@@ -10,9 +14,11 @@ from hypothesis import strategies as st
 from model.encoding.values import Kind, degrees, recognise
 from stream.errors import InvalidInput
 from stream.events import Upsert
+from stream.mapping.column_types import by_schema, converter, plain_struct
 from stream.mapping.language import Attribute, SourceMapping
 from stream.mapping.positions import as_point
 from stream.mapping.row_mapper import RowMapper
+from stream.mapping.wkb import from_wkb, is_wkb
 
 
 @pytest.mark.parametrize(
@@ -173,3 +179,86 @@ def test_a_column_has_the_order_that_the_mapping_says() -> None:
     with pytest.raises(InvalidInput, match=r"xy: \[139\.7, 35\.7\] is no \[latitude, longitude\]") as refused:
         mapped({"xy": [139.7, 35.7]}, "xy", xy="lat-lon")
     assert refused.value.reason == "bad-value"
+
+
+def wkb(
+    kind: int, *numbers: float, order: str = "<", system: int | None = None, counts: tuple[int, ...] = ()
+) -> bytes:
+    """A geometry of one part."""
+    kind |= 0 if system is None else 0x20000000
+    head = struct.pack(f"{order}BI", order == "<", kind)
+    more = [*(() if system is None else (system,)), *counts]
+    return head + struct.pack(f"{order}{len(more)}I{len(numbers)}d", *more, *numbers)
+
+
+BERLIN = wkb(1, 13.4, 52.5)
+AREA = wkb(3, 0, 0, 2, 0, 2, 2, 0, 2, counts=(1, 4))
+WKB = [
+    (BERLIN, "POINT(13.4 52.5)"),
+    (wkb(1, 13.4, 52.5, order=">"), "POINT(13.4 52.5)"),
+    (wkb(1, 13.4, 52.5, system=4326), "POINT(13.4 52.5)"),
+    (wkb(0x80000001, 13.4, 52.5, 34.0, system=4326), "POINT(13.4 52.5)"),
+    (wkb(1001, 13.4, 52.5, 34.0), "POINT(13.4 52.5)"),
+    (wkb(3001, 13.4, 52.5, 34.0, 1.0), "POINT(13.4 52.5)"),
+    (wkb(1, 2.0, 0.0), "POINT(2.0 0.0)"),  # bytes that are UTF-8
+    (wkb(2, -10, 0, 10, 0, counts=(2,)), "POINT(0.0 0.0)"),
+    (AREA, "POINT(1.0 1.0)"),
+    (wkb(4, counts=(2,)) + wkb(1, -10, 0) + wkb(1, 10, 0), "POINT(0.0 0.0)"),
+    (wkb(6, counts=(1,)) + AREA, "POINT(1.0 1.0)"),
+    (wkb(1, math.nan, math.nan), None),
+    (wkb(4, counts=(0,)), None),
+]
+
+
+@pytest.mark.parametrize(("raw", "point"), WKB)
+def test_wkb_in_every_form(raw: bytes, point: str | None) -> None:
+    forms: list[object] = [raw, raw.hex(), raw.hex().upper(), base64.b64encode(raw).decode()]
+    forms += [raw.decode()] if raw.isascii() else []
+    for form in forms:
+        found = converter("wkb")(form)
+        assert found == point or (found is not None and point == on_degrees(found))
+    assert is_wkb(raw) == is_wkb(raw.hex()) == (point is not None)
+    sent = {"wkb": base64.b64encode(raw).decode(), "srid": 4326}
+    assert plain_struct(sent) == by_schema({"name": "io.debezium.data.geometry.Geometry"}, sent)
+    assert plain_struct(sent) == from_wkb(raw)
+
+
+def on_degrees(point: object) -> str:
+    """The point, to one digit."""
+    x, y = re.findall(r"[-\d.]+", str(point))
+    return f"POINT({float(x):.1f} {float(y):.1f})"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Berlin",
+        "",
+        12,
+        BERLIN[:-1],
+        BERLIN + b"\0",
+        wkb(1, 1489199.0, 6894699.0, system=3857),
+        wkb(1, 1489199.0, 6894699.0),
+        wkb(7, counts=(1,)) + BERLIN,
+        wkb(9, 1.0),
+        wkb(4, counts=(2**32 - 1,)) + BERLIN,
+        wkb(5, counts=(1,)) * 40,
+    ],
+)
+def test_what_is_no_wkb_is_refused(value: object) -> None:
+    assert not is_wkb(value)
+    with pytest.raises(ValueError, match=r"WKB|SRID|\[longitude, latitude\]"):
+        from_wkb(value)
+    mapper = RowMapper("s", SourceMapping(id="id", attributes=["at"], columns={"at": "wkb"}))
+    if value != "":
+        with pytest.raises(InvalidInput, match="^at: "):
+            mapper.upserts({"id": 1, "at": value})
+
+
+@given(st.sampled_from([raw for raw, _ in WKB]), st.integers(0, 40), st.binary(max_size=9), st.booleans())
+def test_no_bytes_end_the_program(raw: bytes, at: int, other: bytes, cut: bool) -> None:
+    mixed = raw[:at] + other + (b"" if cut else raw[at + len(other) :])
+    try:
+        assert from_wkb(mixed) is None or str(from_wkb(mixed)).startswith("POINT(")
+    except ValueError:
+        assert not is_wkb(mixed)
