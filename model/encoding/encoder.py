@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.entity import Profile
+from index.entity import Profile, Value
 from model.encoding import tokens
 from model.encoding.items import ItemEncoder, Items
 from model.encoding.keys import KeyRow, KeyTable
@@ -20,7 +20,7 @@ from model.encoding.rarest import OwnCells
 from model.encoding.values import Kind
 from model.encoding.vectors import to_int8
 from model.encoding.words import Packed
-from model.shapes import DIM, I8, OWN
+from model.shapes import DIM, I8, OWN, UNKNOWN
 
 BATCH = 2048
 
@@ -35,6 +35,14 @@ class Encoded(NamedTuple):
     item_hashes: npt.NDArray[np.int64]  # (n, OWN) equal for equal values; 0 none
     name_hash: npt.NDArray[np.int64]  # (n,) of the most telling text; 0 none
     words: Packed  # (n, WORDS) the rarest words
+
+
+class _Alone(NamedTuple):
+    """An entity with one of its attributes, and no relations."""
+
+    source: str
+    attributes: dict[str, Value]
+    relations: dict[str, list[str]]
 
 
 class Encoder:
@@ -81,6 +89,31 @@ class Encoder:
     def key_name(self, key: int) -> tuple[str, str] | None:
         """(source, name) of a key id, None for empty and unknown. Reverse relations read `~name`."""
         return self.keys.name(key)
+
+    def unknown_attributes(self, entities: Sequence[Profile]) -> list[dict[int, str]]:
+        """Of each entity the attributes that `fit` did not see, by the hashes of their items.
+
+        All of them have one key, which an item tells. Of equal values the first counts.
+        """
+        alone = [
+            (number, name, _Alone(entity.source, {name: entity.attributes[name]}, {}))
+            for number, entity in enumerate(entities)
+            for name in sorted(entity.attributes, reverse=True)
+            if self.keys.attribute(entity.source, name)[0] == UNKNOWN
+        ]
+        found: list[dict[int, str]] = [{} for _ in entities]
+        if alone:
+            items = self._items.parse([profile for _, _, profile in alone])
+            for place, hashed in zip(items.entity.tolist(), self._items.hashes(items).tolist(), strict=True):
+                number, name, _ = alone[place]
+                found[number][hashed] = name
+        return found
+
+    def unknown_relations(self, entity: Profile) -> Iterator[str]:
+        """The relations that `fit` did not see."""
+        for name in sorted(entity.relations):
+            if self.keys.relation(entity.source, name) == UNKNOWN:
+                yield name
 
     def title(self, entity: Profile) -> str | None:
         """What people may call an entity: its text under the key of largest weight. None without a text."""

@@ -146,7 +146,7 @@ class ItemEncoder:
             self._projection.add(bags, is_text, sums)
         for bags, item in zip(_measure_bags(items), (items.grid_item, items.position_item), strict=True):
             self._projection.add(bags, item, sums)
-        return to_int8(sums), self._with_rarity(items)
+        return to_int8(sums), self.hashes(items)
 
     def _values(self, upsert: Profile) -> Iterator[tuple[int, Kind | None, Value | Measure]]:
         """An entity's values in order of attribute name, latitude and longitude joined."""
@@ -169,7 +169,8 @@ class ItemEncoder:
                 for key_id, value in halves:
                     yield key_id, Kind.NUMBER, value
 
-    def _with_rarity(self, items: Items) -> npt.NDArray[np.int64]:
+    def hashes(self, items: Items) -> npt.NDArray[np.int64]:
+        """(m,) equal for equal values of equal rarity, which the lowest RARITY_BITS tell."""
         rarity = np.minimum(self._weights[_value_buckets(items)].astype(np.uint64) >> np.uint64(3), 15)
         says = np.minimum(np.log2(items.length + 1.0) * 2, 15).astype(np.uint64)
         low = np.uint64((1 << RARITY_BITS) - 1)

@@ -1,11 +1,12 @@
 """Why a pair scored as it did: the values and neighbours that the model looked at."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from index.entity import Entity, Scalar, Value, node_of
 from index.graph import GraphStore
+from model.encoding.encoder import Encoder
 from stream.engine.embedding import Embedding
 from stream.engine.interface import EvidenceDetail
 from stream.engine.pairs import PairId, SourcePair
@@ -18,10 +19,11 @@ SHOWN_CHARS, SHOWN_VALUES = 1000, 20  # of a text or of a list's texts together,
 class EvidenceBuilder:
     """Puts names and values to what the model looked at."""
 
-    def __init__(self, graph: GraphStore, embedding: Embedding, scoring: Scoring) -> None:
+    def __init__(self, graph: GraphStore, embedding: Embedding, scoring: Scoring, encoder: Encoder) -> None:
         self._graph = graph
         self._embedding = embedding
         self._scoring = scoring
+        self._encoder = encoder
 
     def build(
         self, pairs: Sequence[PairId], entities: Mapping[int, Entity], detail: EvidenceDetail = "full"
@@ -45,8 +47,46 @@ class EvidenceBuilder:
         names = dict(zip(near, self._graph.names(near), strict=True))
         return [
             _evidence(entities[pair.left], entities[pair.right], looks, names, detail)
-            for pair, looks in zip(pairs, attention, strict=True)
+            for pair, looks in zip(pairs, self._named(pairs, entities, attention, names), strict=True)
         ]
+
+    def _named(
+        self,
+        pairs: Sequence[PairId],
+        entities: Mapping[int, Entity],
+        attention: Sequence[Sequence[Attention]],
+        names: Mapping[int, str],
+    ) -> Iterator[list[Attention]]:
+        """The same with the names of attributes and relations that the model does not know.
+
+        All of them have one key. So a value tells its attribute, and a neighbour the relation, if the entity
+        itself has it: what others say of it is no reason to make its records anew.
+        """
+        looked = [
+            (node, seen)
+            for pair, looks in zip(pairs, attention, strict=True)
+            for look in looks
+            for node, seen in zip(pair[:2], look[:2], strict=True)
+        ]
+        unnamed = list(dict.fromkeys(node for node, seen in looked if not seen.name))
+        found = self._encoder.unknown_attributes([entities[node] for node in unnamed])
+        attributes = dict(zip(unnamed, found, strict=True))
+
+        def named(node: int, seen: Seen) -> Seen:
+            if seen.name:
+                return seen
+            if seen.neighbour is None:
+                return seen._replace(name=attributes[node].get(seen.item, ""))
+            entity = entities[node]
+            near = _neighbour(seen, entity, names).removeprefix(f"{entity.source}:")
+            relations = self._encoder.unknown_relations(entity)
+            return seen._replace(name=next((n for n in relations if near in entity.relations[n]), ""))
+
+        for pair, looks in zip(pairs, attention, strict=True):
+            yield [
+                Attention(named(pair.left, one), named(pair.right, other), share)
+                for one, other, share in looks
+            ]
 
     def _attention(self, pairs: Sequence[PairId]) -> list[list[Attention]]:
         """What the model looked at; nothing where a person linked entities of two types."""

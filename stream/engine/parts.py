@@ -59,7 +59,7 @@ class Parts:
         self.retrieval = Retrieval(self.embedding, options)
         self.scoring = Scoring(self.embedding, self.retrieval, model.encoder, model.scorer)
         self.deciding = Deciding(store, recipe.threshold, one_to_one=recipe.one_to_one)
-        self.evidence = EvidenceBuilder(self.graph, self.embedding, self.scoring)
+        self.evidence = EvidenceBuilder(self.graph, self.embedding, self.scoring, model.encoder)
         self.dangling = DanglingSearch(store, self.graph)
         self.triggers = Triggers(self.graph, self.retrieval, self.inbox.origin)
         self.records = Records(

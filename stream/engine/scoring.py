@@ -29,6 +29,7 @@ class Seen(NamedTuple):
 
     name: str  # of the attribute or relation, '' if the model does not know it
     neighbour: int | None
+    item: int = 0  # of an attribute the hash of its value
 
 
 class Attention(NamedTuple):
@@ -159,6 +160,7 @@ class Scoring:
         own, around = np.where(is_own, places, 0), np.where(is_own, 0, places - OWN)
         keys = np.where(is_own, rows["item_keys"][slots, own], rows["sample_keys"][slots, around])
         neighbours = rows["node"][rows["sample"][slots, around]]
-        for key, neighbour, inside in zip(*map(np.ndarray.tolist, (keys, neighbours, is_own)), strict=True):
+        columns = keys, neighbours, rows["item_hashes"][slots, own], is_own
+        for key, neighbour, item, inside in zip(*map(np.ndarray.tolist, columns), strict=True):
             named = self._encoder.key_name(key)
-            yield Seen("" if named is None else named[1], None if inside else neighbour)
+            yield Seen("" if named is None else named[1], None if inside else neighbour, item)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.catalogues import catalogues
 from index import tables
-from index.entity import Entity, node_key, node_of
+from index.entity import Entity, Value, node_key, node_of
 from index.store import Store
 from model.checkpoint import load_model
 from stream.changes import LinkChange
@@ -22,7 +22,16 @@ from stream.engine.parts import Parts
 from stream.engine.recipe import Recipe
 from stream.engine.records import Difference
 from stream.engine.scoring import Attention, Seen
-from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, Link, Message, alignment_key
+from stream.events import (
+    AlignmentEvent,
+    AlignmentRecord,
+    Cause,
+    Evidence,
+    Link,
+    Message,
+    Upsert,
+    alignment_key,
+)
 from stream.mapping.canonical import decode_canonical
 from tests.stream.engine.graphs import Graph
 
@@ -209,6 +218,31 @@ def test_a_neighbour_that_never_came_has_its_id_or_is_left_out() -> None:
         assert (near.subject_neighbour, near.object_neighbour) == (one, "right:p1")
     for pair in (("left:x", "right:p1"), ("left:p1", "right:x")):  # which a row of a join named
         assert _evidence(left, right, looks(*pair), names, "full").neighbours == []
+
+
+def test_evidence_names_what_the_model_does_not_know(tmp_path: Path, checkpoint: Path) -> None:
+    """An attribute by its value; a relation where the entity itself has it."""
+
+    def book(source: str, label: str, extent: str, author: str) -> Upsert:
+        title = "amber birch cedar" if source == "left" else "cedar, amber birch"
+        attributes: dict[str, Value] = {label: title, extent: 461, "spaces": " . "}
+        return Upsert(source, "b1", "book", attributes, {"directed_by": ["p9"], author: ["p3", "p4"]})
+
+    writer = Upsert("right", "p50", "person", {"name": "jetty knoll"}, {"wrote": ["b1"]})
+    books = [book("left", "heading", "pages", "by"), book("right", "label", "extent", "of"), writer]
+    with Store(tmp_path / "other") as other:
+        Graph(other).apply([*EVENTS, *books])
+        pair = PairId(node_of("left:b1"), node_of("right:b1"), "left", "right")
+        [output, _] = parts_of(other, checkpoint).records.outputs([Decision(pair, Standing(0.9, NONE))])
+    evidence = msgspec.json.decode(output.value or b"", type=AlignmentRecord).evidence
+    compared = {(e.subject_attribute, e.object_attribute): e for e in evidence.attributes}
+    assert compared["heading", "label"].subject_value == "amber birch cedar"
+    assert compared["pages", "extent"].object_value == 461
+    assert compared.keys() == {("heading", "label"), ("pages", "extent")}
+    relations = {(e.subject_relation, e.object_neighbour, e.object_relation) for e in evidence.neighbours}
+    assert {("by", "right:p3", "of"), ("by", "right:p4", "of")} < relations
+    assert {name for name, _, _ in relations} == {"by", "directed_by"}
+    assert {name for _, near, name in relations if near == "right:p50"} <= {""}
 
 
 def test_another_day_alone_revises_nothing(store: Store, checkpoint: Path) -> None:
