@@ -114,6 +114,7 @@ class AlignmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     object_category: str = ""
     mapping_justification: str
     confidence: float
+    calibrated: bool = True  # false: training had no links of this type, so that it only ranks
     mapping_tool: str = "sameas"
     mapping_tool_version: str
     mapping_date: str

@@ -1,7 +1,8 @@
 """`sameas align`: whole catalogues without a broker, on the command line."""
 
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -11,6 +12,8 @@ from stream.config import Settings
 
 if TYPE_CHECKING:
     from stream.catalogue.account import Account
+
+SHOWN_TYPES: Final = 5
 
 
 @click.command()
@@ -25,7 +28,7 @@ def align(settings: Settings, events: list[Any], account: "Account", model: Path
 
     `sameas explain` then says why.
     """
-    from stream.console import counting, put_json
+    from stream.console import counting, put_json, shown, tell
     from stream.learning.alignment import align as align_files
     from stream.learning.alignment import kept_in
 
@@ -42,3 +45,10 @@ def align(settings: Settings, events: list[Any], account: "Account", model: Path
         )
     for record in records:
         put_json(msgspec.json.encode(record).decode())
+    if unsure := Counter(record.subject_category for record in records if not record.calibrated):
+        most = ", ".join(f"{shown(name)}: {count:,}" for name, count in unsure.most_common(SHOWN_TYPES))
+        more = ", ..." if len(unsure) > SHOWN_TYPES else ""
+        tell(
+            f"{unsure.total():,} alignments are of types without links in training ({most}{more}): their "
+            "confidence ranks them, and is no probability; give `sameas train` some links of each type"
+        )

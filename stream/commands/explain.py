@@ -80,6 +80,8 @@ def _settings_of_what_is_there(settings: Settings) -> Settings:
 def _lines(told: "Explanation") -> Iterator[str]:
     score = "no score" if told.score is None else f"score {told.score:.3f}, threshold {told.threshold:.3f}"
     yield f"{_called(told, told.subject_id)} ~ {_called(told, told.object_id)}: {_outcome(told)} ({score})"
+    if told.score is not None and not told.calibrated:
+        yield "  training had no links of this type: the score ranks pairs, and is no probability"
     if told.waits:
         yield "  one of the two waits for its evaluation"
     for name, view in told.views.items():

@@ -41,6 +41,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     object_category: str
     outcome: Outcome
     score: float | None  # the model's, also of pairs that are no candidates; None between types
+    calibrated: bool  # false: training had no links of this type, so that the score only ranks
     threshold: float
     verdict: str | None  # a person's: "same" or "different"
     waits: bool  # one of the two is to be evaluated again, so that all of this may change
@@ -70,6 +71,7 @@ class Explaining:
         self._deciding = parts.deciding
         self._evidence = parts.evidence
         self._model = parts.records.model
+        self._calibrated = parts.records.calibrated
         self._title = parts.encoder.title
 
     def pair(self, name: str, other: str) -> Explanation:
@@ -160,6 +162,7 @@ class Explaining:
             object_category=right.type,
             outcome=outcome,
             score=score,
+            calibrated=left.type in self._calibrated,
             threshold=self._deciding.threshold,
             verdict=_VERDICTS[standing.verdict],
             waits=any(self._backlog.waits(node) for node in pair[:2]),

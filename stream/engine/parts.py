@@ -70,6 +70,7 @@ class Parts:
             self.evidence,
             self.triggers,
             recipe.model,
+            model.types,
             recipe.evidence,
             min_change,
         )

@@ -9,7 +9,7 @@ small steps are told in the end.
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import merge
@@ -81,6 +81,7 @@ class Records:
 
     Args:
         detail: what of the evidence stands in them.
+        calibrated: the types whose confidence is calibrated: those that had links in training.
         min_change: the least change of a confidence, 0 to 1, that is an event; with 0 every change of a
             record is one.
     """
@@ -94,6 +95,7 @@ class Records:
         evidence: EvidenceBuilder,
         triggers: Triggers,
         model: str,
+        calibrated: Container[str],
         detail: EvidenceDetail = "full",
         min_change: float = 0.0,
     ) -> None:
@@ -107,6 +109,7 @@ class Records:
         # .07 * 10,000 is a little more than 700
         self._least = math.ceil(min_change * 10**CONFIDENCE_DIGITS - 1e-6)
         self.model = model
+        self.calibrated = calibrated
         self._decode = msgspec.json.Decoder(AlignmentRecord).decode
 
     def outputs(self, decisions: Sequence[Decision]) -> list[Output]:
@@ -249,6 +252,7 @@ class Records:
             if link is not None
             else "semapv:SemanticSimilarityThresholdMatching",
             confidence=round(standing.weight[1], CONFIDENCE_DIGITS),
+            calibrated=link is not None or left.type in self.calibrated,
             mapping_tool_version=TOOL_VERSION,
             mapping_date=_today(),
             revision=left.offset + right.offset + 2 + (0 if link is None else link.cause.offset + 1),

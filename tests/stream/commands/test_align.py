@@ -27,6 +27,7 @@ def records(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     Path("all.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, catalogues(30))))
     result = run("align", "all.jsonl")
     assert result.exit_code == 0, result.output
+    assert " alignments are of types without links in training (person: " in result.stderr
     return [msgspec.json.decode(line, type=AlignmentRecord) for line in result.stdout.splitlines()]
 
 
@@ -36,6 +37,7 @@ def test_what_was_aligned_can_be_explained(records: list[AlignmentRecord]) -> No
     assert "from aligned, as `sameas align` left it 20" in result.stderr
     told = msgspec.json.decode(result.stdout, type=Explanation)
     assert (told.outcome, told.evidence) == ("aligned", records[0].evidence)
+    assert told.calibrated == records[0].calibrated == (told.subject_category == "film")
     Path("aligned").rename("elsewhere")
     result = run("explain", records[0].subject_id)
     assert result.exit_code == 1

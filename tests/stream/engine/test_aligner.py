@@ -186,6 +186,8 @@ def test_films_and_people_are_aligned_with_evidence(checkpoint: Path, tmp_path: 
     record = next(r for r in topic.records.values() if (r.subject_id, r.object_id) in right)
     assert record.evidence.attributes or record.evidence.neighbours
     assert 0 < record.confidence <= 1
+    of_films = {r.subject_category == "film": r.calibrated for r in topic.records.values()}
+    assert of_films == {True: True, False: False}  # training had links of films alone
     assert {event.event for event in topic.events} == {"aligned"}
 
 

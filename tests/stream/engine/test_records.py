@@ -265,6 +265,12 @@ def test_what_a_person_said_is_certain_and_the_cause(store: Store, checkpoint: P
     parts.links.put(said.left, said.right, said.link, Message(cause, None, None, 1e9))
     record = record_of(parts.records.outputs([Decision(PAIR, Standing(0.2, SAME))]))
     assert record.confidence == 1.0 and record.cause == cause
+    other = said.left.replace("f1", "p1"), said.right.replace("f1", "p1")
+    parts.links.put(*other, Link(*other, "same", "ann"), Message(cause, None, None, 1e9))
+    people = PairId(node_of("left:p1"), node_of("right:p1"), "left", "right")
+    for standing, calibrated in ((Standing(0.9, NONE), False), (Standing(0.9, SAME), True)):
+        [output, _] = parts.records.outputs([Decision(people, standing)])
+        assert msgspec.json.decode(output.value or b"", type=AlignmentRecord).calibrated == calibrated
     assert record.mapping_justification == "semapv:ManualMappingCuration"
     assert not Standing(0.9, DIFFERENT).acceptable
 
