@@ -14,6 +14,7 @@ from index.entity import Value, Version
 from stream.errors import InvalidInput
 
 TOOL_VERSION: Final = "0.1.0"
+UNREAD = b"\0unread: "  # before what stands in place of messages that cannot be read; no event begins so
 MAX_EVENT_BYTES = 1_000_000  # Kafka's default message.max.bytes leaves a little for the batch header
 MAX_ID_CHARS = 1_024
 MAX_NAME_CHARS = 1_024  # of a type, an attribute, a relation or an author; all of them stand in records
@@ -238,7 +239,9 @@ def decode_entity_event(key: bytes | None, value: bytes | None) -> EntityEvent:
 
 
 def check_bytes(value: bytes) -> None:
-    """Raises InvalidInput for a value that is too large, or is there and says nothing."""
+    """Raises InvalidInput for a value that is too large, that is there and says nothing, or was not read."""
+    if value.startswith(UNREAD):
+        raise InvalidInput("too-large", value.removeprefix(UNREAD).decode(errors="replace"))
     if len(value) < 8 and value.strip() in NOTHING:
         raise InvalidInput(
             "malformed",

@@ -13,7 +13,7 @@ from kafka.errors import KafkaError, TopicAuthorizationFailedError, UnsupportedC
 
 from stream.broker.access import check_access
 from stream.broker.connection import admin_client, connect
-from stream.broker.headers import accept_any_name
+from stream.broker.headers import read_any_batch
 from stream.config import Settings
 from stream.errors import BrokerError, Refused
 from stream.events import Cause, Message
@@ -27,7 +27,7 @@ QUIET_SHARE = 1 / 20  # of the time since the last message
 _RETRY_OF = "sameas_retry_of"
 _PLACE = re.compile(rb"([0-9]{1,9}):([0-9]{1,18})")
 
-accept_any_name()
+read_any_batch()
 
 Bounds = dict[TopicPartition, tuple[int, int]]  # the first offset, and the one after the last
 

@@ -43,9 +43,9 @@ from stream.config import KafkaSettings, Settings
 from stream.events import Message
 from stream.worker.contact import Contact
 from stream.worker.ownership import Ownership, Tenure
-from stream.worker.records import accept_any_name
+from stream.worker.records import read_any_batch
 
-accept_any_name()
+read_any_batch()
 
 Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 Done = Callable[[], Mapping[TP, int]]
