@@ -303,10 +303,10 @@ def said_of(file: FileSample) -> Iterator[str]:
         texts = (text for column in file.columns.values() for text in column.texts if not text.isascii())
         some = ", ".join(islice(dict.fromkeys(texts), 5))  # another encoding would read them otherwise
         yield f"the file: its encoding is A GUESS, by which it says {some}; correct it"
-    if numbers := [name for name in file.columns if NUMBER.fullmatch(name)]:
-        if format_of(file.path) in SEPARATORS:
-            some = ", ".join(numbers[:3])
-            yield f"the header: A GUESS, since {some} looks like a cell; if it is a row, add a header"
+    numbers = [name for name in file.columns if NUMBER.fullmatch(name)]
+    if numbers and format_of(file.path) in SEPARATORS:
+        some = ", ".join(numbers[:3])
+        yield f"the header: A GUESS, since {some} looks like a cell; if it is a row, add a header"
     if file.refused:
         yield f"refused, by feed as well: {len(file.refused):,}, the first {file.refused[0]}"
     for name in file.repeated:

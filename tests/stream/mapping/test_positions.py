@@ -251,7 +251,7 @@ def test_what_is_no_wkb_is_refused(value: object) -> None:
         from_wkb(value)
     mapper = RowMapper("s", SourceMapping(id="id", attributes=["at"], columns={"at": "wkb"}))
     if value != "":
-        with pytest.raises(InvalidInput, match="^at: "):
+        with pytest.raises(InvalidInput, match=r"^at: "):
             mapper.upserts({"id": 1, "at": value})
 
 
