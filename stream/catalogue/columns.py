@@ -20,7 +20,7 @@ from stream.errors import ConfigError, InvalidInput
 from stream.events import MAX_ID_CHARS
 from stream.mapping.cells import EXACT_WHOLE, NUMBER, WHOLE, comma_number
 from stream.mapping.column_types import converter, plain_struct
-from stream.mapping.debezium import ReceivedRow, is_envelope, unwrapped
+from stream.mapping.debezium import ReceivedRow, is_envelope, table_of, unwrapped
 from stream.mapping.envelopes import changed_rows
 from stream.mapping.envelopes import recognise as recognise_envelope
 from stream.mapping.gone import FLAGS, operation, says_gone
@@ -108,7 +108,8 @@ class Wrapped(msgspec.Struct):
     in_envelopes: bool = False
     envelope: Envelope = "auto"  # where the mapping has to name it
     topic: str = ""  # of Debezium's messages
-    table: str = ""
+    table: str = ""  # of the first message
+    tables: Counter[str] = msgspec.field(default_factory=Counter)  # of all
     deleted: str = ""  # what says which rows are gone
 
 
@@ -266,7 +267,11 @@ def _is_gone(row: Row, wrapped: Wrapped) -> bool:
 def _note_table(event: Row, wrapped: Wrapped) -> None:
     """The table of a change event, and the topic to which Debezium sends it where nothing routes it."""
     message, _ = unwrapped(event)
-    if wrapped.table or not isinstance(message, dict):
+    if not isinstance(message, dict):
+        return
+    if named := table_of(message):
+        wrapped.tables[named] += 1
+    if wrapped.table:
         return
     about = message.get("source") or message.get("metadata") or message
     if not isinstance(about, dict):

@@ -297,6 +297,12 @@ def said_of(file: FileSample) -> Iterator[str]:
         yield f"A GUESS: one table with {', '.join(path.name for path in file.more)}: {why}"
     if file.wrapped.envelope in READERS:
         yield f"the messages: change events of {READERS[file.wrapped.envelope].title}; name their topic"
+    if len(tables := file.wrapped.tables) > 1:
+        some = ", ".join(f"{name[:80]} ({count:,})" for name, count in tables.most_common(4))
+        yield (
+            f"the messages: A GUESS, since they are of {len(tables)} tables, {some}: give each a topic of "
+            "its own, or put the table into the id (`key_columns`), else rows with one id replace each other"
+        )
     for setting, value in layout_of(file).items():
         yield f"the file: {setting} is {value!r}"
     if file.layout.encoding not in (None, *MARKS.values()):

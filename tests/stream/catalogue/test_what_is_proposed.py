@@ -530,3 +530,14 @@ def test_geometries_of_postgis_and_geoparquet_are_positions(tmp_path: Path) -> N
         entities, refused = fed(found)
         point = "POINT(15.4 52.5)" if path is table else "POINT(14.4 52.5)"
         assert refused == [] and entities["s"]["2"].attributes[column] == point
+
+
+def test_messages_of_several_tables_are_told(tmp_path: Path) -> None:
+    events = [
+        {"op": "c", "after": {"id": n, "name": f"{table} {n}"}, "source": {"db": "shop", "table": table}}
+        for n in range(4)
+        for table in ("film", "person")
+    ]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, events)))
+    (said,) = (line for line in propose([tmp_path / "all.jsonl"], "s").seen if "tables" in line)
+    assert "A GUESS, since they are of 2 tables, shop.film (4), shop.person (4)" in said
