@@ -1,14 +1,16 @@
 """`sameas align`: whole catalogues without a broker, on the command line."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
 from stream.commands.options import catalogued
 from stream.config import Settings
+from stream.events import EntityEvent
 
 if TYPE_CHECKING:
     from stream.catalogue.account import Account
@@ -23,15 +25,24 @@ SHOWN_TYPES: Final = 5
     type=click.Path(path_type=Path),
     help="Where `sameas explain` finds what was aligned [aligned, beside state.dir]",
 )
-def align(settings: Settings, events: list[Any], account: "Account", model: Path, state: Path | None) -> None:
+def align(
+    settings: Settings,
+    read: Callable[[], list[EntityEvent]],
+    account: "Account",
+    model: Path,
+    state: Path | None,
+) -> None:
     """Align catalogue FILES without a broker; alignment records as JSON Lines on stdout.
 
     `sameas explain` then says why.
     """
     from stream.console import counting, put_json, shown, tell
+    from stream.engine.parts import usable_model
     from stream.learning.alignment import align as align_files
     from stream.learning.alignment import kept_in
 
+    usable_model(model)  # or reading would be in vain
+    events = read()
     with counting("aligning", "events") as progress:
         records = align_files(
             events,

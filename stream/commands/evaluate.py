@@ -1,14 +1,16 @@
 """`sameas evaluate`: how good a model is, on the command line."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from stream.commands.options import catalogued
 from stream.config import Settings
 from stream.console import put, put_json, shown
+from stream.events import EntityEvent
 
 if TYPE_CHECKING:
     from stream.catalogue.account import Account
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 )
 def evaluate(
     settings: Settings,
-    events: list[Any],
+    read: Callable[[], list[EntityEvent]],
     account: "Account",
     model: Path,
     links: Path,
@@ -45,6 +47,7 @@ def evaluate(
     plot: Path | None,
 ) -> None:
     """Measure a model on catalogue FILES against known links, for the links' left entities."""
+    from stream.engine.parts import usable_model
     from stream.learning.evaluation import evaluate_model
     from stream.learning.known_links import read_links
     from stream.pages.curves import write_page
@@ -52,6 +55,8 @@ def evaluate(
     if plot is not None and plot.suffix.lower() not in (".html", ".htm"):
         raise click.BadParameter("an .html file is written", param_hint="--plot")
     known = read_links(links)
+    usable_model(model)
+    events = read()
     account.count_links(links.name, known.numbered())
     account.check()
     evaluation = evaluate_model(

@@ -1,5 +1,6 @@
 """Options and arguments that several commands have."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 
 from stream.config import Configuration, Settings, load
 from stream.errors import ConfigError
+from stream.events import EntityEvent
 
 
 def configured(function: Callable[..., None]) -> Callable[..., None]:
@@ -53,9 +55,10 @@ def accounted(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def catalogued(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds what commands without a broker read; passes it as `settings`, `events`, `account` and `model`.
+    """Adds what commands without a broker read; passes `settings`, `read`, `account` and `model`.
 
-    At the end, however it comes, what is in the account is told.
+    `read` returns the events of all files: to be called once everything else is known to be there, as it may
+    take minutes. At the end, however it comes, what is then in the account is told.
     """
 
     @configured
@@ -72,8 +75,9 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
         **rest: Any,
     ) -> None:
         from stream.catalogue.account import Account
-        from stream.catalogue.opening import check_exists
+        from stream.catalogue.opening import format_of
         from stream.catalogue.reading import read_files
+        from stream.catalogue.rows import JSON_LINES
         from stream.console import tell
 
         settings = configuration.settings
@@ -82,19 +86,27 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
         )
         if not sources:
             raise ConfigError("nothing to read: name canonical .jsonl files, or give [sources.NAME] a file")
-        check_exists(path for name in ("links", "valid") if (path := rest.get(name)) is not None)
+        for path in files:
+            if format_of(path) not in JSON_LINES:
+                raise ConfigError(
+                    f"{path}: FILES are canonical events in .jsonl; without FILES those of the mapping in "
+                    "sameas.toml are read (`sameas map FILE` proposes one)"
+                )
         account = Account(strict=strict)
-        events = [
-            event
-            for source in sources
-            for event in account.accepted(read_files(settings, files, source, account))
-        ]
-        tell(account.report().summary())
-        with account.told(account_file):
-            account.compare_types()
-            function(
-                settings=settings, events=events, account=account, model=model or settings.model.dir, **rest
-            )
+        with contextlib.ExitStack() as end:
+
+            def read() -> list[EntityEvent]:
+                events = [
+                    event
+                    for source in sources
+                    for event in account.accepted(read_files(settings, files, source, account))
+                ]
+                tell(account.report().summary())
+                end.enter_context(account.told(account_file))
+                account.compare_types()
+                return events
+
+            function(settings=settings, read=read, account=account, model=model or settings.model.dir, **rest)
 
     return command
 

@@ -1,14 +1,16 @@
 """`sameas train`: a model from catalogues, on the command line."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from stream.commands.options import catalogued
 from stream.config import Settings
 from stream.engine.interface import MAX_CANDIDATES
+from stream.events import EntityEvent
 from stream.interrupts import Interrupted
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 def train(
     settings: Settings,
-    events: list[Any],
+    read: Callable[[], list[EntityEvent]],
     account: "Account",
     model: Path,
     links: Path | None,
@@ -46,6 +48,7 @@ def train(
         raise click.UsageError("give either --links FILE (and --valid FILE, if there is one), or --no-links")
     check_writable("--model", model)
     files = [read_links(path) for path in (links, valid) if path is not None]
+    events = read()
     for file in files:
         account.count_links(file.path.name, file.numbered())
     account.check()

@@ -179,11 +179,9 @@ def test_evaluate_as_json_has_the_types(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["train"], "--no-links"),
         (["train", "--links", "links.csv", "--no-links"], "--no-links"),
         (["train", "--no-links", "--seed", "-1"], "--seed"),
         (["train", "--no-links", "--seed", str(2**32)], "--seed"),
-        (["evaluate", "--links", "links.csv", "--plot", "curves.png"], "an .html file is written"),
     ],
 )
 def test_mistakes_are_told(folder: Path, arguments: list[str], problem: str) -> None:
@@ -219,16 +217,27 @@ def test_links_that_name_nothing_are_counted(folder: Path, tmp_path: Path) -> No
         assert "error: --strict: 2 links missing, 1 links types differ" in refused.stderr
 
 
-@pytest.mark.parametrize("command", ["evaluate --links", "train --links", "train --links links --valid"])
-def test_links_that_are_missing_are_told_before_anything_is_read(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+@pytest.mark.parametrize(
+    ("command", "status", "problem"),
+    [
+        ("evaluate --links no.csv", 1, "no.csv cannot be read: No such file or directory"),
+        ("train --links no.csv", 1, "no.csv cannot be read: No such file or directory"),
+        ("train --links links.csv --valid no.csv", 1, "no.csv cannot be read: No such file or directory"),
+        ("evaluate --links links.csv --model no", 1, "no: no model.json"),
+        ("align --model no", 1, "no: no model.json"),
+        ("align all.csv", 1, "all.csv: FILES are canonical events in .jsonl; without FILES those of the map"),
+        ("train", 2, "--no-links"),
+        ("evaluate --links links.csv --plot page.png", 2, "an .html file is written"),
+    ],
+)
+def test_what_is_missing_is_told_before_anything_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, status: int, problem: str
 ) -> None:
     monkeypatch.setattr("stream.catalogue.reading.read_files", pytest.fail)
-    (tmp_path / "links").touch()
-    arguments = [str(tmp_path / word) if word == "links" else word for word in command.split()]
-    refused = run(folder, *arguments, str(tmp_path / "no.csv"))
-    assert refused.exit_code == 1
-    assert "no.csv cannot be read: No such file or directory" in refused.stderr
+    monkeypatch.chdir(folder)
+    files = [] if "all.csv" in command else ["all.jsonl"]
+    refused = CliRunner().invoke(main, [*command.split(), *files])
+    assert refused.exit_code == status and problem in refused.stderr
 
 
 def retyped(folder: Path, *types: str) -> None:
@@ -247,6 +256,7 @@ def retyped(folder: Path, *types: str) -> None:
 def test_types_that_all_differ_are_an_error_everywhere(folder: Path, tmp_path: Path, command: str) -> None:
     """17-types-differ."""
     retyped(tmp_path, "movie", "human")
+    shutil.copytree(folder / "checkpoint", tmp_path / "checkpoint")
     words = [str(folder / "links.csv") if word == "links" else word for word in command.split()]
     refused = run(tmp_path, *words)
     assert refused.exit_code == 1 and not refused.stdout
