@@ -327,6 +327,8 @@ class Account:
         if standing != GONE:
             self._entities[kind] += 1
         if standing == OWN:
+            if not entity.attributes and not entity.relations:
+                self._report.blank_entities.add(entity.id, self._shown(place))
             self._positions.take(entity, lambda: self._shown(place))
         known[node] = _STATE.pack(*state)
         for relation, targets in entity.relations.items():

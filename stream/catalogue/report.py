@@ -99,6 +99,7 @@ class Report(msgspec.Struct):
     updated: Tally = msgspec.field(default_factory=Tally)
     ids_twice: Tally = msgspec.field(default_factory=Tally)
     absent_deletes: Tally = msgspec.field(default_factory=Tally)
+    blank_entities: Tally = msgspec.field(default_factory=Tally)
     missing_heads: Tally = msgspec.field(default_factory=Tally)
     missing_targets: list[MissingTargets] = []
     unread_cells: list[UnreadCells] = []
@@ -163,6 +164,11 @@ class Report(msgspec.Struct):
             yield (
                 f"deletions of what did not come before: {self.absent_deletes.count:,}, first "
                 f"{self.absent_deletes.first[0]}; is an id spelt otherwise, or was it fed another time?"
+            )
+        if self.blank_entities.count:
+            yield (
+                f"entities without any attribute or relation: {self.blank_entities.count:,}, first "
+                f"{self.blank_entities.first[0]}; nothing tells them from others"
             )
         if self.missing_heads.count:
             yield (

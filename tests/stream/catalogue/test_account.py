@@ -211,6 +211,27 @@ def test_canonical_events_are_updates_and_their_order_counts(tmp_path: Path) -> 
     assert report.entities == {"s": {"t": 1}} and account.exists("s:1") and not account.exists("s:2")
 
 
+def test_rows_of_which_nothing_is_left_are_counted(tmp_path: Path) -> None:
+    """As where a name is in another column. An entity made of a cell has a name, one of a join a relation."""
+    (tmp_path / "a.csv").write_text("id,name,by\n1,,\n2,A,\n3,,Ann\n4,NULL, \n5,,\n")
+    (tmp_path / "j.csv").write_text("h,t\n5,1\n")
+    mapping = """
+[sources.s]
+file = "a.csv"
+id = "id"
+attributes = ["name"]
+relations.by = {column = "by", type = "person"}
+joins.j = {file = "j.csv", head = "h", relation = "on", tail = "t"}
+"""
+    account = Account()
+    read(tmp_path, mapping, account)
+    report = account.report()
+    assert report.blank_entities.first == [Example("1", "a.csv:2"), Example("4", "a.csv:5")]
+    assert not report.problems and any(
+        "without any attribute or relation: 2" in line for line in report.lines()
+    )
+
+
 def test_deletions_of_what_did_not_come_are_counted(tmp_path: Path) -> None:
     """In events and in rows. They are fed all the same: what they name may be in the topic."""
     (tmp_path / "a.jsonl").write_text(
