@@ -4,7 +4,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -35,6 +34,7 @@ DELETED = re.compile(r"(?i)(.*\.)?(is_?)?(deleted|removed)(_?(at|on|time|date|fl
 BASE64 = re.compile("([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 SHORT_BASE64 = 24  # characters: a number of 40 digits
 SAMPLE_ROWS = 50_000
+SAMPLE_CHARS = 1 << 24  # of all rows together, as Python writes them
 RECOGNISED = 500  # values of a column whose kinds are looked at
 MAX_DEPTH = 3  # of nested values that are looked into
 NAME_CHARS, NAME_WORDS = 40, 6  # longer texts are prose, not names
@@ -118,6 +118,7 @@ class FileSample(msgspec.Struct):
 
     path: Path
     rows: list[Row]
+    is_cut: bool  # there are more rows
     columns: dict[str, ColumnSample]
     wrapped: Wrapped
     layout: Layout
@@ -154,14 +155,14 @@ class FileSample(msgspec.Struct):
     def is_rdf(self) -> bool:
         return format_of(self.path) in RDF
 
-    @property
-    def is_cut(self) -> bool:
-        """There are, most likely, more rows."""
-        return len(self.rows) == SAMPLE_ROWS
-
     def unique(self) -> list[ColumnSample]:
         """The columns that could be the id: full, and different in all rows."""
         return [column for column in self.full() if len(set(column.ids)) == len(self.rows)]
+
+    @property
+    def count(self) -> str:
+        """How many rows there are, for people."""
+        return f"{'the first ' if self.is_cut else ''}{len(self.rows):,} rows"
 
     def full(self) -> list[ColumnSample]:
         """The columns that could be a part of the id: of texts or whole numbers in all rows."""
@@ -175,6 +176,8 @@ class FileSample(msgspec.Struct):
 def read_sample(path: Path, *more: Path) -> FileSample:
     """The first rows of a file, taken out of the envelopes of a change stream.
 
+    As many as `SAMPLE_ROWS`, and no more than have `SAMPLE_CHARS` together, but one.
+
     Args:
         more: other files of the same table, laid out alike.
 
@@ -186,8 +189,11 @@ def read_sample(path: Path, *more: Path) -> FileSample:
     check_suffix(path)
     layout = sniff(path)
     refused: list[str] = []
-    good = 0
-    for row in islice(_good_rows([path, *more], layout, refused), SAMPLE_ROWS):
+    good, left, is_cut = 0, SAMPLE_CHARS, False
+    for row in _good_rows([path, *more], layout, refused):
+        left -= len(repr(row))
+        if is_cut := good == SAMPLE_ROWS or (left < 0 and good > 0):
+            break
         good += 1
         if row.get("op") in ("upsert", "delete") and {"source", "id"} <= row.keys():
             raise ConfigError(f"{path} holds canonical events; `sameas feed {path}` needs no mapping")
@@ -218,7 +224,19 @@ def read_sample(path: Path, *more: Path) -> FileSample:
     named = [wrapped.deleted] if wrapped.deleted else []
     deleted = next((columns.pop(name) for name in [*named, *gone] if name in columns), None)
     return FileSample(
-        path, rows, columns, wrapped, layout, repeated, decimal_comma, null, flags, deleted, more, refused
+        path,
+        rows,
+        is_cut,
+        columns,
+        wrapped,
+        layout,
+        repeated,
+        decimal_comma,
+        null,
+        flags,
+        deleted,
+        more,
+        refused,
     )
 
 

@@ -327,7 +327,7 @@ class _Group:
         self._say(sample, *said_of(sample))
         if triples := _triples(sample):
             join |= {"head": triples[0], "relation_column": triples[1], "tail": triples[2]}
-            self._say(sample, f"{len(sample.rows):,} rows; relations, to go with a table")
+            self._say(sample, f"{sample.count}; relations, to go with a table")
             if any(self._prefixes.values()):
                 self._say(
                     sample, "A GUESS: its ids have to be those of the tables, which begin with a type here"
@@ -337,7 +337,7 @@ class _Group:
         alone = (
             "" if self.has_tables else "; it goes with the tables of its source, so give --source their name"
         )
-        self._say(sample, f"{len(sample.rows):,} rows, a join{alone}")
+        self._say(sample, f"{sample.count}, a join{alone}")
         for role, (name, reference) in zip(("head", "tail"), ends, strict=True):
             pointer = MISSING if reference is None else self._pointer(place, name, reference)
             join[role] = pointer.template or name

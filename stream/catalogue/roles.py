@@ -105,7 +105,7 @@ class TableProposer:
     ) -> None:
         self._file, self._identity, self._pointers, self._taken = file, identity, pointers, taken
         envelopes = " in envelopes" if file.wrapped.in_envelopes else ""
-        self.seen = [f"{len(file.rows):,} rows{envelopes}, {len(file.columns)} columns"]
+        self.seen = [f"{file.count}{envelopes}, {len(file.columns)} columns"]
         self.seen += said_of(file)
         self.seen.append(identity.said)
 

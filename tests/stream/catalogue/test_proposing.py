@@ -405,3 +405,18 @@ def test_the_command_prints_toml_and_reasons_apart(tmp_path: Path) -> None:
     assert result.exit_code == 0 and "refused 0" in result.stderr
     result = CliRunner().invoke(main, ["map", str(tmp_path / "gone.csv")])
     assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "cannot be read" in result.stderr
+
+
+def test_a_sample_is_no_larger_than_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"id": "f{number}", "title": "{"x" * 80}"}}\n' for number in range(100)))
+    assert propose([path], "s").seen[0] == "100 rows, 2 columns"
+    monkeypatch.setattr("stream.catalogue.columns.SAMPLE_CHARS", 1_200)
+    assert propose([path], "s").seen[0] == "the first 11 rows, 2 columns"
+    monkeypatch.setattr("stream.catalogue.columns.SAMPLE_CHARS", 10)
+    assert propose([path], "s").seen[0] == "the first 1 rows, 2 columns"
+    monkeypatch.setattr("stream.catalogue.columns.SAMPLE_CHARS", 1 << 24)
+    monkeypatch.setattr("stream.catalogue.columns.SAMPLE_ROWS", 100)
+    assert propose([path], "s").seen[0] == "100 rows, 2 columns"
+    monkeypatch.setattr("stream.catalogue.columns.SAMPLE_ROWS", 99)
+    assert propose([path], "s").seen[0] == "the first 99 rows, 2 columns"
