@@ -20,7 +20,15 @@ import xxhash
 from index.entity import node_of
 from index.errors import SameasError
 from stream.catalogue.positions import Positions
-from stream.catalogue.report import SHOWN, Example, MissingTargets, Report, UnclearCells, UnreadCells
+from stream.catalogue.report import (
+    SHOWN,
+    DeletedRows,
+    Example,
+    MissingTargets,
+    Report,
+    UnclearCells,
+    UnreadCells,
+)
 from stream.console import escaped, log, tell
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Delete, EntityEvent, Upsert, curie, encode
@@ -62,6 +70,7 @@ class Account:
         self._strict = strict
         self._report = Report()
         self._cells: dict[tuple[str, str, str], UnreadCells] = {}  # by source, column and type
+        self._deleted: dict[tuple[str, str], DeletedRows] = {}  # by source and column
         self._unclear: dict[tuple[str, str], UnclearCells] = {}  # by source and column
         self._unseen: dict[tuple[str, tuple[str, ...]], set[str]] = {}  # by source and its optional columns
         self._known: dict[int, bytes] = {}
@@ -180,6 +189,13 @@ class Account:
             found = self._unclear[source, column] = UnclearCells(source=source, column=column)
         found.add(text, self._shown(place) if found.count < SHOWN else "")
 
+    def take_deleted(self, source: str, column: str, name: str, place: int) -> None:
+        """A row which a column, that the mapping does not read, seems to call deleted."""
+        found = self._deleted.get((source, column))
+        if found is None:
+            found = self._deleted[source, column] = DeletedRows(source=source, column=column)
+        found.add(name, self._shown(place) if found.count < SHOWN else "")
+
     def unseen_columns(self, source: str, optional: Iterable[str]) -> set[str]:
         """Those of a table's optional columns that no row has had so far; whoever reads takes them out."""
         return self._unseen.setdefault((source, tuple(optional)), {*optional})
@@ -287,6 +303,7 @@ class Account:
                 entities.setdefault(source, {})[kind] = count
         self._report.entities, self._report.missing_targets = entities, self._missing_targets()
         self._report.unread_cells = [cells for cells in self._cells.values() if cells.count]
+        self._report.deleted_rows = [*self._deleted.values()]
         self._report.unclear_cells = [*self._unclear.values()]
         unseen: dict[str, list[str]] = {}
         for (source, _), columns in self._unseen.items():

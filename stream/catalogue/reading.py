@@ -221,6 +221,8 @@ class _SourceReader:
                 if seen:
                     account.take_cells(self._source, seen, begin + line)
                     seen.clear()
+                if column := mapper.kept_though_deleted(row):
+                    account.take_deleted(self._source, column, own.id, begin + line)
                 for column, text in mapper.unclear(row):
                     account.take_unclear(self._source, column, text, begin + line)
                 own = _with_relations(own, self._by_head.get(own.id, {}))

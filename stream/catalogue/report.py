@@ -65,6 +65,13 @@ class UnclearCells(Tally, kw_only=True):
     column: str
 
 
+class DeletedRows(Tally, kw_only=True):
+    """The rows which a column, that the mapping does not read, seems to call deleted."""
+
+    source: str
+    column: str
+
+
 class WrongPositions(Tally, kw_only=True):
     """Values of an attribute that are positions only if latitude and longitude change places."""
 
@@ -103,6 +110,7 @@ class Report(msgspec.Struct):
     missing_heads: Tally = msgspec.field(default_factory=Tally)
     missing_targets: list[MissingTargets] = []
     unread_cells: list[UnreadCells] = []
+    deleted_rows: list[DeletedRows] = []
     unclear_cells: list[UnclearCells] = []
     unseen_columns: dict[str, list[str]] = {}  # by source the optional ones that no row has
     wrong_positions: list[WrongPositions] = []
@@ -187,6 +195,12 @@ class Report(msgspec.Struct):
             what = f"{cells.type} could not read" if cells.type else "nothing found in"
             counts = f"{cells.count:,} of {cells.filled:,} filled cells"
             yield f"{shown(cells.column)}: {what} {counts}, first {cells.first[0]}"
+        for deleted in self.deleted_rows[:SHOWN_LINES]:
+            name = shown(deleted.column)
+            yield (
+                f"rows of {deleted.source} which {name} seems to call deleted: {deleted.count:,}, first "
+                f"{deleted.first[0]}; if they are, set `deleted` to that column"
+            )
         for unclear in self.unclear_cells[:SHOWN_LINES]:
             yield (
                 f"{shown(unclear.column)}: {unclear.count:,} cells often mean nothing, first "

@@ -44,6 +44,7 @@ DELETED = re.compile("(delete|remove)d?")
 GONE = re.compile(DELETED.pattern + "|-?d|dl|del|destroy(ed)?|drop|truncate|purge|erase")
 YES = re.compile("true|t|yes|y")
 TIME_OR_NUMBER = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}.*|-?[0-9]+(\.[0-9]+)?")
+COUNT = re.compile("[02-9]|[0-9]{2,8}")  # of what was deleted, say; a time has more digits
 WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 
 
@@ -68,6 +69,9 @@ OPERATIONS = {
 ABOUT = _names("metadata,meta,source metadata,header,headers,event,change event header,message,cdc,control")
 IMAGES = _names("data,row,record,document,full document,document key,payload,values,columns,dynamodb,image")
 IMAGES |= _names("before,after,old,new,old data,new data,old record,new record,old image,new image")
+
+# Columns of a table's own, in which people keep rows that they have deleted.
+KEPT = frozenset(_names("deleted,is deleted,deleted at,deleted on") - FLAGS)
 
 SUSPECT = FLAGS | OPERATIONS.keys() | ABOUT  # without any of them a row says nothing of the kind
 
@@ -107,6 +111,23 @@ def columns_to_read(mapped: Collection[str], names: Sequence[str]) -> list[str]:
         return [*dict.fromkeys(names)]
     wanted = {*mapped, *(column.partition(".")[0] for column in mapped)} | SUSPECT
     return [name for name in dict.fromkeys(names) if name in wanted]
+
+
+def kept_though_deleted(row: Row, read: Collection[str], null: Collection[str] = ()) -> str:
+    """The column of a table's own which seems to say that the row is deleted; empty if none does.
+
+    Args:
+        read: columns that the mapping reads, and which so mean something else.
+    """
+    for name in row:
+        if name in KEPT and name not in read:
+            try:
+                is_count = COUNT.fullmatch(str(row[name]).strip())
+                if not is_count and says_gone(row[name], name, null):
+                    return name
+            except InvalidInput:
+                continue
+    return ""
 
 
 def other_envelope(row: Row) -> str:

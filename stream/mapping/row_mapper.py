@@ -17,6 +17,7 @@ from stream.events import (
 )
 from stream.mapping.cells import Cells
 from stream.mapping.column_types import converter, is_plain
+from stream.mapping.gone import KEPT, kept_though_deleted
 from stream.mapping.language import NULL, OFTEN_NULL, Envelope, Join, Relation, Table, Template
 from stream.mapping.row import Row, leads_nowhere, missing_columns
 
@@ -161,6 +162,12 @@ class RowMapper:
             if column not in row and not self._cells.is_blank(row.get(first)):
                 value = row[first]
                 yield SeenCell(column, "", value, not leads_nowhere(value, rest))
+
+    def kept_though_deleted(self, row: Row) -> str:
+        """The column which seems to say that a row is deleted, and is not read; empty if none does."""
+        if self._mapping.deleted is not None or KEPT.isdisjoint(row):
+            return ""
+        return kept_though_deleted(row, self._read, self._mapping.null)
 
     def unclear(self, row: Row) -> Iterator[tuple[str, str]]:
         """The columns whose text often means nothing, and that text; none if the mapping has a `null`.

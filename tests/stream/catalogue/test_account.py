@@ -232,6 +232,27 @@ joins.j = {file = "j.csv", head = "h", relation = "on", tail = "t"}
     )
 
 
+def test_rows_that_seem_to_be_deleted_are_counted(tmp_path: Path) -> None:
+    """Many tables keep them. A column that the mapping reads, or a number, may mean something else."""
+    (tmp_path / "a.csv").write_text(
+        "id,deleted_at,isDeleted,deleted\n1,,0,7\n2,2024-01-02,false,\n3,NULL,true,2\n4,soon,no,5\n"
+    )
+    mapping = '[sources.s]\nfile = "a.csv"\nid = "id"\n'
+    account = Account()
+    read(tmp_path, mapping, account)
+    report = account.report()
+    counts = {found.column: (found.count, found.first[0].name) for found in report.deleted_rows}
+    assert counts == {"deleted_at": (1, "2"), "isDeleted": (1, "3")} and not report.problems
+    told = (
+        "rows of s which deleted_at seems to call deleted: 1, first 2 in a.csv:3; if they are, set `deleted`"
+    )
+    assert any(line.startswith(told) for line in report.lines())
+    for setting, entities in (('attributes = ["deleted_at", "isDeleted"]', 4), ('deleted = "isDeleted"', 3)):
+        account = Account()
+        read(tmp_path, mapping + setting, account)
+        assert (account.report().deleted_rows, account.entities) == ([], entities)
+
+
 def test_deletions_of_what_did_not_come_are_counted(tmp_path: Path) -> None:
     """In events and in rows. They are fed all the same: what they name may be in the topic."""
     (tmp_path / "a.jsonl").write_text(
