@@ -3,15 +3,21 @@
 A row has `@id` (the subject's IRI), `@type` (what `rdf:type` says), and for each predicate a list of its
 values, under the predicate's IRI and under the IRI's last part. `label@en` holds only the values of one
 language. IRIs that begin with the source's `iri` are written without it, types as their last part. Blank
-nodes have ids of their own (`stream/catalogue/blank_nodes.py`). All files together are grouped in memory, but
-for the values of a subject that has too many.
+nodes have ids of their own (`stream/catalogue/blank_nodes.py`). All files together are grouped: on disk, what
+IRIs say beyond some `OPEN_BYTES`, and in memory what blank nodes say. Of a subject that has too many values
+none is kept.
 """
 
+import heapq
+import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from stream.catalogue.blank_nodes import Blank, Columns, Pointer, Subject, blank_ids
 from stream.catalogue.opening import MAX_LINE, Meter, format_of, open_bytes, read_lines, require, too_large
@@ -22,6 +28,9 @@ from stream.mapping.row import Row
 
 RDF = {".nt", ".ttl"}
 VALUE_CHARS = 3  # that a value takes in a row beside its own: quotes and a comma
+OPEN_BYTES = 64 * 2**20  # of what subjects say, before it goes to the disk
+SUBJECT_BYTES, VALUE_BYTES = 500, 300  # that a subject and a value take in memory beside their texts
+CACHE_KIB = 16 * 1024  # of the database
 RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 
 Numbered = tuple[int, Row | InvalidInput]  # with its line; 0 in Turtle, where the parser does not say it
@@ -39,20 +48,111 @@ def read_rdf(
     for number, path in enumerate(paths):
         yield path, graph.read(number, path, meter, encoding)
     ids = graph.blank_ids()
-    for number, subjects in groupby(graph.rows, key=lambda subject: graph.places[subject][0]):
-        yield paths[number], ((graph.places[subject][1], graph.row(subject, ids)) for subject in subjects)
+    for number, entries in groupby(graph.entries(), key=attrgetter("file")):
+        yield paths[number], ((entry.line, graph.row(entry, ids)) for entry in entries)
+
+
+class _Entry:
+    """What a subject says."""
+
+    __slots__ = ("columns", "file", "left", "line", "order", "subject")
+
+    def __init__(
+        self, order: int, subject: Subject, file: int, line: int, left: int, columns: Columns
+    ) -> None:
+        self.order = order  # among all subjects, by their first mention
+        self.subject = subject
+        self.file, self.line = file, line  # where it came first
+        self.left = left  # of the characters that its row may have
+        self.columns = columns
+
+
+class _Entries:
+    """The entries of all IRIs, in a database without a name where they are many.
+
+    So those of a file which is sorted by its subjects are written once and read once.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Entry] = {}
+        self._bytes = 0  # about, of those that are open
+        self._database: sqlite3.Connection | None = None
+
+    def get(self, subject: str) -> _Entry | None:
+        """The entry of a subject, to be changed; None if there is none."""
+        entry = self._open.get(subject)
+        if entry is not None or self._database is None:
+            return entry
+        row = self._database.execute("SELECT * FROM said WHERE subject = ?", [subject]).fetchone()
+        if row is None:
+            return None
+        entry = self._open[subject] = _unpacked(row)
+        self._bytes += SUBJECT_BYTES + len(subject) + len(row[-1])
+        self._bytes += VALUE_BYTES * sum(map(len, entry.columns.values()))
+        return entry
+
+    def add(self, entry: _Entry) -> None:
+        """Takes in a subject that is new."""
+        subject = str(entry.subject)
+        self._open[subject] = entry
+        self._bytes += SUBJECT_BYTES + len(subject)
+
+    def grow(self, size: int) -> None:
+        """An entry has a value more, of so many characters. Entries that were got may be closed now."""
+        self._bytes += VALUE_BYTES + size
+        if self._bytes > OPEN_BYTES:
+            self._close()
+
+    def _close(self) -> None:
+        if self._database is None:
+            # no file that others can see, and none that is left
+            self._database = sqlite3.connect("", isolation_level=None)
+            self._database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._database.execute(
+                "CREATE TABLE said (place INTEGER PRIMARY KEY, subject UNIQUE, file, line, left, columns)"
+            )
+        self._database.execute("BEGIN")
+        self._database.executemany(
+            "INSERT OR REPLACE INTO said VALUES (?, ?, ?, ?, ?, ?)", map(_packed, self._open.values())
+        )
+        self._database.execute("COMMIT")
+        self._open.clear()
+        self._bytes = 0
+
+    def in_order(self) -> Iterator[_Entry]:
+        """All, by their first mention."""
+        if self._database is None:
+            yield from self._open.values()
+            return
+        self._close()
+        yield from map(_unpacked, self._database.execute("SELECT * FROM said ORDER BY place"))
+        self._database.close()
+
+
+def _packed(entry: _Entry) -> tuple[Any, ...]:
+    columns = msgspec.msgpack.encode({name: [*values] for name, values in entry.columns.items()})
+    return entry.order, entry.subject, entry.file, entry.line, entry.left, columns
+
+
+def _unpacked(row: Sequence[Any]) -> _Entry:
+    order, subject, file, line, left, content = row
+    columns: Columns = {name: dict.fromkeys(values) for name, values in _decoder.decode(content).items()}
+    return _Entry(order, subject, file, line, left, columns)
+
+
+_decoder = msgspec.msgpack.Decoder(dict[str, list[str | Blank]])
 
 
 class _Graph:
     """The triples of several files, by subject. A blank node belongs to its file."""
 
     def __init__(self, iri: str) -> None:
-        self.rows: dict[Subject, Columns] = {}
-        self.places: dict[Subject, tuple[int, int]] = {}  # where a subject came first: file and line
         self._iri = iri
+        self._count = 0  # subjects
+        self._of_iris = _Entries()
+        self._of_blanks: dict[Blank, _Entry] = {}
         self._blanks: dict[Blank, None] = {}  # in the order of first mention
         self._pointers: dict[Subject, list[Pointer]] = {}
-        self._left: dict[Subject, int] = {}  # of the characters that a subject's row may have
 
     def read(
         self, number: int, path: Path, meter: Meter | None, encoding: str | None
@@ -71,17 +171,34 @@ class _Graph:
 
     def blank_ids(self) -> dict[Blank, str]:
         """The id of each blank node."""
-        return blank_ids([*self._blanks], self.rows, self._pointers)
+        rows: dict[Subject, Columns] = {blank: entry.columns for blank, entry in self._of_blanks.items()}
+        return blank_ids([*self._blanks], rows, self._pointers)
 
-    def row(self, subject: Subject, ids: dict[Blank, str]) -> Row | InvalidInput:
+    def entries(self) -> Iterator[_Entry]:
+        """Of all subjects, in the order in which they were first mentioned."""
+        return heapq.merge(self._of_iris.in_order(), self._of_blanks.values(), key=attrgetter("order"))
+
+    def row(self, entry: _Entry, ids: dict[Blank, str]) -> Row | InvalidInput:
         """The row of a subject, or why it is refused."""
-        if self._left[subject] < 0:
+        if entry.left < 0:
             return too_large()
         columns = {
             name: [ids[value] if isinstance(value, Blank) else value for value in values]
-            for name, values in self.rows[subject].items()
+            for name, values in entry.columns.items()
         }
+        subject = entry.subject
         return {"@id": ids[subject] if isinstance(subject, Blank) else subject, **columns}
+
+    def _entry(self, subject: Subject, number: int, line: int) -> _Entry:
+        entry = self._of_blanks.get(subject) if isinstance(subject, Blank) else self._of_iris.get(subject)
+        if entry is None:
+            entry = _Entry(self._count, subject, number, line, MAX_LINE, {})
+            self._count += 1
+            if isinstance(subject, Blank):
+                self._of_blanks[subject] = entry
+            else:
+                self._of_iris.add(entry)
+        return entry
 
     def _add(self, triple: Any, number: int, line: int) -> None:
         subject, predicate, language = self._name(triple.subject, number), triple.predicate.value, None
@@ -94,18 +211,18 @@ class _Graph:
                 self._pointers.setdefault(subject, []).append(Pointer(predicate, value))
             elif predicate == RDF_TYPE and isinstance(triple.object, self._rdf.NamedNode):
                 value = last_part(triple.object.value)
-        self.places.setdefault(subject, (number, line))
-        columns = self.rows.setdefault(subject, {})
-        names = _column_names(predicate, language)
-        left = self._left.setdefault(subject, MAX_LINE)
-        if left < 0 or all(value in columns.get(name, ()) for name in names):
+        entry = self._entry(subject, number, line)
+        columns, names = entry.columns, _column_names(predicate, language)
+        if entry.left < 0 or all(value in columns.get(name, ()) for name in names):
             return
-        self._left[subject] = left - len(value) - VALUE_CHARS
-        if self._left[subject] < 0:
+        entry.left -= len(value) + VALUE_CHARS
+        if entry.left < 0:
             columns.clear()
             return
         for name in names:
             columns.setdefault(name, {})[value] = None
+        if not isinstance(subject, Blank):
+            self._of_iris.grow(len(value))
 
     def _name(self, node: Any, number: int) -> Subject:
         if isinstance(node, self._rdf.BlankNode):

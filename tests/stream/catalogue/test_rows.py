@@ -8,8 +8,11 @@ from pathlib import Path
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stream.catalogue.opening import Meter
+from stream.catalogue.rdf import read_rdf
 from stream.catalogue.rows import read_rows
 from stream.errors import ConfigError, InvalidInput
 from stream.mapping.row import cell
@@ -231,3 +234,44 @@ def test_paths_lead_into_what_is_nested() -> None:
         with pytest.raises(InvalidInput, match=r"an object with '.' is expected, not"):
             cell(row, path)
     assert cell(row, "a.z.c") is None and cell(row, "gone.z") is None
+
+
+TERMS = ["<http://x/1>", "<http://x/2>", "<http://x/3>", "_:a", "_:b"]
+TRIPLES = st.tuples(
+    st.sampled_from(TERMS),
+    st.sampled_from(["<http://p/n>", "<http://q/n>"]),
+    st.sampled_from([*TERMS, '"t"', '"u"@de']),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    files=st.lists(st.lists(TRIPLES, max_size=15), min_size=1, max_size=3),
+    most=st.sampled_from([0, 2_000, 5_000]),
+)
+def test_subjects_that_go_to_the_disk_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[list[tuple[str, str, str]]], most: int
+) -> None:
+    paths = [tmp_path / f"{number}.nt" for number in range(len(files))]
+    for path, triples in zip(paths, files, strict=True):
+        path.write_text("".join(f"{' '.join(triple)} .\n" for triple in triples))
+
+    def read() -> list[object]:
+        return [(path, list(rows)) for path, rows in read_rdf(paths, "http://x/")]
+
+    monkeypatch.setattr("stream.catalogue.rdf.OPEN_BYTES", 1 << 30)
+    held = read()
+    monkeypatch.setattr("stream.catalogue.rdf.OPEN_BYTES", most)
+    assert read() == held
+
+
+def test_a_subject_of_too_many_values_is_refused_from_the_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.catalogue.rdf.OPEN_BYTES", 0)
+    path = tmp_path / "a.nt"
+    text = "x" * 300_000
+    path.write_text("".join(f'<x:1> <p:n> "{n}{text}" .\n<x:2> <p:n> "{n}" .\n' for n in range(5)))
+    (_, refused), (_, row) = read_rows(path)
+    assert isinstance(refused, InvalidInput) and refused.reason == "too-large"
+    assert not isinstance(row, InvalidInput) and row["p:n"] == ["0", "1", "2", "3", "4"]
