@@ -24,6 +24,7 @@ from stream.mapping.envelopes import changed_rows
 from stream.mapping.envelopes import recognise as recognise_envelope
 from stream.mapping.gone import FLAGS, operation, says_gone
 from stream.mapping.language import NULL, Envelope
+from stream.mapping.positions import is_geometry
 from stream.mapping.row import Row, cell
 
 # Spellings of nothing, the last of which may be a value in some other file.
@@ -130,6 +131,8 @@ class FileSample(msgspec.Struct):
     more: Sequence[Path] = ()  # other files of the same table
     refused: Sequence[str] = ()  # lines that cannot be read; the first with file, number and reason
 
+    in_json: Sequence[str] = ()  # columns that hold JSON as text, which the rows here have decoded
+
     @property
     def stem(self) -> str:
         """The file's name without its suffixes."""
@@ -204,6 +207,7 @@ def read_sample(path: Path, *more: Path) -> FileSample:
     if len(refused) > good:
         hint = "; is its first line the header?" if format_of(path) in SEPARATORS else ""
         raise ConfigError(f"{path}: {good:,} rows can be read{first}{hint}")
+    in_json = _decode_json(rows)
     null: Counter[str] = Counter()
     columns = _columns(rows, null)
     repeated = [name for name, count in Counter(column_names(path, layout)).items() if count > 1]
@@ -237,6 +241,7 @@ def read_sample(path: Path, *more: Path) -> FileSample:
         deleted,
         more,
         refused,
+        in_json,
     )
 
 
@@ -299,6 +304,32 @@ def _note_table(event: Row, wrapped: Wrapped) -> None:
         wrapped.table = table.rpartition(".")[2]
         database = about.get("schema") or about.get("db") or "SCHEMA"
         wrapped.topic = f"{about.get('name') or 'SERVER'}.{database}.{table}"
+
+
+def _decode_json(rows: list[Row]) -> list[str]:
+    """Decodes the columns whose texts are all JSON objects or lists, and names them. Positions stay texts."""
+    found = []
+    for name in dict.fromkeys(name for row in rows[:RECOGNISED] for name in row):
+        cells = [row.get(name) for row in rows]
+        if not any(isinstance(cell, str) and cell.lstrip()[:1] in ("[", "{") for cell in cells):
+            continue
+        filled = [cell for cell in cells if cell is not None and str(cell).strip() not in ("", *SPELLINGS)]
+        texts = [cell for cell in filled if isinstance(cell, str) and cell.strip()[0] in "[{"]
+        if not texts or len(texts) < len(filled):
+            continue
+        if order_of(texts, name) or not any(text.strip() not in ("[]", "{}") for text in texts):
+            continue
+        try:
+            decoded = {text: msgspec.json.decode(text) for text in texts}
+        except (msgspec.DecodeError, RecursionError):
+            continue
+        if any(map(is_geometry, decoded.values())):
+            continue
+        for number, text in enumerate(cells):
+            if isinstance(text, str) and text in decoded:
+                rows[number] = {**rows[number], name: decoded[text]}
+        found.append(name)
+    return found
 
 
 def _read_decimal_commas(columns: Sequence[ColumnSample]) -> bool:

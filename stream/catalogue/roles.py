@@ -140,7 +140,10 @@ class TableProposer:
             table["null"] = null
             seen = ", ".join(f"{text} ({count:,})" for text, count in self._file.null.most_common())
             self._say("null", f"taken for absent: {seen}")
-        if logical_types := {name: logical for name, logical in attributes.items() if logical}:
+        roots = {name.partition(".")[0] for name in used} | used
+        logical_types = {name: "json" for name in self._file.in_json if name in roots}
+        logical_types |= {name: logical for name, logical in attributes.items() if logical}
+        if logical_types:
             table["columns"] = logical_types
         if relations:
             table["relations"] = relations
@@ -313,6 +316,8 @@ def said_of(file: FileSample) -> Iterator[str]:
     if numbers and format_of(file.path) in SEPARATORS:
         some = ", ".join(numbers[:3])
         yield f"the header: A GUESS, since {some} looks like a cell; if it is a row, add a header"
+    for name in file.in_json:
+        yield f"{name}: its texts are JSON"
     if file.refused:
         yield f"refused, by feed as well: {len(file.refused):,}, the first {file.refused[0]}"
     for name in file.repeated:

@@ -1,5 +1,7 @@
 """Whatever files hold, what is proposed for them can be fed as it is; and what refers to what is found."""
 
+import csv
+import io
 import json
 import re
 import struct
@@ -541,3 +543,35 @@ def test_messages_of_several_tables_are_told(tmp_path: Path) -> None:
     (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, events)))
     (said,) = (line for line in propose([tmp_path / "all.jsonl"], "s").seen if "tables" in line)
     assert "A GUESS, since they are of 2 tables, shop.film (4), shop.person (4)" in said
+
+
+def test_json_in_cells_is_decoded(tmp_path: Path) -> None:
+    makers = [{"name": f"Maker {n % 3}", "at": f"20{n:02}-01-01"} for n in range(12)]
+    rows = [
+        {
+            "id": n,
+            "tags": json.dumps([n, n + 100]) if n != 5 else "",
+            "maker": json.dumps(makers[n]) if n != 6 else "NULL",
+            "empty": "[]",
+            "pos": "[52.5, 13.4]",
+            "area": json.dumps({"type": "Point", "coordinates": [13.4, 52.5]}),
+            "plot": f"[{n}] It begins" if n else '["x"]',
+        }
+        for n in range(12)
+    ]
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, rows[0].keys())
+    writer.writeheader()
+    writer.writerows(rows)
+    (tmp_path / "a.csv").write_text(lines.getvalue())
+    found = propose([tmp_path / "a.csv"], "s")
+    assert "maker: its texts are JSON" in found.seen
+    table = source_of(found)
+    assert {"tags": "json", "maker": "json"}.items() <= table["columns"].items()
+    assert not {"empty", "plot"} & table["columns"].keys() and table["columns"].get("pos") == "lat-lon"
+    assert table["relations"]["maker"] == {"column": "maker.name", "type": "maker"}
+    entities, refused = fed(found)
+    assert refused == []
+    one = entities["s"]["4"]
+    assert one.attributes["tags"] == [4, 104] and one.attributes["at"] == "2004-01-01"
+    assert one.relations == {"maker": ["maker/Maker 1"]}
