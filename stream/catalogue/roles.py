@@ -18,6 +18,7 @@ from stream.mapping.language import NULL
 
 REPEATED = 0.25  # share of a column's values that occur earlier in it, if they are names
 REPEATED_IN_LISTS = 0.05  # the same, where a cell holds several
+NEARLY_ALL = 0.9  # rows that a column tells apart which is called an id
 TYPE_NAMES = {"type", "kind", "class", "category", "@type", "entity_type", "_type"}
 # A column called by these words alone says what the row itself is called.
 OWN_NAMES = {"name", "title", "label", "caption", "surname", "forename", "lastname", "firstname", "fullname"}
@@ -70,7 +71,14 @@ def identify(file: FileSample, key: ColumnSample | None) -> Identity:
     possible = [column for column in file.columns.values() if column.are_ids and not column.is_listed]
     if not possible:
         raise ConfigError(f"{file.path}: no column could be the id, which is text or a whole number")
-    best = max(possible, key=lambda column: (column.filled, len(set(column.ids))))
+
+    def worth(column: ColumnSample) -> tuple[bool, bool, int, int]:
+        """Each row costs as much where its id is blank as where another row has it."""
+        kept = len(set(column.ids))
+        is_named = is_id_name(column.name) and kept >= NEARLY_ALL * len(file.rows)
+        return column.is_short, is_named, kept, column.filled
+
+    best = max(possible, key=worth)
     distinct, blank = len(set(best.ids)), len(file.rows) - best.filled
     refused = f"; feed refuses {blank:,} rows where it is blank" if blank else ""
     said = f"A GUESS, only {distinct:,} different values; correct it, rows overwrite rows{refused}"

@@ -86,6 +86,15 @@ def test_nested_rows_and_what_some_lack(tmp_path: Path) -> None:
     assert len([e for _, e in read_events("s", msgspec.convert(table, SourceMapping), Path())]) == 40 + 4 + 5
 
 
+def test_a_row_without_id_and_one_twice_make_no_other_column_the_id(tmp_path: Path) -> None:
+    path = tmp_path / "library.csv"
+    rows = [f"L{n},Title {n % 30},shelf {n}" for n in range(40)]
+    path.write_text("\n".join(["Record ID,title,note", *rows, ",Untitled,shelf x", rows[3]]) + "\n")
+    assert proposed(path)["id"] == "Record ID"
+    path.write_text("\n".join(["sku,title", *(row.rpartition(",")[0] for row in [*rows, rows[3]])]) + "\n")
+    assert proposed(path)["id"] == "sku"
+
+
 def test_names_with_commas_apart_by_slashes_and_measures_with_units(tmp_path: Path) -> None:
     path = tmp_path / "library.csv"
     rows = [f'L{n},"{" / ".join(PEOPLE[n % 5 : n % 5 + 1 + n % 3])}",{n % 9 + 90} p.' for n in range(60)]
