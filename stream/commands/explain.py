@@ -33,6 +33,7 @@ def explain(
     Where no worker has run it reads what `sameas align` left.
     """
     from stream.engine.explaining import check_pair
+    from stream.learning.alignment import left_at
     from stream.mapping.canonical import decode_canonical
     from stream.state.generations import Generations
 
@@ -42,7 +43,12 @@ def explain(
         check_pair(entity, other)
     settings = configuration.settings
     settings = in_state(settings, state) if state else _settings_of_what_is_there(settings)
-    aligner = Generations(settings, decode_canonical).look()  # which decodes no message
+    try:
+        aligner = Generations(settings, decode_canonical).look()  # which decodes no message
+    except StateError as error:
+        if left_at(settings.state.dir) is None:
+            raise
+        raise StateError(f"{error}; or run `sameas align` again, which left this one") from error
     try:
         explanations = aligner.explain(entity, other)
     finally:

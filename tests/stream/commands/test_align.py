@@ -71,6 +71,15 @@ def test_the_state_is_replaced_and_no_other_directory(records: list[AlignmentRec
     assert result.exit_code == 1 and "/proc/none/state: cannot write" in result.stderr
 
 
+def test_a_state_of_another_version_is_aligned_anew(
+    records: list[AlignmentRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.store.SCHEMA_VERSION", 1_000)
+    result = run("explain", records[0].subject_id)
+    assert result.exit_code == 1
+    assert "this version reads 1000" in result.stderr and "or run `sameas align` again" in result.stderr
+
+
 def test_what_is_broken_off_leaves_what_was_there(records: list[AlignmentRecord], checkpoint: Path) -> None:
     def broken() -> Iterator[Upsert]:
         yield from catalogues(1)
