@@ -16,7 +16,7 @@ def samples(metrics: Metrics) -> list[str]:
 def test_messages_are_counted_by_topic_and_outcome() -> None:
     metrics = Metrics()
     for sequence in (1, 2):
-        topics = {"a": Counts(6, 3, 2, 1, 2, "x", 3, "y"), "b": Counts(1, 1)}
+        topics = {"a": Counts(6, 3, 2, 1, 2, "x", 3, "y", 4, "z"), "b": Counts(1, 1)}
         metrics.count(Batch(sequence, [], backlog=7, topics=topics, vectors=sequence * 5))
     found = samples(metrics)
     for line in (
@@ -27,6 +27,7 @@ def test_messages_are_counted_by_topic_and_outcome() -> None:
         'sameas_absent_deletes_total{topic="a"} 4.0',
         'sameas_absent_deletes_total{topic="b"} 0.0',
         'sameas_unread_cells_total{topic="a"} 6.0',
+        'sameas_replaced_rows_total{topic="a"} 8.0',
         "sameas_index_vectors 10.0",
         "sameas_backlog_entities 7.0",
     ):

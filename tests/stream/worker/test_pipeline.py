@@ -158,13 +158,27 @@ def test_the_first_deletion_of_what_never_came_is_told(
     assert told.startswith("a deletion of what never came: left:f1\ufffd; ")
 
 
-def test_the_first_cell_that_is_not_read_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("first", "begin"),
+    [
+        (Counts(unread=1, first_unread="at: ?\x1b"), "a filled cell is not read: at: ?\ufffd; "),
+        (
+            Counts(replaced=1, first_replaced="?\x1b"),
+            "the row of one table takes the place of another's: ?\ufffd; ",
+        ),
+    ],
+)
+def test_the_first_of_what_is_counted_is_told(
+    first: Counts,
+    begin: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     process = FakeAligner.process
 
     def overlook(self: FakeAligner, messages: Sequence[Message], *, bulk: bool = False) -> Batch:
-        found = Counts(len(messages), len(messages), unread=len(messages), first_unread="at: ?\x1b")
+        found = Counts(len(messages), len(messages)) + (first if messages else Counts())
         return msgspec.structs.replace(process(self, messages, bulk=bulk), topics={"t": found})
 
     monkeypatch.setattr(FakeAligner, "process", overlook)
@@ -172,11 +186,11 @@ def test_the_first_cell_that_is_not_read_is_told(
     async def publish(pipeline: Pipeline) -> None:
         for number in range(2):
             await (await pipeline.step([upsert(number)], Topic().send, bulk=False))
-        assert pipeline.totals.unread == 2
+        assert pipeline.totals.unread + pipeline.totals.replaced == 2
 
     session(tmp_path, Topic(), publish)
     (told,) = caplog.messages
-    assert told.startswith("a filled cell is not read: at: ?\ufffd; ")
+    assert told.startswith(begin)
 
 
 def test_what_leads_nowhere_is_told_when_it_is_found_and_when_it_has_doubled(
