@@ -8,7 +8,7 @@ import click
 
 from stream.commands.options import connected
 from stream.config import Configuration
-from stream.console import discard_stdout, flush_stdout, log, put, put_json
+from stream.console import discard_stdout, flush_stdout, log, put, put_json, shown
 from stream.errors import ConfigError, InvalidInput
 from stream.events import split_curie
 from stream.interrupts import Interrupted
@@ -55,7 +55,7 @@ def subscribe(
         try:
             split_curie(entity)
         except InvalidInput as error:
-            raise ConfigError(f"--entity {entity}: {error}, for example imdb:tt0133093") from error
+            raise ConfigError(f"--entity {shown(entity)}: {error}, for example imdb:tt0133093") from error
     wanted = Filter(
         sources=frozenset(options["sources"]),
         types=frozenset(options["types"]),
