@@ -4,7 +4,7 @@
 #   make test [ARGS="-k mapping"]       all tests, three at a time (ARGS="-n 0 -s": one after the other)
 #   make check                          formatting, lint, types (also of the tests), compose file: what CI checks
 #   make torture [N=40] [SEED=0] [JSON=FILE]   kills, pauses, recreated topics: nothing lost, nothing invented?
-#   make fuzz [N=100000] [SEED=0]       hostile messages: each accounted for, memory bounded?
+#   make fuzz [N=100000] [SEED=0]       hostile messages, files, records, models: each accounted for, memory bounded?
 #   make quality DATA=DIR [DATASET=NAME] [MODEL=NAME] [SEEDS=3] [WORLD=open] [TEST_LINKS=FILE] [JSON=FILE]   how good is the model?
 #   make sentences DATA=DIR [DATASET=NAME] [K=20] [JSON=FILE]   is a sentence encoder worth its cost?
 #   make speed [N=20000] [ONLY=engine] [K=7] [STORED=23000] [RATES="200 500 1000"] [SECONDS=15] [BOOTSTRAP=HOST:PORT]
@@ -88,6 +88,7 @@ torture: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m benchmarks.fuzz $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m benchmarks.fuzz_inputs $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED))
 
 quality: $(STAMP)
 	$(BIN)/python -m benchmarks.quality --data "$(DATA)" $(addprefix --dataset ,$(DATASET)) \
