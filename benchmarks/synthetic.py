@@ -146,9 +146,7 @@ def links(world: World, seed: int = 1) -> list[tuple[str, str]]:
 def renamed(entity: Upsert, chance: np.random.Generator) -> Upsert:
     """The same entity with its name misspelt."""
     key, name = next(iter(entity.attributes.items()))
-    return msgspec.structs.replace(
-        entity, attributes={**entity.attributes, key: _misspelt(str(name), chance)}
-    )
+    return msgspec.structs.replace(entity, attributes={**entity.attributes, key: misspelt(str(name), chance)})
 
 
 def _films(world: World, side: int, chance: np.random.Generator) -> Iterator[Upsert]:
@@ -169,7 +167,7 @@ def _films(world: World, side: int, chance: np.random.Generator) -> Iterator[Ups
                 },
             )
         else:
-            title = _misspelt(film.title, chance) if typo[n] else film.title
+            title = misspelt(film.title, chance) if typo[n] else film.title
             yield Upsert(
                 "right",
                 f"f{n}",
@@ -189,7 +187,7 @@ def _others(world: World, side: int, chance: np.random.Generator) -> Iterator[Up
     typo = iter((chance.random(sum(world.counts.values())) < TYPO).tolist())
 
     def spelt(name: str) -> str:
-        return _misspelt(name, chance) if next(typo) and side else name
+        return misspelt(name, chance) if next(typo) and side else name
 
     for n, (name, born) in enumerate(zip(world.people, world.born, strict=True)):
         first, _, last = name.partition(" ")
@@ -202,7 +200,7 @@ def _others(world: World, side: int, chance: np.random.Generator) -> Iterator[Up
         yield Upsert(source, f"l{n}", "place", {name_key: spelt(name)}, {})
 
 
-def _misspelt(name: str, chance: np.random.Generator) -> str:
+def misspelt(name: str, chance: np.random.Generator) -> str:
     """One letter lost, doubled or swapped with the next, or the last word cut short."""
     kind, at = int(chance.integers(4)), int(chance.integers(max(1, len(name) - 1)))
     if kind == 0:

@@ -11,7 +11,7 @@ import pytest
 
 import benchmarks.quality
 from benchmarks.catalogues import FILMS, catalogues
-from benchmarks.quality import boosting, deepmatcher_baseline, sentences
+from benchmarks.quality import boosting, deepmatcher_baseline, sentences, versions
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.datasets import read_dataset
 from benchmarks.quality.task import Task, make_task
@@ -82,6 +82,26 @@ def test_in_the_open_some_have_no_partner(films: Path) -> None:
         assert row["world"] == "open"
         assert 12 <= int(row["links"]) <= 24  # of 30
         assert row["f1"] > 0.9
+
+
+def test_generated_versions_of_a_work_look_alike_and_are_in_one_part() -> None:
+    entities, links = versions.catalogues()
+    assert (entities, links) == versions.catalogues()
+    by_name = {(entity.source, entity.id): entity for entity in entities}
+    parts = {left.partition("-")[0]: part for part in links for left, _ in links[part]}
+    assert {parts[left.partition("-")[0]] == part for part in links for left, _ in links[part]} == {True}
+    assert set(parts.values()) == {"train", "valid", "test"}
+    later = [entity for entity in by_name.values() if entity.source == "left" and entity.id.endswith("-1")]
+    alike = [
+        (first, entity)
+        for entity in later
+        if (first := by_name.get(("left", entity.id.replace("-1", "-0")))) is not None
+    ]
+    assert len(alike) > 1000
+    for first, entity in alike:
+        assert first.relations["songwriter"] == entity.relations["songwriter"]
+        assert first.attributes["year"] != entity.attributes["year"]
+    assert sum(first.attributes["title"] == entity.attributes["title"] for first, entity in alike) > 500
 
 
 def test_splink_is_a_baseline(films: Path) -> None:

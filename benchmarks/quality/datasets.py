@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import xxhash
 
+from benchmarks.quality import versions
 from index.entity import Value
 from stream.catalogue.reading import read_events
 from stream.errors import ConfigError, InvalidInput
@@ -23,6 +24,7 @@ from stream.learning.known_links import LabelledLink, LinkPair, partners, read_l
 from stream.mapping.language import SourceMapping
 
 BUILT_IN = Path(__file__).parent.parent / "datasets"
+VERSIONS = "versions"  # which is generated
 LEFT, RIGHT = "left", "right"
 ALONE = 0.4  # the share of right entities that the open world lacks
 
@@ -48,7 +50,7 @@ class DataSet:
 
 def built_in() -> list[str]:
     """The names of the data sets that come with the benchmark."""
-    return sorted(path.stem for path in BUILT_IN.glob("*.toml"))
+    return sorted([VERSIONS, *(path.stem for path in BUILT_IN.glob("*.toml"))])
 
 
 def read_dataset(name: str, data: Path, test_links: Path | None = None) -> DataSet:
@@ -62,6 +64,9 @@ def read_dataset(name: str, data: Path, test_links: Path | None = None) -> DataS
     Raises:
         ConfigError: there is no such set, or a file cannot be used.
     """
+    if name == VERSIONS:
+        entities, known = versions.catalogues()
+        return DataSet(name, [*entities], known)
     path = Path(name) if name.endswith(".toml") else BUILT_IN / f"{name}.toml"
     try:
         document = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _Document)
