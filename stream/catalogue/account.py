@@ -22,11 +22,10 @@ from index.errors import SameasError
 from stream.catalogue.positions import Positions
 from stream.catalogue.report import (
     SHOWN,
-    DeletedRows,
     Example,
     MissingTargets,
+    OfColumn,
     Report,
-    UnclearCells,
     UnreadCells,
 )
 from stream.console import escaped, log, tell
@@ -70,8 +69,8 @@ class Account:
         self._strict = strict
         self._report = Report()
         self._cells: dict[tuple[str, str, str], UnreadCells] = {}  # by source, column and type
-        self._deleted: dict[tuple[str, str], DeletedRows] = {}  # by source and column
-        self._unclear: dict[tuple[str, str], UnclearCells] = {}  # by source and column
+        self._deleted: dict[tuple[str, str], OfColumn] = {}  # by source and column
+        self._unclear: dict[tuple[str, str], OfColumn] = {}  # by source and column
         self._unseen: dict[tuple[str, tuple[str, ...]], set[str]] = {}  # by source and its optional columns
         self._known: dict[int, bytes] = {}
         self._kinds: dict[tuple[str, str], int] = {}
@@ -184,16 +183,16 @@ class Account:
 
     def take_unclear(self, source: str, column: str, text: str, place: int) -> None:
         """A cell whose text often means nothing, and was taken for a value."""
-        found = self._unclear.get((source, column))
-        if found is None:
-            found = self._unclear[source, column] = UnclearCells(source=source, column=column)
-        found.add(text, self._shown(place) if found.count < SHOWN else "")
+        self._take_of_column(self._unclear, source, column, text, place)
 
     def take_deleted(self, source: str, column: str, name: str, place: int) -> None:
         """A row which a column, that the mapping does not read, seems to call deleted."""
-        found = self._deleted.get((source, column))
-        if found is None:
-            found = self._deleted[source, column] = DeletedRows(source=source, column=column)
+        self._take_of_column(self._deleted, source, column, name, place)
+
+    def _take_of_column(
+        self, tallies: dict[tuple[str, str], OfColumn], source: str, column: str, name: str, place: int
+    ) -> None:
+        found = tallies.setdefault((source, column), OfColumn(source=source, column=column))
         found.add(name, self._shown(place) if found.count < SHOWN else "")
 
     def unseen_columns(self, source: str, optional: Iterable[str]) -> set[str]:

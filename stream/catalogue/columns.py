@@ -130,7 +130,6 @@ class FileSample(msgspec.Struct):
     deleted: ColumnSample | None  # the one that seems to say it, and has to be named
     more: Sequence[Path] = ()  # other files of the same table
     refused: Sequence[str] = ()  # lines that cannot be read; the first with file, number and reason
-
     in_json: Sequence[str] = ()  # columns that hold JSON as text, which the rows here have decoded
 
     @property

@@ -49,27 +49,18 @@ class MissingTargets(Tally, kw_only=True):
     relation: str
 
 
-class UnreadCells(Tally, kw_only=True):
+class OfColumn(Tally, kw_only=True):
+    """What was counted of the cells of a column, or of the rows that it tells something of."""
+
+    source: str
+    column: str
+
+
+class UnreadCells(OfColumn, kw_only=True):
     """The filled cells of a column that its type, or a path into it, could not read."""
 
-    source: str
-    column: str
     type: str = ""  # none: it is a path
     filled: int = 0
-
-
-class UnclearCells(Tally, kw_only=True):
-    """The cells of a column whose text often means nothing, such as None, and was taken for a value."""
-
-    source: str
-    column: str
-
-
-class DeletedRows(Tally, kw_only=True):
-    """The rows which a column, that the mapping does not read, seems to call deleted."""
-
-    source: str
-    column: str
 
 
 class WrongPositions(Tally, kw_only=True):
@@ -110,8 +101,8 @@ class Report(msgspec.Struct):
     missing_heads: Tally = msgspec.field(default_factory=Tally)
     missing_targets: list[MissingTargets] = []
     unread_cells: list[UnreadCells] = []
-    deleted_rows: list[DeletedRows] = []
-    unclear_cells: list[UnclearCells] = []
+    deleted_rows: list[OfColumn] = []  # which a column that is not read seems to call so
+    unclear_cells: list[OfColumn] = []  # of texts that often mean nothing, as None, taken for values
     unseen_columns: dict[str, list[str]] = {}  # by source the optional ones that no row has
     wrong_positions: list[WrongPositions] = []
     turned_positions: list[TurnedPositions] = []
