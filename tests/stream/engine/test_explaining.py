@@ -211,7 +211,7 @@ def test_values_do_not_steer_a_terminal() -> None:
 def test_without_a_state_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = CliRunner().invoke(main, ["explain", "left:f1", "--state", str(tmp_path / "file")])
-    assert result.exit_code == 1 and "CURRENT: Not a directory" in result.stderr
+    assert result.exit_code == 1 and "/file: aligned.json: Not a directory" in result.stderr
     assert "delete" not in result.stderr
     result = CliRunner().invoke(main, ["explain", "f1", "--state", str(tmp_path / "none")])
     assert result.exit_code == 1 and "'f1' is not of the form source:id" in result.stderr
