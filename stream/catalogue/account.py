@@ -30,7 +30,7 @@ from stream.catalogue.report import (
 )
 from stream.console import escaped, log, tell
 from stream.errors import ConfigError, InvalidInput
-from stream.events import Delete, EntityEvent, Upsert, curie, encode
+from stream.events import Delete, EntityEvent, Upsert, curie, encode, split_curie
 from stream.mapping.row_mapper import SeenCell
 
 SHOWN_REFUSALS: Final = 100  # one by one; further ones are counted
@@ -234,6 +234,7 @@ class Account:
     def count_links(self, file: str, links: Iterable[tuple[int, tuple[str, str]]]) -> None:
         """Known links, each with its line, between entities that were all read."""
         kinds = [*self._kinds]
+        partners: dict[tuple[str, str], str] = {}
         for line, names in links:
             self._report.links.count += 1
             known = [self._known.get(node_of(name)) for name in names]
@@ -246,6 +247,10 @@ class Account:
             if types[0] != types[1]:
                 told = (f"{name} ({kind})" for name, kind in zip(names, types, strict=True))
                 self._report.links.types_differ.add(" ~ ".join(told), place)
+            for one, other in (names, names[::-1]):
+                first = partners.setdefault((one, split_curie(other)[0]), other)
+                if first != other:
+                    self._report.links.rivals.add(f"{one} ~ {first}, {other}", place)
 
     def accepted(self, events: Iterable[EntityEvent | InvalidInput]) -> Iterator[EntityEvent]:
         """The usable events. All others are counted by reason, and the first of them are told.

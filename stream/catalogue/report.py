@@ -80,11 +80,14 @@ class TurnedPositions(msgspec.Struct):
 
 
 class Links(msgspec.Struct):
-    """Known links, and those of them that are no candidates: an entity is missing, or the types differ."""
+    """Known links, and those of them of which none can hold, or of several only one."""
 
     count: int = 0
     missing: Tally = msgspec.field(default_factory=Tally)
     types_differ: Tally = msgspec.field(default_factory=Tally)
+    rivals: Tally = msgspec.field(
+        default_factory=Tally
+    )  # of another link of the same entity into that source
 
 
 class Report(msgspec.Struct):
@@ -225,6 +228,11 @@ class Report(msgspec.Struct):
             yield (
                 f"{links.types_differ.count:,} of {links.count:,} links join entities of two types, which "
                 f"are never candidates, first {links.types_differ.first[0]}"
+            )
+        if links.rivals.count:
+            yield (
+                f"{links.rivals.count:,} of {links.count:,} links join an entity with one more of a source, "
+                f"of which `align.one_to_one` aligns one, first {links.rivals.first[0]}"
             )
         if self.weak_model:
             yield self.weak_model

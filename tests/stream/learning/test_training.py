@@ -203,14 +203,17 @@ def test_an_unwritable_model_is_refused_before_training(
 def test_links_that_name_nothing_are_counted(folder: Path, tmp_path: Path) -> None:
     """16-links-that-name-nothing, and links between two types, which are never candidates."""
     rows = ["left:f60,right:f60", "left:f61 , right:f61", "left:x,right:f62", "left:f63,right:gone"]
-    (tmp_path / "links.csv").write_text("\n".join(["left,right", *rows, "left:f64,right:p1"]))
+    rows += ["left:f64,right:p1", "left:f60,right:f60", "left:f65,right:f60"]
+    (tmp_path / "links.csv").write_text("\n".join(["left,right", *rows]))
     found = run(folder, "evaluate", "--links", str(tmp_path / "links.csv"))
     assert found.exit_code == 0
-    assert re.search(r"^links +5\nlinks missing +2$", found.stdout, re.M)
-    assert "2 of 5 links name entities that do not exist, first left:x in links.csv:4" in found.stderr
-    assert "1 of 5 links join entities of two types, which are never candidates, first left:f64 (film) ~" in (
+    assert re.search(r"^links +6\nlinks missing +2$", found.stdout, re.M)
+    assert "2 of 7 links name entities that do not exist, first left:x in links.csv:4" in found.stderr
+    assert "1 of 7 links join entities of two types, which are never candidates, first left:f64 (film) ~" in (
         found.stderr
     )
+    assert "1 of 7 links join an entity with one more of a source" in found.stderr
+    assert "first right:f60 ~ left:f60, left:f65 in links.csv:8" in found.stderr
     for command in ("evaluate", "train"):
         refused = run(folder, command, "--links", str(tmp_path / "links.csv"), "--strict")
         assert refused.exit_code == 1 and not refused.stdout
