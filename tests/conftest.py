@@ -64,8 +64,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "bootstrap" in metafunc.fixturenames:
-        given = metafunc.config.getoption("--bootstrap")
-        brokers = ["given"] if given else ["embedded", "apache"]
+        brokers = ["embedded", "apache"]
+        if metafunc.config.getoption("--bootstrap"):
+            brokers = ["given"]
+        elif metafunc.definition.get_closest_marker("slow"):
+            # Long stories of processes, which others tell on either broker in short: one is enough.
+            brokers = ["apache" if APACHE_KAFKA.exists() else "embedded"]
         metafunc.parametrize("bootstrap", brokers, indirect=True, scope="session")
 
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 SESSION_SECONDS = 3.0  # what the embedded broker needs; its groups form in half of that
 DONE_SECONDS = 120.0  # for a whole command, on a busy machine
-START_SECONDS = 40.0  # a group may have to time out first, on a busy machine
+START_SECONDS = 120.0  # the same; a group may have to time out first
 
 
 def own_settings(bootstrap: str, directory: Path) -> Settings:
@@ -87,12 +87,12 @@ class Process:
             raise AssertionError(f"ended with {self.process.returncode} before {pattern!r}:\n{self.text}")
         return match[0] if match else None
 
-    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 10.0) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60.0) -> int:
         """Sends the signal; the exit status, which has to come within the time."""
         self.process.send_signal(number)
         return self.wait(seconds)
 
-    def wait(self, seconds: float) -> int:
+    def wait(self, seconds: float = DONE_SECONDS) -> int:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:

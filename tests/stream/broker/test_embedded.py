@@ -96,7 +96,7 @@ def test_every_command_says_that_the_broker_is_unreachable(tmp_path: Path, comma
     (tmp_path / "x.jsonl").write_text("")
     unreachable = ["--bootstrap", "127.0.0.1:1", "--set", "kafka.connect_timeout_seconds=1"]
     with sameas(*command, *unreachable, log=tmp_path / "log") as process:
-        assert process.wait(30) == 1
+        assert process.wait() == 1
         assert re.search(
             r"Z sameas: error: no usable Kafka broker at 127\.0\.0\.1:1: ", process.text, re.MULTILINE
         )
@@ -152,7 +152,7 @@ def test_a_broker_that_answers_in_tls_is_said_to_need_another_protocol(tmp_path:
         try:
             address = f"127.0.0.1:{server.getsockname()[1]}"
             with sameas("subscribe", "-e", "--bootstrap", address, log=tmp_path / "log") as process:
-                assert process.wait(30) == 1
+                assert process.wait() == 1
             assert re.search(r"Invalid frame length.*check kafka\.security_protocol", process.text)
         finally:
             server.shutdown(socket.SHUT_RDWR)

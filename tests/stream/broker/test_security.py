@@ -29,7 +29,17 @@ from stream.engine.interface import Output
 from stream.errors import InvalidInput
 from stream.events import Cause, Message
 from stream.replay.run import Run
-from tests.stream.workers import Process, aligned, own_settings, produce, sameas, until, upserts, worker
+from tests.stream.workers import (
+    DONE_SECONDS,
+    Process,
+    aligned,
+    own_settings,
+    produce,
+    sameas,
+    until,
+    upserts,
+    worker,
+)
 
 Kafka = dict[str, Any]
 PROMPT_SECONDS = 15.0  # for an error line, on a busy machine
@@ -72,14 +82,14 @@ class Rights:
             for resource, operation in resources
         ]
         self._admin.create_acls(acls)
-        until(lambda: len(self._all()) >= len(acls), 10, "ACLs")
+        until(lambda: len(self._all()) >= len(acls), DONE_SECONDS, "ACLs")
 
     def take_away(self, kind: str, name: str, operation: str) -> None:
         resource = ResourcePattern(ResourceType[kind.upper()], name)
         acl = ACL(f"User:{self._user}", "*", ACLOperation[operation], ACLPermissionType.DENY, resource)
         before = len(self._all())
         self._admin.create_acls([acl])
-        until(lambda: len(self._all()) > before, 10, "ACL")
+        until(lambda: len(self._all()) > before, DONE_SECONDS, "ACL")
 
     def _all(self) -> list[Any]:
         return list(self._admin.describe_acls(self._filter())[0])
@@ -90,7 +100,7 @@ class Rights:
 
     def end(self) -> None:
         self._admin.delete_acls([self._filter()])
-        until(lambda: not self._all(), 10, "end of the ACLs")
+        until(lambda: not self._all(), DONE_SECONDS, "end of the ACLs")
         self._admin.close()
 
 
@@ -168,7 +178,7 @@ def test_feed_and_subscribe_with_the_least_rights(
     alice.allow(open_settings, {"entities": ["WRITE"], "alignments": ["READ"]})
     for arguments in (["feed", str(events_file(tmp_path))], ["subscribe", "-e"]):
         with run(arguments, open_settings, tmp_path, environment) as process:
-            assert process.wait(30) == 0, process.text
+            assert process.wait() == 0, process.text
 
 
 @pytest.mark.parametrize(
@@ -223,7 +233,7 @@ def test_a_worker_with_the_least_rights(
     environment = secure(apache_kafka)
     options = {key.removeprefix("SAMEAS_").lower(): value for key, value in environment.items()}
     with worker(open_settings, **options) as process:
-        until(lambda: len(aligned(open_settings)) == 20, 60, "alignments", process)
+        until(lambda: len(aligned(open_settings)) == 20, DONE_SECONDS, "alignments", process)
         assert process.end(signal.SIGTERM) == 0
     assert "Traceback" not in process.text and "alice-secret" not in process.text
 
@@ -254,7 +264,7 @@ def test_a_right_that_is_taken_away_from_a_worker_is_named(
         elif kind == "topic":
             produce(open_settings, open_settings.topics.entities, [(b"x", b"{bad")])
             feed_events(open_settings, upserts(range(20)))
-        assert process.wait(60) == 1, process.text
+        assert process.wait() == 1, process.text
     assert "Traceback" not in process.text, process.text
     last = process.text.splitlines()[-1]
     assert "sameas: error: " in last, process.text
@@ -274,7 +284,7 @@ def test_a_replay_with_the_least_rights(
 
     def said() -> str:
         with run(words, open_settings, tmp_path, environment) as process:
-            assert process.wait(60) == 1, process.text
+            assert process.wait() == 1, process.text
             last = process.text.splitlines()[-1]
             assert "Z sameas: error: " in last and "Traceback" not in process.text
             return last
@@ -291,7 +301,7 @@ def test_a_replay_with_the_least_rights(
     alice.allow(open_settings, {"entities": ["READ"], "alignments": ["READ"]})
     alice.allow(replay.settings, {"dead_letters": ["WRITE"]})
     with run(words, open_settings, tmp_path, environment) as process:
-        assert process.wait(60) == 0, process.text
+        assert process.wait() == 0, process.text
     assert "received 20 = applied 20" in process.text and (tmp_path / "report" / "report.html").exists()
 
 
@@ -309,7 +319,7 @@ def test_a_replay_is_removed_with_the_least_rights(
     assert f"--operation Delete --topic {letters}" in line
     alice.allow(replay.settings, {"dead_letters": ["DELETE"]})
     with run(words, open_settings, tmp_path, environment) as process:
-        assert process.wait(30) == 0, process.text
+        assert process.wait() == 0, process.text
     assert [f"deleted {name}" in process.text for name in names] == [True] * 3
 
 
@@ -430,7 +440,7 @@ def test_secrets_are_not_told(
 ) -> None:
     environment = secure(apache_kafka, ssl_password="key-secret")
     with run(["config", "show"], open_settings, tmp_path, environment) as process:
-        assert process.wait(20) == 0
+        assert process.wait() == 0
     assert 'sasl_plain_password = "***"' in process.text and 'ssl_password = "***"' in process.text
     assert "alice-secret" not in process.text and "key-secret" not in process.text
     # a defect shows its traceback, with the settings in it
@@ -438,6 +448,6 @@ def test_secrets_are_not_told(
     produce(open_settings, open_settings.topics.entities, [(b"x:1", b"defect")])
     options = {key.removeprefix("SAMEAS_").lower(): value for key, value in secure(apache_kafka).items()}
     with worker(open_settings, **options, align__linger_ms="1") as failing:
-        failing.wait(60)
+        failing.wait()
     assert "alice-secret" not in failing.text
     assert os.environ.get("SAMEAS_KAFKA__SASL_PLAIN_PASSWORD") is None

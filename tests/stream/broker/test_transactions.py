@@ -15,7 +15,18 @@ from stream.config import Settings
 from stream.consuming.dead_letters import Selection, read_dead_letters
 from stream.events import AlignmentRecord, Cause, Evidence
 from stream.worker.alignment_topic import Published
-from tests.stream.workers import Process, aligned, committed, fetch, numbers, produce, until, upserts, worker
+from tests.stream.workers import (
+    DONE_SECONDS,
+    Process,
+    aligned,
+    committed,
+    fetch,
+    numbers,
+    produce,
+    until,
+    upserts,
+    worker,
+)
 
 ZOMBIE = AlignmentRecord(  # what another worker wrote
     record_id="left:98|right:98",
@@ -31,7 +42,6 @@ ZOMBIE = AlignmentRecord(  # what another worker wrote
     evidence=Evidence(),
 )
 WITHDRAWN = "was not what this state says: 0 records written, 1 withdrawn"
-DONE_SECONDS = 30.0
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from stream.config import Settings
 from stream.errors import InvalidInput
 from stream.events import check_bytes
 from stream.worker.records import read_any_batch
-from tests.stream.workers import aligned, cli_environment, numbers, until, upserts, worker
+from tests.stream.workers import DONE_SECONDS, aligned, cli_environment, numbers, until, upserts, worker
 
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 CLIENTS = [of_aiokafka, of_kafka_python]
@@ -89,9 +89,7 @@ def test_a_fetch_of_many_batches_is_taken_in_parts(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("broker", ["embedded", "apache"])
-def test_a_worker_and_all_readers_go_on(request: pytest.FixtureRequest, broker: str) -> None:
-    settings: Settings = request.getfixturevalue(f"{broker}_settings")
+def test_a_worker_and_all_readers_go_on(settings: Settings) -> None:
     topic = settings.topics.entities
     ensure_topics(settings)
     feed_events(settings, upserts(range(5)))
@@ -103,7 +101,7 @@ def test_a_worker_and_all_readers_go_on(request: pytest.FixtureRequest, broker: 
     producer.close(timeout=5)
     feed_events(settings, upserts(range(5, 9)))
     with worker(settings) as process:
-        until(lambda: aligned(settings) == numbers(range(9)), 60, "alignments", process)
+        until(lambda: aligned(settings) == numbers(range(9)), DONE_SECONDS, "alignments", process)
         assert process.end(signal.SIGTERM) == 0
     assert "dead-lettered 1" in process.text
     letters = CliRunner().invoke(main, ["dead-letters", "list"], env=cli_environment(settings)).stdout

@@ -20,7 +20,7 @@ from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert, encode
 from stream.mapping.language import SourceMapping
-from tests.stream.workers import sameas, until, upserts
+from tests.stream.workers import DONE_SECONDS, sameas, until, upserts
 
 GOOD = '{"op":"upsert","source":"x","id":"1","type":"t"}\n'
 DELETE = '{"op":"delete","source":"x","id":"1"}\n'
@@ -46,14 +46,14 @@ def test_the_command_refuses_bad_lines_and_feeds_the_others(settings: Settings, 
         *("--set", f"topics.entities={settings.topics.entities}"),
     ]
     with sameas("feed", str(file), *options, log=tmp_path / "log") as feed:
-        assert feed.wait(30) == 1
+        assert feed.wait() == 1
         assert re.search(r"events\.jsonl:2: JSON is malformed", feed.text)
         assert re.search(r"events\.jsonl:4: longer than 1,000,000 characters", feed.text)
         assert "refused 2: 1 malformed, 1 too-large" in feed.text
         assert "Traceback" not in feed.text
     assert len(list(read_topic(settings, settings.topics.entities))) == 3
     with sameas("feed", str(file), "--strict", *options, log=tmp_path / "log") as feed:
-        assert feed.wait(30) == 1
+        assert feed.wait() == 1
         assert re.search(r"sameas: error: .*events\.jsonl:2", feed.text)
 
 
@@ -119,7 +119,7 @@ def test_a_dry_run_shows_events_and_refusals_without_a_broker(tmp_path: Path) ->
     )
     command = ["feed", "--source", "imdb", "--dry-run", "--bootstrap", "127.0.0.1:1"]
     with sameas(*command, log=tmp_path / "log") as feed:
-        assert feed.wait(20) == 1
+        assert feed.wait() == 1
     shown = [json.loads(line) for line in feed.text.splitlines() if line.startswith("{")]
     assert [event["id"] for event in shown] == [str(n) for n in range(1, 11)]
     assert "refused: films.csv:31: id: the row has no id (bad-id)" in feed.text
@@ -142,11 +142,11 @@ def test_what_is_wrong_with_the_files_is_said_at_once(tmp_path: Path, files: lis
     (tmp_path / "films.csv").write_text("nr\n1\n")
     (tmp_path / "sameas.toml").write_text('[sources.imdb]\nfile = "gone.csv"\nid = "id"\n')
     with sameas("feed", *files, "--dry-run", log=tmp_path / "log") as feed:
-        assert feed.wait(10) == 1
+        assert feed.wait() == 1
     assert message in feed.text and feed.text.count("\n") == 1
     if "films.csv" not in files:
         with sameas("feed", *files, "--bootstrap", "127.0.0.1:1", log=tmp_path / "log") as feed:
-            assert feed.wait(10) == 1
+            assert feed.wait() == 1
         assert message in feed.text and feed.text.count("\n") == 1
 
 
@@ -155,18 +155,18 @@ def test_what_is_gone_from_a_full_export_is_deleted(settings: Settings, tmp_path
     feed_events(settings, [*upserts(range(10)), *others])
     export = canonical(tmp_path, range(8))
     with sameas("feed", str(export), "--delete-missing", *options(settings), log=tmp_path / "log") as feed:
-        assert feed.wait(30) == 0
+        assert feed.wait() == 0
     assert "deleted 2 entities" in feed.text
     assert set(present_entities(settings)) == {b"other:1", b"x2:1", *(b"x:%d" % n for n in range(8))}
     # a refused line may be the entity that seems to be gone
     export.write_text(canonical(tmp_path, range(4)).read_text() + "{bad\n")
     with sameas("feed", str(export), "--delete-missing", *options(settings), log=tmp_path / "log") as feed:
-        assert feed.wait(30) == 1
+        assert feed.wait() == 1
     assert "nothing was deleted" in feed.text
     assert len(present_entities(settings)) == 10
     export.write_text("")
     with sameas("feed", str(export), "--delete-missing", *options(settings), log=tmp_path / "log") as feed:
-        assert feed.wait(30) == 1
+        assert feed.wait() == 1
     assert "would delete everything" in feed.text
 
 
@@ -179,9 +179,9 @@ def test_a_feed_that_was_interrupted_goes_on(
     file, progress = canonical(tmp_path, range(count)), tmp_path / "progress.json"
     command = ["feed", str(file), "--resume", str(progress), *options(settings)]
     with sameas(*command, log=tmp_path / "log") as feed:
-        until(progress.exists, 30, "progress file", feed)
+        until(progress.exists, DONE_SECONDS, "progress file", feed)
         feed.process.send_signal(number)
-        assert feed.wait(30) == (-number if number == signal.SIGKILL else 128 + number)
+        assert feed.wait() == (-number if number == signal.SIGKILL else 128 + number)
     if number == signal.SIGINT:
         assert re.search(
             r"interrupted by SIGINT; [\d,]+ events are fed; the same command continues", feed.text
@@ -190,7 +190,7 @@ def test_a_feed_that_was_interrupted_goes_on(
     before = len(list(read_topic(settings, settings.topics.entities)))
     assert 0 < done <= before < count
     with sameas(*command, log=tmp_path / "log") as feed:
-        assert feed.wait(60) == 0
+        assert feed.wait() == 0
     assert f"continuing after {done:,} events" in feed.text
     assert not progress.exists()
     keys = [record.key for record in read_topic(settings, settings.topics.entities)]

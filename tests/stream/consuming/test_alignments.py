@@ -223,7 +223,7 @@ def test_a_closed_pipe_ends_it_quietly(settings: Settings) -> None:
         assert b"imdb:0" in subscriber.stdout.readline()
         subscriber.stdout.close()
         assert subscriber.stderr.read() == b""
-        assert subscriber.wait(30) == 0
+        assert subscriber.wait() == 0
 
 
 def test_a_missing_topic_and_a_wrong_offset(settings: Settings) -> None:

@@ -19,9 +19,17 @@ from stream.engine.origin import Applied, trace
 from stream.events import Cause, Message
 from stream.state.origin import check_logs
 from tests.conftest import control_kafka
-from tests.stream.workers import aligned, fetch, numbers, own_settings, produce, until, upserts, worker
-
-DONE_SECONDS = 30.0
+from tests.stream.workers import (
+    DONE_SECONDS,
+    aligned,
+    fetch,
+    numbers,
+    own_settings,
+    produce,
+    until,
+    upserts,
+    worker,
+)
 
 
 def test_a_log_is_known_by_what_is_left_of_its_last_messages(settings: Settings) -> None:

@@ -123,7 +123,7 @@ class Day:
 
     def output(self, *command: str) -> str:
         with self.start(*command) as process:
-            assert process.wait(60) == 0, process.text
+            assert process.wait() == 0, process.text
         return process.text
 
     def now(self, *changed: Upsert, gone: str = "") -> None:

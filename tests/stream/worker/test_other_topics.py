@@ -10,10 +10,9 @@ from stream.broker.connection import admin_client
 from stream.broker.topics import delete_topics, ensure_topics, identify, input_specs, output_specs
 from stream.catalogue.feeding import feed_events
 from stream.config import Settings
-from tests.stream.workers import Process, aligned, numbers, until, upserts, worker
+from tests.stream.workers import DONE_SECONDS, Process, aligned, numbers, until, upserts, worker
 
 READS = r"sameas: reads .*messages behind"
-DONE_SECONDS = 30.0
 
 
 def create_again(settings: Settings, topic: str) -> None:
@@ -80,7 +79,7 @@ def test_an_input_that_is_deleted_under_a_running_worker_is_said_to_be_gone(sett
     with worker(settings) as running:
         running.wait_for(READS)
         delete_topics(settings, input_specs(settings)[:1])
-        assert running.wait(60.0) == 1
+        assert running.wait() == 1
         assert f"error: topic {settings.topics.entities}, which state directory" in running.text
         assert "does not exist any more" in running.text
 
@@ -95,7 +94,7 @@ def test_an_output_that_is_deleted_under_a_running_worker_is_said_to_be_gone(
     with worker(settings) as running:
         running.wait_for(READS)
         delete_topics(settings, gone)
-        assert running.wait(60.0) == 1
+        assert running.wait() == 1
         names = ", ".join(spec.name for spec in gone)
         assert f"error: topic {names} does not exist any more; start the worker again" in running.text
 
@@ -152,7 +151,7 @@ def test_partitions_that_are_added_to_an_input_are_read_by_the_running_worker(
         wait_until_aligned(settings, numbers(range(10)), running)
         grow(settings, settings.topics.entities, 4)
         feed_events(settings, upserts(range(10, 40)))
-        until(lambda: aligned(settings) == numbers(range(40)), 60.0, "the new partitions", running)
+        until(lambda: aligned(settings) == numbers(range(40)), DONE_SECONDS, "the new partitions", running)
         assert running.end() == 0
     with worker(settings) as again:
         again.wait_for(READS)
