@@ -68,7 +68,14 @@ def test_importing_says_nothing_and_leaves_the_home_alone(tmp_path: Path, writab
     assert not writable or not list(home.iterdir())
 
 
-def test_what_scores_does_not_wait_for_what_only_trains() -> None:
-    code = "import sys, stream.state.generations; print({'dgl', 'sklearn'} & {*sys.modules})"
+@pytest.mark.parametrize(
+    ("module", "unneeded"),
+    [
+        ("stream.state.generations", {"dgl", "sklearn"}),  # what scores waits for nothing that only trains
+        ("stream.worker.app", {"torch", "numba"}),  # nor what moves messages for what scores
+    ],
+)
+def test_nothing_waits_for_what_only_others_need(module: str, unneeded: set[str]) -> None:
+    code = f"import sys, {module}; print({unneeded} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -60,12 +60,15 @@ def run(configuration: Configuration, state: Path | None, model: Path | None, ve
         start_log(libraries=logging.INFO)
 
     def open_aligner() -> Any:
+        from index.search import products
         from stream.mapping.decoder import make_decoder
         from stream.state.generations import Generations
 
         decode = make_decoder(settings.sources, settings.topics.entities, settings.topics.links)
         generations = Generations(settings, decode)
-        return generations.open(), generations
+        aligner = generations.open()
+        tell(f"int8 products by {products.description()}")
+        return aligner, generations
 
     for line in alike_ids(settings.sources):
         log.warning(line)

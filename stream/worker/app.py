@@ -26,7 +26,6 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from index.errors import StateError
-from index.search import products
 from stream.broker.access import is_refusal
 from stream.broker.topics import (
     AFTER_GROWTH,
@@ -132,7 +131,6 @@ async def _run(settings: Settings, open_aligner: OpenAligner) -> None:
         f"loading the model, and the state in {state} ({bytes_in(state) / 2**20:,.0f} MiB)",
         loop.run_in_executor(thread, open_aligner),
     )
-    tell(f"int8 products by {products.description()}")
     worker = Worker(settings, Pipeline(aligner, thread, settings.topics, metrics), metrics, partitions)
     workers.append(worker)
     if generations is not None:
