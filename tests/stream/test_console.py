@@ -35,7 +35,7 @@ from stream.console import (
     waiting,
 )
 from stream.errors import ConfigError, InvalidInput
-from tests.stream.workers import DONE_SECONDS, until
+from tests.stream.workers import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # clears a screen, also in C1, writes a clipboard, goes back in the line, turns the writing, breaks the line
@@ -260,7 +260,7 @@ def test_of_what_is_waited_for_the_innermost_is_said(
     monkeypatch.setattr(console, "STILL_SECONDS", 0.01)
     with waiting("the whole"):
         with waiting("its first step"):
-            until(lambda: "its first step" in caplog.text, DONE_SECONDS, "a line")
+            until(lambda: "its first step" in caplog.text, "a line")
             assert "the whole" not in caplog.text
-        until(lambda: "the whole" in caplog.text, DONE_SECONDS, "a line")
+        until(lambda: "the whole" in caplog.text, "a line")
     assert "too quick" not in caplog.text

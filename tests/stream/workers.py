@@ -25,8 +25,7 @@ from stream.events import Delete, EntityEvent, Upsert
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 SESSION_SECONDS = 3.0  # what the embedded broker needs; its groups form in half of that
-DONE_SECONDS = 120.0  # for a whole command, on a busy machine
-START_SECONDS = 120.0  # the same; a group may have to time out first
+DONE_SECONDS = 120.0  # for a whole command, on a busy machine; a group may have to time out first
 
 
 def own_settings(bootstrap: str, directory: Path) -> Settings:
@@ -75,9 +74,9 @@ class Process:
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_for(self, pattern: str, seconds: float = START_SECONDS) -> str:
+    def wait_for(self, pattern: str) -> str:
         """Returns the text of the first match in the output, which has to come while the process lives."""
-        found: str = until(lambda: self._search(pattern), seconds, f"{pattern!r} in the output", self)
+        found: str = until(lambda: self._search(pattern), f"{pattern!r} in the output", self)
         return found
 
     def _search(self, pattern: str) -> str | None:
@@ -99,15 +98,17 @@ class Process:
             raise AssertionError(f"still running after {seconds} s:\n{self.text}") from None
 
 
-def until(condition: Any, seconds: float, what: str, process: Process | None = None) -> Any:
+def until(condition: Any, what: str, process: Process | None = None) -> Any:
     """Polls until the condition is true and returns its value."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + DONE_SECONDS
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"no {what} within {seconds} s" + (f":\n{process.text}" if process else ""))
+            raise AssertionError(
+                f"no {what} within {DONE_SECONDS} s" + (f":\n{process.text}" if process else "")
+            )
         time.sleep(0.05)
 
 

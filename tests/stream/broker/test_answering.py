@@ -20,7 +20,7 @@ from stream.broker.reading import open_consumer
 from stream.config import KafkaSettings, Secret, Settings
 from stream.errors import BrokerError, Refused
 from tests.stream.worker.shop import free_port
-from tests.stream.workers import DONE_SECONDS, sameas, until
+from tests.stream.workers import sameas, until
 
 SOON_SECONDS = 20.0  # for a command that gives up after one, on a busy machine
 
@@ -178,7 +178,7 @@ def broker_that_says(advertised: str) -> Iterator[str]:
         preexec_fn=end_with_parent,
     )
     try:
-        until(lambda: first_to_answer([address], None, 1)[0], DONE_SECONDS, "answer")
+        until(lambda: first_to_answer([address], None, 1)[0], "answer")
         yield address
     finally:
         process.kill()

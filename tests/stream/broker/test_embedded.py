@@ -75,9 +75,7 @@ def test_the_command_takes_its_broker_with_it(tmp_path: Path, number: signal.Sig
         [child] = psutil.Process(command.process.pid).children()
         reach(address)
         assert command.end(number) == (-number if number is signal.SIGKILL else 0)
-        until(
-            lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, 10, "end of the broker"
-        )
+        until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "end of the broker")
 
 
 def test_refused_connection_and_silence_are_told_with_the_address() -> None:

@@ -30,7 +30,6 @@ from stream.errors import InvalidInput
 from stream.events import Cause, Message
 from stream.replay.run import Run
 from tests.stream.workers import (
-    DONE_SECONDS,
     Process,
     aligned,
     own_settings,
@@ -82,14 +81,14 @@ class Rights:
             for resource, operation in resources
         ]
         self._admin.create_acls(acls)
-        until(lambda: len(self._all()) >= len(acls), DONE_SECONDS, "ACLs")
+        until(lambda: len(self._all()) >= len(acls), "ACLs")
 
     def take_away(self, kind: str, name: str, operation: str) -> None:
         resource = ResourcePattern(ResourceType[kind.upper()], name)
         acl = ACL(f"User:{self._user}", "*", ACLOperation[operation], ACLPermissionType.DENY, resource)
         before = len(self._all())
         self._admin.create_acls([acl])
-        until(lambda: len(self._all()) > before, DONE_SECONDS, "ACL")
+        until(lambda: len(self._all()) > before, "ACL")
 
     def _all(self) -> list[Any]:
         return list(self._admin.describe_acls(self._filter())[0])
@@ -100,7 +99,7 @@ class Rights:
 
     def end(self) -> None:
         self._admin.delete_acls([self._filter()])
-        until(lambda: not self._all(), DONE_SECONDS, "end of the ACLs")
+        until(lambda: not self._all(), "end of the ACLs")
         self._admin.close()
 
 
@@ -233,7 +232,7 @@ def test_a_worker_with_the_least_rights(
     environment = secure(apache_kafka)
     options = {key.removeprefix("SAMEAS_").lower(): value for key, value in environment.items()}
     with worker(open_settings, **options) as process:
-        until(lambda: len(aligned(open_settings)) == 20, DONE_SECONDS, "alignments", process)
+        until(lambda: len(aligned(open_settings)) == 20, "alignments", process)
         assert process.end(signal.SIGTERM) == 0
     assert "Traceback" not in process.text and "alice-secret" not in process.text
 

@@ -16,7 +16,6 @@ from stream.consuming.dead_letters import Selection, read_dead_letters
 from stream.events import AlignmentRecord, Cause, Evidence
 from stream.worker.alignment_topic import Published
 from tests.stream.workers import (
-    DONE_SECONDS,
     Process,
     aligned,
     committed,
@@ -73,10 +72,10 @@ def entities(some: Iterable[int]) -> list[tuple[bytes, bytes]]:
 def wait_until_done(settings: Settings, running: Process, offset: int, lag: int = 0) -> None:
     """Nothing is left to do, as far as the group and the metrics tell."""
     running.wait_for("messages behind")  # a new broker has no groups before the first one forms
-    until(lambda: committed(settings) == offset, DONE_SECONDS, f"commit of {offset}", running)
+    until(lambda: committed(settings) == offset, f"commit of {offset}", running)
     address = running.wait_for(r"http://127\.0\.0\.1:\d+")
     line = f'sameas_consumer_lag_records{{partition="0",topic="{settings.topics.entities}"}} {lag}.0'
-    until(lambda: line in fetch(f"{address}/metrics"), DONE_SECONDS, f"lag of {lag}", running)
+    until(lambda: line in fetch(f"{address}/metrics"), f"lag of {lag}", running)
 
 
 def test_what_was_aborted_is_not_applied(apache_settings: Settings) -> None:
@@ -86,7 +85,7 @@ def test_what_was_aborted_is_not_applied(apache_settings: Settings) -> None:
         with transaction(apache_settings, topic, entities(some)) as producer:
             end(producer, how)
     with worker(apache_settings) as running:
-        until(lambda: aligned(apache_settings) >= numbers(range(5, 10)), DONE_SECONDS, "alignments", running)
+        until(lambda: aligned(apache_settings) >= numbers(range(5, 10)), "alignments", running)
         assert aligned(apache_settings) == numbers(range(5, 10))
         assert running.end() == 0
         assert "received 5 = applied 5 + stale 0 + dead-lettered 0" in running.text

@@ -20,7 +20,7 @@ from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert, encode
 from stream.mapping.language import SourceMapping
-from tests.stream.workers import DONE_SECONDS, sameas, until, upserts
+from tests.stream.workers import sameas, until, upserts
 
 GOOD = '{"op":"upsert","source":"x","id":"1","type":"t"}\n'
 DELETE = '{"op":"delete","source":"x","id":"1"}\n'
@@ -179,7 +179,7 @@ def test_a_feed_that_was_interrupted_goes_on(
     file, progress = canonical(tmp_path, range(count)), tmp_path / "progress.json"
     command = ["feed", str(file), "--resume", str(progress), *options(settings)]
     with sameas(*command, log=tmp_path / "log") as feed:
-        until(progress.exists, DONE_SECONDS, "progress file", feed)
+        until(progress.exists, "progress file", feed)
         feed.process.send_signal(number)
         assert feed.wait() == (-number if number == signal.SIGKILL else 128 + number)
     if number == signal.SIGINT:

@@ -203,7 +203,7 @@ def test_a_demo_that_is_stopped_leaves_nothing(tmp_path: Path, stage: str, numbe
     place = tmp_path / "place"
     place.mkdir()
     with sameas("demo", "--small", log=tmp_path / "log", TMPDIR=str(place)) as demo:
-        demo.wait_for(f"(?m){stage}", 120)
+        demo.wait_for(f"(?m){stage}")
         children = psutil.Process(demo.process.pid).children(recursive=True)
         assert children
         assert demo.end(number, 60) == 128 + number

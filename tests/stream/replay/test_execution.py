@@ -31,7 +31,7 @@ from stream.mapping.decoder import make_decoder
 from stream.replay.execution import execute
 from stream.replay.run import Plan, Run, digest, remove_run
 from stream.replay.timeline import POINTS, Point
-from tests.stream.workers import DONE_SECONDS, Process, cli_environment, own_settings, produce, sameas, until
+from tests.stream.workers import Process, cli_environment, own_settings, produce, sameas, until
 
 LINKS: list[LinkPair] = [(f"left:f{n}", f"right:f{n}") for n in range(60, 120)]
 
@@ -126,10 +126,10 @@ def test_kills_leave_no_trace(settings: Settings, checkpoint: Path, tmp_path: Pa
             def received(least: int = point) -> bool:
                 return progress.exists() and json.loads(progress.read_text())["counts"]["received"] >= least
 
-            until(received, DONE_SECONDS, f"{point} messages", running)
+            until(received, f"{point} messages", running)
             assert running.end(signal.SIGKILL) == -signal.SIGKILL
     with sameas(*command, log=tmp_path / "last.log", **environment) as running:
-        assert running.wait(DONE_SECONDS) == 0, running.text
+        assert running.wait() == 0, running.text
     run = Run(settings, name)
     records = {key: dateless(record) for key, record in current_alignments(run.settings).items()}
     assert (records, run.timeline.points) == whole[:2]
@@ -146,7 +146,7 @@ def test_a_worse_model_is_seen_to_be_worse(
     reports = {}
     with sameas("run", log=tmp_path / "worker.log", **environment) as worker:
         worker.wait_for("ready: ")
-        until(lambda: len(current_alignments(settings)) > 150, DONE_SECONDS, "alignments", worker)
+        until(lambda: len(current_alignments(settings)) > 150, "alignments", worker)
         worker.wait_for("is what this state says")
         live_topics = [settings.topics.alignments, settings.topics.alignment_events]
         before = read_bounds(settings, [(topic, 0) for topic in live_topics])
@@ -154,13 +154,13 @@ def test_a_worse_model_is_seen_to_be_worse(
             run = unused(settings, name)
             words = ["replay", "--run", run, "--model", str(model), "--links", "links.csv"]
             with sameas(*words, log=tmp_path / f"{name}-plan.log", **environment) as plan:
-                assert plan.wait(DONE_SECONDS) == 0, plan.text
+                assert plan.wait() == 0, plan.text
                 assert f"{settings.topics.entities}, partition 0: 0 to 437 (437)" in plan.text
                 assert "nothing was done" in plan.text
             directory = tmp_path / f"report-{name}"
             words += ["--execute", "--report", str(directory)]
             with sameas(*words, log=tmp_path / f"{name}.log", **environment) as running:
-                assert running.wait(DONE_SECONDS) == 0, running.text
+                assert running.wait() == 0, running.text
                 assert "received 438 = applied 438" in running.text
             reports[name] = json.loads((directory / "report.json").read_text())
             page = (directory / "report.html").read_text()
@@ -181,7 +181,7 @@ def test_a_worse_model_is_seen_to_be_worse(
     assert other["live"]["largest"]["gone"][0]["evidence_before"]["attributes"]
     names = [unused(settings, "same"), unused(settings, "worse")]
     with sameas("replay", "diff", *names, "--json", log=tmp_path / "diff.log", **environment) as diff:
-        assert diff.wait(DONE_SECONDS) == 0
+        assert diff.wait() == 0
         changes = [json.loads(line)["change"] for line in diff.text.splitlines()]
     assert changes.count("gone") == other["live"]["gone"]
     assert changes.count("changed") == other["live"]["changed"]

@@ -16,7 +16,7 @@ import pytest
 from kafka import KafkaAdminClient
 
 from stream.events import Upsert
-from tests.stream.workers import DONE_SECONDS, until
+from tests.stream.workers import until
 
 TABLES = """
 create table person (id text primary key, name text not null);
@@ -164,7 +164,7 @@ def debezium(
     try:
         admin = KafkaAdminClient(bootstrap_servers=kafka["plaintext"])
         topics = {f"{shop.prefix}.{table}" for table in ("film", "person", "film_actor")}
-        until(lambda: topics <= set(admin.list_topics()), DONE_SECONDS, "topics of the shop")
+        until(lambda: topics <= set(admin.list_topics()), "topics of the shop")
         admin.close()
         yield directory / "connect" / "log"
     finally:

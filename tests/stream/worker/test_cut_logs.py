@@ -20,7 +20,6 @@ from stream.events import Cause, Message
 from stream.state.origin import check_logs
 from tests.conftest import control_kafka
 from tests.stream.workers import (
-    DONE_SECONDS,
     aligned,
     fetch,
     numbers,
@@ -65,17 +64,17 @@ def test_a_log_that_is_cut_back_ends_the_worker_and_stays_refused(
     control_kafka(directory, "start")
     with worker(settings) as running:
         feed_events(settings, upserts(range(20, 30)))
-        until(lambda: aligned(settings) == numbers(range(30)), DONE_SECONDS, "alignments", running)
+        until(lambda: aligned(settings) == numbers(range(30)), "alignments", running)
         control_kafka(directory, "stop", "--kill")
         shutil.rmtree(log)
         shutil.copytree(copy, log)
         control_kafka(directory, "start")
-        assert running.wait(DONE_SECONDS) == 1
+        assert running.wait() == 1
         assert "up to offset 29, but that ends at 20: it was cut back" in running.text
         assert "Traceback" not in running.text
     feed_events(settings, upserts(range(100, 115)))
     with worker(settings) as again:
-        assert again.wait(DONE_SECONDS) == 1
+        assert again.wait() == 1
         assert "the message at offset 22" in again.text and "has gone on otherwise" in again.text
 
 
@@ -93,7 +92,7 @@ def test_a_log_that_was_cut_back_and_has_grown_beyond_the_position_ends_the_work
     control_kafka(directory, "start")
     with worker(settings, kafka__session_timeout_seconds="60") as running:
         feed_events(settings, upserts(range(20, 30)))
-        until(lambda: aligned(settings) == numbers(range(30)), DONE_SECONDS, "alignments", running)
+        until(lambda: aligned(settings) == numbers(range(30)), "alignments", running)
         running.process.send_signal(signal.SIGSTOP)
         control_kafka(directory, "stop", "--kill")
         shutil.rmtree(log)
@@ -101,7 +100,7 @@ def test_a_log_that_was_cut_back_and_has_grown_beyond_the_position_ends_the_work
         control_kafka(directory, "start")
         feed_events(settings, upserts(range(100, 115)))
         running.process.send_signal(signal.SIGCONT)
-        assert running.wait(DONE_SECONDS) == 1
+        assert running.wait() == 1
         assert "the message at offset 22" in running.text and "has gone on otherwise" in running.text
         assert not numbers(range(110, 115)) & aligned(settings)  # which stand after the position
 
@@ -119,7 +118,7 @@ def test_messages_that_the_broker_removes_unread_are_said_for_good(apache_settin
     topic = settings.topics.entities
     with worker(settings, metrics__port="0", kafka__session_timeout_seconds="30") as running:
         address = running.wait_for(r"http://127\.0\.0\.1:\d+")
-        until(lambda: fetch(f"{address}/readyz") == "ready\n", DONE_SECONDS, "readiness", running)
+        until(lambda: fetch(f"{address}/readyz") == "ready\n", "readiness", running)
         assert aligned(settings) == numbers(range(10))
         running.process.send_signal(signal.SIGSTOP)
         for number in range(10, 14):  # the first of them may be on its way to the worker
@@ -129,16 +128,16 @@ def test_messages_that_the_broker_removes_unread_are_said_for_good(apache_settin
             admin.delete_records({TopicPartition(topic, 0): 400})
         running.process.send_signal(signal.SIGCONT)
         running.wait_for(rf"warning: messages \d+ to 399 of {topic}, partition 0, were removed")
-        until(lambda: numbers(range(1390, 1400)) <= aligned(settings), DONE_SECONDS, "the rest", running)
+        until(lambda: numbers(range(1390, 1400)) <= aligned(settings), "the rest", running)
         lost = r"ready\nlost: up to .* messages of .*"
-        until(lambda: re.match(lost, fetch(f"{address}/readyz")), DONE_SECONDS, "readiness", running)
+        until(lambda: re.match(lost, fetch(f"{address}/readyz")), "readiness", running)
         ready, metrics = fetch(f"{address}/readyz"), fetch(f"{address}/metrics")
         assert f'sameas_lost_messages_total{{partition="0",topic="{topic}"}}' in metrics
         assert running.end() == 0
     set_policy(settings, "compact")
     with worker(settings, metrics__port="0") as again:
         address = again.wait_for(r"http://127\.0\.0\.1:\d+")
-        until(lambda: fetch(f"{address}/readyz") == ready, DONE_SECONDS, "the same words", again)
+        until(lambda: fetch(f"{address}/readyz") == ready, "the same words", again)
         line = next(one for one in metrics.splitlines() if one.startswith("sameas_lost_messages_total{"))
         assert line in fetch(f"{address}/metrics")
         assert "warning: messages" not in again.text

@@ -139,7 +139,6 @@ class Day:
         expected = self.expected()
         until(
             lambda: truth(current_alignments(self._settings).values()) == expected,
-            120,
             "agreement with a batch run",
             worker,
         )

@@ -15,7 +15,7 @@ import pytest
 from stream.config import MetricsSettings
 from stream.worker import http
 from stream.worker.metrics import Metrics
-from tests.stream.workers import DONE_SECONDS, fetch, until
+from tests.stream.workers import fetch, until
 
 GET = b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n"
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
@@ -72,7 +72,7 @@ def test_connections_that_are_held_open_keep_no_other_out(address: str, many_fil
         assert answer(clients[0]) == b""  # the oldest one was closed
         clients[-1].sendall(GET[10:])
         assert answer(clients[-1]).endswith(b"ready\nin force: all\n")  # the newest was not
-    until(lambda: open_files() <= files, DONE_SECONDS, "closed connections")
+    until(lambda: open_files() <= files, "closed connections")
 
 
 def test_a_connection_has_an_end(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

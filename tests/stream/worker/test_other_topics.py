@@ -10,7 +10,7 @@ from stream.broker.connection import admin_client
 from stream.broker.topics import delete_topics, ensure_topics, identify, input_specs, output_specs
 from stream.catalogue.feeding import feed_events
 from stream.config import Settings
-from tests.stream.workers import DONE_SECONDS, Process, aligned, numbers, until, upserts, worker
+from tests.stream.workers import Process, aligned, numbers, until, upserts, worker
 
 READS = r"sameas: reads .*messages behind"
 
@@ -19,7 +19,7 @@ def create_again(settings: Settings, topic: str) -> None:
     """A new, empty topic with the name of this one."""
     specs = [spec for spec in input_specs(settings) + output_specs(settings) if spec.name == topic]
     delete_topics(settings, specs)
-    until(lambda: topic not in identify(settings, [topic]), DONE_SECONDS, "end of the topic")
+    until(lambda: topic not in identify(settings, [topic]), "end of the topic")
     ensure_topics(settings, specs)
 
 
@@ -30,7 +30,7 @@ def ids(state: Path) -> dict[str, str]:
 
 
 def wait_until_aligned(settings: Settings, expected: set[str], process: Process) -> None:
-    until(lambda: aligned(settings) == expected, DONE_SECONDS, "expected alignments", process)
+    until(lambda: aligned(settings) == expected, "expected alignments", process)
 
 
 def test_a_topic_made_again_has_another_id(settings: Settings) -> None:
@@ -55,7 +55,7 @@ def test_an_input_that_was_made_again_while_the_worker_was_stopped_is_refused(se
     create_again(settings, settings.topics.entities)
     feed_events(settings, upserts(range(100, 130)))
     with worker(settings) as second:
-        assert second.wait(DONE_SECONDS) == 1
+        assert second.wait() == 1
         assert f"error: topic {settings.topics.entities} is not the one that state directory" in second.text
         assert "delete this one to rebuild it" in second.text and "Traceback" not in second.text
     with worker(settings, "other") as other:  # another state.dir
@@ -69,7 +69,7 @@ def test_an_input_that_is_made_again_under_a_running_worker_ends_it(settings: Se
     with worker(settings) as running:
         wait_until_aligned(settings, numbers(range(10)), running)
         create_again(settings, settings.topics.links)
-        assert running.wait(DONE_SECONDS) == 1
+        assert running.wait() == 1
         assert f"error: topic {settings.topics.links} is not the one that state" in running.text
         assert "a part of the input" not in running.text and "Traceback" not in running.text
 
@@ -151,7 +151,7 @@ def test_partitions_that_are_added_to_an_input_are_read_by_the_running_worker(
         wait_until_aligned(settings, numbers(range(10)), running)
         grow(settings, settings.topics.entities, 4)
         feed_events(settings, upserts(range(10, 40)))
-        until(lambda: aligned(settings) == numbers(range(40)), DONE_SECONDS, "the new partitions", running)
+        until(lambda: aligned(settings) == numbers(range(40)), "the new partitions", running)
         assert running.end() == 0
     with worker(settings) as again:
         again.wait_for(READS)
@@ -167,17 +167,17 @@ def test_an_alignment_topic_that_grew_is_refused_until_it_is_made_again(apache_s
     with worker(settings) as running:
         wait_until_aligned(settings, numbers(range(10)), running)
         grow(settings, topic, 2)
-        assert running.wait(DONE_SECONDS) == 1
+        assert running.wait() == 1
         assert f"error: topic {topic} has 2 partition(s), it had 1 when" in running.text
     with admin_client(settings.kafka) as admin:
         admin.create_partitions(
             {spec.name: 2 for spec in input_specs(settings) + output_specs(settings) if spec.name != topic}
         )
     with worker(settings, topics__partitions="2") as again:
-        assert again.wait(DONE_SECONDS) == 1
+        assert again.wait() == 1
         assert f"published to 1 partition(s) of {topic}, which has 2: partitions were added" in again.text
     with worker(settings, "rebuilt", topics__partitions="2") as rebuilt:
-        assert rebuilt.wait(DONE_SECONDS) == 1
+        assert rebuilt.wait() == 1
         assert "pairs in a partition where their next record would not go" in rebuilt.text
     delete_topics(settings, [spec for spec in output_specs(settings) if spec.name == topic])
     with worker(settings, topics__partitions="2") as filled:

@@ -337,7 +337,7 @@ def test_promoted_and_back_while_events_flow_and_workers_die(
     # killed while it builds; should it be quick, then before it switches
     with worker(settings, checkpoint, tmp_path / "1.log", "switch") as first:
         first.wait_for("ready: ")
-        until(lambda: read_current(settings.state.dir), DONE_SECONDS, "a generation", first)
+        until(lambda: read_current(settings.state.dir), "a generation", first)
         first.wait_for("is what this state says")
         promoted = command(settings, checkpoint, "promote", str(worse), "--no-wait", "--max-withdrawn", "1")
         assert promoted.exit_code == 0
@@ -347,14 +347,14 @@ def test_promoted_and_back_while_events_flow_and_workers_die(
     assert read_current(settings.state.dir) == "generation-1"
     for kill_at, in_force in (("switch", "generation-1"), (last_kill, "generation-2")):
         with worker(settings, checkpoint, tmp_path / f"{kill_at}.log", kill_at) as second:
-            assert second.wait(DONE_SECONDS) == -signal.SIGKILL, second.text
+            assert second.wait() == -signal.SIGKILL, second.text
         assert read_current(settings.state.dir) == in_force
         assert models(settings) == ([good, bad] if kill_at == "published" else [good])
     with worker(settings, checkpoint, tmp_path / "3.log", metrics__port="0") as third:
         address = third.wait_for(r"http://127\.0\.0\.1:\d+")
         feed_events(settings, parts.pop())
         expected = truth(settings, worse, tmp_path / "worse")
-        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", third)
+        until(lambda: published(settings) == expected, "the truth", third)
         assert models(settings) == [good, bad]
         assert f"in force: model {bad}" in fetch(f"{address}/readyz")
         assert f'model="{bad}"' in fetch(f"{address}/metrics")
@@ -364,9 +364,9 @@ def test_promoted_and_back_while_events_flow_and_workers_die(
         assert back.exit_code == 0 and f"in force: model {good}" in back.stderr
         feed_events(settings, parts.pop())
         expected = truth(settings, checkpoint, tmp_path / "good")
-        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", third)
+        until(lambda: published(settings) == expected, "the truth", third)
         assert models(settings) == [good, bad, good]
-        until(lambda: generations_in(settings) == ["generation-3"], DONE_SECONDS, "clean state", third)
+        until(lambda: generations_in(settings) == ["generation-3"], "clean state", third)
         assert third.end() == 0
     assert told_by_events(settings) == published(settings).keys()
 
@@ -412,7 +412,7 @@ def test_changed_settings_are_built_beside(
         second.wait_for(rf"in force: model \w+, threshold {threshold}")
         after = {key: record for key, record in before.items() if record.confidence >= float(threshold)}
         assert 0 < len(after) < len(before)
-        until(lambda: published(settings) == after, DONE_SECONDS, "fewer alignments", second)
+        until(lambda: published(settings) == after, "fewer alignments", second)
         assert second.end() == 0
 
 
@@ -428,16 +428,16 @@ def test_a_catalogue_that_grows_out_of_exact_search_gets_cells(
         first.wait_for("is what this state says")
         feed_events(settings, [entity for entity in stream if entity.type == "film"][:20])
         expected = truth(settings, checkpoint, tmp_path / "exact")
-        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", first)
+        until(lambda: published(settings) == expected, "the truth", first)
         assert "search in cells" not in first.text
         feed_events(settings, stream)
-        first.wait_for(r"in force: model \w+, threshold [\d.]+, one to one, search in cells", DONE_SECONDS)
+        first.wait_for(r"in force: model \w+, threshold [\d.]+, one to one, search in cells")
         feed_events(settings, [Delete(source="left", id=f"f{n}") for n in range(20)])
         expected = truth(settings, checkpoint, tmp_path / "cells", "cells")
-        until(lambda: published(settings) == expected, DONE_SECONDS, "the truth", first)
+        until(lambda: published(settings) == expected, "the truth", first)
         gauge = 'sameas_retrieval_recall{view="name"}'
-        until(lambda: gauge in fetch(f"{address}/metrics"), DONE_SECONDS, gauge, first)
-        until(lambda: generations_in(settings) == ["generation-2"], DONE_SECONDS, "clean state", first)
+        until(lambda: gauge in fetch(f"{address}/metrics"), gauge, first)
+        until(lambda: generations_in(settings) == ["generation-2"], "clean state", first)
         assert first.end() == 0
     with worker(settings, checkpoint, tmp_path / "2.log", align__cells_from="25") as again:
         again.wait_for("is what this state says")

@@ -14,7 +14,7 @@ from stream.events import Cause, Message
 from stream.mapping.decoder import make_decoder
 from stream.mapping.language import SourceMapping
 from tests.stream.worker.shop import debezium, postgres
-from tests.stream.workers import DONE_SECONDS, own_settings, until
+from tests.stream.workers import own_settings, until
 
 
 @pytest.mark.slow
@@ -29,7 +29,7 @@ def test_truncate_is_refused_by_a_compacted_topic_and_becomes_a_dead_letter_from
         more = {"skipped.operations": "none"}
         with debezium(apache_kafka, shop, tmp_path / "debezium", schemas=False, more=more) as log:
             shop.sql("truncate person;")
-            until(lambda: len([*read_topic(settings, person)]) > 1, DONE_SECONDS, "message of the TRUNCATE")
+            until(lambda: len([*read_topic(settings, person)]) > 1, "message of the TRUNCATE")
             record = [*read_topic(settings, person)][-1]
             assert record.key is None and msgspec.json.decode(record.value)["op"] == "t"
             decode = make_decoder({"shop": SourceMapping(topic=person, id="id", type="person")}, "e", "l")
@@ -43,4 +43,4 @@ def test_truncate_is_refused_by_a_compacted_topic_and_becomes_a_dead_letter_from
             admin.close()
             shop.sql("truncate film;")
             refusal = "Compacted topic cannot accept message without key"
-            until(lambda: refusal in log.read_text(errors="replace"), DONE_SECONDS, f"{refusal!r} in {log}")
+            until(lambda: refusal in log.read_text(errors="replace"), f"{refusal!r} in {log}")
