@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 
 import msgspec
 
@@ -267,13 +266,16 @@ class Inbox:
         """Of an entity that several rows may make, each known by the key of its messages.
 
         Raises:
-            InvalidInput: with reason `id-clash`; the row is kept, and another one has this id, too.
+            InvalidInput: with reason `id-clash`; the row is kept, and another one has this id, too. With
+                reason `too-many`; nothing is kept.
         """
         name = row_name(message)
         node, known = self._known(event, received)
         row = self._rows.get(node, name)
         if row is None and not self._last.counts(name, message):
             return False  # it went before it came
+        if row is None and isinstance(event, Upsert):
+            self._rows.check_room(name)
         old = None if row is None else row.entity
         heard = self._words.hear(node_key(node) + name, old, _entity(event, message))
         if heard is None:
@@ -284,17 +286,13 @@ class Inbox:
         if heard.happened or (old is not None and old.version != heard.entity.version):
             row = Row(heard.entity, since(heard.entity)) if row is None else row.follow(heard.entity)
             self._rows.put(node, name, row)
-        rows = self._rows.of(node)
-        alive = {name: row for name, row in rows.items() if not row.entity.deleted}
-        if alive:
-            first = min(alive.values(), key=attrgetter("since")).entity
-        else:
-            first = max((row.entity for row in rows.values()), key=since)
+        rows = self._rows.first(node, 2)
+        first = next(iter(rows.values())).entity
         if known is None or not _is_same(known, first):
             received.after[node] = first
             if prompt:
                 received.prompt.add(node)
-        others = [row.entity for other, row in alive.items() if other != name]
+        others = [row.entity for other, row in rows.items() if other != name and not row.entity.deleted]
         if others and isinstance(event, Upsert):
             place = f"{others[0].topic}, partition {others[0].partition}, offset {others[0].offset}"
             raise InvalidInput(

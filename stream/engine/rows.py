@@ -1,8 +1,13 @@
 """Rows that are known by their message's key, because that is not just their entity's id.
 
 Two of them may have one id. Then each is kept under its own key, and the entity is that of the row which is
-there longest, by the times of the messages. So it does not depend on the order in which they are read.
+there longest, by the times of the messages. So it does not depend on the order in which they are read. The
+store keeps the rows of an id in that order, so that one more costs the same however many there are.
 """
+
+import struct
+from itertools import islice
+from typing import Final
 
 import msgspec
 import xxhash
@@ -10,7 +15,14 @@ import xxhash
 from index import tables
 from index.entity import Entity, node_key
 from index.store import Store
+from stream.errors import InvalidInput
 from stream.events import Message
+
+MAX_IDS: Final = 1_000  # of the rows that have come under one key: its tombstone costs .2 ms for each of them
+_NAME_BYTES: Final = 16
+_ALIVE, _GONE = b"\0", b"\1"  # what the rank of a row begins with
+_SIGN: Final = 1 << 63
+_INVERTED: Final = bytes(range(255, -1, -1))
 
 FIRST_TABLES = tables.META + b"tables"
 Since = tuple[float, str, int, int]  # time, topic, partition, offset
@@ -38,14 +50,28 @@ class RowStore:
 
     def get(self, node: int, name: bytes) -> Row | None:
         """The row if it has or had this entity's id."""
-        value = self._store.get(tables.ROWS + node_key(node) + name)
+        rank = self._store.get(tables.ROW_NODES + name + node_key(node))
+        value = None if rank is None else self._store.get(tables.ROWS + node_key(node) + rank + name)
         return None if value is None else self._decode(value)
 
     def put(self, node: int, name: bytes, row: Row) -> None:
         """Keeps what a row says."""
         self._any = True
-        self._store.put(tables.ROWS + node_key(node) + name, self._encode(row))
-        self._store.put(tables.ROW_NODES + name + node_key(node), b"")
+        key, rank = tables.ROW_NODES + name + node_key(node), _rank(row)
+        former = self._store.get(key)
+        if former is not None and former != rank:
+            self._store.delete(tables.ROWS + node_key(node) + former + name)
+        self._store.put(key, rank)
+        self._store.put(tables.ROWS + node_key(node) + rank + name, self._encode(row))
+
+    def check_room(self, name: bytes) -> None:
+        """Raises InvalidInput (`too-many`) if as many ids came under a name as may."""
+        if sum(1 for _ in islice(self._store.scan(tables.ROW_NODES + name), MAX_IDS)) == MAX_IDS:
+            raise InvalidInput(
+                "too-many",
+                f"{MAX_IDS:,} ids came under this message's key, which does not tell rows apart: set "
+                "`ignore_key`, or use the key's columns in the id (`key_columns`)",
+            )
 
     def named(self, name: bytes) -> list[Entity]:
         """The entities that came under a name, as its row has them."""
@@ -54,10 +80,28 @@ class RowStore:
         nodes = [int.from_bytes(key[-8:], "big") for key, _ in self._store.scan(tables.ROW_NODES + name)]
         return [row.entity for node in nodes if (row := self.get(node, name)) is not None]
 
-    def of(self, node: int) -> dict[bytes, Row]:
-        """By name the rows that have or had an id."""
+    def first(self, node: int, most: int) -> dict[bytes, Row]:
+        """By name the first rows that have or had an id: that which is there longest comes first.
+
+        Those that are gone come last, the one that went last before the others.
+        """
         found = self._store.scan(tables.ROWS + node_key(node))
-        return {key[9:]: self._decode(value) for key, value in found}
+        return {key[-_NAME_BYTES:]: self._decode(value) for key, value in islice(found, most)}
+
+
+def _rank(row: Row) -> bytes:
+    """What puts rows of one id in order."""
+    if row.entity.deleted:
+        return _GONE + _sortable(since(row.entity)).translate(_INVERTED)
+    return _ALIVE + _sortable(row.since)
+
+
+def _sortable(since: Since) -> bytes:
+    """Bytes that are in the order of what they are made of, and so are their complements."""
+    time, topic, partition, offset = since
+    (bits,) = struct.unpack(">Q", struct.pack(">d", time))
+    ordered = bits ^ (2 * _SIGN - 1 if bits & _SIGN else _SIGN)  # below zero the larger are the smaller
+    return struct.pack(">Q", ordered) + topic.encode() + b"\0" + struct.pack(">QQ", partition, offset)
 
 
 class RowTables:

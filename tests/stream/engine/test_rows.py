@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.entity import node_of
+from index.entity import Entity, node_of
 from index.store import Store
+from stream.engine import rows
 from stream.engine.inbox import Received
 from stream.engine.interface import Counts
+from stream.engine.rows import Row, RowStore, Since
 from stream.events import Cause, Message
 from stream.mapping.decoder import make_decoder
 from stream.mapping.language import SourceMapping
@@ -49,6 +51,12 @@ class Topic:
         """By id the title of the entity, None where there is none."""
         entities = self._graph.graph.entities([node_of(f"s:{local_id}") for local_id in ids])
         return [None if e is None or e.deleted else e.attributes["title"] for e in entities]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a store whose examples are rolled back."""
+    return tmp_path_factory.mktemp("store")
 
 
 def film(title: str, local_id: object = 1) -> dict[str, object]:
@@ -189,6 +197,77 @@ def test_one_key_of_several_rows_deletes_them_all(tmp_path: Path) -> None:
             topic.read(b"tenant" if number < 3 else b"3", film("x", number))
         topic.read(b"tenant", None)
         assert topic.titles("1", "2", "3") == [None, None, "x"]
+
+
+def test_a_key_of_very_many_ids_tells_no_rows_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tombstone deletes them all, and costs that."""
+    monkeypatch.setattr(rows, "MAX_IDS", 3)
+    with Store(tmp_path) as store:
+        topic = Topic(store)
+        for number in (1, 2, 3):
+            assert not topic.read(b"tenant", film("x", number)).dead_letters
+        reason, message = refused(topic.read(b"tenant", film("x", 4)))
+        assert reason == "too-many" and "3 ids" in message and "`ignore_key`" in message
+        assert not topic.read(b"tenant", film("y", 2)).dead_letters
+        assert topic.titles("1", "2", "3", "4") == ["x", "y", "x", None]
+        topic.read(b"tenant", None)
+        assert topic.titles("1", "2", "3") == [None, None, None]
+
+
+SINCE = st.tuples(
+    st.sampled_from([-1.5, -0.001, 0.0, 1e-300, 1.7e9, 1.7e9 + 0.001]),
+    st.sampled_from(["t", "t-1", "ta"]),
+    st.integers(0, 2),
+    st.integers(0, 1 << 40),
+)
+
+
+@given(
+    st.lists(st.tuples(SINCE, SINCE, st.booleans()), max_size=8, unique_by=(lambda r: r[0], lambda r: r[1]))
+)
+def test_rows_of_one_id_are_kept_in_their_order(
+    directory: Path, found: list[tuple[Since, Since, bool]]
+) -> None:
+    """First those that are there, the oldest first; then those that are gone, the last to go first."""
+    with Store(directory) as store:
+        kept, node = RowStore(store), 1
+        for number, (came, last, gone) in enumerate(found):
+            time, topic, partition, offset = last
+            entity = Entity("s", "1", "film", {}, {}, None, gone, topic, partition, offset, time)
+            for is_gone in (not gone, gone):  # what it was before leaves nothing
+                row = Row(msgspec.structs.replace(entity, deleted=is_gone), came)
+                kept.put(node, number.to_bytes(16, "big"), row)
+        there = sorted((came, number) for number, (came, _, gone) in enumerate(found) if not gone)
+        away = sorted(((last, number) for number, (_, last, gone) in enumerate(found) if gone), reverse=True)
+        order = [number for _, number in [*there, *away]]
+        assert [int.from_bytes(name, "big") for name in kept.first(node, 99)] == order
+        store.rollback()
+
+
+def test_one_more_row_costs_the_same_however_many_have_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, scan = [], Store.scan
+
+    def counting(store: Store, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        for key, value in scan(store, prefix, start):
+            seen.append(key)
+            yield key, value
+
+    monkeypatch.setattr(Store, "scan", counting)
+    with Store(tmp_path) as store:
+        topic, costs = Topic(store), []
+        for number in range(50):
+            seen.clear()
+            topic.read(b"a/%d" % number, film("x"))
+            costs.append(len(seen))
+        for number in range(49):
+            seen.clear()
+            topic.read(b"a/%d" % number, None)
+            costs.append(len(seen))
+        assert max(costs) < 5 and topic.titles("1") == ["x"]
+        topic.read(b"a/49", None)
+        assert topic.titles("1") == [None]
 
 
 # a title, or None for a tombstone; a time
