@@ -30,6 +30,9 @@ RDF = {".nt", ".ttl"}
 VALUE_CHARS = 3  # that a value takes in a row beside its own: quotes and a comma
 OPEN_BYTES = 64 * 2**20  # of what subjects say, before it goes to the disk
 SUBJECT_BYTES, VALUE_BYTES = 500, 300  # that a subject and a value take in memory beside their texts
+BLANK_BYTES, POINTER_BYTES = 800, 300  # the same of a blank node, and of what points at one
+MAX_BLANK_BYTES = 2**30  # of what blank nodes say, in memory
+LONG_PREDICATE = 1_000  # characters; the names of its columns are not remembered
 CACHE_KIB = 16 * 1024  # of the database
 RDF_TYPE = "http://www.w3.org/1999/02/22-rdf-syntax-ns#type"
 
@@ -152,7 +155,8 @@ class _Graph:
         self._of_iris = _Entries()
         self._of_blanks: dict[Blank, _Entry] = {}
         self._blanks: dict[Blank, None] = {}  # in the order of first mention
-        self._pointers: dict[Subject, list[Pointer]] = {}
+        self._blank_bytes = 0  # about, of all that is known of them
+        self._pointers: dict[Subject, dict[Pointer, None]] = {}
 
     def read(
         self, number: int, path: Path, meter: Meter | None, encoding: str | None
@@ -168,6 +172,12 @@ class _Graph:
                     yield line, triple
                     continue
                 self._add(triple, number, line)
+                if self._blank_bytes > MAX_BLANK_BYTES:
+                    raise ConfigError(
+                        f"{path}{f':{line}' if line else ''}: what its blank nodes say takes more than "
+                        f"{MAX_BLANK_BYTES // 2**20:,} MiB, and is kept in memory; give nodes IRIs, or feed "
+                        "fewer files at once"
+                    )
 
     def blank_ids(self) -> dict[Blank, str]:
         """The id of each blank node."""
@@ -196,6 +206,7 @@ class _Graph:
             self._count += 1
             if isinstance(subject, Blank):
                 self._of_blanks[subject] = entry
+                self._blank_bytes += SUBJECT_BYTES
             else:
                 self._of_iris.add(entry)
         return entry
@@ -208,26 +219,35 @@ class _Graph:
         else:
             value = self._name(triple.object, number)
             if isinstance(value, Blank):
-                self._pointers.setdefault(subject, []).append(Pointer(predicate, value))
+                pointers, pointer = self._pointers.setdefault(subject, {}), Pointer(predicate, value)
+                if pointer not in pointers:
+                    pointers[pointer] = None
+                    self._blank_bytes += POINTER_BYTES + len(predicate)
             elif predicate == RDF_TYPE and isinstance(triple.object, self._rdf.NamedNode):
                 value = last_part(triple.object.value)
         entry = self._entry(subject, number, line)
-        columns, names = entry.columns, _column_names(predicate, language)
+        column_names = _column_names if len(predicate) < LONG_PREDICATE else _column_names.__wrapped__
+        columns, names = entry.columns, column_names(predicate, language)
         if entry.left < 0 or all(value in columns.get(name, ()) for name in names):
             return
-        entry.left -= len(value) + VALUE_CHARS
+        size = len(value) + sum(len(name) for name in names if name not in columns)
+        entry.left -= size + VALUE_CHARS
         if entry.left < 0:
             columns.clear()
             return
         for name in names:
             columns.setdefault(name, {})[value] = None
-        if not isinstance(subject, Blank):
-            self._of_iris.grow(len(value))
+        if isinstance(subject, Blank):
+            self._blank_bytes += VALUE_BYTES + size
+        else:
+            self._of_iris.grow(size)
 
     def _name(self, node: Any, number: int) -> Subject:
         if isinstance(node, self._rdf.BlankNode):
             blank = Blank(number, node.value)
-            self._blanks.setdefault(blank)
+            if blank not in self._blanks:
+                self._blanks[blank] = None
+                self._blank_bytes += BLANK_BYTES + len(blank.label)
             return blank
         if isinstance(node, self._rdf.NamedNode):
             short = str(node.value).removeprefix(self._iri)
