@@ -10,7 +10,12 @@ import struct
 import threading
 import time
 from collections.abc import Iterable
+from typing import Any
 
+from stream.console import printable
+
+SHOWN_NAMES = 5
+OTHER_NAME = (62, 64)  # a host name, an IP address that is not in the certificate (X509_V_ERR of OpenSSL)
 LATE_SECONDS = 0.5  # for those which know better than "no answer"
 
 # ApiVersions, version 0, correlation id 0, no client id: what every broker answers, also before a login
@@ -65,8 +70,31 @@ def _ask(address: str, context: ssl.SSLContext | None, deadline: float) -> None:
             secured = context.wrap_socket(connection, server_hostname=host)
         except TimeoutError:
             raise TimeoutError("it accepts connections, but does not answer the TLS handshake") from None
+        except ssl.SSLCertVerificationError as error:
+            if error.verify_code in OTHER_NAME:
+                names = _names((host, int(port)), context, deadline)
+                text = f"{str(error).partition(' (_ssl')[0]} Its names are: {names}"
+                raise ssl.SSLCertVerificationError(error.errno, text) from error
+            raise
         with secured:
             _first_answer(secured)
+
+
+def _names(server: tuple[str, int], context: ssl.SSLContext, deadline: float) -> str:
+    """The names in a certificate, which is good but for them."""
+    nameless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    nameless.check_hostname = False
+    try:
+        nameless.load_verify_locations(cadata=b"".join(context.get_ca_certs(binary_form=True)))
+        with socket.create_connection(server, timeout=_left(deadline)) as connection:
+            connection.settimeout(_left(deadline))
+            with nameless.wrap_socket(connection) as secured:
+                found: Any = secured.getpeercert()
+    except (OSError, ValueError) as error:
+        return f"unknown ({error})"
+    names = [name for _, name in found.get("subjectAltName", ())]
+    more = [f"and {len(names) - SHOWN_NAMES} more"] if len(names) > SHOWN_NAMES else []
+    return printable(", ".join([*(name[:100] for name in names[:SHOWN_NAMES]), *more])) or "none"
 
 
 def _first_answer(connection: socket.socket) -> None:

@@ -30,6 +30,7 @@ GARBLED = "Invalid frame length"  # an alert of TLS, read as the plain protocol
 HUNG_UP = ("disconnected", "EOF occurred", GARBLED)  # also how a refused login arrives, and a wrong protocol
 HUNG_UP_TIMES = 4
 GRACE_SECONDS = 2.0  # after which a library is late that was to give up
+LASTING = (TimeoutError, ssl.SSLCertVerificationError)
 FINAL = (SaslAuthenticationFailedError, IllegalSaslStateError, UnsupportedSaslMechanismError)
 
 _Client = TypeVar("_Client")
@@ -126,7 +127,7 @@ def connect(kafka: KafkaSettings, build: Callable[[dict[str, Any]], _Client]) ->
         server, obstacles = first_to_answer(kafka.servers, context, seconds)
         if server is not None:
             options["bootstrap_servers"] = [server]
-        elif any(isinstance(problem, TimeoutError) for problem in obstacles.values()):
+        elif any(isinstance(problem, LASTING) for problem in obstacles.values()):
             raise unreachable(kafka, _listed(obstacles))  # others may still start, but the time is over
     with _connection_problems() as problems:
         try:
