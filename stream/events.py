@@ -17,6 +17,7 @@ TOOL_VERSION: Final = "0.1.0"
 UNREAD = b"\0unread: "  # before what stands in place of messages that cannot be read; no event begins so
 MAX_EVENT_BYTES = 1_000_000  # Kafka's default message.max.bytes leaves a little for the batch header
 MAX_ID_CHARS = 1_024
+MAX_CURIE_CHARS = 64 + 1 + MAX_ID_CHARS
 MAX_NAME_CHARS = 1_024  # of a type, an attribute, a relation or an author; all of them stand in records
 MAX_NAMES = 1_000  # attributes, and relations, of an entity: the state keeps every name for good
 # Raised by msgspec for bytes that are no such record: also for invalid UTF-8, and for deep nesting.

@@ -125,7 +125,7 @@ def _evidence(
                 if detail == "ids":
                     value = other_value = ""
                 evidence.attributes.append(
-                    AttributeEvidence(one.name, _shown(value), other.name, _shown(other_value), weight)
+                    AttributeEvidence(one.name, as_shown(value), other.name, as_shown(other_value), weight)
                 )
     return evidence
 
@@ -143,7 +143,7 @@ def _neighbour(seen: Seen, entity: Entity, names: Mapping[int, str]) -> str:
     return next((target for target in targets if node_of(target) == seen.neighbour), "")
 
 
-def _shown(value: Value) -> Value:
+def as_shown(value: Value) -> Value:
     """A value as evidence shows it: two large entities together must not make a record too large to send."""
     if not isinstance(value, list):
         return _shown_text(value, SHOWN_CHARS)

@@ -1,12 +1,16 @@
 """The differences of two sets of alignments: pairs that are new, gone, or scored otherwise."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from stream.events import AlignmentRecord, Evidence
+from stream.engine.evidence import as_shown
+from stream.engine.scoring import EVIDENCE
+from stream.events import MAX_CURIE_CHARS, AlignmentRecord, AttributeEvidence, Evidence, NeighbourEvidence
 from stream.learning.known_links import KnownLinks, LinkPair
+
+_Shown = TypeVar("_Shown", AttributeEvidence, NeighbourEvidence)
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,8 +71,8 @@ def compare(
             before=None if old is None else old.confidence,
             after=None if new is None else new.confidence,
             link=known.judge(record.subject_id, record.object_id),
-            evidence_before=None if old is None else old.evidence,
-            evidence_after=None if new is None else new.evidence,
+            evidence_before=None if old is None else _bounded(old.evidence),
+            evidence_after=None if new is None else _bounded(new.evidence),
         )
 
     def ordered(keys: set[str]) -> list[Difference]:
@@ -81,4 +85,20 @@ def compare(
         ordered(before.keys() - after.keys()),
         ordered(changed),
         len(both) - len(changed),
+    )
+
+
+def _bounded(evidence: Evidence) -> Evidence:
+    """As much as there is of it in a worker's own records: a forged one may hold megabytes."""
+
+    def cut(one: _Shown) -> _Shown:
+        values = {
+            name: value[:MAX_CURIE_CHARS] if isinstance(value, str) else as_shown(value)
+            for name, value in msgspec.structs.asdict(one).items()
+        }
+        return msgspec.structs.replace(one, **values)
+
+    return Evidence(
+        [cut(one) for one in evidence.attributes[:EVIDENCE]],
+        [cut(one) for one in evidence.neighbours[:EVIDENCE]],
     )

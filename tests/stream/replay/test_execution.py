@@ -25,10 +25,21 @@ from stream.cli import main
 from stream.config import Settings, StateSettings
 from stream.consuming.alignments import current_alignments
 from stream.errors import ConfigError
-from stream.events import AlignmentRecord, Cause, Delete, Evidence, Link, alignment_key
+from stream.events import (
+    AlignmentRecord,
+    AttributeEvidence,
+    Cause,
+    Delete,
+    Evidence,
+    Link,
+    NeighbourEvidence,
+    alignment_key,
+)
 from stream.learning.known_links import LinkPair
 from stream.mapping.decoder import make_decoder
+from stream.replay.comparing import compare
 from stream.replay.execution import execute
+from stream.replay.page import comparison
 from stream.replay.run import Plan, Run, digest, remove_run
 from stream.replay.timeline import POINTS, Point
 from tests.stream.workers import Process, cli_environment, own_settings, produce, sameas, until
@@ -429,24 +440,36 @@ def test_letters_of_a_run_are_its_own(embedded_settings: Settings, checkpoint: P
     assert list(read_topic(settings, settings.topics.dead_letters)) == []
 
 
+def record(left: int, right: int, confidence: float, evidence: Evidence | None = None) -> AlignmentRecord:
+    return AlignmentRecord(
+        record_id="r",
+        subject_id=f"a:{left}",
+        object_id=f"b:{right}",
+        mapping_justification="semapv:SemanticSimilarityThresholdMatching",
+        confidence=confidence,
+        mapping_tool_version="0",
+        mapping_date="2026-01-01",
+        revision=1,
+        model="m",
+        cause=Cause("t", 0, 0),
+        evidence=evidence or Evidence(),
+    )
+
+
+def test_the_evidence_of_forged_records_makes_no_large_report() -> None:
+    """Those of a worker are shown whole."""
+    for size in (1_000, 400_000):
+        text = "x" * size
+        attribute = AttributeEvidence(text, text, text, ["y" * (size // 2), "z"], 0.5)
+        neighbour = NeighbourEvidence(text, f"a:{text}", text, f"b:{text}", 0.5)
+        evidence = Evidence([attribute] * (size // 200), [neighbour] * (size // 200))
+        found = compare({}, {"a:1|b:1": record(1, 1, 0.9, evidence)}).to_json(50)
+        shown = found["largest"]["new"][0]["evidence_after"]
+        assert len(json.dumps(found)) < 60_000 and len(comparison(found)) < 60_000
+        assert (shown == msgspec.to_builtins(evidence)) == (size == 1_000)
+
+
 def test_diff_knows_right_from_wrong() -> None:
-    from stream.replay.comparing import compare
-
-    def record(left: int, right: int, confidence: float) -> AlignmentRecord:
-        return AlignmentRecord(
-            record_id="r",
-            subject_id=f"a:{left}",
-            object_id=f"b:{right}",
-            mapping_justification="semapv:SemanticSimilarityThresholdMatching",
-            confidence=confidence,
-            mapping_tool_version="0",
-            mapping_date="2026-01-01",
-            revision=1,
-            model="m",
-            cause=Cause("t", 0, 0),
-            evidence=Evidence(),
-        )
-
     def keyed(*records: AlignmentRecord) -> dict[str, AlignmentRecord]:
         return {alignment_key(one.subject_id, one.object_id): one for one in records}
 
