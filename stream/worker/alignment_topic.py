@@ -10,7 +10,8 @@ The comparison also reads what transactions wrote that are open or were aborted:
 right whatever becomes of it, and what follows an open one may be this worker's own.
 
 Another process may use another partitioner. A stray record, which is in a partition where its key does not
-belong, gets a tombstone there. Partitions that were added leave many of those; such a topic is refused.
+belong, gets a tombstone there. Partitions that were added leave many of those; a state that has not published
+to such a topic refuses it. One that has knows how many partitions there were, and no stray of others ends it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,10 +28,12 @@ from stream.broker.reading import POLL_MS, bounds, open_consumer, read_bounds
 from stream.broker.topics import AFTER_GROWTH
 from stream.config import Settings
 from stream.engine.interface import Output
-from stream.events import UNDECODABLE, AlignmentRecord
+from stream.events import MAX_CURIE_CHARS, UNDECODABLE, AlignmentRecord
 from stream.worker.publisher import Placed
 
 FEW = 3  # strays, which never count as partitions added
+MAX_KEY_BYTES = 2 * 4 * MAX_CURIE_CHARS + 1  # of a pair, in UTF-8 and with its bars escaped
+MAX_FORGED_BYTES = 16 * 2**20  # of longer keys, which are of no pair, are kept; the others stay in the topic
 MOVED_SHARE = 1 / 3  # of the keys; where partitions are added, half of them or more move
 
 _decode = msgspec.json.Decoder(AlignmentRecord).decode
@@ -46,6 +49,7 @@ class Claim:
         self.topic = topic
         self._ends: dict[int, int] | None = None  # by partition; None before the first assignment
         self.is_disputed = False
+        self.has_published = False  # this state has, to these partitions
 
     @property
     def ends(self) -> dict[int, int] | None:
@@ -64,7 +68,7 @@ class Claim:
             before: where the partitions ended after its own last record.
             ends: where they end now.
         """
-        self._ends = dict(ends)
+        self._ends, self.has_published = dict(ends), bool(before)
         self.is_disputed |= any(before.get(number, 0) != end for number, end in ends.items())
 
     def look(self, before: Mapping[int, int], ends: Mapping[int, int]) -> None:
@@ -107,10 +111,17 @@ class Stray(NamedTuple):
 
 
 class Published:
-    """The alignment topic folded by key: a digest of what each record says."""
+    """The alignment topic folded by key: a digest of what each record says.
 
-    def __init__(self, settings: Settings, partitions: int) -> None:
+    Args:
+        partitions: of the topic.
+        may_have_grown: whether partitions may have been added to it.
+    """
+
+    def __init__(self, settings: Settings, partitions: int, *, may_have_grown: bool = True) -> None:
         self._settings = settings
+        self._may_have_grown = may_have_grown
+        self._room = MAX_FORGED_BYTES
         self._topic = settings.topics.alignments
         self._next = {TopicPartition(self._topic, number): 0 for number in range(partitions)}
         self._found: dict[bytes, bytes] = {}
@@ -133,6 +144,11 @@ class Published:
                     for record in records:
                         self._fold(record)
             self._next = {tp: consumer.position(tp) for tp in ends}
+        if self._may_have_grown:
+            self._check_growth()
+
+    def _check_growth(self) -> None:
+        """Raises StateError where so many keys have moved as where partitions are added."""
         moved = {stray.key for stray in self.strays}
         if len(moved) > max(FEW, MOVED_SHARE * len(moved | self._found.keys())):
             raise StateError(
@@ -163,6 +179,10 @@ class Published:
         return [*outputs, *(Output("alignments", key, None) for key in surplus)]
 
     def _fold(self, record: Any) -> None:
+        if len(record.key or b"") > MAX_KEY_BYTES:
+            if len(record.key) > self._room:
+                return
+            self._room -= len(record.key)
         if record.partition == self._partition(record.key):
             fold(self._found, record.key, None if record.value is None else _digest(record.value))
         else:

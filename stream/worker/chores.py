@@ -117,7 +117,7 @@ async def reconcile(
             told = tenure
         if not (standing.has_settled and claim.is_disputed):
             continue
-        published = Published(settings, partitions)
+        published = Published(settings, partitions, may_have_grown=not claim.has_published)
         try:
             await asyncio.to_thread(published.read)
             repairs = await pipeline.reconcile(published, send_in(tenure))
