@@ -34,3 +34,7 @@ def main() -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os._exit(end.code)
+
+
+if __name__ == "__main__":
+    main()

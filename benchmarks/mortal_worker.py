@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import stream.engine.aligner
-from stream.cli import main
+from sameas_command import main
 from stream.engine.interface import Batch
 from stream.events import Message
 

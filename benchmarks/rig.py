@@ -229,7 +229,7 @@ class Rig:
         """Runs `sameas replay` over the topics; the settings with those that it writes."""
         run = Run(self.settings, self.settings.kafka.group_id)
         log = self.directory / "replay.log"
-        command = [*self._command("stream.cli", "replay"), "--run", run.name, "--execute"]
+        command = [*self._command("sameas_command", "replay"), "--run", run.name, "--execute"]
         with log.open("wb") as output:
             try:
                 done = subprocess.run(

@@ -30,7 +30,7 @@ from stream.commands.subscribe import subscribe
 from stream.commands.train import train
 from stream.commands.worker import broker, run, topics
 from stream.console import discard_stdout, flush_stdout, log, open_closed_streams, printable, start_log
-from stream.interrupts import Interrupted, interruptible
+from stream.interrupts import Interrupted
 
 
 class _ErrorLine(click.ClickException):
@@ -42,8 +42,7 @@ class _Main(Commands):
     def main(self, *args: Any, **extra: Any) -> Any:
         open_closed_streams()
         try:
-            with interruptible():
-                return super().main(*args, **extra)
+            return super().main(*args, **extra)
         except OSError as error:
             *_, (frame, _) = traceback.walk_tb(error.__traceback__)
             if frame.f_code is not click.echo.__code__:  # which prints help, the version and usage
@@ -103,7 +102,3 @@ for command in (
     train,
 ):
     main.add_command(command)
-
-
-if __name__ == "__main__":
-    main()

@@ -73,7 +73,7 @@ def test_scores_and_alignments_are_the_same_on_every_processor(here: Path, name:
     one, other = (said(here, processor, "-c", SCORE, "model") for processor in ({}, PROCESSORS[name]))
     assert len(one) > 400 * 8 and one == other
 
-    words = ["-m", "stream.cli", "align", "--model", "model", "both.jsonl"]
+    words = ["-m", "sameas_command", "align", "--model", "model", "both.jsonl"]
     one, other = (said(here, processor, *words) for processor in ({}, PROCESSORS[name]))
     assert len(one.splitlines()) > 50
     undated = [

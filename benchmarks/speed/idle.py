@@ -61,7 +61,7 @@ def idle(directory: Path, model: Path, bootstrap: str | None) -> dict[str, float
         pids = {
             "sameas run": worker.pid,
             "sameas subscribe": stack.enter_context(
-                running("stream.cli", "subscribe", "--config", str(config), *words)
+                running("sameas_command", "subscribe", "--config", str(config), *words)
             ),
             "kafka-python alone": stack.enter_context(running(__name__, "kafka-python", address, topic)),
             "aiokafka alone": stack.enter_context(running(__name__, "aiokafka", address, topic)),

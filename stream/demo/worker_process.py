@@ -25,7 +25,7 @@ POLL_SECONDS = 0.1
 READS = "messages behind"  # what a worker says when it has its partitions
 
 # -P: modules are not looked for in the working directory, where a `model.py` may lie.
-SAMEAS_RUN = ("-P", "-m", "stream.cli", "run")
+SAMEAS_RUN = ("-P", "-m", "sameas_command", "run")
 
 EVENTS_METRIC = "sameas_events_total"
 _SAMPLE = re.compile(r"^(\w+)(?:\{([^}]*)\})? (\S+)$", re.M)

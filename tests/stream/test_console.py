@@ -188,7 +188,7 @@ def test_that_is_so_for_whatever_a_command_prints(
 def test_a_stream_that_the_caller_closed_is_no_defect(closed: int, status: int, said: str) -> None:
     """Its number would be that of the next file; a log to it went to stdout."""
     ended = subprocess.run(
-        f"{sys.executable} -m stream.cli config show {closed}>&-",
+        f"{sys.executable} -m sameas_command config show {closed}>&-",
         shell=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

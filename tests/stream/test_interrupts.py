@@ -113,7 +113,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: object) -> Result:
-    return CliRunner().invoke(main, list(map(str, words)))
+    with interruptible():
+        return CliRunner().invoke(main, list(map(str, words)))
 
 
 @pytest.mark.parametrize(

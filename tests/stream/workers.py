@@ -139,7 +139,7 @@ def worker(settings: Settings, name: str = "worker", kill_at: str = "", **more: 
 
 def sameas(*arguments: str, log: Path, **environment: str) -> Process:
     """The command line, as people start it."""
-    return Process([sys.executable, "-m", "stream.cli", *arguments], log, **environment)
+    return Process([sys.executable, "-m", "sameas_command", *arguments], log, **environment)
 
 
 def cli_environment(settings: Settings, **more: str) -> dict[str, str]:

@@ -208,7 +208,7 @@ def test_a_closed_pipe_ends_it_quietly(settings: Settings) -> None:
         settings.topics.alignments,
         ((f"imdb:{n}|wiki:{n}".encode(), msgspec.json.encode(record(n))) for n in range(2000)),
     )
-    command = [sys.executable, "-m", "stream.cli", "subscribe", "-e"]
+    command = [sys.executable, "-m", "sameas_command", "subscribe", "-e"]
     options = [
         *("--bootstrap", settings.kafka.bootstrap_servers),
         *("--set", f"topics.alignments={settings.topics.alignments}"),

@@ -168,7 +168,7 @@ def test_the_small_demo(tmp_path: Path) -> None:
     home.mkdir()
     before = cpu_of_children()
     finished = subprocess.run(
-        [sys.executable, "-m", "stream.cli", "demo", "--small", "--report", str(report)],
+        [sys.executable, "-m", "sameas_command", "demo", "--small", "--report", str(report)],
         capture_output=True,
         text=True,
         timeout=180,
