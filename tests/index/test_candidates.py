@@ -1,7 +1,7 @@
 """The maintained relation equals the one computed from scratch, whatever happened in between."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from index.candidates import CandidateOptions, CandidatePairs, VectorChange
@@ -59,7 +59,6 @@ def all_pairs() -> Pairs:
     return Pairs(np.array([a for a, _ in grid], np.int32), np.array([b for _, b in grid], np.int32))
 
 
-@settings(max_examples=300)
 @given(st.lists(STEP, max_size=8))
 def test_any_history_gives_the_relation_of_the_final_vectors(steps: list[Entities]) -> None:
     maintained = CandidatePairs(DIMENSIONS, OPTIONS, KINDS)

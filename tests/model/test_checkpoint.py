@@ -179,7 +179,7 @@ def check_scores(model: Model, inputs: PairInputs) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_spoiled_model_is_refused_or_scores(
     data: st.DataObject, tmp_path: Path, model: Model, random_inputs: Callable[[int, int], PairInputs]
 ) -> None:

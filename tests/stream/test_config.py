@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.broker.connection import client_options, sasl_password
@@ -194,7 +194,6 @@ DOCUMENT = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200)
 @given(DOCUMENT)
 def test_what_config_show_prints_means_the_same(document: dict[str, Any]) -> None:
     sections = {name: table for name, table in document.items() if name != "model"}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from index.candidates import CandidateOptions, CandidatePairs, VectorChange
@@ -35,7 +35,6 @@ def sees(kind: type[CellIndex], one: Entity, other: Entity) -> bool:
     return len(set(one[1]) & set(other[1])) >= kind.SHARED
 
 
-@settings(max_examples=200)
 @given(
     st.sampled_from(KINDS),
     st.lists(STEP, max_size=8),
@@ -127,7 +126,6 @@ def change(step: dict[int, Entity], side: range) -> VectorChange:
     return VectorChange(np.array(keys, np.int32), [stored([step[key] for key in keys])] * len(KINDS))
 
 
-@settings(max_examples=150)
 @given(HISTORY)
 def test_any_history_gives_the_relation_of_the_final_entities(history: list[dict[int, Entity]]) -> None:
     options = CandidateOptions(k=2, floors=(2, 2))

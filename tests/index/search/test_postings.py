@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from index.search.postings import Postings
@@ -19,7 +19,6 @@ def columns(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return array[:, 0].copy(), array[:, 1].copy()
 
 
-@settings(max_examples=200)
 @given(st.lists(STEP, max_size=8))
 def test_what_is_found_is_what_was_added_and_not_removed(steps: list[Step]) -> None:
     postings = Postings()

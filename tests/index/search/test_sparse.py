@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from index.search.arrays import MISSING
@@ -34,7 +34,6 @@ def similarity(one: np.ndarray, other: np.ndarray) -> int:
     return round(UNIT * product / (norms[0] * norms[1]) ** 0.5) if product else 0
 
 
-@settings(max_examples=200)
 @given(st.lists(STEP, max_size=8), st.integers(1, 6), st.sampled_from([9, MANY]))
 def test_search_answers_like_brute_force(
     steps: list[tuple[bool, list[int], int]], k: int, words: int

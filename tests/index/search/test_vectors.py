@@ -5,7 +5,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from index.search import vectors
@@ -22,7 +22,6 @@ def random_vectors(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(-3, 4, (n, DIMENSIONS)).astype(np.int8)
 
 
-@settings(max_examples=150)
 @given(st.lists(STEP, max_size=8), st.integers(1, 6))
 def test_search_answers_like_brute_force(steps: list[tuple[bool, list[int], int]], k: int) -> None:
     index = VectorIndex(DIMENSIONS)

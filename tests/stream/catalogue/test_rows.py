@@ -244,7 +244,7 @@ TRIPLES = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     files=st.lists(st.lists(TRIPLES, max_size=15), min_size=1, max_size=3),
     most=st.sampled_from([0, 2_000, 5_000]),

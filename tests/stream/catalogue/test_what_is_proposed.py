@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.catalogue.account import Account
@@ -60,7 +60,6 @@ def fed(found: Proposal) -> tuple[dict[str, dict[str, Upsert]], list[str]]:
     return entities, refused
 
 
-@settings(max_examples=100)
 @given(ROWS, st.booleans())
 @example([{"kind": {"name": "a"}}, {"kind": [{}, "-"]}], True)
 @example([{"~of": name, "{a": name, "a/b": name} for name in "XXXYYYZZZ"], True)
@@ -304,7 +303,6 @@ def catalogues(draw: st.DrawFn) -> dict[str, list[str]]:
     return files
 
 
-@settings(max_examples=100)
 @given(catalogues(), st.booleans())
 @example(
     {
