@@ -1,6 +1,5 @@
-"""What is installed is whole: the demo runs from a wheel, whatever lies in the working directory."""
+"""What is installed is whole, and is found whatever lies in the working directory."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -46,10 +45,7 @@ def test_the_wheel_holds_every_file(wheel: Path) -> None:
     assert ours == {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
 
-@pytest.mark.slow
-@pytest.mark.kafka
-@pytest.mark.timeout(600)
-def test_the_demo_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+def test_the_command_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     """In an environment that sees the packages that it needs, and not this checkout."""
     venv, work = tmp_path / "venv", tmp_path / "work"
     run(sys.executable, "-m", "venv", "--without-pip", venv, cwd=tmp_path)
@@ -66,6 +62,4 @@ def test_the_demo_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     where = "import index, model, stream; print(*(p.__file__ for p in (index, model, stream)))"
     found = run(python, "-P", "-c", where, cwd=work).split()
     assert found == [str(packages / name / "__init__.py") for name in PACKAGES]
-    run(venv / "bin" / "sameas", "demo", "--small", "--report", "report.json", cwd=work)
-    figures = json.loads((work / "report.json").read_text(encoding="utf-8"))
-    assert figures["f1"] > 0.8 and figures["withdrawn"] > 0
+    assert '"entity-event"' in run(venv / "bin" / "sameas", "schema", cwd=work)

@@ -196,7 +196,6 @@ def test_the_small_demo(tmp_path: Path) -> None:
         ("^1 ", signal.SIGTERM),
         ("preparing candidates", signal.SIGINT),
         ("answers in", signal.SIGTERM),  # the worker starts
-        ("^5 ", signal.SIGINT),
     ],
 )
 def test_a_demo_that_is_stopped_leaves_nothing(tmp_path: Path, stage: str, number: signal.Signals) -> None:
