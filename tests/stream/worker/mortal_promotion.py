@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from stream.cli import main
+from sameas_command import main
 from stream.engine.interface import Batch, MessageProcessor
 from stream.events import Message
 from stream.state.generations import Generations
