@@ -45,8 +45,11 @@ def test_a_topic_made_again_has_another_id(settings: Settings) -> None:
     assert second[topics[0]] != first[topics[0]] and second[topics[1]] == first[topics[1]]
 
 
-def test_an_input_that_was_made_again_while_the_worker_was_stopped_is_refused(settings: Settings) -> None:
+def test_an_input_that_was_made_again_while_the_worker_was_stopped_is_refused(
+    embedded_settings: Settings,
+) -> None:
     """Also when it is longer than what was applied of the former one."""
+    settings = embedded_settings
     ensure_topics(settings)
     feed_events(settings, upserts(range(10)))
     with worker(settings) as first:
@@ -99,8 +102,9 @@ def test_an_output_that_is_deleted_under_a_running_worker_is_said_to_be_gone(
         assert f"error: topic {names} does not exist any more; start the worker again" in running.text
 
 
-def test_a_new_alignment_topic_is_filled_from_the_state(settings: Settings) -> None:
+def test_a_new_alignment_topic_is_filled_from_the_state(embedded_settings: Settings) -> None:
     """With as many records as the former one, too: its end is where the state expects it."""
+    settings = embedded_settings
     ensure_topics(settings)
     feed_events(settings, upserts(range(10)))
     with worker(settings) as first:

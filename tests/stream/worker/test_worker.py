@@ -113,29 +113,29 @@ def test_a_second_worker_stands_by_and_takes_over(settings: Settings) -> None:
             assert "received 45 = applied 45" in second.text
 
 
-def test_what_only_a_former_worker_published_is_withdrawn(settings: Settings) -> None:
+def test_what_only_a_former_worker_published_is_withdrawn(embedded_settings: Settings) -> None:
     """The successor never knew a pair, as its messages are compacted away by now."""
-    ensure_topics(settings)
-    with worker(settings, "former") as former:
-        feed_events(settings, upserts(range(10)))
-        wait_until_aligned(settings, numbers(range(10)), former)
+    ensure_topics(embedded_settings)
+    with worker(embedded_settings, "former") as former:
+        feed_events(embedded_settings, upserts(range(10)))
+        wait_until_aligned(embedded_settings, numbers(range(10)), former)
         assert former.end() == 0
-    [some, *_] = read_topic(settings, settings.topics.alignments)
-    produce(settings, settings.topics.alignments, [(b"left:98|right:98", some.value)])
-    with worker(settings, "successor") as successor:
+    [some, *_] = read_topic(embedded_settings, embedded_settings.topics.alignments)
+    produce(embedded_settings, embedded_settings.topics.alignments, [(b"left:98|right:98", some.value)])
+    with worker(embedded_settings, "successor") as successor:
         successor.wait_for("was not what this state says: 0 records written, 1 withdrawn")
-        assert aligned(settings) == numbers(range(10))
+        assert aligned(embedded_settings) == numbers(range(10))
         assert successor.end() == 0
-    with worker(settings, "successor") as again:
+    with worker(embedded_settings, "successor") as again:
         again.wait_for(READS)
         assert again.end() == 0
         assert "was not what" not in again.text
 
 
-def test_strays_of_another_partitioner_are_withdrawn_where_they_lie(settings: Settings) -> None:
+def test_strays_of_another_partitioner_are_withdrawn_where_they_lie(embedded_settings: Settings) -> None:
     """Of pairs that are aligned, and of some that are not; however many, since no partition was added."""
-    topics = msgspec.structs.replace(settings.topics, partitions=2)
-    settings = msgspec.structs.replace(settings, topics=topics)
+    topics = msgspec.structs.replace(embedded_settings.topics, partitions=2)
+    settings = msgspec.structs.replace(embedded_settings, topics=topics)
     topic = topics.alignments
     ensure_topics(settings)
     with worker(settings, topics__partitions="2") as first:
@@ -166,34 +166,38 @@ def test_strays_of_another_partitioner_are_withdrawn_where_they_lie(settings: Se
         assert third.end() == 0
 
 
-def test_what_somebody_else_publishes_beside_a_worker_is_withdrawn(settings: Settings) -> None:
+def test_what_somebody_else_publishes_beside_a_worker_is_withdrawn(embedded_settings: Settings) -> None:
     """Another one that was cut off and did not know, for instance."""
-    ensure_topics(settings)
-    with worker(settings, "only") as only:
-        feed_events(settings, upserts(range(10)))
-        wait_until_aligned(settings, numbers(range(10)), only)
+    ensure_topics(embedded_settings)
+    with worker(embedded_settings, "only") as only:
+        feed_events(embedded_settings, upserts(range(10)))
+        wait_until_aligned(embedded_settings, numbers(range(10)), only)
         only.wait_for("is what this state says")
-        [some, *_] = read_topic(settings, settings.topics.alignments)
-        produce(settings, settings.topics.alignments, [(b"left:98|right:98", some.value)])
-        feed_events(settings, upserts([10]))
+        [some, *_] = read_topic(embedded_settings, embedded_settings.topics.alignments)
+        produce(embedded_settings, embedded_settings.topics.alignments, [(b"left:98|right:98", some.value)])
+        feed_events(embedded_settings, upserts([10]))
         only.wait_for("was not what this state says: 0 records written, 1 withdrawn")
-        assert aligned(settings) == numbers(range(11))
-        feed_events(settings, upserts([11]))
-        wait_until_aligned(settings, numbers(range(12)), only)
+        assert aligned(embedded_settings) == numbers(range(11))
+        feed_events(embedded_settings, upserts([11]))
+        wait_until_aligned(embedded_settings, numbers(range(12)), only)
         assert only.end() == 0
         assert only.text.count("what this state says") == 2
 
 
-def test_what_somebody_else_publishes_beside_an_idle_worker_is_withdrawn(settings: Settings) -> None:
-    ensure_topics(settings)
-    with worker(settings, "only") as only:
-        feed_events(settings, upserts(range(10)))
-        wait_until_aligned(settings, numbers(range(10)), only)
+def test_what_somebody_else_publishes_beside_an_idle_worker_is_withdrawn(embedded_settings: Settings) -> None:
+    ensure_topics(embedded_settings)
+    with worker(embedded_settings, "only") as only:
+        feed_events(embedded_settings, upserts(range(10)))
+        wait_until_aligned(embedded_settings, numbers(range(10)), only)
         only.wait_for("is what this state says")
-        [some, other, *_] = read_topic(settings, settings.topics.alignments)
-        produce(settings, settings.topics.alignments, [(b"left:98|right:98", some.value), (other.key, None)])
+        [some, other, *_] = read_topic(embedded_settings, embedded_settings.topics.alignments)
+        produce(
+            embedded_settings,
+            embedded_settings.topics.alignments,
+            [(b"left:98|right:98", some.value), (other.key, None)],
+        )
         only.wait_for("was not what this state says: 1 records written, 1 withdrawn")
-        assert aligned(settings) == numbers(range(10))
+        assert aligned(embedded_settings) == numbers(range(10))
         assert only.end() == 0
 
 
