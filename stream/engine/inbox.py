@@ -54,26 +54,13 @@ class Received:
         self.gone: dict[int, None] = {}  # nodes that were deleted or have another type
         self.touched: dict[int, None] = {}  # every node whose entity or adjacency changed
 
+    def note(self, message: Message, oddity: str, what: str) -> None:
+        """One of `ODDITIES`."""
+        self.topics[message.cause.topic].note(oddity, _placed(what, message))
+
     def miss(self, message: Message, what: str) -> None:
         """A deletion names what never came. If that comes still, the word kept of the deletion decides."""
-        counts = self.topics[message.cause.topic]
-        counts.absent += 1
-        if not counts.first_absent:
-            counts.first_absent = _placed(what, message)
-
-    def overlook(self, message: Message, what: str) -> None:
-        """A filled cell of a row could not be read."""
-        counts = self.topics[message.cause.topic]
-        counts.unread += 1
-        if not counts.first_unread:
-            counts.first_unread = _placed(what, message)
-
-    def replace(self, message: Message, name: str, before: str, table: str) -> None:
-        """The row of one table takes the place of another one's: both have this name."""
-        counts = self.topics[message.cause.topic]
-        counts.replaced += 1
-        if not counts.first_replaced:
-            counts.first_replaced = _placed(f"{name[:200]} of {before[:100]}, by {table[:100]}", message)
+        self.note(message, "absent", what)
 
     def refuse(self, message: Message, stage: str, error: InvalidInput) -> None:
         """Turns a message into a dead letter: its own bytes, and in the headers what was wrong."""
@@ -196,7 +183,9 @@ class Inbox:
                 table = self._tables.put(node, topic, rows.table)
                 is_there = old is not None and not old.deleted and old.topic == topic
                 if is_there and table != rows.table:
-                    received.replace(message, curie(event.source, event.id), table, rows.table)
+                    name = curie(event.source, event.id)
+                    what = f"{name[:200]} of {table[:100]}, by {rows.table[:100]}"
+                    received.note(message, "replaced", what)
 
     def _apply(
         self, event: Change | UnreadableKey, message: Message, received: Received, *, prompt: bool
@@ -204,7 +193,7 @@ class Inbox:
         """Puts the entity's new state into `received.after`; False if the event is stale, or changes nothing
         because what it deletes never came."""
         if isinstance(event, UnreadCell):
-            received.overlook(message, event.what)
+            received.note(message, "unread", event.what)
             return False
         if isinstance(event, JoinChange):
             is_absent = event.edge is None and not self._joins.knows(event, message)

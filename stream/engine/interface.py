@@ -38,50 +38,72 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     partition: int | None = None  # where it is to go, if not where its key belongs
 
 
+class Oddity(NamedTuple):
+    """What may be odd about messages that are accepted. It is counted, and the first of it is told."""
+
+    one: str
+    several: str
+    first: str  # what is told of the first, which stands for %s
+
+
+ODDITIES: Final = {
+    "absent": Oddity(
+        "deletion of what never came",
+        "deletions of what never came",
+        "a deletion of what never came: %s; further ones are counted. Either the row had come and gone "
+        "before its topic was compacted, or deletions have other keys than rows",
+    ),
+    "unread": Oddity(
+        "filled cell not read",
+        "filled cells not read",
+        "a filled cell is not read: %s; further ones are counted. Correct the path or the type in the "
+        "mapping; what the row's entity has of it may be missing",
+    ),
+    "replaced": Oddity(
+        "row replaced by a row of another table",
+        "rows replaced by a row of another table",
+        "the row of one table takes the place of another's: %s; further ones are counted. Give each table a "
+        "topic of its own, or put the table into the keys and the id (`key_columns`)",
+    ),
+}
+
+
 class Counts(msgspec.Struct):
-    """received = applied + stale + dead_lettered, whatever happens."""
+    """received = applied + stale + dead_lettered, whatever happens; and each of `ODDITIES` with the first."""
 
     received: int = 0
     applied: int = 0
     stale: int = 0
     dead_lettered: int = 0
-    absent: int = (
-        0  # deletions of what never came: their messages are stale, unless they bring something, too
-    )
+    absent: int = 0  # their messages are stale, unless they bring something, too
     first_absent: str = ""  # what the first of these named, and where it stands
-    unread: int = 0  # filled cells that a path or a type could not read
+    unread: int = 0
     first_unread: str = ""
-    replaced: int = 0  # rows in the place of which the row of another table came, with the same key
-    first_replaced: str = ""  # the first of them
+    replaced: int = 0
+    first_replaced: str = ""
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.received + other.received,
-            self.applied + other.applied,
-            self.stale + other.stale,
-            self.dead_lettered + other.dead_lettered,
-            self.absent + other.absent,
-            self.first_absent or other.first_absent,
-            self.unread + other.unread,
-            self.first_unread or other.first_unread,
-            self.replaced + other.replaced,
-            self.first_replaced or other.first_replaced,
-        )
+        mine, others = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
+        return Counts(*(a or b if isinstance(a, str) else a + b for a, b in zip(mine, others, strict=True)))
+
+    def note(self, name: str, first: str) -> None:
+        """One more of an oddity."""
+        setattr(self, name, getattr(self, name) + 1)
+        if not getattr(self, f"first_{name}"):
+            setattr(self, f"first_{name}", first)
+
+    def oddities(self) -> dict[str, tuple[int, str]]:
+        """How many there are of each that there is, and the first as text."""
+        found = {name: (getattr(self, name), printable(getattr(self, f"first_{name}"))) for name in ODDITIES}
+        return {name: (count, first) for name, (count, first) in found.items() if count}
 
     @property
     def remark(self) -> str:
         """What people are told beside the numbers; empty if there is nothing."""
-        remark = ""
-        if self.absent:
-            deletes = "1 deletion of" if self.absent == 1 else f"{self.absent} deletions of"
-            remark += f"; {deletes} what never came, first {printable(self.first_absent)}"
-        if self.unread:
-            cells = "1 filled cell" if self.unread == 1 else f"{self.unread} filled cells"
-            remark += f"; {cells} not read, first {printable(self.first_unread)}"
-        if self.replaced:
-            rows = "1 row" if self.replaced == 1 else f"{self.replaced} rows"
-            remark += f"; {rows} replaced by a row of another table, first {printable(self.first_replaced)}"
-        return remark
+        return "".join(
+            f"; {count} {ODDITIES[name].one if count == 1 else ODDITIES[name].several}, first {first}"
+            for name, (count, first) in self.oddities().items()
+        )
 
 
 class Batch(msgspec.Struct, frozen=True):

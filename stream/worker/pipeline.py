@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 from index.errors import StateError
 from stream.broker.topics import AFTER_GROWTH
 from stream.config import TopicSettings
-from stream.console import log, printable, shown, tell
-from stream.engine.interface import Batch, Counts, Dangling, MessageProcessor, Output, TypeName
+from stream.console import log, shown, tell
+from stream.engine.interface import ODDITIES, Batch, Counts, Dangling, MessageProcessor, Output, TypeName
 from stream.engine.origin import Origin
 from stream.events import Message
 from stream.worker.alignment_topic import Claim, Published
@@ -291,24 +291,9 @@ class Pipeline:
 
     def _account(self, batch: Batch) -> None:
         counts = batch.counts
-        if counts.absent and not self.totals.absent:
-            log.warning(
-                "a deletion of what never came: %s; further ones are counted. Either the row had come and "
-                "gone before its topic was compacted, or deletions have other keys than rows",
-                printable(counts.first_absent),
-            )
-        if counts.unread and not self.totals.unread:
-            log.warning(
-                "a filled cell is not read: %s; further ones are counted. Correct the path or the type "
-                "in the mapping; what the row's entity has of it may be missing",
-                printable(counts.first_unread),
-            )
-        if counts.replaced and not self.totals.replaced:
-            log.warning(
-                "the row of one table takes the place of another's: %s; further ones are counted. Give each "
-                "table a topic of its own, or put the table into the keys and the id (`key_columns`)",
-                printable(counts.first_replaced),
-            )
+        for name, (_, first) in counts.oddities().items():
+            if name not in self.totals.oddities():
+                log.warning(ODDITIES[name].first, first)
         self.totals += counts
         for output in batch.outputs:
             if output.kind == "alignments":
