@@ -5,7 +5,7 @@ Whatever is proposed can be fed as it is.
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -280,30 +280,27 @@ class _Group:
     def _is_join(self, place: int) -> bool:
         """Whether a row only connects two rows, of other files or of tables that are not here."""
         sample, key, ends = self._files.samples[place], self._files.keys[place], self._ends(place)
-        if len(ends) < 2 or any(
+        if len(ends) < 2 or self._is_pointed_at(place):
+            return False
+        rest = [c for c in sample.columns.values() if c is not key and c.name not in ends]
+        if None in [*ends.values()][:2]:
+            is_own_key = key is not None and key.name not in ends and _is_called_after(sample, ends)
+            return (key is None or is_own_key) and _is_set_of_pairs(sample, ends, rest)
+        if key is None:
+            return True
+        if key.name in ends:
+            return all(c.name.lower() in ROLES | ORDERS for c in rest)
+        is_surrogate = key.is_number and is_id_name(key.name)
+        return is_surrogate and all(c.name.lower() in ROLES or not c.is_text for c in rest)
+
+    def _is_pointed_at(self, place: int) -> bool:
+        """Whether another file refers to the rows of this one."""
+        return any(
             reference.target == place
             for other, references in enumerate(self._files.references)
             for reference in references.values()
             if other != place
-        ):
-            return False
-        are_known = None not in [*ends.values()][:2]
-        if key is None and are_known:
-            return True
-        rest = [c for c in sample.columns.values() if c is not key and c.name not in ends]
-        if not are_known:
-            called = {*words_of(sample.stem), *words_of(sample.word)}
-            is_called_so = all({*words_of(name)} - EMPTY_WORDS <= called for name in ends)
-            pairs = {*zip(*(sample.columns[name].ids for name in ends), strict=False)}
-            if len(ends) > 2 or len(pairs) < len(sample.rows):  # a blank would leave fewer pairs
-                return False
-            if key is not None and (key.name in ends or not is_called_so):
-                return False
-            return all(c.name.lower() in ROLES | ORDERS or TIMES.match(c.name) for c in rest)
-        if key is None or key.name in ends:
-            return all(c.name.lower() in ROLES | ORDERS for c in rest)
-        is_surrogate = key.is_number and is_id_name(key.name)
-        return is_surrogate and all(c.name.lower() in ROLES or not c.is_text for c in rest)
+        )
 
     def _ends(self, place: int) -> dict[str, Reference | None]:
         """The columns that could be the ends of a join, the surest first; None where no file has the rows."""
@@ -385,6 +382,20 @@ class _Group:
 
     def _say(self, sample: FileSample, *lines: str) -> None:
         self.seen += [(sample.path.name, line) for line in lines]
+
+
+def _is_called_after(sample: FileSample, ends: Collection[str]) -> bool:
+    """Whether a file is called after what its columns point at: film_actor, of film_id and actor_id."""
+    called = {*words_of(sample.stem), *words_of(sample.word)}
+    return all({*words_of(name)} - EMPTY_WORDS <= called for name in ends)
+
+
+def _is_set_of_pairs(sample: FileSample, ends: Collection[str], rest: Iterable[ColumnSample]) -> bool:
+    """Whether each row is another pair of ids, with nothing beside it but a role, an order or a time."""
+    pairs = {*zip(*(sample.columns[name].ids for name in ends), strict=False)}
+    if len(ends) > 2 or len(pairs) < len(sample.rows):  # a blank would leave fewer pairs
+        return False
+    return all(c.name.lower() in ROLES | ORDERS or TIMES.match(c.name) for c in rest)
 
 
 def _are_numbers(ids: frozenset[str]) -> bool:
