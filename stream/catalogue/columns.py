@@ -23,12 +23,11 @@ from stream.mapping.debezium import ReceivedRow, is_envelope, table_of, unwrappe
 from stream.mapping.envelopes import changed_rows
 from stream.mapping.envelopes import recognise as recognise_envelope
 from stream.mapping.gone import FLAGS, operation, says_gone
-from stream.mapping.language import NULL, Envelope
+from stream.mapping.language import LIKELY_NULL, NULL, Envelope
 from stream.mapping.positions import is_geometry
 from stream.mapping.row import Row, cell
 
-# Spellings of nothing, the last of which may be a value in some other file.
-SPELLINGS = frozenset({*NULL, "null", "None", "none", "-", "--", "?", "unknown", "Unknown"})
+SPELLINGS = frozenset({*NULL, *LIKELY_NULL})  # of nothing
 CLEAR_COMMA = re.compile(r",(?!\d{3}\s*$)")
 POINT = re.compile(r"-?\d*\.(?!\d{3}$)\d+")
 DELETED = re.compile(r"(?i)(.*\.)?(is_?)?(deleted|removed)(_?(at|on|time|date|flag))?")

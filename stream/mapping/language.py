@@ -43,23 +43,12 @@ NULL = (
     *("NULL", "null", "(null)", "<null>", "\\N", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT"),
     *("#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!", "0000-00-00", "0000-00-00 00:00:00"),
 )
+# Texts that nearly always are; a proposal of `sameas map` takes them for absent.
+LIKELY_NULL = ("None", "none", "-", "--", "?", "unknown", "Unknown")
 # Texts that often are, and sometimes say something: None is a town, NA is Namibia.
 OFTEN_NULL = (
-    *(
-        "None",
-        "none",
-        "NONE",
-        "Null",
-        "NA",
-        "na",
-        "n.a.",
-        "nil",
-        "undefined",
-        "unknown",
-        "Unknown",
-        "UNKNOWN",
-    ),
-    *("-", "--", "?", "[]", "{}"),
+    *LIKELY_NULL,
+    *("NONE", "Null", "NA", "na", "n.a.", "nil", "undefined", "UNKNOWN", "[]", "{}"),
 )
 FIELD = re.compile(r"\{([^{}]+)\}")
 
