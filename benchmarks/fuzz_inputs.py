@@ -30,7 +30,7 @@ import pyarrow.parquet as parquet
 from benchmarks.catalogues import train_small
 from benchmarks.hostile import NUMBERS, TEXTS
 from index.errors import SameasError
-from model.checkpoint import ARRAYS, VALUES, _identity
+from model.checkpoint import ARRAYS, VALUES, content_id
 from stream.catalogue.account import Account
 from stream.catalogue.opening import format_of
 from stream.catalogue.proposing import propose
@@ -224,7 +224,7 @@ class Fuzzer:
             arrays = _damaged(chance, arrays)
         if isinstance(values, dict) and chance.random() < 0.8:
             content = {name: value for name, value in values.items() if name not in ("id", "report")}
-            values["id"] = _identity(content, arrays)
+            values["id"] = content_id(content, arrays)
         spoilt = self._folder / "spoilt"
         spoilt.mkdir(exist_ok=True)
         (spoilt / VALUES).write_text(json.dumps(values))

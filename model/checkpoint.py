@@ -115,7 +115,7 @@ def save_model(directory: Path, model: Model) -> str:
         "types": list(model.types),
         "options": model.options,
     }
-    values = {"id": _identity(values, packed), **values, "report": model.report}
+    values = {"id": content_id(values, packed), **values, "report": model.report}
     written = {ARRAYS: packed, VALUES: json.dumps(values, indent=1).encode()}
     _read(directory, written)
     directory.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def _read(directory: Path, files: Mapping[str, bytes]) -> tuple[str, Model]:
         if values.get("format") != FORMAT:
             raise ValueError(f"format {values.get('format')}, this version reads {FORMAT}")
         content = {name: value for name, value in values.items() if name not in ("id", "report")}
-        if _identity(content, files[ARRAYS]) != values.get("id"):
+        if content_id(content, files[ARRAYS]) != values.get("id"):
             raise ValueError(f"{VALUES} and {ARRAYS} are changed or of two models")
         model = _model(msgspec.convert(values, _Values), load(files[ARRAYS]))
     except (ValueError, KeyError, RecursionError, SafetensorError) as error:
@@ -239,7 +239,7 @@ def _take(
     return array
 
 
-def _identity(values: dict[str, Any], arrays: bytes) -> str:
+def content_id(values: dict[str, Any], arrays: bytes) -> str:
     """16 hexadecimal digits of the content."""
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     digest.update(arrays)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from model.checkpoint import ARRAYS, LARGEST, MAX_BYTES, VALUES, Model, _identity, load_model, save_model
+from model.checkpoint import ARRAYS, LARGEST, MAX_BYTES, VALUES, Model, content_id, load_model, save_model
 from model.encoding.encoder import Encoder
 from model.errors import ModelError
 from model.scoring.network import LEAST_WIDTH, AlignmentNetwork
@@ -121,7 +121,7 @@ def write(directory: Path, values: Values, arrays: Arrays) -> None:
     packed = save(arrays)
     content = {name: value for name, value in values.items() if name not in ("id", "report")}
     (directory / ARRAYS).write_bytes(packed)
-    (directory / VALUES).write_text(json.dumps({**values, "id": _identity(content, packed)}))
+    (directory / VALUES).write_text(json.dumps({**values, "id": content_id(content, packed)}))
 
 
 def read(directory: Path) -> tuple[Values, Arrays]:
