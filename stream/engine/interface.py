@@ -6,7 +6,7 @@ A module of its own, so that what only passes outputs on need not import the mod
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -84,7 +84,8 @@ class Counts(msgspec.Struct):
 
     def __add__(self, other: "Counts") -> "Counts":
         mine, others = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
-        return Counts(*(a or b if isinstance(a, str) else a + b for a, b in zip(mine, others, strict=True)))
+        sums: list[Any] = [a or b if isinstance(a, str) else a + b for a, b in zip(mine, others, strict=True)]
+        return Counts(*sums)
 
     def note(self, name: str, first: str) -> None:
         """One more of an oddity."""
