@@ -70,8 +70,8 @@ class Explaining:
         self._scoring = parts.scoring
         self._deciding = parts.deciding
         self._evidence = parts.evidence
-        self._model = parts.records.model
-        self._calibrated = parts.records.calibrated
+        self._model = parts.drafts.model
+        self._calibrated = parts.drafts.calibrated
         self._title = parts.encoder.title
 
     def pair(self, name: str, other: str) -> Explanation:

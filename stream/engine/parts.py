@@ -18,6 +18,7 @@ from stream.engine import snapshot
 from stream.engine.backlog import Backlog
 from stream.engine.dangling import DanglingSearch
 from stream.engine.deciding import Deciding
+from stream.engine.drafts import Drafts
 from stream.engine.embedding import Embedding
 from stream.engine.evidence import EvidenceBuilder
 from stream.engine.inbox import Inbox
@@ -62,18 +63,10 @@ class Parts:
         self.evidence = EvidenceBuilder(self.graph, self.embedding, self.scoring, model.encoder)
         self.dangling = DanglingSearch(store, self.graph)
         self.triggers = Triggers(self.graph, self.retrieval, self.inbox.origin)
-        self.records = Records(
-            store,
-            self.graph,
-            self.links,
-            self.deciding,
-            self.evidence,
-            self.triggers,
-            recipe.model,
-            model.types,
-            recipe.evidence,
-            min_change,
+        self.drafts = Drafts(
+            self.graph, self.links, self.evidence, recipe.model, model.types, recipe.evidence
         )
+        self.records = Records(store, self.deciding, self.drafts, self.triggers, min_change)
         self._snapshot, self._settings = store.path / SNAPSHOT, recipe.settings
 
         if self.backlog.is_doubtful:

@@ -1,15 +1,14 @@
 """From decisions to what goes out: alignment records, their tombstones, and alignment events with evidence.
 
 Invariant: the store holds the record of every aligned pair as it was last put into the outbox, and the
-confidence that the pair's last event told. A record is a function of the graph, the links and the model, its
-date aside, so that every run over the same log ends with the same records. An event goes out only where the
-record changed, and of a confidence only where it is `min_change` or more from what was told: so many
-small steps are told in the end.
+confidence that the pair's last event told. A record goes out as `stream/engine/drafts.py` makes it, so every
+run over the same log ends with the same records. An event goes out only where the record changed, and of a
+confidence only where it is `min_change` or more from what was told: so many small steps are told in the end.
 """
 
 import math
 import struct
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import merge
@@ -21,29 +20,15 @@ import msgspec
 import xxhash
 
 from index import tables
-from index.entity import Entity, node_key
-from index.graph import GraphStore
+from index.entity import node_key
 from index.store import Store
-from stream.engine.deciding import Deciding, Decision, Standing
-from stream.engine.evidence import EvidenceBuilder
-from stream.engine.interface import EvidenceDetail, Output
-from stream.engine.links import LinkStore, StoredLink
-from stream.engine.pairs import SAME, PairId
+from stream.engine.deciding import Deciding, Decision
+from stream.engine.drafts import CONFIDENCE_DIGITS, Drafts
+from stream.engine.interface import Output
+from stream.engine.pairs import PairId
 from stream.engine.triggers import Triggers
-from stream.events import (
-    TOOL_VERSION,
-    AlignmentEvent,
-    AlignmentRecord,
-    Cause,
-    Evidence,
-    Trigger,
-    alignment_key,
-    curie,
-    split_curie,
-)
+from stream.events import AlignmentEvent, AlignmentRecord, Trigger, alignment_key, split_curie
 
-# A record is revised, and sent, by every change that it shows.
-CONFIDENCE_DIGITS: Final = 4
 TELLING: Final = (  # fields of which any change is an event
     "mapping_justification",
     "model",
@@ -80,36 +65,19 @@ class Records:
     """Keeps the records of aligned pairs. Writes are pending until the store commits.
 
     Args:
-        detail: what of the evidence stands in them.
-        calibrated: the types whose confidence is calibrated: those that had links in training.
         min_change: the least change of a confidence, 0 to 1, that is an event; with 0 every change of a
             record is one.
     """
 
     def __init__(
-        self,
-        store: Store,
-        graph: GraphStore,
-        links: LinkStore,
-        deciding: Deciding,
-        evidence: EvidenceBuilder,
-        triggers: Triggers,
-        model: str,
-        calibrated: Container[str],
-        detail: EvidenceDetail = "full",
-        min_change: float = 0.0,
+        self, store: Store, deciding: Deciding, drafts: Drafts, triggers: Triggers, min_change: float = 0.0
     ) -> None:
         self._store = store
-        self._graph = graph
-        self._links = links
         self._deciding = deciding
-        self._evidence = evidence
+        self._drafts = drafts
         self._triggers = triggers
-        self._detail = detail
         # .07 * 10,000 is a little more than 700
         self._least = math.ceil(min_change * 10**CONFIDENCE_DIGITS - 1e-6)
-        self.model = model
-        self.calibrated = calibrated
         self._decode = msgspec.json.Decoder(AlignmentRecord).decode
 
     def outputs(self, decisions: Sequence[Decision]) -> list[Output]:
@@ -118,7 +86,7 @@ class Records:
         aligned = [
             (decision.pair, decision.standing) for decision in decisions if decision.standing is not None
         ]
-        current = dict(zip((pair for pair, _ in aligned), self._build(aligned), strict=True))
+        current = dict(zip((pair for pair, _ in aligned), self._drafts.records(aligned), strict=True))
         changed: dict[PairId, tuple[AlignmentRecord | None, AlignmentRecord | None]] = {}
         for decision, raw in zip(decisions, stored, strict=True):
             old = None if raw is None else self._decode(raw)
@@ -211,55 +179,11 @@ class Records:
 
     def _last(self, pair: PairId, old: AlignmentRecord) -> AlignmentRecord:
         """The record of a pair as its withdrawal tells it."""
-        # what took the pair apart: a change of one of the two, or of the partner that one has now
-        rivals = [
+        partners = [
             *self._deciding.partners(pair.left, pair.left_source, pair.right_source),
             *self._deciding.partners(pair.right, pair.right_source, pair.left_source),
         ]
-        entities = self._graph.entities([pair.left, pair.right, *rivals])
-        cause = _newest([entity for entity in entities if entity is not None], self._links.get(pair))
-        # without evidence: this log is kept when the values that stood there may have been erased
-        return msgspec.structs.replace(
-            old, cause=cause, mapping_date=_today(), model=self.model, evidence=Evidence()
-        )
-
-    def _build(self, aligned: Sequence[tuple[PairId, Standing]]) -> list[AlignmentRecord]:
-        nodes = dict.fromkeys(node for pair, _ in aligned for node in pair[:2])
-        entities = {
-            node: entity
-            for node, entity in zip(nodes, self._graph.entities(nodes), strict=True)
-            if entity is not None
-        }
-        pairs = [pair for pair, _ in aligned]
-        evidence = self._evidence.build(pairs, entities, self._detail)
-        return [
-            self._record(pair, standing, entities[pair.left], entities[pair.right], found)
-            for (pair, standing), found in zip(aligned, evidence, strict=True)
-        ]
-
-    def _record(
-        self, pair: PairId, standing: Standing, left: Entity, right: Entity, evidence: Evidence
-    ) -> AlignmentRecord:
-        link = self._links.get(pair) if standing.verdict == SAME else None
-        key = alignment_key(curie(left.source, left.id), curie(right.source, right.id))
-        return AlignmentRecord(
-            record_id=f"sameas:{xxhash.xxh3_128_hexdigest(key.encode())}",
-            subject_id=curie(left.source, left.id),
-            subject_category=left.type,
-            object_id=curie(right.source, right.id),
-            object_category=right.type,
-            mapping_justification="semapv:ManualMappingCuration"
-            if link is not None
-            else "semapv:SemanticSimilarityThresholdMatching",
-            confidence=round(standing.weight[1], CONFIDENCE_DIGITS),
-            calibrated=link is not None or left.type in self.calibrated,
-            mapping_tool_version=TOOL_VERSION,
-            mapping_date=_today(),
-            revision=left.offset + right.offset + 2 + (0 if link is None else link.cause.offset + 1),
-            model=self.model,
-            cause=_newest([left, right], link),
-            evidence=evidence,
-        )
+        return self._drafts.withdrawn(pair, old, partners)
 
 
 def _marked(side: int, records: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, int, bytes]]:
@@ -271,14 +195,6 @@ def _differ(old: AlignmentRecord | None, new: AlignmentRecord | None) -> bool:
     if old is None or new is None:
         return old is not new
     return msgspec.structs.replace(new, mapping_date=old.mapping_date) != old
-
-
-def _newest(entities: Iterable[Entity], link: StoredLink | None) -> Cause:
-    """The newest input that the pair itself rests on."""
-    causes = [(entity.timestamp, Cause(entity.topic, entity.partition, entity.offset)) for entity in entities]
-    if link is not None:
-        causes.append((link.timestamp, link.cause))
-    return max(causes)[1]
 
 
 def _steps(record: AlignmentRecord) -> int:
@@ -330,10 +246,6 @@ def _event(kind: EventKind, record: AlignmentRecord, mark: str, trigger: Trigger
     }
     encoded = [(name, text.encode()) for name, text in headers.items()]
     return Output("alignment_events", key, msgspec.json.encode(event), encoded)
-
-
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
 
 
 def _key(pair: PairId) -> bytes:
