@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
+from click.testing import CliRunner, Result
 from kafka import KafkaProducer, TopicPartition
 
 from stream.broker.connection import admin_client
 from stream.broker.reading import read_topic
+from stream.cli import main
 from stream.config import KafkaSettings, Settings, StateSettings, TopicSettings
 from stream.consuming.alignments import current_alignments
 from stream.events import Delete, EntityEvent, Upsert
@@ -112,6 +115,14 @@ def until(condition: Any, what: str, process: Process | None = None) -> Any:
         time.sleep(0.05)
 
 
+def lives(process: psutil.Process) -> bool:
+    """A zombie does not: it has ended, and init has not asked for it yet."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def worker(settings: Settings, name: str = "worker", kill_at: str = "", **more: str) -> Process:
     """A worker around the fake aligner, with these settings; `more` as section__key=value."""
     directory = settings.state.dir.parent
@@ -153,6 +164,13 @@ def cli_environment(settings: Settings, **more: str) -> dict[str, str]:
         **more,
     }
     return {f"SAMEAS_{key.upper()}": str(value) for key, value in values.items()}
+
+
+def command(settings: Settings, *words: str, **more: str) -> Result:
+    """The command line in this process; `more` as section__key=value."""
+    done = CliRunner().invoke(main, words, env=cli_environment(settings, **more))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+    return done
 
 
 def upserts(numbers: Iterable[int]) -> list[EntityEvent]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from click.testing import CliRunner, Result
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
@@ -15,12 +14,11 @@ from stream.broker.ranges import find_ranges, read_ranges
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics, worker_specs
 from stream.catalogue.feeding import feed_events
-from stream.cli import main
 from stream.config import Settings
 from stream.errors import Refused
 from tests.stream.workers import (
     aligned,
-    cli_environment,
+    command,
     numbers,
     produce,
     until,
@@ -30,10 +28,6 @@ from tests.stream.workers import (
 
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}  # in the attributes of a record batch
 ATTRIBUTES = 22  # the byte of a batch where they stand
-
-
-def command(settings: Settings, *words: str) -> Result:
-    return CliRunner().invoke(main, words, env=cli_environment(settings), catch_exceptions=False)
 
 
 def codec_of(kafka: dict[str, Any], topic: str) -> int:

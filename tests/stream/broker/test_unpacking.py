@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from aiokafka.consumer import fetcher as of_aiokafka
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from click.testing import CliRunner
 from kafka import KafkaProducer
 from kafka.consumer import fetcher as of_kafka_python
 
@@ -15,12 +14,11 @@ from stream.broker import unpacking
 from stream.broker.ranges import find_ranges, read_ranges
 from stream.broker.topics import ensure_topics
 from stream.catalogue.feeding import feed_events
-from stream.cli import main
 from stream.config import Settings
 from stream.errors import InvalidInput
 from stream.events import check_bytes
 from stream.worker.records import read_any_batch
-from tests.stream.workers import aligned, cli_environment, numbers, until, upserts, worker
+from tests.stream.workers import aligned, command, numbers, until, upserts, worker
 
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 CLIENTS = [of_aiokafka, of_kafka_python]
@@ -104,7 +102,7 @@ def test_a_worker_and_all_readers_go_on(settings: Settings) -> None:
         until(lambda: aligned(settings) == numbers(range(9)), "alignments", process)
         assert process.end(signal.SIGTERM) == 0
     assert "dead-lettered 1" in process.text
-    letters = CliRunner().invoke(main, ["dead-letters", "list"], env=cli_environment(settings)).stdout
+    letters = command(settings, "dead-letters", "list").stdout
     [letter] = map(json.loads, letters.splitlines())
     assert letter["reason"] == "too-large"
     assert "offsets 5 to 5: its batch unpacks to more than 64 MiB" in letter["value"]

@@ -20,7 +20,7 @@ from stream.config import Settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import EntityEvent, Upsert, encode
 from stream.mapping.language import SourceMapping
-from tests.stream.workers import sameas, until, upserts
+from tests.stream.workers import cli_environment, command, sameas, until, upserts
 
 GOOD = '{"op":"upsert","source":"x","id":"1","type":"t"}\n'
 DELETE = '{"op":"delete","source":"x","id":"1"}\n'
@@ -41,20 +41,15 @@ def test_the_command_refuses_bad_lines_and_feeds_the_others(settings: Settings, 
         {"op": "upsert", "source": "x", "id": "2", "type": "t", "attributes": {"a": "x" * 10_000_000}}
     )
     file.write_text(GOOD + "{bad\n" + DELETE + large + "\n" + GOOD)
-    options = [
-        *("--bootstrap", settings.kafka.bootstrap_servers),
-        *("--set", f"topics.entities={settings.topics.entities}"),
-    ]
-    with sameas("feed", str(file), *options, log=tmp_path / "log") as feed:
-        assert feed.wait() == 1
-        assert re.search(r"events\.jsonl:2: JSON is malformed", feed.text)
-        assert re.search(r"events\.jsonl:4: longer than 1,000,000 characters", feed.text)
-        assert "refused 2: 1 malformed, 1 too-large" in feed.text
-        assert "Traceback" not in feed.text
+    feed = command(settings, "feed", str(file))
+    assert feed.exit_code == 1
+    assert "events.jsonl:2: JSON is malformed" in feed.stderr
+    assert "events.jsonl:4: longer than 1,000,000 characters" in feed.stderr
+    assert "refused 2: 1 malformed, 1 too-large" in feed.stderr
     assert len(list(read_topic(settings, settings.topics.entities))) == 3
-    with sameas("feed", str(file), "--strict", *options, log=tmp_path / "log") as feed:
-        assert feed.wait() == 1
-        assert re.search(r"sameas: error: .*events\.jsonl:2", feed.text)
+    feed = command(settings, "feed", str(file), "--strict")
+    assert feed.exit_code == 1
+    assert re.search(r"sameas: error: .*events\.jsonl:2", feed.stderr)
 
 
 def test_a_row_that_is_nested_too_deep_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -98,33 +93,29 @@ def test_what_cannot_be_read() -> None:
         encode(Upsert("x", "1", "t", {"a": "x" * 1_000_000}))
 
 
-def options(settings: Settings) -> list[str]:
-    return [
-        *("--bootstrap", settings.kafka.bootstrap_servers),
-        *("--set", f"topics.entities={settings.topics.entities}"),
-    ]
-
-
 def canonical(directory: Path, numbers: range, name: str = "events.jsonl") -> Path:
     file = directory / name
     file.write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in upserts(numbers)))
     return file
 
 
-def test_a_dry_run_shows_events_and_refusals_without_a_broker(tmp_path: Path) -> None:
+def test_a_dry_run_shows_events_and_refusals_without_a_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     rows = "".join(f"{n},name {n}\n" for n in range(1, 30))
     (tmp_path / "films.csv").write_text(f"id,title\n{rows},no id\n30\n")
     (tmp_path / "sameas.toml").write_text(
         '[sources.imdb]\nfile = "films.csv"\nid = "id"\ntype = "film"\nattributes = ["title"]\n'
     )
-    command = ["feed", "--source", "imdb", "--dry-run", "--bootstrap", "127.0.0.1:1"]
-    with sameas(*command, log=tmp_path / "log") as feed:
-        assert feed.wait() == 1
-    shown = [json.loads(line) for line in feed.text.splitlines() if line.startswith("{")]
+    words = ["feed", "--source", "imdb", "--dry-run", "--bootstrap", "127.0.0.1:1"]
+    feed = CliRunner().invoke(main, words)
+    assert feed.exit_code == 1
+    shown = [json.loads(line) for line in feed.stdout.splitlines()]
     assert [event["id"] for event in shown] == [str(n) for n in range(1, 11)]
-    assert "refused: films.csv:31: id: the row has no id (bad-id)" in feed.text
-    assert "refused: films.csv:32: 1 cells under 2 columns (malformed)" in feed.text
-    assert "29 rows, 29 entities: 29 film; refused 2: 1 bad-id, 1 malformed" in feed.text
+    assert "refused: films.csv:31: id: the row has no id (bad-id)" in feed.stderr
+    assert "refused: films.csv:32: 1 cells under 2 columns (malformed)" in feed.stderr
+    assert "29 rows, 29 entities: 29 film; refused 2: 1 bad-id, 1 malformed" in feed.stderr
 
 
 @pytest.mark.parametrize(
@@ -137,37 +128,36 @@ def test_a_dry_run_shows_events_and_refusals_without_a_broker(tmp_path: Path) ->
         (["films.csv"], "without a mapping, canonical events in a .jsonl file are expected"),
     ],
 )
-def test_what_is_wrong_with_the_files_is_said_at_once(tmp_path: Path, files: list[str], message: str) -> None:
+def test_what_is_wrong_with_the_files_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], message: str
+) -> None:
     """Before anybody asks the broker, which is not there."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "films.csv").write_text("nr\n1\n")
     (tmp_path / "sameas.toml").write_text('[sources.imdb]\nfile = "gone.csv"\nid = "id"\n')
-    with sameas("feed", *files, "--dry-run", log=tmp_path / "log") as feed:
-        assert feed.wait() == 1
-    assert message in feed.text and feed.text.count("\n") == 1
+    runs = [["--dry-run"]]
     if "films.csv" not in files:
-        with sameas("feed", *files, "--bootstrap", "127.0.0.1:1", log=tmp_path / "log") as feed:
-            assert feed.wait() == 1
-        assert message in feed.text and feed.text.count("\n") == 1
+        runs.append(["--bootstrap", "127.0.0.1:1"])
+    for options in runs:
+        feed = CliRunner().invoke(main, ["feed", *files, *options])
+        assert feed.exit_code == 1 and message in feed.stderr and feed.stderr.count("\n") == 1
 
 
 def test_what_is_gone_from_a_full_export_is_deleted(settings: Settings, tmp_path: Path) -> None:
     others = [Upsert("other", "1", "thing"), Upsert("x2", "1", "thing")]
     feed_events(settings, [*upserts(range(10)), *others])
     export = canonical(tmp_path, range(8))
-    with sameas("feed", str(export), "--delete-missing", *options(settings), log=tmp_path / "log") as feed:
-        assert feed.wait() == 0
-    assert "deleted 2 entities" in feed.text
+    feed = command(settings, "feed", str(export), "--delete-missing")
+    assert feed.exit_code == 0 and "deleted 2 entities" in feed.stderr
     assert set(present_entities(settings)) == {b"other:1", b"x2:1", *(b"x:%d" % n for n in range(8))}
     # a refused line may be the entity that seems to be gone
     export.write_text(canonical(tmp_path, range(4)).read_text() + "{bad\n")
-    with sameas("feed", str(export), "--delete-missing", *options(settings), log=tmp_path / "log") as feed:
-        assert feed.wait() == 1
-    assert "nothing was deleted" in feed.text
+    feed = command(settings, "feed", str(export), "--delete-missing")
+    assert feed.exit_code == 1 and "nothing was deleted" in feed.stderr
     assert len(present_entities(settings)) == 10
     export.write_text("")
-    with sameas("feed", str(export), "--delete-missing", *options(settings), log=tmp_path / "log") as feed:
-        assert feed.wait() == 1
-    assert "would delete everything" in feed.text
+    feed = command(settings, "feed", str(export), "--delete-missing")
+    assert feed.exit_code == 1 and "would delete everything" in feed.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -177,8 +167,8 @@ def test_a_feed_that_was_interrupted_goes_on(
     settings = embedded_settings
     count = 60_000
     file, progress = canonical(tmp_path, range(count)), tmp_path / "progress.json"
-    command = ["feed", str(file), "--resume", str(progress), *options(settings)]
-    with sameas(*command, log=tmp_path / "log") as feed:
+    words = ["feed", str(file), "--resume", str(progress)]
+    with sameas(*words, log=tmp_path / "log", **cli_environment(settings)) as feed:
         until(progress.exists, "progress file", feed)
         feed.process.send_signal(number)
         assert feed.wait() == (-number if number == signal.SIGKILL else 128 + number)
@@ -189,9 +179,8 @@ def test_a_feed_that_was_interrupted_goes_on(
     done = json.loads(progress.read_bytes())["events"]
     before = len(list(read_topic(settings, settings.topics.entities)))
     assert 0 < done <= before < count
-    with sameas(*command, log=tmp_path / "log") as feed:
-        assert feed.wait() == 0
-    assert f"continuing after {done:,} events" in feed.text
+    again = command(settings, *words)
+    assert again.exit_code == 0 and f"continuing after {done:,} events" in again.stderr
     assert not progress.exists()
     keys = [record.key for record in read_topic(settings, settings.topics.entities)]
     assert list(dict.fromkeys(keys)) == [b"x:%d" % n for n in range(count)]

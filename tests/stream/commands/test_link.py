@@ -9,16 +9,12 @@ from stream.broker.reading import read_topic
 from stream.cli import main
 from stream.config import Settings
 from stream.events import Link, alignment_key, decode_link, escape_bar, unescape_bar
+from tests.stream.workers import command
 
 
 def test_a_verdict_and_its_end_have_one_key(settings: Settings) -> None:
-    options = [
-        *("--bootstrap", settings.kafka.bootstrap_servers),
-        *("--set", f"topics.links={settings.topics.links}"),
-    ]
-
     def link(*arguments: str) -> None:
-        result = CliRunner().invoke(main, ["link", *arguments, *options])
+        result = command(settings, "link", *arguments)
         assert result.exit_code == 0, result.output
 
     link("imdb:1", "dbpedia:a|b", "--author", "ann")

@@ -33,7 +33,7 @@ from stream.errors import BrokerError, ConfigError, InvalidInput
 from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
 from stream.mapping.language import SourceMapping, is_absolute
 from stream.worker.alignment_topic import Published
-from tests.stream.workers import ROOT, cli_environment, produce, sameas
+from tests.stream.workers import ROOT, cli_environment, command, produce, sameas
 
 EVERYTHING: dict[str, Any] = {"until_end": True, "start": "beginning", "wanted": Filter(), "as_json": True}
 
@@ -132,8 +132,7 @@ def test_records_that_are_none_are_skipped_and_told_once(embedded_settings: Sett
     produce(settings, settings.topics.alignments, [(b"imdb:2|wiki:2", b"garbage"), (b"\xff\xfe", None)])
     put(settings, record(2))  # takes its place
     produce(settings, settings.topics.alignments, [(key, value) for _, key, value in HOSTILE_RECORDS])
-    environment = cli_environment(settings)
-    result = CliRunner().invoke(main, words.split(), env=environment)
+    result = command(settings, *words.split())
     assert result.exit_code == 0, result.stderr
     if "diff" not in words:
         assert result.stdout.count("imdb:1") == result.stdout.count("imdb:2") == 1
@@ -141,7 +140,7 @@ def test_records_that_are_none_are_skipped_and_told_once(embedded_settings: Sett
     warnings = [line for line in result.stderr.splitlines() if "warning" in line]
     assert f"skipped a record that is none: {topic}, partition 0, offset 4: " in warnings[0]
     assert f"skipped {len(HOSTILE_RECORDS)} records in all" in warnings[1]
-    result = CliRunner().invoke(main, [*words.split(), "--strict"], env=environment)
+    result = command(settings, *words.split(), "--strict")
     assert result.exit_code == 1
     assert f"error: {topic}, partition 0, offset 4: " in result.stderr
 
@@ -189,11 +188,7 @@ def test_the_log_from_anywhere_and_filtered(settings: Settings) -> None:
 def test_it_follows_until_told_to_stop(settings: Settings, tmp_path: Path) -> None:
     ensure_topics(settings)
     put(settings, record(1))
-    options = [
-        *("--bootstrap", settings.kafka.bootstrap_servers),
-        *("--set", f"topics.alignments={settings.topics.alignments}"),
-    ]
-    with sameas("subscribe", *options, log=tmp_path / "log") as subscriber:
+    with sameas("subscribe", log=tmp_path / "log", **cli_environment(settings)) as subscriber:
         subscriber.wait_for("imdb:1")
         put(settings, 1)
         subscriber.wait_for('"withdrawn":true')
@@ -208,16 +203,11 @@ def test_a_closed_pipe_ends_it_quietly(settings: Settings) -> None:
         settings.topics.alignments,
         ((f"imdb:{n}|wiki:{n}".encode(), msgspec.json.encode(record(n))) for n in range(2000)),
     )
-    command = [sys.executable, "-m", "sameas_command", "subscribe", "-e"]
-    options = [
-        *("--bootstrap", settings.kafka.bootstrap_servers),
-        *("--set", f"topics.alignments={settings.topics.alignments}"),
-    ]
     with subprocess.Popen(
-        [*command, *options],
+        [sys.executable, "-m", "sameas_command", "subscribe", "-e"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **cli_environment(settings)},
     ) as subscriber:
         assert subscriber.stdout is not None and subscriber.stderr is not None
         assert b"imdb:0" in subscriber.stdout.readline()
@@ -441,8 +431,7 @@ def test_a_reader_that_goes_on_is_warned_of_tombstones_that_expired(
     embedded_settings: Settings, words: str, warns: bool
 ) -> None:
     ensure_topics(embedded_settings)
-    environment = cli_environment(embedded_settings)
-    result = CliRunner().invoke(main, ["subscribe", "-e", *words.split()], env=environment)
+    result = command(embedded_settings, "subscribe", "-e", *words.split())
     assert result.exit_code == 0
     assert ("may not be shown as withdrawn, as tombstones expire" in result.stderr) == warns
 
@@ -451,15 +440,11 @@ def test_exports_are_of_the_current_alignments(embedded_settings: Settings, tmp_
     settings = embedded_settings
     ensure_topics(settings)
     put(settings, record(1), record(2), record(3, 0.5), 2)
-    options = [
-        *("--bootstrap", settings.kafka.bootstrap_servers),
-        *("--set", f"topics.alignments={settings.topics.alignments}"),
-    ]
-    result = CliRunner().invoke(main, ["subscribe", "--sssom", *options])
+    result = command(settings, "subscribe", "--sssom")
     assert result.exit_code == 0
     rows = [line.split("\t")[1] for line in result.stdout.splitlines() if not line.startswith("#")]
     assert rows == ["subject_id", "imdb:1", "imdb:3"]
-    result = CliRunner().invoke(main, ["subscribe", "--rdf", "--min-confidence", ".8", *options])
+    result = command(settings, "subscribe", "--rdf", "--min-confidence", ".8")
     assert result.stdout.startswith("<urn:sameas:imdb:1> <http://") and result.stdout.count("\n") == 1
-    result = CliRunner().invoke(main, ["subscribe", "--rdf", "--events", *options])
+    result = command(settings, "subscribe", "--rdf", "--events")
     assert result.exit_code == 1 and "leave out --events" in result.stderr

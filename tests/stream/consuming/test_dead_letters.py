@@ -8,18 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
-from click.testing import CliRunner, Result
+from click.testing import Result
 from kafka import KafkaProducer
 
 from stream.broker.reading import as_message, read_topic
 from stream.broker.topics import ensure_topics
-from stream.cli import main
 from stream.config import Settings
 from stream.consuming.dead_letters import Selection, read_dead_letters
 from stream.consuming.retrying import plan_retry, resend
 from stream.engine.inbox import Received
 from stream.errors import InvalidInput
-from tests.stream.workers import produce
+from tests.stream.workers import command, produce
 
 ROW = b'{"op":"upsert","source":"left","id":"%s","type":"t%s"}'
 
@@ -41,11 +40,7 @@ def from_topic(topic: str, offset: int, reason: str = "malformed") -> dict[str, 
 
 
 def sameas(settings: Settings, *arguments: str) -> Result:
-    overrides = [("kafka.bootstrap_servers", settings.kafka.bootstrap_servers)]
-    overrides += [("topics.entities", settings.topics.entities), ("topics.links", settings.topics.links)]
-    overrides += [("topics.dead_letters", settings.topics.dead_letters)]
-    flags = [word for name, value in overrides for word in ("--set", f"{name}={value}")]
-    return CliRunner().invoke(main, ["dead-letters", *arguments, *flags], catch_exceptions=False)
+    return command(settings, "dead-letters", *arguments)
 
 
 def listed(settings: Settings, *arguments: str) -> list[dict[str, Any]]:

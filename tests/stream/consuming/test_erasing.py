@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from click.testing import CliRunner
 
 from benchmarks.catalogues import catalogues
 from stream.broker.producing import Record
 from stream.broker.producing import produce as send
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
-from stream.cli import main
 from stream.config import ModelSettings, Settings, StateSettings
 from stream.consuming.erasing import forget_former_values
 from stream.engine.aligner import Aligner
@@ -21,7 +19,7 @@ from stream.events import Delete, EntityEvent, Link, Upsert, alignment_key, even
 from stream.learning.alignment import drained
 from stream.mapping.canonical import as_messages, decode_canonical
 from stream.state.generations import Generations
-from tests.stream.workers import produce
+from tests.stream.workers import command, produce
 
 ADA = Upsert("a", "ada", "person", {"name": "Ada Lovelace"})
 WORK = Upsert("a", "notes", "work", {"title": "Notes"}, {"by": ["ada"]})
@@ -29,10 +27,7 @@ OTHER = Upsert("a", "adage", "work", {"title": "not ada's"}, {"by": ["adam"]})
 
 
 def erase(settings: Settings, *arguments: str) -> dict[str, Any]:
-    overrides = {"kafka.bootstrap_servers": settings.kafka.bootstrap_servers, "state.dir": settings.state.dir}
-    overrides |= {f"topics.{role}": name for role, name in msgspec.structs.asdict(settings.topics).items()}
-    flags = [word for name, value in overrides.items() for word in ("--set", f"{name}={value}")]
-    result = CliRunner().invoke(main, ["erase", *arguments, "--json", *flags], catch_exceptions=False)
+    result = command(settings, "erase", *arguments, "--json")
     assert result.exit_code == 0
     found: dict[str, Any] = json.loads(result.stdout)
     return found

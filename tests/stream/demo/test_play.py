@@ -25,7 +25,7 @@ from stream.demo.worker_process import worker_process
 from stream.errors import ConfigError
 from stream.events import AlignmentRecord, AttributeEvidence, Cause, Evidence, NeighbourEvidence, Upsert
 from stream.mapping.language import SourceMapping
-from tests.stream.workers import sameas
+from tests.stream.workers import lives, sameas, until
 
 FIGURES = Figures(
     f1=0.96,
@@ -206,7 +206,7 @@ def test_a_demo_that_is_stopped_leaves_nothing(tmp_path: Path, stage: str, numbe
         children = psutil.Process(demo.process.pid).children(recursive=True)
         assert children
         assert demo.end(number, 60) == 128 + number
-        assert not [child for child in children if child.is_running()]
+        until(lambda: not any(map(lives, children)), "end of its processes")
         assert "Traceback" not in demo.text
     assert list(place.glob("sameas-*")) == []
 

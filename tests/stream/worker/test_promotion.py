@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from prometheus_client import generate_latest
 
 from benchmarks.catalogues import catalogues, film
@@ -28,7 +28,6 @@ from stream.broker.ranges import Range, find_ranges, read_ranges
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
 from stream.catalogue.feeding import feed_events
-from stream.cli import main
 from stream.config import AlignSettings, ModelSettings, Settings, StateSettings
 from stream.consuming.alignments import current_alignments, decode_event
 from stream.engine import outbox
@@ -55,7 +54,16 @@ from stream.worker.metrics import Metrics
 from stream.worker.pipeline import Pipeline
 from stream.worker.promotion import Promoter, _behind
 from stream.worker.publisher import Placed
-from tests.stream.workers import DONE_SECONDS, Process, cli_environment, fetch, produce, sameas, until
+from tests.stream.workers import (
+    DONE_SECONDS,
+    Process,
+    cli_environment,
+    command,
+    fetch,
+    produce,
+    sameas,
+    until,
+)
 
 MORTAL = Path(__file__).with_name("mortal_promotion.py")
 
@@ -287,11 +295,8 @@ def worker(settings: Settings, checkpoint: Path, log: Path, kill_at: str = "", *
     return Process([sys.executable, str(MORTAL), kill_at, "run"], log, **environment)
 
 
-def command(settings: Settings, checkpoint: Path, *words: str) -> Result:
-    environment = cli_environment(settings, model__dir=str(checkpoint))
-    outcome = CliRunner().invoke(main, ["model", *words], env=environment)
-    assert outcome.exception is None or isinstance(outcome.exception, SystemExit), outcome
-    return outcome
+def model_command(settings: Settings, checkpoint: Path, *words: str) -> Result:
+    return command(settings, "model", *words, model__dir=str(checkpoint))
 
 
 def truth(
@@ -339,7 +344,9 @@ def test_promoted_and_back_while_events_flow_and_workers_die(
         first.wait_for("ready: ")
         until(lambda: read_current(settings.state.dir), "a generation", first)
         first.wait_for("is what this state says")
-        promoted = command(settings, checkpoint, "promote", str(worse), "--no-wait", "--max-withdrawn", "1")
+        promoted = model_command(
+            settings, checkpoint, "promote", str(worse), "--no-wait", "--max-withdrawn", "1"
+        )
         assert promoted.exit_code == 0
         first.wait_for("building beside the generation in force")
         feed_events(settings, parts.pop())
@@ -358,9 +365,9 @@ def test_promoted_and_back_while_events_flow_and_workers_die(
         assert models(settings) == [good, bad]
         assert f"in force: model {bad}" in fetch(f"{address}/readyz")
         assert f'model="{bad}"' in fetch(f"{address}/metrics")
-        told = json.loads(command(settings, checkpoint, "status", "--json").stdout)
+        told = json.loads(model_command(settings, checkpoint, "status", "--json").stdout)
         assert (told["in_force"]["model"], told["promoted"], told["worker"]) == (bad, bad, True)
-        back = command(settings, checkpoint, "promote", str(checkpoint))
+        back = model_command(settings, checkpoint, "promote", str(checkpoint))
         assert back.exit_code == 0 and f"in force: model {good}" in back.stderr
         feed_events(settings, parts.pop())
         expected = truth(settings, checkpoint, tmp_path / "good")
@@ -449,24 +456,24 @@ def test_mistakes_with_models(
     embedded_settings: Settings, checkpoint: Path, worse: Path, tmp_path: Path
 ) -> None:
     settings = embedded_settings
-    outcome = command(settings, checkpoint, "promote", str(worse))
+    outcome = model_command(settings, checkpoint, "promote", str(worse))
     assert outcome.exit_code == 1 and "no worker has run with it yet" in outcome.stderr
     generations = Generations(
         msgspec.structs.replace(settings, model=ModelSettings(dir=checkpoint)), decode_canonical
     )
     generations.open().close()
     generations.close()
-    outcome = command(settings, checkpoint, "promote", str(tmp_path / "nowhere"))
+    outcome = model_command(settings, checkpoint, "promote", str(tmp_path / "nowhere"))
     assert outcome.exit_code == 1 and "nowhere: no model.json" in outcome.stderr
     model = load_model(worse)[1]
     save_model(tmp_path / "other", replace(model, options={**model.options, "k": 0}))
-    outcome = command(settings, checkpoint, "promote", str(tmp_path / "other"))
+    outcome = model_command(settings, checkpoint, "promote", str(tmp_path / "other"))
     assert outcome.exit_code == 1 and len(outcome.stderr.splitlines()) == 1
     assert "other: not a usable model: options.k: Expected `int` >= 1; train it again" in outcome.stderr
     assert not (settings.state.dir / "promotion.json").exists()
-    outcome = command(settings, checkpoint, "promote", str(worse))
+    outcome = model_command(settings, checkpoint, "promote", str(worse))
     assert outcome.exit_code == 0 and "no worker runs with" in outcome.stderr
-    assert "no worker runs" in command(settings, checkpoint, "status").stdout
+    assert "no worker runs" in model_command(settings, checkpoint, "status").stdout
 
 
 def test_promote_says_why_it_was_refused(
@@ -478,11 +485,11 @@ def test_promote_says_why_it_was_refused(
     monkeypatch.setattr("stream.commands.model.time", SimpleNamespace(time=lambda: 5.0))
     with closing(generations), closing(generations.open()):  # as a worker
         generations.report(BuildProgress(wish, "failed", error="it withdraws too much"))
-        outcome = command(settings, checkpoint, "promote", str(worse), "--max-withdrawn", "0.25")
+        outcome = model_command(settings, checkpoint, "promote", str(worse), "--max-withdrawn", "0.25")
         assert outcome.exit_code == 1
         assert f"{wish.recipe.model} was not put in force: it withdraws too much" in outcome.stderr
         assert generations.wanted().max_withdrawn == 0.25
-        outcome = command(settings, checkpoint, "status")
+        outcome = model_command(settings, checkpoint, "status")
         assert re.search("last build .* failed, it withdraws too much", outcome.stdout)
 
 
