@@ -25,9 +25,10 @@ from stream.catalogue.account import Account
 from stream.cli import main
 from stream.config import describe, load
 from stream.engine.records import _event
-from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, Trigger, alignment_key
+from stream.events import AlignmentEvent, Evidence, Trigger, alignment_key
 from stream.mapping.decoder import make_decoder
 from stream.worker.metrics import Metrics
+from tests.stream.records import aligned_pair
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -40,19 +41,7 @@ def name_of(page: Path) -> str:
 
 TEXT = {name_of(page): page.read_text(encoding="utf-8") for page in PAGES}
 EVERYTHING = "\n".join(TEXT.values())
-RECORD = AlignmentRecord(
-    record_id="sameas:1",
-    subject_id="a:1",
-    object_id="b:2",
-    mapping_justification="semapv:SemanticSimilarityThresholdMatching",
-    confidence=0.75,
-    mapping_tool_version="0",
-    mapping_date="2020-01-01",
-    revision=1,
-    model="m",
-    cause=Cause("t", 0, 0),
-    evidence=Evidence(),
-)
+RECORD = aligned_pair("a:1", "b:2", record_id="sameas:1", confidence=0.75, mapping_date="2020-01-01")
 
 
 def test_every_metric_is_documented_and_every_documented_one_exists() -> None:

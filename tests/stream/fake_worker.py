@@ -26,14 +26,13 @@ from stream.engine.interface import Batch, Counts, Dangling, Output
 from stream.engine.origin import Origin
 from stream.errors import InvalidInput
 from stream.events import (
-    AlignmentRecord,
     Delete,
-    Evidence,
     Message,
     alignment_key,
     decode_entity_event,
 )
 from stream.worker.app import run_worker
+from tests.stream.records import aligned_pair
 
 
 class State(msgspec.Struct):
@@ -170,18 +169,8 @@ class FakeAligner:
         key = alignment_key(subject, target).encode()
         if isinstance(event, Delete):
             return Output("alignments", key, None)
-        record = AlignmentRecord(
-            record_id=key.decode(),
-            subject_id=subject,
-            object_id=target,
-            mapping_justification="semapv:SemanticSimilarityThresholdMatching",
-            confidence=0.9,
-            mapping_tool_version="0",
-            mapping_date="2026-01-01",
-            revision=message.cause.offset,
-            model="fake",
-            cause=message.cause,
-            evidence=Evidence(),
+        record = aligned_pair(
+            subject, target, revision=message.cause.offset, model="fake", cause=message.cause
         )
         return Output("alignments", key, msgspec.json.encode(record))
 

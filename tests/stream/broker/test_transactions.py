@@ -13,8 +13,8 @@ from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
 from stream.config import Settings
 from stream.consuming.dead_letters import Selection, read_dead_letters
-from stream.events import AlignmentRecord, Cause, Evidence
 from stream.worker.alignment_topic import Published
+from tests.stream.records import aligned_pair
 from tests.stream.workers import (
     Process,
     aligned,
@@ -27,19 +27,7 @@ from tests.stream.workers import (
     worker,
 )
 
-ZOMBIE = AlignmentRecord(  # what another worker wrote
-    record_id="left:98|right:98",
-    subject_id="left:98",
-    object_id="right:98",
-    mapping_justification="semapv:SemanticSimilarityThresholdMatching",
-    confidence=0.9,
-    mapping_tool_version="0",
-    mapping_date="2026-01-01",
-    revision=0,
-    model="fake",
-    cause=Cause("entities", 0, 0),
-    evidence=Evidence(),
-)
+ZOMBIE = aligned_pair("left:98", "right:98")  # what another worker wrote
 WITHDRAWN = "was not what this state says: 0 records written, 1 withdrawn"
 
 

@@ -30,31 +30,27 @@ from stream.console import printable
 from stream.consuming.alignments import Filter, current_alignments, decode_record, follow, parse_start
 from stream.consuming.export import n_triples, sssom
 from stream.errors import BrokerError, ConfigError, InvalidInput
-from stream.events import AlignmentEvent, AlignmentRecord, Cause, Evidence, alignment_key
+from stream.events import AlignmentEvent, AlignmentRecord, Cause, alignment_key
 from stream.mapping.language import SourceMapping, is_absolute
 from stream.worker.alignment_topic import Published
+from tests.stream.records import aligned_pair
 from tests.stream.workers import ROOT, cli_environment, command, produce, sameas
 
 EVERYTHING: dict[str, Any] = {"until_end": True, "start": "beginning", "wanted": Filter(), "as_json": True}
 
 
 def record(number: int, confidence: float = 0.9, **event: str) -> AlignmentRecord:
-    fields: dict[str, Any] = {
-        "record_id": f"r{number}",
-        "subject_id": f"imdb:{number}",
-        "subject_category": "film" if number % 2 else "person",
-        "object_id": f"wiki:{number}",
-        "object_category": "film" if number % 2 else "person",
-        "mapping_justification": "semapv:SemanticSimilarityThresholdMatching",
-        "confidence": confidence,
-        "mapping_tool_version": "0",
-        "mapping_date": "2026-01-01",
-        "revision": 1,
-        "model": "m",
-        "cause": Cause("t", 0, number),
-        "evidence": Evidence(),
-    }
-    return AlignmentEvent(**fields, **event) if event else AlignmentRecord(**fields)  # type: ignore[arg-type]
+    kind = "film" if number % 2 else "person"
+    found = aligned_pair(
+        f"imdb:{number}",
+        f"wiki:{number}",
+        record_id=f"r{number}",
+        subject_category=kind,
+        object_category=kind,
+        confidence=confidence,
+        cause=Cause("t", 0, number),
+    )
+    return AlignmentEvent(**msgspec.structs.asdict(found), **event) if event else found  # type: ignore[arg-type]
 
 
 def put(settings: Settings, *records: AlignmentRecord | int) -> None:

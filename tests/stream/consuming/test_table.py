@@ -4,26 +4,16 @@ import pytest
 
 from stream.console import fitted, width
 from stream.consuming.table import header, row, withdrawn_row
-from stream.events import AlignmentRecord, AttributeEvidence, Cause, Evidence, NeighbourEvidence
+from stream.events import AlignmentRecord, AttributeEvidence, Evidence, NeighbourEvidence
+from tests.stream.records import aligned_pair
 
 
 def record(subject_id: str, object_id: str) -> AlignmentRecord:
-    return AlignmentRecord(
-        record_id="r",
-        subject_id=subject_id,
-        object_id=object_id,
-        mapping_justification="semapv:SemanticSimilarityThresholdMatching",
-        confidence=0.9,
-        mapping_tool_version="0",
-        mapping_date="2026-01-01",
-        revision=1,
-        model="m",
-        cause=Cause("t", 0, 0),
-        evidence=Evidence(
-            [AttributeEvidence("name", "Tannhäuser", "title", "唐怀瑟", 0.7)],
-            [NeighbourEvidence("by", "a:person/Wagner", "by", "b:person/W", 0.3)],
-        ),
+    evidence = Evidence(
+        [AttributeEvidence("name", "Tannhäuser", "title", "唐怀瑟", 0.7)],
+        [NeighbourEvidence("by", "a:person/Wagner", "by", "b:person/W", 0.3)],
     )
+    return aligned_pair(subject_id, object_id, evidence=evidence)
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])

@@ -23,8 +23,9 @@ from stream.demo.play import CHANGES_PER_SECOND, interleaved, paced, run_demo
 from stream.demo.text import describe_changes, print_figures, show_alignments
 from stream.demo.worker_process import worker_process
 from stream.errors import ConfigError
-from stream.events import AlignmentRecord, AttributeEvidence, Cause, Evidence, NeighbourEvidence, Upsert
+from stream.events import AttributeEvidence, Cause, Evidence, NeighbourEvidence, Upsert
 from stream.mapping.language import SourceMapping
+from tests.stream.records import aligned_pair
 from tests.stream.workers import lives, sameas, until
 
 FIGURES = Figures(
@@ -101,22 +102,11 @@ def test_alignments_are_shown_by_name_with_evidence(capsys: pytest.CaptureFixtur
         for a, b in scenario.final_answers("test")
         if left[a.partition(":")[2]]["name"] != right[b.partition(":")[2]]["airport"]
     )
-    record = AlignmentRecord(
-        record_id="r",
-        subject_id=subject,
-        object_id=object_,
-        mapping_justification="semapv:SemanticSimilarityThresholdMatching",
-        confidence=0.987,
-        mapping_tool_version="0",
-        mapping_date="2026-01-01",
-        revision=1,
-        model="m",
-        cause=Cause("t", 0, 1),
-        evidence=Evidence(
-            [AttributeEvidence("lat", 1.5, "latitude", 1.25, 0.3)],
-            [NeighbourEvidence("country", f"{LEFT}:country/DE", "country", f"{RIGHT}:country/DE", 0.6)],
-        ),
+    evidence = Evidence(
+        [AttributeEvidence("lat", 1.5, "latitude", 1.25, 0.3)],
+        [NeighbourEvidence("country", f"{LEFT}:country/DE", "country", f"{RIGHT}:country/DE", 0.6)],
     )
+    record = aligned_pair(subject, object_, confidence=0.987, evidence=evidence)
     show_alignments(scenario, [record])
     out = capsys.readouterr().out
     assert str(left[subject.partition(":")[2]][NAME_COLUMN[LEFT]]) in out

@@ -27,7 +27,6 @@ from stream.errors import ConfigError
 from stream.events import (
     AlignmentRecord,
     AttributeEvidence,
-    Cause,
     Delete,
     Evidence,
     Link,
@@ -41,6 +40,7 @@ from stream.replay.execution import execute
 from stream.replay.page import comparison
 from stream.replay.run import Plan, Run, digest, remove_run
 from stream.replay.timeline import POINTS, Point
+from tests.stream.records import aligned_pair
 from tests.stream.workers import Process, cli_environment, command, own_settings, produce, sameas, until
 
 LINKS: list[LinkPair] = [(f"left:f{n}", f"right:f{n}") for n in range(60, 120)]
@@ -438,19 +438,7 @@ def test_letters_of_a_run_are_its_own(embedded_settings: Settings, checkpoint: P
 
 
 def record(left: int, right: int, confidence: float, evidence: Evidence | None = None) -> AlignmentRecord:
-    return AlignmentRecord(
-        record_id="r",
-        subject_id=f"a:{left}",
-        object_id=f"b:{right}",
-        mapping_justification="semapv:SemanticSimilarityThresholdMatching",
-        confidence=confidence,
-        mapping_tool_version="0",
-        mapping_date="2026-01-01",
-        revision=1,
-        model="m",
-        cause=Cause("t", 0, 0),
-        evidence=evidence or Evidence(),
-    )
+    return aligned_pair(f"a:{left}", f"b:{right}", confidence=confidence, evidence=evidence or Evidence())
 
 
 def test_the_evidence_of_forged_records_makes_no_large_report() -> None:
