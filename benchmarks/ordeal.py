@@ -26,7 +26,6 @@ EXACT_SHARE = 0.7  # of the kills happen at an exact point
 LATEST_POINT = 8  # times that a point is passed before
 LONGEST_LIFE = 10.0  # seconds until a worker is killed that did not pass its point
 LONGEST_WORK = 2.0  # seconds from the inputs until something happens to the worker
-REPAIR_SECONDS = 40.0  # a worker looks every ten seconds whether the topics are what they were
 END_SECONDS = 60.0
 
 

@@ -49,6 +49,7 @@ DRAIN_ATTEMPTS = 3
 SAY_SECONDS = 60.0
 ROLES = ("entities", "links", "alignments", "alignment_events", "dead_letters")
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+REPAIR_SECONDS = 40.0  # a worker looks every ten seconds whether the topics are what they were
 GONE_SECONDS = 30.0  # until a topic that was deleted is gone
 REPLAY_SECONDS = 180.0
 
@@ -271,9 +272,9 @@ class Rig:
             ],
         )
 
-    def repaired(self, seconds: float) -> None:
-        """Returns when running workers have made the topics what they should be, or after so long."""
-        deadline = time.monotonic() + seconds
+    def repaired(self) -> None:
+        """Returns when running workers have made the topics what they should be, or when time is up."""
+        deadline = time.monotonic() + REPAIR_SECONDS
         while time.monotonic() < deadline and not self.verdict().passed:
             time.sleep(1)
 

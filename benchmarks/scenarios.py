@@ -18,7 +18,6 @@ from benchmarks.brokers import ApacheKafka
 from benchmarks.ordeal import (
     EVENTS,
     LONGEST_WORK,
-    REPAIR_SECONDS,
     Stream,
     Torture,
     expect_refusal,
@@ -100,7 +99,7 @@ def pauses(torture: Torture, rig: Rig, stream: Stream) -> None:
                 wait_for(other, READS, said(other, READS) + 1)
                 stream.feed(EVENTS)
                 if chance.random() < 0.5:
-                    rig.repaired(REPAIR_SECONDS)
+                    rig.repaired()
                 time.sleep(chance.uniform(0, LONGEST_WORK))
                 before = active.log.stat().st_size
                 active.process.send_signal(signal.SIGCONT)
@@ -110,7 +109,7 @@ def pauses(torture: Torture, rig: Rig, stream: Stream) -> None:
                     raise SameasError(
                         f"a worker that stood still wrote what its state said; see {active.log}"
                     )
-                rig.repaired(REPAIR_SECONDS)
+                rig.repaired()
 
 
 def cut_log(torture: Torture, rig: Rig, stream: Stream) -> None:

@@ -138,9 +138,9 @@ def line(look: Look, events: int) -> str:
     return f"{look.seconds / 60:>8.1f} {events:>11,} {speed} {megabytes} {look.alignments:>8,}"
 
 
-def comings_and_goings(size: int, seed: int = 0) -> Iterator[EntityEvent]:
+def comings_and_goings(size: int) -> Iterator[EntityEvent]:
     """Without end: entities of both catalogues change their names, go, and come back as they were."""
-    world, chance, misspelling = material.world(size), random.Random(seed), np.random.default_rng(seed)
+    world, chance, misspelling = material.world(size), random.Random(0), np.random.default_rng(0)
     entities = [*catalogue(world, "left"), *catalogue(world, "right")]
     while True:
         entity, what = chance.choice(entities), chance.random()

@@ -5,7 +5,6 @@ import time
 from benchmarks.ordeal import (
     EVENTS,
     LONGEST_WORK,
-    REPAIR_SECONDS,
     Stream,
     Torture,
     expect_refusal,
@@ -44,7 +43,7 @@ def recreated_alignments(torture: Torture, rig: Rig, stream: Stream) -> None:
         time.sleep(torture.chance.uniform(0, LONGEST_WORK))
         rig.recreate("alignments")
         stream.feed(EVENTS)
-        rig.repaired(REPAIR_SECONDS)
+        rig.repaired()
         torture.judge(rig)
     live_and_die(torture, rig, stream)
     rig.recreate("alignments")
@@ -65,7 +64,7 @@ def added_partitions(torture: Torture, rig: Rig, stream: Stream) -> None:
         rig.grow("links", PARTITIONS // 2)
         for partition in (None, 0, None):
             stream.feed(EVENTS, partition)
-        rig.repaired(REPAIR_SECONDS)
+        rig.repaired()
         torture.judge(rig)
     live_and_die(torture, rig, stream)
     rig.drain("other")

@@ -182,22 +182,18 @@ def offsets_at(consumer: Any, found: Bounds, moment: datetime) -> dict[TopicPart
     return offsets
 
 
-def read_topic(
-    settings: Settings, topic: str, *, until_end: bool = True, start: Start = "beginning"
-) -> Iterator[Any]:
+def read_topic(settings: Settings, topic: str, *, start: Start = "beginning") -> Iterator[Any]:
     """A topic's records as kafka-python gives them (key, value, partition, offset, timestamp in ms, headers).
 
-    Args:
-        until_end: stop at what was the end when reading began; else go on for ever.
+    It stops at what was the end when reading began.
 
     Raises:
         BrokerError: unreachable, no such topic, or no permission to read it.
     """
     for record in read_on(settings, topic, start):
-        if record is not None:
-            yield record
-        elif until_end:
+        if record is None:
             return
+        yield record
 
 
 def read_on(settings: Settings, topic: str, start: Start) -> Iterator[Any]:

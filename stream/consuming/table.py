@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from stream.console import compared, fitted, shown, width
 from stream.events import AlignmentRecord
 
+MOST_REASONS = 3
 LONGEST_ID, SHORTEST_ID = 32, 16  # columns for an id; longer ones are not cut, and take more
 
 
@@ -38,10 +39,10 @@ def _line(what: str, score: str, subject: str, object_: str, why: str) -> str:
     return f"{line}  {fitted(why, columns - width(line) - 2)}".rstrip()
 
 
-def _reasons(record: AlignmentRecord, most: int = 3) -> Iterable[str]:
-    for attribute in record.evidence.attributes[:most]:
+def _reasons(record: AlignmentRecord) -> Iterable[str]:
+    for attribute in record.evidence.attributes[:MOST_REASONS]:
         values = shown(attribute.subject_value), shown(attribute.object_value)
         yield compared(attribute.subject_attribute, values[0], attribute.object_attribute, values[1])
-    for neighbour in record.evidence.neighbours[: max(0, most - len(record.evidence.attributes))]:
+    for neighbour in record.evidence.neighbours[: max(0, MOST_REASONS - len(record.evidence.attributes))]:
         ends = neighbour.subject_neighbour, neighbour.object_neighbour
         yield compared(neighbour.subject_relation, ends[0], neighbour.object_relation, ends[1])

@@ -33,7 +33,7 @@ from stream.events import (
 )
 from stream.mapping.debezium import ReceivedRow, key_row
 from stream.mapping.envelopes import changed_rows
-from stream.mapping.language import SourceMapping, check_topics
+from stream.mapping.language import SourceMapping
 from stream.mapping.row import decode_object
 from stream.mapping.row_mapper import JoinMapper, RowMapper, SeenCell
 
@@ -45,17 +45,8 @@ def make_decoder(
     sources: Mapping[str, SourceMapping],
     entities_topic: str,
     links_topic: str,
-    written: Collection[str] = (),
 ) -> Decoder:
-    """A decoder for all topics that a worker reads.
-
-    Args:
-        written: the topics that sameas writes to. If it read them, each dead letter would make a new one.
-
-    Raises:
-        ConfigError: two sources, or a source and a topic of sameas, share a topic.
-    """
-    check_topics(sources, entities_topic, links_topic, written)
+    """A decoder for all topics that a worker reads, each of which means one thing (`check_topics`)."""
     decoders: dict[str, Decoder] = {entities_topic: _decode_canonical, links_topic: _decode_links}
 
     def add(topic: str | None, decoder: Decoder) -> None:

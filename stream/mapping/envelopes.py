@@ -28,7 +28,7 @@ from stream.mapping.row import Row, decode_object
 COCKROACH = {"after", "before", "updated", "mvcc_timestamp", "key", "topic"}
 
 
-def changed_rows(value: bytes | None, envelope: Envelope = "auto") -> Sequence[ReceivedRow]:
+def changed_rows(value: bytes | None, envelope: Envelope) -> Sequence[ReceivedRow]:
     """What a message says of rows; nothing if it speaks of none.
 
     Raises:

@@ -317,7 +317,7 @@ def is_absolute(local_id: str) -> bool:
 
 
 def check_topics(
-    sources: Mapping[str, SourceMapping], entities: str, links: str, written: Collection[str] = ()
+    sources: Mapping[str, SourceMapping], entities: str, links: str, written: Collection[str]
 ) -> None:
     """Checks that every topic means one thing.
 

@@ -31,7 +31,7 @@ def make_report(
     links: Sequence[LinkPair],
     live: Settings,
     *,
-    strict: bool = False,
+    strict: bool,
 ) -> dict[str, Any]:
     """All figures, ready for JSON.
 
@@ -95,7 +95,7 @@ def quality(aligner: Aligner, plan: Plan, checkpoint: Path, links: Sequence[Link
 
 
 def compare_with_live(
-    live: Settings, records: Mapping[str, AlignmentRecord], links: Sequence[LinkPair], *, strict: bool = False
+    live: Settings, records: Mapping[str, AlignmentRecord], links: Sequence[LinkPair], *, strict: bool
 ) -> dict[str, Any] | None:
     """The differences of the live alignments and the run's; None where no worker ever wrote alignments."""
     if not has_alignments(live):

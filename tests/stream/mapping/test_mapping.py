@@ -18,7 +18,7 @@ from stream.config import load_settings
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Cause, Delete, EntityEvent, Link, Message, Upsert, decode_entity_event
 from stream.mapping.decoder import make_decoder
-from stream.mapping.language import NULL, Attribute, Join, Relation, SourceMapping, Template
+from stream.mapping.language import NULL, Attribute, Join, Relation, SourceMapping, Template, check_topics
 from stream.mapping.row import Row
 from stream.mapping.row_mapper import JoinMapper, RowMapper
 from tests.stream.mapping.mappings import AIRPORTS, FILMS, film, mapping, upserts
@@ -828,9 +828,9 @@ def test_topics_have_one_meaning() -> None:
         decode({}, topic="somebody.elses")
     assert caught.value.reason == "unknown-topic"
     with pytest.raises(ConfigError, match=r"sources\.b\.topic: t is already read"):
-        make_decoder({"a": SourceMapping(topic="t"), "b": SourceMapping(topic="t")}, "e", "l")
+        check_topics({"a": SourceMapping(topic="t"), "b": SourceMapping(topic="t")}, "e", "l", ())
     with pytest.raises(ConfigError, match=r"sources\.a\.topic: e is already read"):
-        make_decoder({"a": SourceMapping(topic="e")}, "e", "l")
+        check_topics({"a": SourceMapping(topic="e")}, "e", "l", ())
 
 
 def test_two_tables_of_one_topic_are_an_error_of_the_settings(tmp_path: Path) -> None:
