@@ -3,12 +3,12 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import (
     ACL,
@@ -23,6 +23,7 @@ from kafka.admin import (
 
 from stream.broker.topics import ensure_topics, output_specs
 from stream.catalogue.feeding import feed_events
+from stream.cli import main
 from stream.config import Settings
 from stream.engine.inbox import Received
 from stream.engine.interface import Output
@@ -30,7 +31,6 @@ from stream.errors import InvalidInput
 from stream.events import Cause, Message
 from stream.replay.run import Run
 from tests.stream.workers import (
-    Process,
     aligned,
     own_settings,
     produce,
@@ -41,7 +41,6 @@ from tests.stream.workers import (
 )
 
 Kafka = dict[str, Any]
-PROMPT_SECONDS = 15.0  # for an error line, on a busy machine
 
 # docs/security.md: what each command needs
 WORKER = {
@@ -54,8 +53,10 @@ WORKER = {
 
 
 @pytest.fixture
-def open_settings(apache_kafka: Kafka, tmp_path: Path) -> Settings:
-    """A user that may do everything; the topics exist."""
+def open_settings(apache_kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A user that may do everything; the topics exist. Commands run in a directory with a file to feed."""
+    (tmp_path / "events.jsonl").write_text('{"op":"upsert","source":"x","id":"1","type":"t"}\n')
+    monkeypatch.chdir(tmp_path)
     settings = own_settings(apache_kafka["plaintext"], tmp_path)
     ensure_topics(settings)
     return settings
@@ -129,26 +130,22 @@ def topics(settings: Settings) -> dict[str, str]:
     return {f"SAMEAS_TOPICS__{role.upper()}": getattr(settings.topics, role) for role in roles}
 
 
-def run(arguments: list[str], settings: Settings, directory: Path, environment: dict[str, str]) -> Process:
-    return sameas(*arguments, log=directory / "log", **environment, **topics(settings))
+def run(arguments: list[str], settings: Settings, environment: dict[str, str]) -> Result:
+    return CliRunner().invoke(main, arguments, env=environment | topics(settings))
 
 
-def refused(process: Process) -> str:
-    """The one line that a command ends with, and soon; a worker says before that it waits."""
-    started = time.monotonic()
-    with process:
-        assert process.wait(PROMPT_SECONDS) == 1, process.text
-    heard = process.text.splitlines()
+def refused(arguments: list[str], settings: Settings, environment: dict[str, str]) -> str:
+    """The line that a command ends with. A worker may end its process, and says before that it waits."""
+    if arguments[0] == "run":
+        with sameas("run", log=Path("log").absolute(), **environment, **topics(settings)) as process:
+            status, text = process.wait(), process.text
+    else:
+        result = run(arguments, settings, environment)
+        status, text = result.exit_code, result.stderr
+    heard = text.splitlines()
     lines = [line for line in heard if "warning" not in line and "waiting for the broker" not in line]
-    assert len(lines) == 1 and "Z sameas: error: " in lines[0], process.text
-    assert time.monotonic() - started < PROMPT_SECONDS
+    assert status == 1 and len(lines) == 1 and "Z sameas: error: " in lines[0], text
     return lines[0]
-
-
-def events_file(directory: Path) -> Path:
-    file = directory / "events.jsonl"
-    file.write_text('{"op":"upsert","source":"x","id":"1","type":"t"}\n')
-    return file
 
 
 @pytest.mark.parametrize(
@@ -175,9 +172,9 @@ def test_feed_and_subscribe_with_the_least_rights(
         sasl_plain_password_file=str(password),
     )
     alice.allow(open_settings, {"entities": ["WRITE"], "alignments": ["READ"]})
-    for arguments in (["feed", str(events_file(tmp_path))], ["subscribe", "-e"]):
-        with run(arguments, open_settings, tmp_path, environment) as process:
-            assert process.wait() == 0, process.text
+    for arguments in (["feed", "events.jsonl"], ["subscribe", "-e"]):
+        result = run(arguments, open_settings, environment)
+        assert result.exit_code == 0, result.stderr
 
 
 @pytest.mark.parametrize(
@@ -194,11 +191,9 @@ def test_all_rights_that_are_missing_are_named_at_once(
     open_settings: Settings,
     apache_kafka: Kafka,
     alice: Rights,
-    tmp_path: Path,
     arguments: list[str],
     lacking: dict[str, list[str]],
 ) -> None:
-    events_file(tmp_path)
     alice.allow(open_settings, {"alignments": ["DESCRIBE"], "dead_letters": ["DESCRIBE", "READ"]})
     for role in ("entities", "links"):
         topic = getattr(open_settings.topics, role)
@@ -209,7 +204,7 @@ def test_all_rights_that_are_missing_are_named_at_once(
         put_letter(open_settings, letter)
     if arguments[0] in ("run", "topics"):
         lacking = lacking | {"dead_letters": ["WRITE"]}
-    line = refused(run(arguments, open_settings, tmp_path, secure(apache_kafka)))
+    line = refused(arguments, open_settings, secure(apache_kafka))
     for role, rights in lacking.items():
         options = " ".join(f"--operation {right.capitalize()}" for right in rights)
         where = "--group sameas" if role == "group" else f"--topic {getattr(open_settings.topics, role)}"
@@ -224,9 +219,7 @@ def put_letter(settings: Settings, letter: Output) -> None:
     producer.close(timeout=30)
 
 
-def test_a_worker_with_the_least_rights(
-    open_settings: Settings, apache_kafka: Kafka, alice: Rights, tmp_path: Path
-) -> None:
+def test_a_worker_with_the_least_rights(open_settings: Settings, apache_kafka: Kafka, alice: Rights) -> None:
     alice.allow(open_settings, WORKER, group=True)
     feed_events(open_settings, upserts(range(20)))
     environment = secure(apache_kafka)
@@ -282,11 +275,10 @@ def test_a_replay_with_the_least_rights(
     environment = secure(apache_kafka) | {"SAMEAS_STATE__DIR": str(open_settings.state.dir)}
 
     def said() -> str:
-        with run(words, open_settings, tmp_path, environment) as process:
-            assert process.wait() == 1, process.text
-            last = process.text.splitlines()[-1]
-            assert "Z sameas: error: " in last and "Traceback" not in process.text
-            return last
+        result = run(words, open_settings, environment)
+        last = result.stderr.splitlines()[-1]
+        assert result.exit_code == 1 and "Z sameas: error: " in last, result.stderr
+        return last
 
     topics = open_settings.topics
     rights = {role: WORKER[role] for role in ("alignments", "alignment_events")}
@@ -299,27 +291,27 @@ def test_a_replay_with_the_least_rights(
     assert lacking.count("kafka-acls") == 3
     alice.allow(open_settings, {"entities": ["READ"], "alignments": ["READ"]})
     alice.allow(replay.settings, {"dead_letters": ["WRITE"]})
-    with run(words, open_settings, tmp_path, environment) as process:
-        assert process.wait() == 0, process.text
-    assert "received 20 = applied 20" in process.text and (tmp_path / "report" / "report.html").exists()
+    result = run(words, open_settings, environment)
+    assert result.exit_code == 0, result.stderr
+    assert "received 20 = applied 20" in result.stderr and (tmp_path / "report" / "report.html").exists()
 
 
 def test_a_replay_is_removed_with_the_least_rights(
-    open_settings: Settings, apache_kafka: Kafka, alice: Rights, tmp_path: Path
+    open_settings: Settings, apache_kafka: Kafka, alice: Rights
 ) -> None:
     replay = Run(open_settings, open_settings.kafka.group_id)
     names = ensure_topics(replay.settings, output_specs(replay.settings))
     words = ["replay", "remove", replay.name]
     environment = secure(apache_kafka) | {"SAMEAS_STATE__DIR": str(open_settings.state.dir)}
     alice.allow(replay.settings, {"alignments": ["DELETE"], "alignment_events": ["DELETE"]})
-    line = refused(run(words, open_settings, tmp_path, environment))
+    line = refused(words, open_settings, environment)
     letters = replay.settings.topics.dead_letters
     assert f"topic {letters}: user alice may not delete it; " in line
     assert f"--operation Delete --topic {letters}" in line
     alice.allow(replay.settings, {"dead_letters": ["DELETE"]})
-    with run(words, open_settings, tmp_path, environment) as process:
-        assert process.wait() == 0, process.text
-    assert [f"deleted {name}" in process.text for name in names] == [True] * 3
+    result = run(words, open_settings, environment)
+    assert result.exit_code == 0, result.stderr
+    assert [f"deleted {name}" in result.stderr for name in names] == [True] * 3
 
 
 @pytest.mark.parametrize(
@@ -343,16 +335,14 @@ def test_a_missing_acl_is_named_with_its_remedy(
     open_settings: Settings,
     apache_kafka: Kafka,
     alice: Rights,
-    tmp_path: Path,
     arguments: list[str],
     rights: dict[str, list[str]],
     missing: tuple[str, str],
 ) -> None:
     """A topic that may only be described looks like an empty one to kafka-python."""
-    events_file(tmp_path)
     if rights:
         alice.allow(open_settings, rights)
-    line = refused(run(arguments, open_settings, tmp_path, secure(apache_kafka)))
+    line = refused(arguments, open_settings, secure(apache_kafka))
     resource, operation = missing
     name = (
         f"--group {open_settings.kafka.group_id}"
@@ -365,26 +355,27 @@ def test_a_missing_acl_is_named_with_its_remedy(
     assert "user alice may not" in line
 
 
+WRONG: list[tuple[dict[str, str], str]] = [
+    ({"sasl_plain_password": "wrong"}, "sasl_mechanism, sasl_plain_username and the password"),
+    (
+        {"sasl_plain_password": "wrong", "sasl_mechanism": "PLAIN"},
+        "sasl_mechanism, sasl_plain_username and the password",
+    ),
+    ({"sasl_mechanism": "SCRAM-SHA-512"}, "sasl_mechanism, sasl_plain_username and the password"),
+    ({"ssl_cafile": "other.pem"}, "check kafka.security_protocol and ssl_cafile"),
+    ({"ssl_cafile": ""}, "check kafka.security_protocol and ssl_cafile"),
+    ({"security_protocol": "SASL_PLAINTEXT"}, "check kafka.security_protocol"),
+    ({"security_protocol": "PLAINTEXT"}, "check kafka.security_protocol"),
+    ({"ssl_cafile": "gone.pem"}, "kafka.ssl_cafile: there is no file gone.pem"),
+    ({"ssl_cafile": "events.jsonl"}, "kafka.ssl_cafile, ssl_certfile or ssl_keyfile cannot be used"),
+    ({"sasl_plain_password": ""}, "set one of sasl_plain_password and sasl_plain_password_file"),
+]
+FEED = ["feed", "events.jsonl"]
+
+
 @pytest.mark.parametrize(
-    ("changes", "advice"),
-    [
-        ({"sasl_plain_password": "wrong"}, "sasl_mechanism, sasl_plain_username and the password"),
-        (
-            {"sasl_plain_password": "wrong", "sasl_mechanism": "PLAIN"},
-            "sasl_mechanism, sasl_plain_username and the password",
-        ),
-        ({"sasl_mechanism": "SCRAM-SHA-512"}, "sasl_mechanism, sasl_plain_username and the password"),
-        ({"ssl_cafile": "other.pem"}, "check kafka.security_protocol and ssl_cafile"),
-        ({"ssl_cafile": ""}, "check kafka.security_protocol and ssl_cafile"),
-        ({"security_protocol": "SASL_PLAINTEXT"}, "check kafka.security_protocol"),
-        ({"security_protocol": "PLAINTEXT"}, "check kafka.security_protocol"),
-        ({"ssl_cafile": "gone.pem"}, "kafka.ssl_cafile: there is no file gone.pem"),
-        ({"ssl_cafile": "events.jsonl"}, "kafka.ssl_cafile, ssl_certfile or ssl_keyfile cannot be used"),
-        ({"sasl_plain_password": ""}, "set one of sasl_plain_password and sasl_plain_password_file"),
-    ],
-)
-@pytest.mark.parametrize(
-    "arguments", [["run"], ["feed", "events.jsonl"], ["subscribe", "-e"]], ids=lambda a: a[0]
+    ("arguments", "changes", "advice"),
+    [(["run"], *WRONG[0]), (["subscribe", "-e"], *WRONG[0]), *((FEED, *wrong) for wrong in WRONG)],
 )
 def test_who_is_not_let_in_is_told_why(
     open_settings: Settings,
@@ -394,10 +385,9 @@ def test_who_is_not_let_in_is_told_why(
     changes: dict[str, str],
     advice: str,
 ) -> None:
-    events_file(tmp_path)
     if changes.get("ssl_cafile") == "other.pem":
         make_authority(tmp_path / "other.pem")
-    line = refused(run(arguments, open_settings, tmp_path, secure(apache_kafka, **changes)))
+    line = refused(arguments, open_settings, secure(apache_kafka, **changes))
     assert advice in line
     assert "alice-secret" not in line and "wrong" not in line
 
@@ -417,31 +407,22 @@ def test_a_missing_topic_is_said_to_be_missing(
     open_settings: Settings, apache_kafka: Kafka, alice: Rights, tmp_path: Path
 ) -> None:
     other = own_settings(apache_kafka["plaintext"], tmp_path)
-    line = refused(
-        run(
-            ["subscribe", "-e"],
-            other,
-            tmp_path,
-            {"SAMEAS_KAFKA__BOOTSTRAP_SERVERS": apache_kafka["plaintext"]},
-        )
-    )
+    environment = {"SAMEAS_KAFKA__BOOTSTRAP_SERVERS": apache_kafka["plaintext"]}
+    line = refused(["subscribe", "-e"], other, environment)
     assert f"topic {other.topics.alignments} does not exist" in line and "sameas run" in line
     alice.allow(other, WORKER, group=True)
-    line = refused(run(["run"], other, tmp_path, secure(apache_kafka, group_id=other.kafka.group_id)))
+    line = refused(["run"], other, secure(apache_kafka, group_id=other.kafka.group_id))
     for role in WORKER:
         name = getattr(other.topics, role)
         assert f"topic {name} ({role}) is missing and cannot be created" in line
     assert "create it with 1 partition(s) and cleanup.policy=compact" in line
 
 
-def test_secrets_are_not_told(
-    open_settings: Settings, apache_kafka: Kafka, alice: Rights, tmp_path: Path
-) -> None:
+def test_secrets_are_not_told(open_settings: Settings, apache_kafka: Kafka, alice: Rights) -> None:
     environment = secure(apache_kafka, ssl_password="key-secret")
-    with run(["config", "show"], open_settings, tmp_path, environment) as process:
-        assert process.wait() == 0
-    assert 'sasl_plain_password = "***"' in process.text and 'ssl_password = "***"' in process.text
-    assert "alice-secret" not in process.text and "key-secret" not in process.text
+    shown = run(["config", "show"], open_settings, environment).output
+    assert 'sasl_plain_password = "***"' in shown and 'ssl_password = "***"' in shown
+    assert "alice-secret" not in shown and "key-secret" not in shown
     # a defect shows its traceback, with the settings in it
     alice.allow(open_settings, WORKER, group=True)
     produce(open_settings, open_settings.topics.entities, [(b"x:1", b"defect")])
