@@ -20,8 +20,8 @@ from stream.broker.embedded import _executable, end_with_parent
 from stream.broker.reading import open_consumer
 from stream.cli import main
 from stream.config import KafkaSettings, Secret, Settings
+from stream.demo.measuring import free_port
 from stream.errors import BrokerError, Refused
-from tests.stream.worker.shop import free_port
 from tests.stream.workers import until
 
 SOON_SECONDS = 20.0  # for a command that gives up after one, on a busy machine

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient
 
+from stream.demo.measuring import free_port
 from stream.events import Upsert
 from tests.stream.workers import until
 
@@ -91,11 +91,6 @@ class Shop:
 
 def _quoted(*values: object) -> str:
     return ", ".join("null" if v is None else "'" + str(v).replace("'", "''") + "'" for v in values)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @contextlib.contextmanager
