@@ -15,7 +15,7 @@ import msgspec
 
 from index.entity import node_of
 from index.graph import GraphStore
-from index.store import Store
+from index.store import Store, lock
 from stream.atomic import refusals
 from stream.broker.folding import Partitions
 from stream.broker.producing import Record
@@ -95,7 +95,8 @@ def forget_former_values(directory: Path, name: str) -> str | None:
     """Takes the former values of a deleted entity out of the files of a worker's state.
 
     RocksDB keeps what was overwritten until it merges its files, and the snapshot has vectors that were made
-    of it. The next start makes a new one.
+    of it; the next start makes a new one. A generation that is being built began with a copy of all of this,
+    and may not have read yet that the entity is gone: the worker begins it anew.
 
     Returns:
         Why that cannot be done now; None if it is done, or there is no state.
@@ -108,12 +109,14 @@ def forget_former_values(directory: Path, name: str) -> str | None:
         return None
     if is_held(directory):
         return "a worker has it; run this command again when the worker is stopped"
-    with refusals(directory), Store(directory / current) as store:
+    with refusals(directory), lock(directory), Store(directory / current) as store:
         [entity] = GraphStore(store).entities([node_of(name)])
         if entity is not None and not entity.deleted:
             return "no worker has read yet that the entity is gone; start it, and run this command again"
         store.compact()
-        shutil.rmtree(directory / current / SNAPSHOT, ignore_errors=True)
+        unfinished = (path for path in directory.glob("generation-*") if path.name != current)
+        for path in (*(directory / current).glob(f"{SNAPSHOT}*"), *unfinished):
+            shutil.rmtree(path)
     return None
 
 

@@ -108,7 +108,11 @@ def test_the_files_of_a_state_forget_what_was_deleted(tmp_path: Path, checkpoint
     aligner = generations.open()
     apply(aligner, [*catalogues(), secret], 0)
     assert "a worker has it" in (forget_former_values(state, "left:s") or "")
+    aligner.copy_to(generations.partial())
+    generations.begin(generations.current, state / "generation-2.partial")  # that of a promotion
+    aligner.copy_to(state / "generation-3.partial")  # which was killed before it had begun
     aligner.close()
+    (state / "generation-1" / "snapshot.partial").mkdir()
     generations.close()
     assert "no worker has read yet" in (forget_former_values(state, "left:s") or "")
     aligner = generations.open()
@@ -116,8 +120,10 @@ def test_the_files_of_a_state_forget_what_was_deleted(tmp_path: Path, checkpoint
     aligner.close()
     generations.close()
     assert is_in_the_files()
+    assert len([*state.glob("generation-*")]) == 3
     assert forget_former_values(state, "left:s") is None and not is_in_the_files()
     assert forget_former_values(tmp_path / "none", "left:s") is None
+    assert not [*state.glob("generation-[23]*"), *state.glob("*/snapshot*")]
     aligner = generations.open()  # as usable as before
     assert aligner.exist(["left:s", "left:f1"]) == [False, True]
     aligner.close()
