@@ -21,7 +21,6 @@ tests and benchmarks run the same code.
 """
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -29,27 +28,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from index import tables
 from index.entity import node_of
 from index.errors import StateError, StoreError
 from index.store import Store
 from stream.changes import Decoder
+from stream.console import printable
 from stream.engine import memory
+from stream.engine.backlog import TO_TRY
+from stream.engine.blame import cut, failing
 from stream.engine.deciding import Decision
 from stream.engine.embedding import Readings
 from stream.engine.explaining import Explaining, Explanation
-from stream.engine.inbox import NO_POISON, Received, failed
-from stream.engine.interface import Batch, Counts, Dangling, EvidenceDetail, Laps, Search
+from stream.engine.inbox import NO_POISON, Received
+from stream.engine.interface import Batch, Dangling, EvidenceDetail, Laps, Output, Search
 from stream.engine.origin import Origin
 from stream.engine.outbox import Outbox
 from stream.engine.pairs import FoundPairs, PairScores
 from stream.engine.parts import Parts, usable_model
 from stream.engine.recipe import Recipe
 from stream.engine.records import Difference
-from stream.engine.turn import Situation, Turn, take_turn
+from stream.engine.recovery import Focus, Recovery, Suspicion
+from stream.engine.turn import NOTHING_ELSE, Situation, Turn, take_turn
 from stream.errors import InvalidInput
-from stream.events import Cause, Message
+from stream.events import Cause, Message, curie
 
 EVALUATION_CHUNK = 4096  # entities evaluated together: about 100 MB
 SNAPSHOT_SHARE = 8  # in quiet it is written anew when one in so many entities was evaluated since
@@ -123,6 +127,18 @@ class Aligner:
                 self._outbox = Outbox(self._store)
                 self._is_whole = True  # no batch was left half-way
                 self._is_ahead = False  # what is in memory rests on no more than what is stored
+                self._suspicion = Suspicion()
+                self._recovery = Recovery(
+                    self._process,
+                    self._roll_back,
+                    self._pause,
+                    lambda: self._parts.backlog,
+                    self._suspicion,
+                )
+                if not read_only:
+                    for node in self._parts.backlog.aside:  # this version may know how to evaluate them
+                        self._parts.backlog.mark(node, TO_TRY)
+                    self._store.commit()
                 memory.settle()
             except BaseException:
                 self._store.close()
@@ -149,29 +165,35 @@ class Aligner:
                 evaluated and a pair is scored after the last message that changes it and not after every
                 one; the backlog is taken in big bites.
 
-        Should a message make processing fail, everything is as if the batch had never been; then less is
-        tried at once, and the message that fails alone becomes a dead letter. Messages that cannot be applied
-        or encoded fail before anything in memory has changed, which costs a rollback of the store. What fails
-        later costs a reload of the state: one for the batch, and one for each such message.
+        What fails stops nothing else (`stream/engine/recovery.py`): a message that cannot be applied becomes
+        a dead letter, an entity that cannot be evaluated is set aside.
 
         Raises:
             StateError: the outcome cannot be stored.
         """
-        return self._process_or_less(messages, bulk=bulk, level=logging.WARNING)
+        if messages:
+            return self._recovery.process(messages, bulk=bulk)
+        return self._recovery.work_off(bulk=bulk)
 
-    def _process_or_less(self, messages: Sequence[Message], *, bulk: bool, level: int) -> Batch:
-        """As `process`; what fails is logged at this level."""
-        try:
-            return self._process(messages, bulk=bulk)
-        except StateError:  # not the message's fault
-            raise
-        except Exception as error:
-            if not messages:
-                raise
-            _log.log(level, "a batch of %d failed, trying less of it at once: %r", len(messages), error)
-            poison = failed(error)
-        # Outside of the handler, whose traceback keeps what the failed call made, and without the old parts:
-        # memory may be short.
+    @_told_as_state_error()
+    def _pause(self) -> Batch:
+        """A turn in which nothing is done. Commits what is pending."""
+        parts = self._parts
+        batch = Batch(
+            self._outbox.next_sequence(),
+            [],
+            len(parts.backlog),
+            searched=parts.retrieval.searched,
+            vectors=parts.retrieval.vectors,
+            aside=len(parts.backlog.aside),
+            is_gathered=parts.backlog.is_gathered,
+        )
+        self._outbox.conclude(batch)
+        return batch
+
+    @_told_as_state_error()
+    def _roll_back(self) -> int:
+        """Makes store and memory what they were before a turn that failed; how many reloads that took."""
         reloads = int(self._is_ahead)
         self._store.rollback()
         if self._is_ahead:
@@ -180,14 +202,7 @@ class Aligner:
             self._is_ahead = False
         self._is_whole = True
         self._outbox.rolled_back()
-        if len(messages) == 1:
-            done = self._process(messages, {messages[0].cause: poison}, bulk=bulk)
-        else:
-            # another try may cost another reload; else halves leave less to store a message at a time
-            step = 1 if reloads else len(messages) // 2
-            parts = [messages[first : first + step] for first in range(0, len(messages), step)]
-            done = _joined([self._process_or_less(part, bulk=bulk, level=logging.DEBUG) for part in parts])
-        return msgspec.structs.replace(done, reloads=done.reloads + reloads)
+        return reloads
 
     @_told_as_state_error()
     def _process(
@@ -196,21 +211,25 @@ class Aligner:
         poison: Mapping[Cause, InvalidInput] = NO_POISON,
         *,
         bulk: bool,
+        focus: Focus | None = None,
     ) -> Batch:
         laps, parts = Laps(), self._parts
-        turn = take_turn(messages, parts.backlog, bulk=bulk)
-        self._is_whole = False
+        turn = NOTHING_ELSE if focus and not messages else take_turn(messages, parts.backlog, bulk=bulk)
+        self._is_whole, self._suspicion.tried, self._suspicion.blamed = False, {}, []
         received = parts.inbox.receive(messages, poison)  # steps 1 to 4
+        aside = self._aside(received, focus)
         laps.end("receive")
         changed = parts.embedding.read(received.after)
         self._is_ahead = True
-        evaluated = self._evaluate(received, changed, turn)  # steps 4 to 7
+        for node, mark in aside.items():
+            parts.backlog.mark(node, mark)
+        evaluated = self._evaluate(received, changed, turn, focus)  # steps 4 to 7
         laps.end("retrieve")
-        scored = self._score(received, evaluated, turn)  # step 8
+        scored = self._score(received, evaluated, turn, focus)  # step 8
         laps.end("score")
         decisions = self._decide(received, evaluated, scored)  # step 9
         laps.end("decide")
-        outputs = received.dead_letters + parts.records.outputs(decisions)
+        outputs = received.dead_letters + self._record(decisions)
         laps.end("record")
         waiting = parts.backlog.settle(gathering=turn.situation is Situation.GATHERING)
         if not waiting:
@@ -224,17 +243,53 @@ class Aligner:
             len(evaluated.nodes),
             parts.retrieval.searched,
             parts.retrieval.vectors,
+            aside=len(parts.backlog.aside),
             is_gathered=parts.backlog.is_gathered,
         )
         self._outbox.conclude(batch)  # step 10
         self._is_whole, self._is_ahead = True, False
         laps.end("commit")
+        if focus is not None and focus.why:
+            self._tell_aside(aside, focus.why)
         parts.unsaved += len(evaluated.nodes)
         if turn.situation is Situation.DRAINING and not waiting:
             self._settle()
         return batch
 
-    def _evaluate(self, received: Received, changed: Readings, turn: Turn) -> Evaluated:
+    def _aside(self, received: Received, focus: Focus | None) -> dict[int, bytes | None]:
+        """What is set aside, and what is not any more: it has changed, or is tried. The graph keeps it."""
+        known = self._parts.backlog.aside
+        marks: dict[int, bytes | None] = {node: TO_TRY for node in received.touched if node in known}
+        given = [] if focus is None else focus.nodes
+        is_set_aside = focus is not None and focus.why != ""
+        if not (known or is_set_aside):
+            return marks
+        out = {*(given or received.changed)} if is_set_aside else set()
+        nodes = list(dict.fromkeys([*given, *received.changed]))
+        for node, entity in zip(nodes, self._parts.graph.entities(nodes), strict=True):
+            if entity is None or entity.deleted:
+                marks[node] = None
+            elif node in out:
+                marks[node] = TO_TRY
+                received.after[node] = msgspec.structs.replace(entity, deleted=True)
+                received.changed[node] = received.gone[node] = None
+            elif node in known:
+                marks[node] = None
+                received.after[node], received.changed[node] = entity, None
+        return marks
+
+    def _tell_aside(self, nodes: Iterable[int], why: str) -> None:
+        for entity in self._parts.graph.entities(nodes):
+            if entity is not None and not entity.deleted:
+                _log.warning(
+                    "%s (%s, partition %d, offset %d) is set aside, as if it did not exist: it cannot be "
+                    "evaluated (%s). It is tried again when it or a neighbour changes and at the next start; "
+                    "please report this",
+                    printable(curie(entity.source, entity.id)[:200]),
+                    *(entity.topic, entity.partition, entity.offset, printable(why[:200])),
+                )
+
+    def _evaluate(self, received: Received, changed: Readings, turn: Turn, focus: Focus | None) -> Evaluated:
         """Rows, index and candidates of what the messages changed, and of a share of the waiting entities."""
         parts, backlog = self._parts, self._parts.backlog
         # An entity that only gained or lost a neighbour waits: many messages name the same ones. While a bulk
@@ -245,11 +300,14 @@ class Aligner:
             parts.embedding.put_off(changed.only(received.after.keys() - now.keys()))
             backlog.defer(received.changed.keys() - now.keys())
         if outdated := backlog.outdated(turn.rows):
+            self._suspicion.tried.update(dict.fromkeys(outdated))
             self._follow_up(*parts.embedding.refresh(outdated), fresh=False)
 
-        nodes = [*now, *backlog.next_entities(turn.entities, without=now)]
+        about = [] if focus is None else [node for node in focus.nodes if node not in now]
+        nodes = [*now, *about, *backlog.next_entities(turn.entities, without=now)]
+        self._suspicion.tried.update(dict.fromkeys(nodes))
         unsure = backlog.unsure.intersection(nodes)
-        forced = {*now, *unsure, *backlog.deferred.intersection(nodes)}
+        forced = {*now, *about, *unsure, *backlog.deferred.intersection(nodes)}
         if turn.situation is Situation.DRAINING:  # all rows are up to date
             found = parts.retrieval.retrieve(nodes, forced)
             backlog.evaluated(nodes)
@@ -257,7 +315,8 @@ class Aligner:
             found = self._evaluate_in_chunks(
                 nodes, changed, forced, fresh=turn.situation is not Situation.QUIET
             )
-        self._look_through_hub(turn.neighbours)
+        if turn.neighbours:
+            self._look_through_hub(turn.neighbours)
         return Evaluated(nodes, unsure, found)
 
     def _evaluate_in_chunks(
@@ -283,23 +342,37 @@ class Aligner:
             if rest:
                 self._parts.backlog.expand(hub.node, rest)
 
-    def _score(self, received: Received, evaluated: Evaluated, turn: Turn) -> list[PairScores]:
+    def _score(
+        self, received: Received, evaluated: Evaluated, turn: Turn, focus: Focus | None
+    ) -> list[PairScores]:
         """Scores of the pairs that the messages changed, and of a share of those that wait.
 
         What the messages moved elsewhere waits and coalesces, and so does what rows of a snapshot bring:
         they change each other's neighbourhoods until the last has come.
         """
         parts, backlog = self._parts, self._parts.backlog
-        prompt = received.prompt if turn.situation is Situation.PROMPT else ()
+        prompt = received.prompt if turn.situation is Situation.PROMPT else set(focus.nodes if focus else ())
         due: list[FoundPairs] = []
         for part in evaluated.found:
             direct, indirect = parts.retrieval.split(part, prompt)
             due.append(direct)
             backlog.score(indirect, parts.embedding.table)
         waiting = turn.pairs_beside(sum(len(part.pairs.left) for part in due))
-        due.extend(backlog.scored(waiting, distinct=turn.situation is Situation.DRAINING))
+        for part in backlog.scored(waiting, distinct=turn.situation is Situation.DRAINING):
+            due.append(part)
+            ends = parts.embedding.table.rows["node"][np.concatenate(part.pairs)]
+            self._suspicion.tried.update(dict.fromkeys(ends.tolist()))
         stored = parts.deciding.known_pairs({*evaluated.unsure, *received.gone})
-        return [*parts.scoring.score(due), *parts.scoring.dropped(stored, evaluated.found, parts.graph)]
+        dropped = parts.scoring.dropped(stored, evaluated.found, parts.graph, backlog.aside)
+        try:
+            return [*parts.scoring.score(due), *dropped]
+        except Exception:
+            count = sum(len(part.pairs.left) for part in due)
+            place = failing(lambda first, end: parts.scoring.score(cut(due, first, end)), count)
+            if place is not None:
+                [(_, pair)] = cut(due, place, place + 1)
+                self._suspicion.blamed = parts.embedding.table.rows["node"][np.concatenate(pair)].tolist()
+            raise
 
     def _decide(
         self, received: Received, evaluated: Evaluated, scored: Sequence[PairScores]
@@ -310,7 +383,17 @@ class Aligner:
         """
         links = self._parts.links
         linked = dict.fromkeys([*received.links, *links.around(evaluated.nodes)])
-        return self._parts.deciding.decide(scored, links.in_force(linked, self._parts.graph))
+        return self._parts.deciding.decide(scored, links.in_force(linked, self._parts.exist))
+
+    def _record(self, decisions: Sequence[Decision]) -> list[Output]:
+        records = self._parts.records
+        try:
+            return records.outputs(decisions)
+        except Exception:
+            place = failing(lambda first, end: records.outputs(decisions[first:end]), len(decisions))
+            if place is not None:
+                self._suspicion.blamed = [*decisions[place].pair[:2]]
+            raise
 
     def _settle(self) -> None:
         """After a bulk: a new snapshot if the last one is of little use, and memory back to the system."""
@@ -433,23 +516,3 @@ class Aligner:
                     self._parts.save_snapshot()
         finally:
             self._store.close()
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    """What several batches did together."""
-    topics: defaultdict[str, Counts] = defaultdict(Counts)
-    for batch in batches:
-        for topic, counts in batch.topics.items():
-            topics[topic] += counts
-    last = batches[-1]
-    return Batch(
-        last.sequence,
-        [output for batch in batches for output in batch.outputs],
-        last.backlog,
-        topics,
-        evaluations=sum(batch.evaluations for batch in batches),
-        searched=last.searched,
-        vectors=last.vectors,
-        reloads=sum(batch.reloads for batch in batches),
-        is_gathered=last.is_gathered,
-    )

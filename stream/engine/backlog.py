@@ -11,6 +11,8 @@ pairs wait is known in memory only: after a restart all of them do. Keys for pai
 more. Which entities wait that have changed themselves is known in memory only, too; the store knows whether
 there are any, and then all pairs of all entities are scored again after a restart. It also knows whether a
 bulk was gathered since nothing waited last: until then there are messages that have no outcome yet.
+
+What cannot be evaluated is *set aside*: it counts as if it did not exist, until it is tried again.
 """
 
 from collections.abc import Collection, Container, Iterable, Iterator
@@ -29,6 +31,9 @@ from stream.engine.pairs import FoundPairs, SourcePair
 
 # Arrays of waiting pairs before duplicates are removed: while messages come, and in quiet.
 MAX_ARRAYS, FEW_ARRAYS = 128, 16
+# An entity that is set aside is tried again when nothing else waits: another one may have been to blame. If
+# it fails again it stays aside until it or a neighbour of it changes, or the process is another one.
+TO_TRY, TRIED = b"\1", b"\2"
 _DEFERRED = tables.META + b"deferred"  # there while entities wait that have changed themselves
 _GATHERED = tables.META + b"gathered"  # there from a bulk's first message until nothing waits
 
@@ -60,6 +65,7 @@ class Backlog:
         self._hubs: dict[int, bytes] = {
             int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.HUBS)
         }
+        self.aside = {int.from_bytes(key[1:], "big"): value for key, value in store.scan(tables.ASIDE)}
         # left slot << 32 | right slot, in arrays of which the last is the newest; a pair may stand in several
         self._pairs: dict[SourcePair, list[npt.NDArray[np.int64]]] = {}
         self._flagged: dict[int, None] = {}  # nodes with a key for their pairs
@@ -84,7 +90,7 @@ class Backlog:
     def __len__(self) -> int:
         """Entities that wait for something."""
         unsure = sum(node not in self.entities for node in self.unsure)
-        return len(self.entities) + len(self._flagged) + len(self._hubs) + unsure
+        return len(self.entities) + len(self._flagged) + len(self._hubs) + unsure + len(self.to_try())
 
     def settle(self, *, gathering: bool) -> int:
         """At the end of a turn: how many entities wait for something.
@@ -110,6 +116,18 @@ class Backlog:
     def has_entities(self) -> bool:
         """Whether an entity waits for evaluation."""
         return bool(self.entities or self.unsure)
+
+    def mark(self, node: int, mark: bytes | None) -> None:
+        """Sets an entity aside, to be tried when nothing else waits or not any more; None takes it back."""
+        if mark is not None:
+            self.aside[node] = mark
+            self._store.put(tables.ASIDE + node_key(node), mark)
+        elif self.aside.pop(node, None) is not None:
+            self._store.delete(tables.ASIDE + node_key(node))
+
+    def to_try(self) -> list[int]:
+        """Those of the entities that are set aside that are to be tried."""
+        return [node for node, mark in self.aside.items() if mark == TO_TRY]
 
     @property
     def has_outdated(self) -> bool:

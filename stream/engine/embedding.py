@@ -231,13 +231,16 @@ class Embedding:
         stored[slots] = digests[of]
         return SavedRows(self.spaces, self.table, self.cells, stored)
 
-    def fill(self, queue: Mapping[int, bytes], saved: SavedRows | None = None) -> int:
+    def fill(
+        self, queue: Mapping[int, bytes], saved: SavedRows | None = None, aside: Container[int] = ()
+    ) -> int:
         """Fills an empty table from the graph store.
 
         Args:
             queue: the nodes that wait for re-evaluation, each with what was in force; the lists have to be
                 those that the stored scores rest on.
             saved: what may be used as far as it fits the store.
+            aside: nodes of entities that count as if they did not exist.
 
         Returns:
             How many entities had to be encoded.
@@ -246,7 +249,7 @@ class Embedding:
         if saved is not None:
             self.spaces, self.table, self.cells, stored = saved
             self.number_of = {space: number for number, space in enumerate(self.spaces)}
-        encoded = self._read_all(stored)
+        encoded = self._read_all(stored, aside)
         # samples of all first: a neighbourhood rests on the degrees of its members
         samples = []
         for nodes in batched(self._graph.scan_heads(), ROWS_CHUNK):
@@ -271,13 +274,18 @@ class Embedding:
         rows["content"][every] = self._content(every)
         return encoded
 
-    def _read_all(self, stored: Nodes) -> int:
+    def _read_all(self, stored: Nodes, aside: Container[int]) -> int:
         """Reads the entities whose rows were not made of what is in the store; `stored` as in `SavedRows`.
+
+        But not those that are set aside: their rows are blank.
 
         Returns:
             How many these are.
         """
         nodes, digests = self._graph.digests()
+        if aside:
+            is_here = np.array([node not in aside for node in nodes.tolist()], bool)
+            nodes, digests = nodes[is_here], digests[is_here]
         slots, of = self.table.known_of(nodes, np.arange(len(nodes)))
         same = stored[slots] == digests[of]
         if not self._encodes_as_before(nodes[of[same]]):

@@ -99,7 +99,9 @@ class Explaining:
         found = [
             self._explain(entity, partner)
             for partner in partners
-            if partner is not None and not partner.deleted
+            if partner is not None
+            and not partner.deleted
+            and node_of(curie(partner.source, partner.id)) not in self._backlog.aside
         ]
         return sorted(found, key=lambda each: (each.outcome != "aligned", -(each.score or 0), each.object_id))
 
@@ -112,6 +114,11 @@ class Explaining:
                 "unknown-entity",
                 f"there is no {name} in this state: it never came, is not applied yet, or is a dead letter "
                 "(`sameas dead-letters list`)",
+            )
+        if node_of(name) in self._backlog.aside:
+            raise InvalidInput(
+                "set-aside",
+                f"{name} cannot be evaluated, and counts as if it did not exist: see the worker's log",
             )
         return entity
 

@@ -119,6 +119,7 @@ class Batch(msgspec.Struct, frozen=True):
     searched: int = 0  # vectors of the largest type, among which exact search looks for candidates
     vectors: int = 0  # in all indexes
     reloads: int = 0  # of the state, after processing failed
+    aside: int = 0  # entities that cannot be evaluated, and count as if they did not exist
     is_gathered: bool = False  # messages of a bulk have no outcome yet
 
     @property

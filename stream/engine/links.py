@@ -1,12 +1,11 @@
 """People's verdicts on pairs: kept for good, in force while both entities exist."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from index import tables
 from index.entity import node_key, node_of
-from index.graph import GraphStore
 from index.store import Store
 from stream.engine.pairs import DIFFERENT, NONE, SAME, PairId
 from stream.engine.words import LastWords, Word
@@ -77,14 +76,16 @@ class LinkStore:
                     pairs.append(PairId(*ends, link.left_source, link.right_source))
         return pairs
 
-    def in_force(self, pairs: Iterable[PairId], graph: GraphStore) -> list[tuple[PairId, int]]:
+    def in_force(
+        self, pairs: Iterable[PairId], exist: Callable[[Iterable[int]], list[bool]]
+    ) -> list[tuple[PairId, int]]:
         """SAME, DIFFERENT, or NONE where there is no verdict or one of the two entities does not exist."""
         pairs = list(pairs)
-        exist = graph.exist(node for pair in pairs for node in pair[:2])
+        exists = exist(node for pair in pairs for node in pair[:2])
         verdicts = []
         for number, pair in enumerate(pairs):
             link = self.get(pair)
-            if link is None or not all(exist[2 * number : 2 * number + 2]):
+            if link is None or not all(exists[2 * number : 2 * number + 2]):
                 verdicts.append((pair, NONE))
             else:
                 verdicts.append((pair, SAME if link.verdict == "same" else DIFFERENT))

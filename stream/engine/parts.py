@@ -1,6 +1,7 @@
 """The parts of an aligner, made of what a store holds."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -75,9 +76,15 @@ class Parts:
             saved = snapshot.load(self._snapshot, self._settings, options, self.retrieval.indexes)
         rows, lists = (None, None) if saved is None else saved
         with waiting("reading the entities, and encoding those that the snapshot does not have"):
-            self.unsaved = self.embedding.fill(self.backlog.entities, rows)
+            self.unsaved = self.embedding.fill(self.backlog.entities, rows, self.backlog.aside)
         with waiting(f"building the candidate lists of {len(self.embedding.table):,} entities"):
             self.retrieval.fill(lists)
+
+    def exist(self, nodes: Iterable[int]) -> list[bool]:
+        """Whether there are such entities now that are not set aside."""
+        nodes = list(nodes)
+        found = zip(nodes, self.graph.exist(nodes), strict=True)
+        return [exists and node not in self.backlog.aside for node, exists in found]
 
     def save_snapshot(self) -> None:
         """A start after a crash then encodes and searches only for what has changed since."""

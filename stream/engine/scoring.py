@@ -1,6 +1,6 @@
 """Step 8: candidate pairs to scores, and what the model looked at."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -85,13 +85,18 @@ class Scoring:
         return scored
 
     def dropped(
-        self, stored: Sequence[tuple[int, int]], found: Iterable[FoundPairs], graph: GraphStore
+        self,
+        stored: Sequence[tuple[int, int]],
+        found: Iterable[FoundPairs],
+        graph: GraphStore,
+        aside: Container[int] = (),
     ) -> list[PairScores]:
         """Those of the stored pairs that are no candidates, reported or not, with score 0.
 
         Args:
             stored: (node, partner).
             found: with all candidate pairs of these nodes.
+            aside: nodes of entities that count as if they did not exist.
         """
         if not stored:
             return []
@@ -110,7 +115,9 @@ class Scoring:
             one, other = entities[2 * number : 2 * number + 2]
             if one is None or other is None:
                 continue
-            gone = one.deleted or other.deleted  # `found` has pairs that were candidates until now
+            gone = (
+                one.deleted or other.deleted or node in aside or partner in aside
+            )  # `found` has pairs that were candidates until now
             if not gone and {(node, partner), (partner, node)} & candidates:
                 continue
             (left_source, left), (right_source, right) = sorted([(one.source, node), (other.source, partner)])

@@ -42,6 +42,10 @@ class Turn(NamedTuple):
         return changed // BACKLOG_SHARE if self.situation is Situation.PROMPT else self.pairs
 
 
+# What a turn takes that is about given entities alone.
+NOTHING_ELSE = Turn(Situation.QUIET, rows=0, entities=0, neighbours=0, pairs=0)
+
+
 def take_turn(messages: Sequence[Message], backlog: Backlog, *, bulk: bool) -> Turn:
     """The next turn.
 

@@ -45,6 +45,7 @@ DERIVED: Final = (
     tables.MATCHES,
     tables.RECORDS,
     tables.OUTBOX,
+    tables.ASIDE,
 )
 COMMIT_KEYS: Final = 10_000
 

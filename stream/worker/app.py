@@ -222,7 +222,10 @@ class Worker:
 
     def status(self) -> str:
         """For /readyz: what is missing, what is in force, and what is being built."""
-        return self._pipeline.lost_messages + ("" if self._promoter is None else self._promoter.status())
+        aside = f"{self._aside()[2:]}\n" if self._pipeline.aside else ""
+        return (
+            self._pipeline.lost_messages + aside + ("" if self._promoter is None else self._promoter.status())
+        )
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set. Raises what ended the work before that."""
@@ -269,8 +272,13 @@ class Worker:
         totals = self._pipeline.totals
         tell(
             f"stopped; received {totals.received} = applied {totals.applied} + stale {totals.stale} "
-            f"+ dead-lettered {totals.dead_lettered}{totals.remark}"
+            f"+ dead-lettered {totals.dead_lettered}{totals.remark}{self._aside()}"
         )
+
+    def _aside(self) -> str:
+        count = self._pipeline.aside
+        entities = "1 entity is" if count == 1 else f"{count:,} entities are"
+        return f"; {entities} set aside, since evaluating failed" if count else ""
 
     async def _finish_batches(self) -> None:
         """Until all outputs are published; the lock stays taken, so no batch begins after that."""

@@ -19,6 +19,8 @@ from stream.worker.standing import QUIET_SECONDS, WAITS_FOR_GROUP, Standing
 
 PROGRESS_SECONDS = 5.0
 LOOK_SECONDS = 1.0  # between two looks at what the worker waits for
+# The rest after a piece of the backlog in which the state was reloaded, in lengths of that piece.
+RELOAD_RESTS = 3
 BACKLOG_SECONDS = 0.005  # between two looks, while there is a backlog, at whether no message waits
 RECALL_SECONDS = 60.0  # between two looks at what search misses, each some ten milliseconds of work
 RECONCILE_SECONDS = 0.5  # between two looks at whether the worker has caught up
@@ -71,7 +73,8 @@ async def drain_backlog(
     """Messages go first: one that comes in meanwhile waits for one piece of the backlog at most.
 
     While messages wait, a share of the backlog is served with each of their batches. The pieces are large
-    until the worker has caught up, or messages that come in would keep it from that for good.
+    until the worker has caught up, or messages that come in would keep it from that for good. A piece that
+    fails costs a reload of the state; however many do, three quarters of the time are left to messages.
 
     Args:
         confirm: is given what is done when the broker has the outputs of a piece.
@@ -80,7 +83,10 @@ async def drain_backlog(
         is_free = not pipeline.lock.locked() and not messages_wait()
         if standing.is_active and pipeline.backlog > 0 and is_free:
             in_bulk = standing.is_quiet or not standing.has_caught_up
+            started, reloads = time.monotonic(), pipeline.reloads
             confirm(await pipeline.step([], send, bulk=in_bulk))
+            if pipeline.reloads > reloads:
+                await asyncio.sleep(RELOAD_RESTS * (time.monotonic() - started))
         else:
             await pipeline.has_backlog.wait()
             await asyncio.sleep(BACKLOG_SECONDS if standing.is_active else QUIET_SECONDS)

@@ -103,8 +103,12 @@ class Metrics:
         )
         self.reloads = Counter(
             "sameas_state_reloads",
-            "Times that the state was read anew because processing failed: each dead letter `failed` of the "
-            "stage `process` takes one, its batch one more",
+            "Times that the state was read anew because processing failed",
+            registry=registry,
+        )
+        self.aside = Gauge(
+            "sameas_set_aside_entities",
+            "Entities that cannot be evaluated, and count as if they did not exist",
             registry=registry,
         )
         self.build_info = Gauge(
@@ -182,6 +186,7 @@ class Metrics:
             self.stage.labels(stage).observe(seconds)
         self.evaluations.inc(batch.evaluations)
         self.reloads.inc(batch.reloads)
+        self.aside.set(batch.aside)
         self.backlog.set(batch.backlog)
         self.vectors.set(batch.vectors)
 

@@ -63,6 +63,8 @@ class Pipeline:
         self.has_backlog = asyncio.Event()
         self.is_gathered = False  # messages of a bulk have no outcome yet
         self.searched = 0  # of the largest type
+        self.aside = 0  # entities that cannot be evaluated
+        self.reloads = 0  # of the state
         self._dangling = 0  # when it was told last
         self._lone_types: list[TypeName] = []  # the same
         self.lost_messages = ""  # what is said of them, in lines
@@ -77,6 +79,7 @@ class Pipeline:
             started = time.monotonic()
             batch = await self._call(functools.partial(self._aligner.process, messages, bulk=bulk))
             self._metrics.timed("process", started)
+            self.reloads += batch.reloads
             await self._publish(batch, send, messages)
             return asyncio.shield(self._confirmed)
 
@@ -300,7 +303,7 @@ class Pipeline:
                 self.withdrawn += output.value is None
                 self.aligned += output.value is not None
         self.backlog, self.searched = batch.backlog, batch.searched
-        self.is_gathered = batch.is_gathered
+        self.is_gathered, self.aside = batch.is_gathered, batch.aside
         if self.backlog:
             self.has_backlog.set()
         else:

@@ -11,7 +11,7 @@ import pytest
 from stream import console
 from stream.engine.interface import Counts
 from stream.worker import chores
-from stream.worker.chores import look_for_dangling, report_progress, report_waiting
+from stream.worker.chores import drain_backlog, look_for_dangling, report_progress, report_waiting
 from stream.worker.standing import WAITS_FOR_GROUP
 
 GONE = "the broker at here:9092 does not answer"
@@ -23,15 +23,15 @@ class Watch:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         self._caplog = caplog
-        self._time = 1000.0
+        self.time = 1000.0
         self._looks: asyncio.Queue[None] = asyncio.Queue()
-        clock = SimpleNamespace(monotonic=lambda: self._time)
+        clock = SimpleNamespace(monotonic=lambda: self.time)
         monkeypatch.setattr(chores, "time", clock)
         monkeypatch.setattr(console, "time", clock)
         monkeypatch.setattr(chores, "asyncio", SimpleNamespace(sleep=self._sleep))
 
     async def _sleep(self, seconds: float) -> None:
-        self._time += seconds
+        self.time += seconds
         await self._looks.get()
 
     async def look(self, times: int = 1) -> list[str]:
@@ -50,12 +50,35 @@ def watch(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     return Watch(monkeypatch, caplog)
 
 
-async def beside(loop: Coroutine[Any, Any, None], test: Coroutine[Any, Any, None]) -> None:
+async def beside(loop: Coroutine[Any, Any, None], test: Coroutine[Any, Any, object]) -> None:
     task = asyncio.create_task(loop)
     await asyncio.sleep(0)
     await test
     assert not task.done()
     task.cancel()
+
+
+def test_pieces_of_the_backlog_that_cost_a_reload_leave_time_to_messages(watch: Watch) -> None:
+    reloads, begun, free = [0, 2, 0], list[float](), SimpleNamespace(locked=lambda: False)
+
+    async def step(messages: object, send: object, *, bulk: bool) -> asyncio.Future[None]:
+        begun.append(watch.time)
+        watch.time += 2.0
+        pipeline.reloads += reloads[len(begun) - 1]
+        if len(begun) == len(reloads):
+            pipeline.backlog = 0
+        return asyncio.get_running_loop().create_future()
+
+    pipeline = cast(Any, SimpleNamespace(lock=free, backlog=9, reloads=0, step=step))
+    standing = cast(Any, SimpleNamespace(is_active=True, is_quiet=True, has_caught_up=True))
+
+    async def test() -> None:
+        pipeline.has_backlog = asyncio.Event()
+        loop = drain_backlog(pipeline, standing, cast(Any, None), lambda: False, lambda _: None)
+        await beside(loop, watch.look())
+
+    asyncio.run(test())
+    assert begun == [1000.0, 1002.0, 1010.0]  # the second took 2 s
 
 
 def test_the_last_line_says_what_everything_came_to(watch: Watch) -> None:

@@ -17,7 +17,7 @@ def test_messages_are_counted_by_topic_and_outcome() -> None:
     metrics = Metrics()
     for sequence in (1, 2):
         topics = {"a": Counts(6, 3, 2, 1, 2, "x", 3, "y", 4, "z"), "b": Counts(1, 1)}
-        metrics.count(Batch(sequence, [], backlog=7, topics=topics, vectors=sequence * 5))
+        metrics.count(Batch(sequence, [], backlog=7, topics=topics, vectors=sequence * 5, aside=sequence))
     found = samples(metrics)
     for line in (
         'sameas_events_total{outcome="applied",topic="a"} 6.0',
@@ -30,6 +30,7 @@ def test_messages_are_counted_by_topic_and_outcome() -> None:
         'sameas_replaced_rows_total{topic="a"} 8.0',
         "sameas_index_vectors 10.0",
         "sameas_backlog_entities 7.0",
+        "sameas_set_aside_entities 2.0",
     ):
         assert line in found
 
