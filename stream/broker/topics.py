@@ -3,8 +3,9 @@
 Topics are created or checked before a worker starts, because Faust waits for ever for a missing one.
 """
 
+import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -140,19 +141,13 @@ def ensure_topics(
     """
     if specs is None:
         specs = worker_specs(settings)
-    with admin_client(settings.kafka) as admin:
-        try:
-            found = _partitions(admin, specs, group)
-            missing = [spec for spec in specs if found[spec.name] is None]
-            if missing:
-                _create(admin, missing)
-                found = _wait_for(admin, specs)
-            _check_policies(admin, [spec for spec in specs if spec not in missing])
-        except KafkaError as error:
-            raise BrokerError(
-                f"topics at {', '.join(settings.kafka.servers)} cannot be checked: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+    with _admin(settings, f"topics at {', '.join(settings.kafka.servers)} cannot be checked") as admin:
+        found = _partitions(admin, specs, group)
+        missing = [spec for spec in specs if found[spec.name] is None]
+        if missing:
+            _create(admin, missing)
+            found = _wait_for(admin, specs)
+        _check_policies(admin, [spec for spec in specs if spec not in missing])
     counts = {name: count for name, count in found.items() if count is not None}
     _check_partitions(specs, missing, counts)
     return counts
@@ -169,11 +164,8 @@ def find_partitions(
     Raises:
         BrokerError: no broker, or not the access that is needed.
     """
-    with admin_client(settings.kafka) as admin:
-        try:
-            return _partitions(admin, specs, group)
-        except KafkaError as error:
-            raise BrokerError(f"topics cannot be described: {type(error).__name__}: {error}") from error
+    with _admin(settings, "topics cannot be described") as admin:
+        return _partitions(admin, specs, group)
 
 
 def existing_partitions(settings: Settings, specs: list[TopicSpec]) -> dict[str, int]:
@@ -202,11 +194,8 @@ def identify(settings: Settings, topics: Iterable[str]) -> dict[str, Identity]:
     Raises:
         BrokerError: no broker, or it does not say; Refused, when the user may not know.
     """
-    with admin_client(settings.kafka) as admin:
-        try:
-            described = admin.describe_topics(list(topics))
-        except KafkaError as error:
-            raise BrokerError(f"topics cannot be described: {type(error).__name__}: {error}") from error
+    with _admin(settings, "topics cannot be described") as admin:
+        described = admin.describe_topics(list(topics))
     found: dict[str, Identity] = {}
     for topic in described:
         refusal = for_code(topic["error_code"])
@@ -231,14 +220,21 @@ def delete_topics(settings: Settings, specs: list[TopicSpec]) -> list[str]:
         BrokerError: no broker, or no permission.
     """
     specs = [msgspec.structs.replace(spec, access=("DELETE",)) for spec in specs]
+    with _admin(settings, "topics cannot be deleted") as admin:
+        names = [name for name, count in _partitions(admin, specs).items() if count is not None]
+        if names:
+            admin.delete_topics(names, timeout_ms=CREATE_TIMEOUT_MS)
+    return names
+
+
+@contextlib.contextmanager
+def _admin(settings: Settings, failed: str) -> Iterator[KafkaAdminClient]:
+    """A client of which an error is a BrokerError that begins so."""
     with admin_client(settings.kafka) as admin:
         try:
-            names = [name for name, count in _partitions(admin, specs).items() if count is not None]
-            if names:
-                admin.delete_topics(names, timeout_ms=CREATE_TIMEOUT_MS)
+            yield admin
         except KafkaError as error:
-            raise BrokerError(f"topics cannot be deleted: {type(error).__name__}: {error}") from error
-    return names
+            raise BrokerError(f"{failed}: {type(error).__name__}: {error}") from error
 
 
 def _partitions(
