@@ -106,14 +106,13 @@ def unused(settings: Settings, kind: str) -> str:
     return f"{settings.kafka.group_id}-{kind}"
 
 
-@pytest.mark.slow
 def test_interruptions_leave_no_trace(embedded_settings: Settings, checkpoint: Path) -> None:
     settings = embedded_settings
     feed(settings)
     whole = replayed(settings, unused(settings, "whole"), checkpoint, never)
     assert len(whole[0]) > 100 and len(whole[1]) == POINTS and whole[2] == 1
     assert whole[0]["left:f9|right:f10"].mapping_justification == "semapv:ManualMappingCuration"
-    for calls, batch_size in ((2, 37), (5, 30)):
+    for calls, batch_size in ((9, 37), (5, 30)):
         align = msgspec.structs.replace(settings.align, batch_size=batch_size)
         other = msgspec.structs.replace(settings, align=align)
         pieces = replayed(other, unused(settings, f"pieces{calls}"), checkpoint, after(calls))
