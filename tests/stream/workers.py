@@ -28,6 +28,8 @@ from stream.events import Delete, EntityEvent, Upsert
 ROOT = Path(__file__).resolve().parent.parent.parent
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 SESSION_SECONDS = 3.0  # what the embedded broker needs; its groups form in half of that
+READS = r"sameas: reads .*messages behind"  # what a worker says that has the partitions
+STANDBY = r"sameas: ready: standing by"  # and one that has none
 DONE_SECONDS = 120.0  # for a whole command, on a busy machine; a group may have to time out first
 
 
@@ -195,6 +197,10 @@ def produce(settings: Settings, topic: str, records: Iterable[tuple[bytes | None
 def aligned(settings: Settings) -> set[str]:
     """The numbers that are aligned now."""
     return {record.subject_id.removeprefix("left:") for record in current_alignments(settings).values()}
+
+
+def wait_until_aligned(settings: Settings, expected: set[str], process: Process) -> None:
+    until(lambda: aligned(settings) == expected, "expected alignments", process)
 
 
 def dead_letters(settings: Settings) -> list[Any]:

@@ -17,12 +17,11 @@ from stream.catalogue.feeding import feed_events
 from stream.config import Settings
 from stream.errors import Refused
 from tests.stream.workers import (
-    aligned,
     command,
     numbers,
     produce,
-    until,
     upserts,
+    wait_until_aligned,
     worker,
 )
 
@@ -54,7 +53,7 @@ def test_all_that_reads_topics_reads_compressed_ones(
     feed_events(settings, upserts(range(20)))
     produce(settings, settings.topics.entities, [(b"x:bad", b"{bad")])
     with worker(settings, kafka__compression_type=kafka.compression_type) as process:
-        until(lambda: aligned(settings) == numbers(range(20)), "alignments", process)
+        wait_until_aligned(settings, numbers(range(20)), process)
         assert process.end(signal.SIGTERM) == 0
     assert "received 21 = applied 20 + stale 0 + dead-lettered 1" in process.text
     for topic in (settings.topics.entities, settings.topics.alignments, settings.topics.dead_letters):

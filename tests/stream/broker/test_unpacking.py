@@ -18,7 +18,7 @@ from stream.config import Settings
 from stream.errors import InvalidInput
 from stream.events import check_bytes
 from stream.worker.records import read_any_batch
-from tests.stream.workers import aligned, command, numbers, until, upserts, worker
+from tests.stream.workers import command, numbers, upserts, wait_until_aligned, worker
 
 CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 CLIENTS = [of_aiokafka, of_kafka_python]
@@ -99,7 +99,7 @@ def test_a_worker_and_all_readers_go_on(settings: Settings) -> None:
     producer.close(timeout=5)
     feed_events(settings, upserts(range(5, 9)))
     with worker(settings) as process:
-        until(lambda: aligned(settings) == numbers(range(9)), "alignments", process)
+        wait_until_aligned(settings, numbers(range(9)), process)
         assert process.end(signal.SIGTERM) == 0
     assert "dead-lettered 1" in process.text
     letters = command(settings, "dead-letters", "list").stdout

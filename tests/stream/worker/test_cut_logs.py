@@ -27,6 +27,7 @@ from tests.stream.workers import (
     produce,
     until,
     upserts,
+    wait_until_aligned,
     worker,
 )
 
@@ -50,21 +51,24 @@ def test_a_log_is_known_by_what_is_left_of_its_last_messages(settings: Settings)
         check_logs(settings, "the state", {place: Applied(20, [trace(other)])}, "delete it")
 
 
+def twenty_messages(settings: Settings, directory: Path) -> Path:
+    """Where they stand; a copy is good although Kafka runs, which makes indexes anew where it starts."""
+    ensure_topics(settings)
+    feed_events(settings, upserts(range(20)))
+    return directory / "data" / f"{settings.topics.entities}-0"
+
+
 def test_a_log_that_is_cut_back_ends_the_worker_and_stays_refused(
     own_kafka: tuple[str, Path], tmp_path: Path
 ) -> None:
     """Restored from a copy, under a running worker; and then longer than before."""
     address, directory = own_kafka
     settings = own_settings(address, tmp_path)
-    ensure_topics(settings)
-    feed_events(settings, upserts(range(20)))
-    log, copy = directory / "data" / f"{settings.topics.entities}-0", tmp_path / "copy"
-    control_kafka(directory, "stop")
+    log, copy = twenty_messages(settings, directory), tmp_path / "copy"
     shutil.copytree(log, copy)
-    control_kafka(directory, "start")
     with worker(settings) as running:
         feed_events(settings, upserts(range(20, 30)))
-        until(lambda: aligned(settings) == numbers(range(30)), "alignments", running)
+        wait_until_aligned(settings, numbers(range(30)), running)
         control_kafka(directory, "stop", "--kill")
         shutil.rmtree(log)
         shutil.copytree(copy, log)
@@ -84,15 +88,11 @@ def test_a_log_that_was_cut_back_and_has_grown_beyond_the_position_ends_the_work
     """While the worker stands still; and its place in the group is kept, so that nothing is assigned anew."""
     address, directory = own_kafka
     settings = own_settings(address, tmp_path)
-    ensure_topics(settings)
-    feed_events(settings, upserts(range(20)))
-    log, copy = directory / "data" / f"{settings.topics.entities}-0", tmp_path / "copy"
-    control_kafka(directory, "stop")
+    log, copy = twenty_messages(settings, directory), tmp_path / "copy"
     shutil.copytree(log, copy)
-    control_kafka(directory, "start")
     with worker(settings, kafka__session_timeout_seconds="60") as running:
         feed_events(settings, upserts(range(20, 30)))
-        until(lambda: aligned(settings) == numbers(range(30)), "alignments", running)
+        wait_until_aligned(settings, numbers(range(30)), running)
         running.process.send_signal(signal.SIGSTOP)
         control_kafka(directory, "stop", "--kill")
         shutil.rmtree(log)

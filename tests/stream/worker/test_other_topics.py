@@ -10,9 +10,7 @@ from stream.broker.connection import admin_client
 from stream.broker.topics import delete_topics, ensure_topics, identify, input_specs, output_specs
 from stream.catalogue.feeding import feed_events
 from stream.config import Settings
-from tests.stream.workers import Process, aligned, numbers, until, upserts, worker
-
-READS = r"sameas: reads .*messages behind"
+from tests.stream.workers import READS, aligned, numbers, until, upserts, wait_until_aligned, worker
 
 
 def create_again(settings: Settings, topic: str) -> None:
@@ -27,10 +25,6 @@ def ids(state: Path) -> dict[str, str]:
     """Those that a fake worker's file has."""
     raw = base64.b64decode(json.loads(state.read_text())["origin"]["mtopics"])
     return msgspec.msgpack.decode(raw, type=dict[str, str])
-
-
-def wait_until_aligned(settings: Settings, expected: set[str], process: Process) -> None:
-    until(lambda: aligned(settings) == expected, "expected alignments", process)
 
 
 def test_a_topic_made_again_has_another_id(settings: Settings) -> None:
@@ -155,7 +149,7 @@ def test_partitions_that_are_added_to_an_input_are_read_by_the_running_worker(
         wait_until_aligned(settings, numbers(range(10)), running)
         grow(settings, settings.topics.entities, 4)
         feed_events(settings, upserts(range(10, 40)))
-        until(lambda: aligned(settings) == numbers(range(40)), "the new partitions", running)
+        wait_until_aligned(settings, numbers(range(40)), running)
         assert running.end() == 0
     with worker(settings) as again:
         again.wait_for(READS)

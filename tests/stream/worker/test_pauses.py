@@ -9,8 +9,17 @@ from stream.broker.topics import ensure_topics
 from stream.catalogue.feeding import feed_events
 from stream.config import Settings
 from stream.worker.app import BULK_BATCHES
-from tests.stream.worker.test_worker import READS, STANDBY, wait_until_aligned
-from tests.stream.workers import Process, deletes, numbers, until, upserts, worker
+from tests.stream.workers import (
+    READS,
+    STANDBY,
+    Process,
+    deletes,
+    numbers,
+    until,
+    upserts,
+    wait_until_aligned,
+    worker,
+)
 
 EVENTS = 3000
 BATCH = 50 * BULK_BATCHES  # messages at once of a worker that is behind
