@@ -10,6 +10,7 @@ import msgspec
 
 from stream.commands.options import catalogued
 from stream.config import Settings
+from stream.console import counting, put_json, shown, tell
 from stream.events import EntityEvent
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ def align(
 
     `sameas explain` then says why.
     """
-    from stream.console import counting, put_json, shown, tell
     from stream.engine.parts import usable_model
     from stream.learning.alignment import align as align_files
     from stream.learning.alignment import kept_in

@@ -9,6 +9,7 @@ import click
 from stream.commands.group import Commands
 from stream.commands.options import connected
 from stream.config import Configuration
+from stream.console import put_json, tell
 
 
 @click.group("dead-letters", cls=Commands)
@@ -38,7 +39,6 @@ def list_letters(configuration: Configuration, check: bool, **options: tuple[Any
 
     Of a message that was sent again and refused again, only the newest letter counts.
     """
-    from stream.console import put_json, tell
     from stream.consuming.dead_letters import Selection, read_dead_letters
 
     settings = configuration.settings
@@ -64,7 +64,6 @@ def retry(configuration: Configuration, execute: bool, **options: tuple[Any, ...
     None is sent past something newer with its key. One that is refused again has another dead letter, which
     takes the place of the former in lists.
     """
-    from stream.console import tell
     from stream.consuming.dead_letters import Selection, read_dead_letters
     from stream.consuming.retrying import plan_retry, resend
 

@@ -8,6 +8,8 @@ import msgspec
 
 from stream.commands.options import connected
 from stream.config import Configuration, Settings
+from stream.console import put_json, tell
+from stream.events import split_curie
 
 if TYPE_CHECKING:
     from stream.consuming.erasing import Found
@@ -27,9 +29,7 @@ def erase(configuration: Configuration, entity: str, execute: bool, as_json: boo
     """
     from stream.broker.producing import produce
     from stream.broker.topics import ensure_topics, to_erase
-    from stream.console import put_json, tell
     from stream.consuming.erasing import canonical_topic, find, forget_former_values
-    from stream.events import split_curie
 
     settings = configuration.settings
     ensure_topics(settings, to_erase(settings, canonical_topic(settings, split_curie(entity)[0])))
@@ -54,7 +54,6 @@ def erase(configuration: Configuration, entity: str, execute: bool, as_json: boo
 
 def _left(settings: Settings, entity: str, found: "Found", obstacle: str | None) -> Iterator[str]:
     """What this command does not reach, and who does."""
-    from stream.events import split_curie
     from stream.learning.alignment import kept_in, left_at
     from stream.replay.run import run_names
 

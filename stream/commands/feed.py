@@ -10,6 +10,7 @@ import msgspec
 from index.errors import SameasError
 from stream.commands.options import accounted, connected
 from stream.config import Configuration, Settings
+from stream.console import counting, put_json, tell
 from stream.events import EntityEvent
 from stream.interrupts import Interrupted
 
@@ -57,7 +58,6 @@ def feed(
     from stream.catalogue.feeding import gone, present_entities
     from stream.catalogue.opening import Meter
     from stream.catalogue.reading import files_of, read_files
-    from stream.console import counting, tell
 
     settings = configuration.settings
     paths = files_of(settings, files, source)
@@ -88,7 +88,6 @@ def feed(
 
 
 def _show_first(events: Iterable[EntityEvent], progress: Callable[[int], None]) -> None:
-    from stream.console import put_json
 
     for count, event in enumerate(events, 1):
         if count <= SHOWN_EVENTS:
@@ -110,7 +109,6 @@ def _feed(
     from stream.broker.topics import ensure_topics, to_produce
     from stream.catalogue.feeding import feed_events
     from stream.catalogue.resuming import FeedProgress
-    from stream.console import tell
 
     done = 0
 
@@ -143,7 +141,6 @@ def _feed(
 
 def _delete(settings: Settings, keys: list[bytes]) -> None:
     from stream.broker.producing import Record, produce
-    from stream.console import tell
 
     produce(settings, (Record(settings.topics.entities, key, None) for key in keys))
     tell(f"deleted {len(keys):,} entities that the files no longer have")

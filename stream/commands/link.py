@@ -7,6 +7,7 @@ import msgspec
 
 from stream.commands.options import connected
 from stream.config import Configuration
+from stream.console import tell
 from stream.errors import ConfigError, InvalidInput
 from stream.events import Link, alignment_key, decode_link, split_curie
 from stream.mapping.row import is_unicode
@@ -25,7 +26,6 @@ def link(
     """Say that two entities of two sources are the same, or are not: it overrides the model at once."""
     from stream.broker.producing import Record, produce
     from stream.broker.topics import ensure_topics, to_produce
-    from stream.console import tell
 
     if different and retract:
         raise ConfigError("--different and --retract exclude each other: a verdict is given or taken back")

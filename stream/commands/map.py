@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from stream.console import put, tell
+
 
 @click.command("map")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -17,7 +19,6 @@ def propose_mapping(files: tuple[Path, ...], source: str | None) -> None:
     sameas.toml, correct it, and look at `sameas feed --source NAME --dry-run`.
     """
     from stream.catalogue.proposing import propose
-    from stream.console import put, tell
 
     proposal = propose(files, source)
     for line in proposal.seen:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from index.errors import StateError
+from stream.atomic import read, write
 from stream.commands.group import Commands
 from stream.commands.options import configured
 from stream.config import Configuration
-from stream.console import put, put_json
+from stream.console import progress, put, put_json, tell
 from stream.interrupts import Interrupted
 
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ def promote(
     A model that would withdraw too much leaves the old one in force. Rollback is the same command with the
     old directory. Ctrl-C ends the waiting only.
     """
-    from stream.atomic import write
-    from stream.console import progress, tell
     from stream.state.generations import is_held, keep_model, read_current
     from stream.state.wishes import Promotion
 
@@ -101,7 +100,6 @@ def status(configuration: Configuration, state: Path | None, as_json: bool) -> N
     """Print which model is in force, and the progress of the next one."""
     import msgspec
 
-    from stream.atomic import read
     from stream.state.generations import is_held, read_current
     from stream.state.wishes import Promotion
 
@@ -133,7 +131,6 @@ def status(configuration: Configuration, state: Path | None, as_json: bool) -> N
 
 
 def _in_force(state: Path) -> "Recipe":
-    from stream.atomic import read
     from stream.engine.recipe import Recipe
     from stream.state.generations import read_current
 
@@ -147,7 +144,6 @@ def _in_force(state: Path) -> "Recipe":
 
 
 def _progress(state: Path) -> "BuildProgress | None":
-    from stream.atomic import read
     from stream.state.wishes import BuildProgress
 
     return read(state / "progress.json", BuildProgress)

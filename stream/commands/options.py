@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from stream.config import Configuration, Settings, load
+from stream.console import tell
 from stream.errors import ConfigError
 from stream.events import EntityEvent
 
@@ -78,7 +79,6 @@ def catalogued(function: Callable[..., None]) -> Callable[..., None]:
         from stream.catalogue.opening import format_of
         from stream.catalogue.reading import read_files
         from stream.catalogue.rows import JSON_LINES
-        from stream.console import tell
 
         settings = configuration.settings
         sources = (

@@ -11,9 +11,11 @@ import click
 import msgspec
 
 from index.errors import StateError
+from stream.atomic import replace
 from stream.commands.group import Commands
 from stream.commands.options import connected
 from stream.config import Configuration
+from stream.console import progress, put, put_json, tell
 from stream.errors import ConfigError
 from stream.interrupts import Interrupted
 
@@ -53,7 +55,6 @@ def replay(configuration: Configuration, **options: Any) -> None:
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
-    from stream.console import tell
     from stream.learning.known_links import read_links
     from stream.learning.training import check_writable
     from stream.replay.run import Run, check_access
@@ -158,7 +159,6 @@ def _execute(
     *,
     strict: bool,
 ) -> None:
-    from stream.console import progress, tell
     from stream.mapping.decoder import make_decoder
     from stream.replay.execution import execute
 
@@ -202,7 +202,6 @@ def _execute(
             f"+ stale {counts.stale:,} + dead-lettered {counts.dead_lettered:,}{counts.remark}"
         )
         if report is not None:
-            from stream.atomic import replace
             from stream.replay.page import render
             from stream.replay.report import make_report
 
@@ -241,7 +240,6 @@ def diff(
 
     Records that cannot be read are skipped and counted.
     """
-    from stream.console import put, put_json
     from stream.consuming.alignments import current_alignments
     from stream.learning.known_links import read_links
     from stream.replay.comparing import compare
@@ -279,7 +277,6 @@ def diff(
 @click.argument("name")
 def remove(configuration: Configuration, name: str) -> None:
     """Forget a run: delete its state and its topics."""
-    from stream.console import tell
     from stream.replay.run import Run, remove_run
 
     for gone in remove_run(Run(configuration.settings, name)):

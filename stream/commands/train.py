@@ -9,6 +9,7 @@ import click
 
 from stream.commands.options import catalogued
 from stream.config import Settings
+from stream.console import progress, put_json, tell
 from stream.engine.interface import MAX_CANDIDATES
 from stream.events import EntityEvent
 from stream.interrupts import Interrupted
@@ -39,7 +40,6 @@ def train(
 ) -> None:
     """Learn a model from catalogue FILES (canonical .jsonl, or those of the mapping) and known links."""
     from model.training import Epoch, TrainingOptions
-    from stream.console import progress, put_json, tell
     from stream.learning.known_links import read_links
     from stream.learning.self_training import train_without_links
     from stream.learning.training import K, check_writable, train_model, weakness

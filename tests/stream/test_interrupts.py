@@ -96,6 +96,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Interrupt:
             yield lambda text: signal.raise_signal(signal.SIGTERM) if re.search(pattern, text) else None
 
         monkeypatch.setattr(console, "progress", progress)
+        monkeypatch.setattr("stream.commands.train.progress", progress)
 
     return at
 
