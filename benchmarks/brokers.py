@@ -1,4 +1,4 @@
-"""The brokers that workers are tortured on."""
+"""The brokers that workers are tested and tortured on."""
 
 import contextlib
 import json
@@ -16,14 +16,23 @@ APACHE_KAFKA = ROOT.parent / "shared" / "kafka" / "kafka"
 
 
 class ApacheKafka:
-    """One that is there for development; see its README."""
+    """One that is there for development; see its README.
+
+    Attributes:
+        directory: of its files.
+        addresses: by listener ("plaintext", "sasl", "tls"), and "ca", once it is started.
+    """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.address = ""
+        self.directory = directory
+        self.addresses: dict[str, str] = {}
+
+    @property
+    def address(self) -> str:
+        return self.addresses["plaintext"]
 
     def start(self) -> None:
-        self.address = json.loads(self._run("start"))["plaintext"]
+        self.addresses = json.loads(self._run("start"))
 
     def stop(self, *, kill: bool) -> None:
         self._run("stop", *(["--kill"] if kill else []))
@@ -33,7 +42,7 @@ class ApacheKafka:
         self.start()
 
     def _run(self, command: str, *flags: str) -> str:
-        line = [sys.executable, str(APACHE_KAFKA), command, "--dir", str(self._directory), *flags]
+        line = [sys.executable, str(APACHE_KAFKA), command, "--dir", str(self.directory), *flags]
         done = subprocess.run(line, capture_output=True, text=True, timeout=90)
         if done.returncode != 0:
             raise SameasError(f"Apache Kafka: {command} failed: {done.stderr.strip()}")
@@ -50,8 +59,8 @@ def apache_kafka(directory: Path) -> Iterator[ApacheKafka | None]:
         yield None
         return
     kafka = ApacheKafka(directory)
-    kafka.start()
     try:
+        kafka.start()
         yield kafka
     finally:
         kafka.stop(kill=True)

@@ -5,13 +5,9 @@ Those are the embedded one and an Apache Kafka where there is one, or the one of
 
 import atexit
 import fcntl
-import json
 import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +16,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from benchmarks import brokers
 
 # A landing must not depend on luck; at a desk every run looks at new examples. No deadline: what is compiled
 # for the first example takes its time.
@@ -31,7 +29,6 @@ settings.load_profile("ci" if os.environ.get("CI") else "desk")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
-APACHE_KAFKA = ROOT.parent / "shared" / "kafka" / "kafka"
 
 # What differs from one start of the tests to the next: settings, an outer make's flags, the locale and what a
 # terminal wants; and the variables that the Makefile takes, as make hands on those of its command line.
@@ -64,13 +61,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "bootstrap" in metafunc.fixturenames:
-        brokers = ["embedded", "apache"]
+        kinds = ["embedded", "apache"]
         if metafunc.config.getoption("--bootstrap"):
-            brokers = ["given"]
+            kinds = ["given"]
         elif metafunc.definition.get_closest_marker("slow"):
             # Long stories of processes, which others tell on either broker in short: one is enough.
-            brokers = ["apache" if APACHE_KAFKA.exists() else "embedded"]
-        metafunc.parametrize("bootstrap", brokers, indirect=True, scope="session")
+            kinds = ["apache" if brokers.APACHE_KAFKA.exists() else "embedded"]
+        metafunc.parametrize("bootstrap", kinds, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -132,37 +129,17 @@ def embedded_kafka() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """Apache Kafka: addresses by listener ("plaintext", "sasl", "tls"), "ca", and its "script" and "dir"."""
-    if not APACHE_KAFKA.exists():
-        pytest.skip(f"no Apache Kafka: there is no {APACHE_KAFKA.parent}")
-    if shutil.which("java") is None:
-        pytest.skip("no Apache Kafka: there is no java on the PATH")
-    directory = tmp_path_factory.mktemp("kafka")
-    try:
-        addresses = json.loads(control_kafka(directory, "start"))
-        yield {**addresses, "dir": str(directory), "script": str(APACHE_KAFKA)}
-    finally:
-        control_kafka(directory, "stop", "--kill")
+    """Apache Kafka: addresses by listener ("plaintext", "sasl", "tls"), "ca", and itself as "broker"."""
+    with brokers.apache_kafka(tmp_path_factory.mktemp("kafka")) as kafka:
+        if kafka is None:
+            pytest.skip(f"no Apache Kafka: there is no {brokers.APACHE_KAFKA.parent}, or no java on the PATH")
+        yield {**kafka.addresses, "broker": kafka}
 
 
 @pytest.fixture
-def own_kafka(apache_kafka: dict[str, Any], tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """An Apache Kafka for a test that stops it and changes its files: its address, and its directory."""
-    directory = tmp_path / "own-kafka"
-    try:
-        yield json.loads(control_kafka(directory, "start"))["plaintext"], directory
-    finally:
-        control_kafka(directory, "stop", "--kill")
-
-
-def control_kafka(directory: Path, *command: str) -> str:
-    """Starts or stops an Apache Kafka; what the script prints."""
-    done = subprocess.run(
-        [sys.executable, APACHE_KAFKA, command[0], "--dir", directory, *command[1:]],
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    if done.returncode != 0:
-        pytest.fail(f"Apache Kafka, {command[0]}: {done.stderr}")
-    return done.stdout
+def own_kafka(tmp_path: Path) -> Iterator[brokers.ApacheKafka]:
+    """An Apache Kafka for a test that stops it and changes its files."""
+    with brokers.apache_kafka(tmp_path / "own-kafka") as kafka:
+        if kafka is None:
+            pytest.skip("no Apache Kafka")
+        yield kafka

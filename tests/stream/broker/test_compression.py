@@ -10,6 +10,7 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 
+from benchmarks.brokers import ApacheKafka
 from stream.broker.ranges import find_ranges, read_ranges
 from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics, worker_specs
@@ -31,7 +32,8 @@ ATTRIBUTES = 22  # the byte of a batch where they stand
 
 def codec_of(kafka: dict[str, Any], topic: str) -> int:
     """Of the first batch on the broker's disk."""
-    [log] = Path(kafka["dir"]).rglob(f"{topic}-0/00000000000000000000.log")
+    broker: ApacheKafka = kafka["broker"]
+    [log] = broker.directory.rglob(f"{topic}-0/00000000000000000000.log")
     return log.read_bytes()[ATTRIBUTES] & 7
 
 

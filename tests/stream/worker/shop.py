@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient
 
+from benchmarks.brokers import APACHE_KAFKA
 from stream.demo.measuring import free_port
 from stream.events import Upsert
 from tests.stream.workers import until
@@ -148,7 +149,7 @@ def debezium(
     directory.mkdir()
     connector = directory / "shop.properties"
     connector.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-    script = [sys.executable, kafka["script"]]
+    script = [sys.executable, str(APACHE_KAFKA)]
     state = ["--dir", str(directory / "connect")]
     arguments = ["--bootstrap", kafka["plaintext"], str(connector), *(["--schemas"] if schemas else [])]
     started = subprocess.run(

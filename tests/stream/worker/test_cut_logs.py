@@ -9,6 +9,7 @@ import pytest
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from benchmarks.brokers import ApacheKafka
 from index.errors import StateError
 from stream.broker.connection import admin_client
 from stream.broker.reading import as_message, read_topic
@@ -18,7 +19,6 @@ from stream.config import Settings
 from stream.engine.origin import Applied, trace
 from stream.events import Cause, Message
 from stream.state.origin import check_logs
-from tests.conftest import control_kafka
 from tests.stream.workers import (
     aligned,
     fetch,
@@ -59,20 +59,19 @@ def twenty_messages(settings: Settings, directory: Path) -> Path:
 
 
 def test_a_log_that_is_cut_back_ends_the_worker_and_stays_refused(
-    own_kafka: tuple[str, Path], tmp_path: Path
+    own_kafka: ApacheKafka, tmp_path: Path
 ) -> None:
     """Restored from a copy, under a running worker; and then longer than before."""
-    address, directory = own_kafka
-    settings = own_settings(address, tmp_path)
-    log, copy = twenty_messages(settings, directory), tmp_path / "copy"
+    settings = own_settings(own_kafka.address, tmp_path)
+    log, copy = twenty_messages(settings, own_kafka.directory), tmp_path / "copy"
     shutil.copytree(log, copy)
     with worker(settings) as running:
         feed_events(settings, upserts(range(20, 30)))
         wait_until_aligned(settings, numbers(range(30)), running)
-        control_kafka(directory, "stop", "--kill")
+        own_kafka.stop(kill=True)
         shutil.rmtree(log)
         shutil.copytree(copy, log)
-        control_kafka(directory, "start")
+        own_kafka.start()
         assert running.wait() == 1
         assert "up to offset 29, but that ends at 20: it was cut back" in running.text
         assert "Traceback" not in running.text
@@ -83,21 +82,20 @@ def test_a_log_that_is_cut_back_ends_the_worker_and_stays_refused(
 
 
 def test_a_log_that_was_cut_back_and_has_grown_beyond_the_position_ends_the_worker(
-    own_kafka: tuple[str, Path], tmp_path: Path
+    own_kafka: ApacheKafka, tmp_path: Path
 ) -> None:
     """While the worker stands still; and its place in the group is kept, so that nothing is assigned anew."""
-    address, directory = own_kafka
-    settings = own_settings(address, tmp_path)
-    log, copy = twenty_messages(settings, directory), tmp_path / "copy"
+    settings = own_settings(own_kafka.address, tmp_path)
+    log, copy = twenty_messages(settings, own_kafka.directory), tmp_path / "copy"
     shutil.copytree(log, copy)
     with worker(settings, kafka__session_timeout_seconds="60") as running:
         feed_events(settings, upserts(range(20, 30)))
         wait_until_aligned(settings, numbers(range(30)), running)
         running.process.send_signal(signal.SIGSTOP)
-        control_kafka(directory, "stop", "--kill")
+        own_kafka.stop(kill=True)
         shutil.rmtree(log)
         shutil.copytree(copy, log)
-        control_kafka(directory, "start")
+        own_kafka.start()
         feed_events(settings, upserts(range(100, 115)))
         running.process.send_signal(signal.SIGCONT)
         assert running.wait() == 1

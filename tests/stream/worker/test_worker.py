@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
@@ -14,7 +15,6 @@ from stream.broker.reading import read_topic
 from stream.broker.topics import ensure_topics
 from stream.catalogue.feeding import feed_events
 from stream.config import Settings
-from tests.conftest import control_kafka
 from tests.stream.workers import (
     READS,
     STANDBY,
@@ -357,17 +357,17 @@ def test_unreachable_broker(tmp_path: Path) -> None:
         assert "Traceback" not in running.text
 
 
-def test_a_broker_restart_loses_nothing(apache_kafka: dict[str, str], tmp_path: Path) -> None:
-    settings, directory = own_settings(apache_kafka["plaintext"], tmp_path), Path(apache_kafka["dir"])
+def test_a_broker_restart_loses_nothing(apache_kafka: dict[str, Any], tmp_path: Path) -> None:
+    settings, broker = own_settings(apache_kafka["plaintext"], tmp_path), apache_kafka["broker"]
     with worker(settings, metrics__port="0") as running:
         address = running.wait_for(r"http://127\.0\.0\.1:\d+")
         feed_events(settings, upserts(range(50)))
         until(lambda: fetch(f"{address}/readyz") == "ready\n", "readiness", running)
-        control_kafka(directory, "stop", "--kill")
+        broker.stop(kill=True)
         gone = "not ready: the broker has not answered for "
         until(lambda: fetch(f"{address}/readyz").startswith(gone), gone, running)
         assert fetch(f"{address}/livez") == "alive\n"
-        control_kafka(directory, "start")
+        broker.start()
         feed_events(settings, upserts(range(50, 100)))
         wait_until_aligned(settings, numbers(range(100)), running)
         until(lambda: fetch(f"{address}/readyz") == "ready\n", "readiness", running)
