@@ -215,7 +215,8 @@ class Aligner:
     ) -> Batch:
         laps, parts = Laps(), self._parts
         turn = NOTHING_ELSE if focus and not messages else take_turn(messages, parts.backlog, bulk=bulk)
-        self._is_whole, self._suspicion.tried, self._suspicion.blamed = False, {}, []
+        self._is_whole = False
+        self._suspicion.evaluated, self._suspicion.scored, self._suspicion.blamed = [], [], []
         received = parts.inbox.receive(messages, poison)  # steps 1 to 4
         aside = self._aside(received, focus)
         laps.end("receive")
@@ -300,12 +301,12 @@ class Aligner:
             parts.embedding.put_off(changed.only(received.after.keys() - now.keys()))
             backlog.defer(received.changed.keys() - now.keys())
         if outdated := backlog.outdated(turn.rows):
-            self._suspicion.tried.update(dict.fromkeys(outdated))
+            self._suspicion.evaluated += outdated
             self._follow_up(*parts.embedding.refresh(outdated), fresh=False)
 
         about = [] if focus is None else [node for node in focus.nodes if node not in now]
         nodes = [*now, *about, *backlog.next_entities(turn.entities, without=now)]
-        self._suspicion.tried.update(dict.fromkeys(nodes))
+        self._suspicion.evaluated += nodes
         unsure = backlog.unsure.intersection(nodes)
         forced = {*now, *about, *unsure, *backlog.deferred.intersection(nodes)}
         if turn.situation is Situation.DRAINING:  # all rows are up to date
@@ -360,8 +361,7 @@ class Aligner:
         waiting = turn.pairs_beside(sum(len(part.pairs.left) for part in due))
         for part in backlog.scored(waiting, distinct=turn.situation is Situation.DRAINING):
             due.append(part)
-            ends = parts.embedding.table.rows["node"][np.concatenate(part.pairs)]
-            self._suspicion.tried.update(dict.fromkeys(ends.tolist()))
+            self._suspicion.scored.append(parts.embedding.table.rows["node"][np.concatenate(part.pairs)])
         stored = parts.deciding.known_pairs({*evaluated.unsure, *received.gone})
         dropped = parts.scoring.dropped(stored, evaluated.found, parts.graph, backlog.aside)
         try:

@@ -11,11 +11,13 @@ import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from index.errors import StateError
+from index.graph import Nodes
 from stream.console import printable
 from stream.engine.backlog import TRIED, Backlog
 from stream.engine.inbox import NO_POISON, failed
@@ -38,11 +40,17 @@ class Focus(NamedTuple):
 
 
 class Suspicion:
-    """For which entities a turn may fail."""
+    """For which entities a turn may fail, by their nodes."""
 
     def __init__(self) -> None:
-        self.tried: dict[int, None] = {}  # nodes of those that it evaluates, and whose pairs it scores
-        self.blamed: list[int] = []  # of those for which it failed, where that is known
+        self.evaluated: list[int] = []
+        self.scored: list[Nodes] = []  # ends of pairs that waited
+        self.blamed: list[int] = []  # those for which it failed, where that is known
+
+    @property
+    def tried(self) -> list[int]:
+        """All, each once."""
+        return list(dict.fromkeys(chain(self.evaluated, *(nodes.tolist() for nodes in self.scored))))
 
 
 class Take(Protocol):
@@ -156,7 +164,8 @@ class Recovery:
         if blamed and not is_known:
             done = self._take([], bulk=bulk, focus=Focus(blamed, why=what))
         elif len(nodes) > 1:
-            _log.warning("evaluating %d entities failed, trying less of it at once: %s", len(nodes), what)
+            level = logging.WARNING if focus is None else logging.DEBUG  # said once
+            _log.log(level, "evaluating %d entities failed, trying less of it at once: %s", len(nodes), what)
             size = -(-len(nodes) // PIECES)
             self._pieces += [nodes[first : first + size] for first in range(0, len(nodes), size)]
             done = self._pause()

@@ -199,10 +199,10 @@ def test_after_some_reloads_messages_are_only_stored_and_tried_later(
 ) -> None:
     """However many of them fail: the intake goes on, and each of them costs its turn."""
     monkeypatch.setattr(module, "RELOADS_SECONDS", 1e9)
-    names = [f"left:f{number}" for number in range(60, 90)]
+    names = [f"left:f{number}" for number in range(20, 30)]
     poison = Poison(monkeypatch, "rows", *names)
     topic, aligner = Topic(), Aligner(tmp_path / "one", checkpoint, decode_canonical)
-    inputs = messages(catalogues())
+    inputs = messages(catalogues(40))
     batches = [aligner.process(inputs[start : start + 40]) for start in range(0, len(inputs), 40)]
     assert sum(batch.reloads for batch in batches) == module.MAX_RELOADS
     for batch in batches:
@@ -211,11 +211,12 @@ def test_after_some_reloads_messages_are_only_stored_and_tried_later(
     assert aside(aligner) == poison.nodes and not topic.dead
     aligner.close()
     monkeypatch.setattr(module, "RELOADS_SECONDS", 0.0)
-    assert topic.truth() == batch_run(checkpoint, tmp_path / "two", catalogues()).truth()
+    in_bulk = live(checkpoint, tmp_path / "two", inputs, [Step(len(inputs), bulk=True, idle=0, end="")])
+    assert topic.truth() == in_bulk.truth()
 
 
 @pytest.mark.parametrize("stage", ["rows", "lists"])
-@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
 @given(
     events=st.lists(EVENT, min_size=1, max_size=25),
     bad=st.lists(st.sampled_from([f"{s}:f{n}" for s in ("left", "right") for n in range(8)]), max_size=3),
