@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+from model.contrastive import ContrastiveOptions
 from model.training import TrainingOptions
 from stream.events import Upsert
 from stream.learning.training import TrainedModel, train_model
@@ -53,4 +54,5 @@ def train_small(directory: Path) -> TrainedModel:
     """A model from half of the films' links, in seconds, with all views."""
     links = [(f"left:f{n}", f"right:f{n}") for n in range(60)]
     options = TrainingOptions(epochs=(5, 5), batch=64)
-    return train_model(catalogues(), links, directory, k=3, worth=0, options=options)
+    levels = ContrastiveOptions(fewest=len(links) // 2, steps=20, batch=16, drawn=16)
+    return train_model(catalogues(), links, directory, k=3, worth=0, levels=levels, options=options)

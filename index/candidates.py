@@ -97,19 +97,19 @@ class CandidatePairs:
     """The candidate pairs of one type between a left and a right source. One thread owns it.
 
     Args:
-        dimensions: of the vectors of every view; a sparse vector's are bytes.
+        dimensions: of the vectors, one a view; a sparse vector's are bytes.
         kinds: of index, one a view.
     """
 
-    def __init__(self, dimensions: int, options: CandidateOptions, kinds: Kinds) -> None:
+    def __init__(self, dimensions: Sequence[int], options: CandidateOptions, kinds: Kinds) -> None:
         self.options = options
         buckets = rank_bucket(np.arange(options.k))
         self._buckets = buckets
         self._shares = (np.append(buckets, buckets[-1] + 1) / (buckets[-1] + 1)).astype(np.float32)
         length = options.k + SLACK
         self._views = [
-            (CandidateLists(kind(dimensions), length), CandidateLists(kind(dimensions), length))
-            for _, kind in zip(options.floors, kinds, strict=True)
+            (CandidateLists(kind(width), length), CandidateLists(kind(width), length))
+            for _, width, kind in zip(options.floors, dimensions, kinds, strict=True)
         ]
 
     def update(self, left: VectorChange, right: VectorChange, order: Order) -> Touched:
@@ -235,7 +235,7 @@ class CandidatePairs:
 
     @classmethod
     def load(
-        cls, directory: Path, dimensions: int, options: CandidateOptions, kinds: Kinds
+        cls, directory: Path, dimensions: Sequence[int], options: CandidateOptions, kinds: Kinds
     ) -> "CandidatePairs":
         """Reads what `save` wrote; the numbers are slots now.
 

@@ -25,16 +25,18 @@ from safetensors.numpy import load, save
 
 from model.encoding.encoder import Encoder
 from model.encoding.keys import KeyRow
+from model.encoding.levels import Levels, unlearned
 from model.encoding.tokens import BUCKETS
 from model.errors import ModelError
 from model.scoring.network import LEAST_WIDTH, AlignmentNetwork, NetworkOptions
 from model.scoring.scorer import DenseScorer
 from model.scoring.trees import NODES, SUMMARY, Trees
+from model.shapes import FIRST
 
-FORMAT = 5
+FORMAT = 6
 ARRAYS, VALUES = "model.safetensors", "model.json"
-# The largest that training makes, with 16,384 keys, are 3 and 7 MB; what is read takes some times as much.
-MAX_BYTES: Final = {VALUES: 8 << 20, ARRAYS: 16 << 20}
+# The largest that training makes, with 16,384 keys, are 3 and 15 MB; what is read takes some times as much.
+MAX_BYTES: Final = {VALUES: 8 << 20, ARRAYS: 24 << 20}
 # Of a weight and of what a tree says: a thousand times what training makes, and so little that no sum of the
 # loops in `model/scoring/kernel.py` leaves the range of float32, being products of at most five of them.
 LARGEST: Final = 1e4
@@ -102,6 +104,7 @@ def save_model(directory: Path, model: Model) -> str:
     """
     weights, keys = model.encoder.state()
     arrays = {"encoder.token_weights": weights}
+    arrays |= {f"levels.{name}": array for name, array in model.encoder.levels._asdict().items()}
     for name, tensor in model.network.state_dict().items():
         arrays[f"network.{name}"] = np.ascontiguousarray(tensor.detach().numpy())
     arrays |= {f"trees.{name}": array for name, array in model.trees._asdict().items()}
@@ -180,9 +183,16 @@ def _model(values: _Values, arrays: _Arrays) -> Model:
     weights = _take(arrays, "encoder.token_weights", (BUCKETS,), np.uint8)
     if not weights.all():
         raise ValueError("encoder.token_weights: 0 is no weight")
-    encoder = Encoder.from_state(weights, values.encoder.keys)
-    if options.keys != len(encoder.keys):
-        raise ValueError(f"network.keys: {options.keys}, where the encoder has {len(encoder.keys)}")
+    keys = FIRST + len(values.encoder.keys)
+    if options.keys != keys:
+        raise ValueError(f"network.keys: {options.keys}, where the encoder has {keys}")
+    levels = Levels(
+        *(
+            _take(arrays, f"levels.{name}", like.shape, like.dtype)
+            for name, like in unlearned(keys)._asdict().items()
+        )
+    )
+    encoder = Encoder.from_state(weights, values.encoder.keys, levels)
     network = AlignmentNetwork(options)
     parameters = {}
     for name, tensor in network.state_dict().items():

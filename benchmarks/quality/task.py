@@ -15,6 +15,8 @@ from index.candidates import CandidateOptions
 from model.encoding.encoder import Encoder
 from model.evaluation import Quality, ScoredPairs, best_threshold, evaluate
 from model.training import LabelledPairs
+from stream.learning.levels import prepare
+from stream.learning.training import DEFAULT_LEVELS, retrieve
 from stream.learning.workspace import Workspace
 
 
@@ -65,13 +67,23 @@ def make_task(dataset: DataSet, workspace: Workspace, k: int) -> Task:
     """Retrieves candidates for a data set whose events are in the workspace."""
     started = time.monotonic()
     encoder = Encoder.fit(workspace.upserts())
-    known = [*dataset.links.get("train", []), *dataset.links.get("valid", [])]
-    known += [(pair.left, pair.right) for pair in dataset.pairs.get("train", []) if pair.same]
-    known = [link for link in known if link[1] not in dataset.absent]
-    workspace.retrieve(encoder, CandidateOptions(k, ()), floors_from=known)
-    label = workspace.judged if dataset.pairs else workspace.labelled
-    parts = dataset.pairs or dataset.links
-    train, valid, test = (label(parts[part]) for part in ("train", "valid", "test"))  # type: ignore[arg-type]
+    if dataset.pairs:
+        known = [(pair.left, pair.right) for pair in dataset.pairs["train"] if pair.same]
+        workspace.retrieve(encoder, CandidateOptions(k, ()), known)
+        train, valid, test = (workspace.judged(dataset.pairs[part]) for part in ("train", "valid", "test"))
+    else:
+        links = {
+            part: [link for link in workspace.present(some) if link[1] not in dataset.absent]
+            for part, some in dataset.links.items()
+        }
+        encoder, _, train = prepare(
+            workspace,
+            encoder,
+            links["train"],
+            lambda encoder, unseen: retrieve(workspace, encoder, links["train"], links["valid"], unseen, k),
+            DEFAULT_LEVELS,
+        )
+        valid, test = (workspace.labelled(dataset.links[part]) for part in ("valid", "test"))
     seconds = time.monotonic() - started
     return Task(dataset, workspace, encoder, train, valid, test, not dataset.pairs, k, seconds)
 

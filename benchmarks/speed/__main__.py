@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     start_log()
     parser = argparse.ArgumentParser("benchmarks.speed", description=__doc__.partition("\n")[0])
     parser.add_argument("-n", type=int, default=N, help="entities of each of the two catalogues")
-    parser.add_argument("-k", type=int, default=K, help="candidates in each of three views")
+    parser.add_argument("-k", type=int, default=K, help="candidates in each view")
     parser.add_argument("--batch", type=int, default=BATCH, help="messages in a micro-batch of the engine")
     parser.add_argument("--stored", type=int, default=STORED, help="records of its type that a new one meets")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="events/s of the open loop")

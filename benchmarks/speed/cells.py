@@ -21,9 +21,9 @@ from benchmarks.speed.report import Row
 from benchmarks.synthetic import PREFIX, catalogue, links
 from index.entity import node_of
 from index.search.arrays import MISSING, UNREACHABLE, Nearest, Order, Slots, Vectors
+from index.search.cells import CellIndex
 from index.search.vectors import UNIT, VectorIndex
 from model.checkpoint import load_model
-from model.shapes import DIM
 from stream.engine.embedding import Embedding
 from stream.engine.parts import candidate_options
 from stream.engine.retrieval import Retrieval
@@ -85,7 +85,7 @@ def look(model: Path, n: int) -> dict[str, Seen]:
     found = {}
     for number, view in enumerate(VIEWS):
         if view.is_dense and options.floors[number] < OFF:
-            index = view.in_cells(DIM)
+            index = view.in_cells(view.width)
             index.put(films, sides[1][number])
             found[view.name] = _view(
                 index, sides[0][number], right, options.floors[number], table.rows["node"]
@@ -103,8 +103,9 @@ def _view(index: VectorIndex, queries: Vectors, partners: Slots, floor: int, ord
     # bounds as lists would have them: a row hears of those that would be among its own nearest
     bounds = np.resize(np.maximum(exhaustive.sims[:, -1], floor), len(index)).astype(np.int32)
     index.bound(every, bounds)
-    exact = VectorIndex(DIM)
-    exact.put(index.keys, np.ascontiguousarray(index.vectors(every)[:, :DIM]))
+    width = queries.shape[1] - CellIndex.EXTRA
+    exact = VectorIndex(width)
+    exact.put(index.keys, np.ascontiguousarray(index.vectors(every)[:, :width]))
     exact.bound(every, bounds)
 
     def recall(floor: int) -> float:
@@ -125,7 +126,7 @@ def _view(index: VectorIndex, queries: Vectors, partners: Slots, floor: int, ord
         exact_truth=truth(exhaustive),
         looked_at=len(looked_at.query) / len(queries) / len(index),
         ours=_timed(queries, lambda part: index.search(part, NEAREST, floor, order)),
-        exact=_timed(queries[:, :DIM], lambda part: exact.search(part, NEAREST, floor, order)),
+        exact=_timed(queries[:, :width], lambda part: exact.search(part, NEAREST, floor, order)),
     )
 
 

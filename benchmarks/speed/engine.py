@@ -91,7 +91,7 @@ def _run(bench: Bench, group: str, batch: int, *, bulk: bool) -> tuple[Engine, l
     killed = in_child(open_state, bench.model, state, search)
     orderly = in_child(open_state, bench.model, state, search)
     n, row = run.entities, partial(Row, group)
-    how = f"2 x {n // 2:,}, k={bench.options.k} in each of 3 views, batches of {batch:,}, until nothing waits"
+    how = f"2 x {n // 2:,}, k={bench.options.k} in each view, batches of {batch:,}, until nothing waits"
     beyond = (
         f"{run.resident / 2**20:,.0f} MiB more than when warm and empty, "
         f"less {run.caches / 2**20:,.0f} MiB in RocksDB's caches"

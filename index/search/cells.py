@@ -24,6 +24,7 @@ from index.search.vectors import VectorIndex, exhaustive
 Cells = npt.NDArray[np.uint32]  # (n, CELLS) distinct, zeros at the end
 
 CELLS: Final = 10  # of one entity, at most
+SIGNS: Final = 12  # of a cell of a vector without tokens: of 200,000 entities a query sees about 500
 
 
 class CellIndex(VectorIndex):
@@ -110,6 +111,28 @@ class TwoCellIndex(CellIndex):
     """An index in which two vectors have to share two cells: for cells that many entities have."""
 
     SHARED = 2
+
+
+@compiled
+def sign_cells(vectors: Any) -> Any:
+    """(n, CELLS) cells of dense vectors without tokens: the more alike two are, the likelier they share one.
+
+    A cell is the signs of SIGNS differences of two components, which are as good as random projections where
+    dimensions mean nothing by themselves (Charikar, 2002). A vector of zeros has no cells.
+    """
+    width = vectors.shape[1]
+    cells = np.zeros((len(vectors), CELLS), np.uint32)
+    for row in range(len(vectors)):
+        if not vectors[row].any():
+            continue
+        for cell in range(CELLS):
+            signs = 0
+            for bit in range(cell * SIGNS, (cell + 1) * SIGNS):
+                one = (7 * bit + 3) % width
+                other = (one + 1 + 5 * bit % (width - 1)) % width
+                signs = signs << 1 | (vectors[row, one] > vectors[row, other])
+            cells[row, cell] = (cell << SIGNS | signs) + 1
+    return cells
 
 
 def with_cells(vectors: Vectors, cells: Cells) -> Vectors:

@@ -1,6 +1,7 @@
 """Entities to vectors: a pure function of the entity and of what `fit` learned, bit for bit in any batch.
 
     entity -> values -> kinds -> tokens -> weighted sum of signs -> int8 items -> name and values views
+                                        -> weighted sum of what was learned of them -> level 0
 
 `fit` learns from unlabelled entities: how rare tokens are, and of every key (a source's attribute or
 relation) which kind it has and how well its values tell entities apart.
@@ -14,13 +15,14 @@ import numpy.typing as npt
 
 from index.entity import Profile, Value
 from model.encoding import tokens
-from model.encoding.items import ItemEncoder, Items
+from model.encoding.items import ItemEncoder, Items, TextTokens
 from model.encoding.keys import KeyRow, KeyTable
+from model.encoding.levels import Levels, unlearned
 from model.encoding.rarest import OwnCells
 from model.encoding.values import Kind
 from model.encoding.vectors import to_int8
 from model.encoding.words import Packed
-from model.shapes import DIM, I8, OWN, UNKNOWN
+from model.shapes import DIM, I8, LEVEL_NORM, OWN, UNKNOWN
 
 BATCH = 2048
 
@@ -29,6 +31,7 @@ class Encoded(NamedTuple):
     """n entities. Items are in canonical order (key, then hash); an empty slot is zero everywhere."""
 
     name: I8  # (n, DIM) what the entity says of itself in text
+    level0: I8  # (n, LEVEL) the same as it was learned
     values: I8  # (n, DIM) its numbers, dates, positions
     items: I8  # (n, OWN, DIM)
     item_keys: npt.NDArray[np.int16]  # (n, OWN) 0 empty, 1 unknown
@@ -46,10 +49,15 @@ class _Alone(NamedTuple):
 
 
 class Encoder:
-    """Made by `fit`, or by `from_state` from what `state` returned."""
+    """Made by `fit`, or by `from_state` from what `state` returned.
 
-    def __init__(self, keys: KeyTable, weights: npt.NDArray[np.uint8]) -> None:
+    Attributes:
+        levels: what levels 0 and 1 are made with; `fit` leaves them unlearned.
+    """
+
+    def __init__(self, keys: KeyTable, weights: npt.NDArray[np.uint8], levels: Levels) -> None:
         self.keys = keys
+        self.levels = levels
         self._weights = weights
         self._items = ItemEncoder(keys, weights)
 
@@ -67,7 +75,21 @@ class Encoder:
             counts += counter.count(items)
             keys.observe(items.key, items.hash, items.length)
         keys.judge()
-        return cls(keys, rarity_weights(counts, total))
+        return cls(keys, rarity_weights(counts, total), unlearned(len(keys)))
+
+    def with_levels(self, levels: Levels) -> "Encoder":
+        """The same with other levels."""
+        return Encoder(self.keys, self._weights, levels)
+
+    def text_tokens(self, entities: Sequence[Profile]) -> TextTokens:
+        """The tokens of the entities' texts, from which level 0 is learned."""
+        parts = []
+        seen = texts = 0
+        for batch in _batches(entities):
+            part = self._items.text_tokens(self._items.parse(batch))
+            parts.append(part._replace(entity=part.entity + seen, starts=part.starts + texts))
+            seen, texts = seen + len(batch), texts + len(part.token)
+        return TextTokens(*map(np.concatenate, zip(*parts, strict=True)))
 
     def encode(self, entities: Sequence[Profile]) -> Encoded:
         """The entities' vectors, in the order given. Entities without usable values are all zero."""
@@ -130,20 +152,21 @@ class Encoder:
         return self._weights, self.keys.state()
 
     @classmethod
-    def from_state(cls, weights: npt.NDArray[np.uint8], keys: Sequence[KeyRow]) -> "Encoder":
+    def from_state(cls, weights: npt.NDArray[np.uint8], keys: Sequence[KeyRow], levels: Levels) -> "Encoder":
         """Raises ValueError when the state is not one."""
-        return cls(KeyTable.from_state(keys), weights)
+        return cls(KeyTable.from_state(keys), weights, levels)
 
     def _encode(self, n: int, items: Items) -> Encoded:
-        vectors, hashes = self._items.encode(items)
+        vectors, learned, hashes = self._items.encode(items, self.levels.tokens)
         is_text = items.text_row >= 0
         weights = self.keys.weights(items.key)
         name = to_int8(_sums(n, items.entity, vectors, weights * is_text))
+        level0 = to_int8(_sums(n, items.entity, learned, weights * is_text), LEVEL_NORM)
         values = to_int8(_sums(n, items.entity, vectors, weights * ~is_text))
         item_slots, item_keys, item_hashes = _fill(n, self.keys.ranks(items.key), items, vectors, hashes)
         telling = _telling(n, items, weights, hashes)
         words = self._items.words(n, items)
-        return Encoded(name, values, item_slots, item_keys, item_hashes, telling, words)
+        return Encoded(name, level0, values, item_slots, item_keys, item_hashes, telling, words)
 
 
 def rarity_weights(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.uint8]:
@@ -167,8 +190,8 @@ def _batches(entities: Sequence[Profile]) -> Iterator[Sequence[Profile]]:
 def _sums(
     n: int, entity: npt.NDArray[np.int64], vectors: I8, weights: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Weighted sums of item vectors by entity, in whole numbers: (n, DIM)."""
-    sums = np.zeros((n, DIM), np.int64)
+    """Weighted sums of item vectors by entity, in whole numbers."""
+    sums = np.zeros((n, vectors.shape[1]), np.int64)
     used = np.flatnonzero(weights)
     np.add.at(sums, entity[used], vectors[used].astype(np.int64) * weights[used, None])
     return sums

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from index.entity import Profile, Scalar, Value
 from model.encoding import tokens
 from model.encoding.keys import KeyTable
+from model.encoding.levels import add_tokens
 from model.encoding.rarest import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_tokens
 from model.encoding.tokens import Bags, Texts
 from model.encoding.values import (
@@ -23,7 +24,7 @@ from model.encoding.values import (
 )
 from model.encoding.vectors import Projection, to_int8
 from model.encoding.words import FoundWords, Packed, embedded, pack
-from model.shapes import DIM, I8, RARITY_BITS
+from model.shapes import DIM, I8, LEVEL, LEVEL_NORM, RARITY_BITS
 
 _EMPTY = np.zeros(0, np.int64)
 
@@ -44,6 +45,16 @@ class Items(NamedTuple):
     length: npt.NDArray[np.int64]  # (m,) letters
     inside_entity: npt.NDArray[np.int64]  # (i,) index in the batch: dates and durations inside texts
     inside_hash: npt.NDArray[np.uint64]  # (i,) as of a value of their own
+
+
+class TextTokens(NamedTuple):
+    """The tokens of m texts."""
+
+    entity: npt.NDArray[np.int64]  # (m,) which has the text, ascending
+    weight: npt.NDArray[np.int64]  # (m,) of its key
+    starts: npt.NDArray[np.int64]  # (m,) where its tokens begin
+    token: npt.NDArray[np.int64]  # (T,) buckets
+    rarity: npt.NDArray[np.uint8]  # (T,) their weights
 
 
 class ItemEncoder:
@@ -138,15 +149,39 @@ class ItemEncoder:
             ),
         )
 
-    def encode(self, items: Items) -> tuple[I8, npt.NDArray[np.int64]]:
-        """Vectors (m, DIM) and hashes (m,) whose lowest RARITY_BITS tell the value's rarity."""
+    def encode(self, items: Items, learned: I8) -> tuple[I8, I8, npt.NDArray[np.int64]]:
+        """Vectors (m, DIM), learned vectors (m, LEVEL), which are zero for measures, and hashes (m,).
+
+        Args:
+            learned: (TEXT_BUCKETS, LEVEL) vectors of tokens.
+
+        Returns:
+            The lowest RARITY_BITS of the hashes tell the value's rarity.
+        """
         sums = np.zeros((len(items.entity), DIM), np.float32)
+        learned_sums = np.zeros((len(items.entity), LEVEL), np.int32)
         is_text = np.flatnonzero(items.text_row >= 0)
         for bags in _text_bags(items.texts) if len(is_text) else ():
             self._projection.add(bags, is_text, sums)
+            add_tokens(bags, is_text, self._weights, learned, learned_sums)
         for bags, item in zip(_measure_bags(items), (items.grid_item, items.position_item), strict=True):
             self._projection.add(bags, item, sums)
-        return to_int8(sums), self.hashes(items)
+        return to_int8(sums), to_int8(learned_sums, LEVEL_NORM), self.hashes(items)
+
+    def text_tokens(self, items: Items) -> TextTokens:
+        """The tokens of these values' texts."""
+        is_text = np.flatnonzero(items.text_row >= 0)
+        bags = [(bags, is_text) for bags in _text_bags(items.texts)] if len(is_text) else []
+        text, token = _flat(bags)
+        order = np.argsort(text, kind="stable")
+        token = token[order]
+        return TextTokens(
+            items.entity[is_text],
+            self._keys.weights(items.key[is_text]),
+            np.searchsorted(text[order], is_text),
+            token,
+            self._weights[token],
+        )
 
     def _values(self, upsert: Profile) -> Iterator[tuple[int, Kind | None, Value | Measure]]:
         """An entity's values in order of attribute name, latitude and longitude joined."""

@@ -37,7 +37,7 @@ class Projection:
             bags: buckets (T,), below 0 for none, and where each bag starts (m,).
             rows: (m,) of `sums`.
         """
-        _add(*bags, rows, _signs(), self._weights, sums)
+        _add(*bags, rows, signs(), self._weights, sums)
 
 
 @compiled
@@ -52,21 +52,21 @@ def _add(buckets: Any, starts: Any, rows: Any, signs: Any, weights: Any, sums: A
                     out[d] += weight * some[d]
 
 
-def to_int8(sums: npt.NDArray[np.generic]) -> I8:
-    """Sums (m, DIM), multiples of 1/16, to vectors of norm NORM, rounded; zero stays zero."""
-    vectors: I8 = _to_int8(np.asarray(sums))
+def to_int8(sums: npt.NDArray[np.generic], norm: float = NORM) -> I8:
+    """Sums (m, dimensions), multiples of 1/16, to vectors of this norm, rounded; zero stays zero."""
+    vectors: I8 = _to_int8(np.asarray(sums), norm)
     return vectors
 
 
 @compiled(fastmath={"reassoc"})
-def _to_int8(sums: Any) -> Any:
+def _to_int8(sums: Any, norm: float) -> Any:
     vectors = np.zeros(sums.shape, np.int8)
     for m in range(len(sums)):
         square = 0.0  # exact below 2^53, so the order cannot matter
         for d in range(sums.shape[1]):
             square += np.float64(sums[m, d]) * np.float64(sums[m, d])
         if square > 0:
-            scale = NORM / np.sqrt(square)
+            scale = norm / np.sqrt(square)
             for d in range(sums.shape[1]):
                 rounded = np.rint(np.float64(sums[m, d]) * scale)
                 vectors[m, d] = np.int8(min(max(rounded, -127.0), 127.0))
@@ -74,7 +74,7 @@ def _to_int8(sums: Any) -> Any:
 
 
 @cache
-def _signs() -> I8:
+def signs() -> I8:
     """(BUCKETS, DIM) of +1 and -1: the bits of splitmix64 at 0, 1, 2, ..."""
     bits = np.unpackbits(mix(np.arange(BUCKETS * DIM // 64, dtype=np.uint64)).view(np.uint8))
     return np.asarray(1 - 2 * bits.reshape(BUCKETS, DIM).astype(np.int8))

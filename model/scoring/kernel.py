@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
+from model.encoding.exact import IN_ORDER, exp
 from model.scoring.network import (
     AGREEMENT,
     ATTENTION,
@@ -31,13 +32,9 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
 FEATURES: Final = AGREEMENT + RARITY_FEATURES
-# No two processors may round differently, so neither sums in another order nor products and sums in one step.
-_FAST: Final = {"nnan", "ninf", "nsz"}
-_LOG2E: Final = np.float32(1.4426950408889634)
 _MOST: Final = np.float32(MAX_LOGIT)
 _UNIT: Final = np.float32(1 / UNIT)
 _SUM_SCALE: Final = np.float32(SUM_SCALE)
-_POWERS: Final = 2.0 ** np.arange(-126, 128).astype(np.float32)
 _RARITY: Final = np.int64((1 << RARITY_BITS) - 1)
 
 
@@ -133,19 +130,7 @@ def weights_of(network: AlignmentNetwork) -> Weights:
     )
 
 
-@compiled(fastmath=_FAST, inline="always")
-def _exp(x: Any) -> Any:
-    """e^x for -80 < x < 80, to float32's last bits: 2^k times a polynomial (Taylor) of the rest."""
-    y = x * _LOG2E
-    k = np.floor(y + np.float32(0.5))
-    f = y - k
-    p = np.float32(1.5403530e-4)
-    for c in (1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 2.4022651e-1, 6.9314718e-1, 1.0):
-        p = p * f + np.float32(c)
-    return p * _POWERS[np.int64(k) + 126]
-
-
-@compiled(fastmath=_FAST, inline="always")
+@compiled(fastmath=IN_ORDER, inline="always")
 def _dot(a: Any, i: Any, b: Any, j: Any) -> Any:
     """The inner product of two stored vectors, in units of equality. Exact: it is a whole number first.
 
@@ -160,7 +145,7 @@ def _dot(a: Any, i: Any, b: Any, j: Any) -> Any:
     return np.float32(total) * _UNIT
 
 
-@compiled(fastmath=_FAST, inline="always")
+@compiled(fastmath=IN_ORDER, inline="always")
 def _sum(numbers: Any) -> Any:
     """The sum of 2^n numbers, which are overwritten: one half is added to the other, many at once."""
     width = len(numbers) // 2
@@ -171,7 +156,7 @@ def _sum(numbers: Any) -> Any:
     return numbers[0]
 
 
-@compiled(fastmath=_FAST, error_model="numpy")
+@compiled(fastmath=IN_ORDER, error_model="numpy")
 def score_pairs(
     left: EntitySlots,
     right: EntitySlots,
@@ -274,7 +259,7 @@ def score_pairs(
                 for y in range(nr):
                     logit_of[y] += query * right_key[d, y]
             for y in range(nr):
-                attention[x, y] = _exp(min(max(logit_of[y], f32(-80)), _MOST))
+                attention[x, y] = exp(min(max(logit_of[y], f32(-80)), _MOST))
             for y in range(nr):
                 alpha = attention[x, y]
                 agreed[0, 0, x] += alpha * own[x, y]
@@ -313,7 +298,7 @@ def score_pairs(
                     hidden[h] = value
                     gated[h] = value * gate_of[h]
                 gate = w.gate_bias[block] + _sum(gated)
-                gate = _exp(min(max(gate, -_MOST), _MOST))
+                gate = exp(min(max(gate, -_MOST), _MOST))
                 gates[side, x] = gate
                 mass[side, block] += gate
                 for h in range(HIDDEN):

@@ -124,7 +124,7 @@ class AlignmentNetwork(nn.Module):
 
     def forward(self, graph: "PairGraph") -> torch.Tensor:
         """Uncalibrated logits (P,)."""
-        ops = _dgl().ops
+        ops = dgl().ops
         edge, key = graph.edges, self._forget(graph.key)
         if self.options.cross_attention:
             embedded = self.key_attention(key)
@@ -265,10 +265,10 @@ def pair_graph(pairs: Similarities) -> PairGraph:
 
 
 def _bipartite(source: torch.Tensor, target: torch.Tensor, sources: int, targets: int) -> "DGLGraph":
-    return _dgl().create_block((source, target), num_src_nodes=sources, num_dst_nodes=targets)
+    return dgl().create_block((source, target), num_src_nodes=sources, num_dst_nodes=targets)
 
 
-def _dgl() -> Any:
+def dgl() -> Any:
     """DGL, which takes long to import and which only training needs."""
     os.environ["DGLBACKEND"] = "pytorch"  # else DGL says what it assumes, and notes it in the home directory
     import dgl

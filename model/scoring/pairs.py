@@ -4,13 +4,12 @@ An entity has N = 20 slots: 8 own values, then 12 sampled neighbours. Slots are 
 `canonical`), so a pair's score does not depend on the order in which its neighbours came.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from index.compiled import compiled
 from model.shapes import DIM, I8, NEIGHBOURS, OWN, RARITY_BITS, SLOTS, UNIT
 
 _STAGE1_PAIRS = 32  # both sides' vectors as float32 fit into the second-level cache
@@ -84,18 +83,6 @@ def similarities(inputs: PairInputs) -> Similarities:
         right_rarity=_rarity(right.hash),
         context=torch.from_numpy(inputs.context),
     )
-
-
-@compiled
-def with_degree(name_hash: Any, degree: Any) -> Any:
-    """A neighbour's name hash that also tells how many neighbours it has itself (in powers of two).
-
-    What thousands share says little about each of them. The degree takes no part in equality.
-    """
-    exponent = 0
-    while exponent < 15 and 1 << exponent < degree:
-        exponent += 1
-    return name_hash | exponent << 8
 
 
 def canonical(side: Side) -> Side:

@@ -4,7 +4,7 @@ Every row is a function of the graph and the model. So a change is followed as i
 on it is computed again, and where the same comes out it stops.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,11 +14,12 @@ from index.entity import Entity, relation_of
 from index.graph import GraphStore, Heads, Nodes
 from index.search.arrays import MISSING, Mask, Sims, Slots
 from model.encoding.encoder import Encoded, Encoder
+from model.encoding.levels import Entities, level1
 from model.encoding.neighbourhood import HUB_COUNT, neighbourhood
 from model.encoding.rarest import OwnCells
 from model.encoding.sampling import Sample, draw
 from model.encoding.words import GATHERED, gather
-from model.shapes import DIM, SAMPLE
+from model.shapes import DIM, LEVEL, SAMPLE
 from stream.engine.batches import batched
 from stream.engine.node_cells import NodeCells
 from stream.engine.node_table import NodeTable, as_words, digest
@@ -29,10 +30,11 @@ CHECKED: Final = 64  # saved rows that are made again, to see whether the encode
 ROWS_CHUNK: Final = 4096  # rows that are made together: about 100 MB
 HUB_DEGREE: Final = 4096  # from here on a node's neighbours are looked through a piece at a time
 SEEN: Final = 1  # in place of a digest of what others see: they may have seen something else since
-AROUND: Final = ("neighbourhood", "near_words", "far_words")  # what rests on a node's sample
+AROUND: Final = ("level1", "neighbourhood", "near_words", "far_words")  # what rests on a node's sample
 # What of a waiting node's row may be behind the graph store without its entity having changed.
 IN_FORCE: Final = np.dtype(
     [
+        ("level1", np.int8, LEVEL),
         ("neighbourhood", np.int8, DIM),
         ("near_words", np.uint32, GATHERED),
         ("far_words", np.uint32, GATHERED),
@@ -251,12 +253,7 @@ class Embedding:
             self.number_of = {space: number for number, space in enumerate(self.spaces)}
         encoded = self._read_all(stored, aside)
         # samples of all first: a neighbourhood rests on the degrees of its members
-        samples = []
-        for nodes in batched(self._graph.scan_heads(), ROWS_CHUNK):
-            sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
-            slots = self.table.slots(nodes)  # may add rows: for entities that are only pointed at
-            self._set_samples(slots, sample)
-            samples.append((slots, sample.counts.astype(np.uint32)))
+        samples = [*self._sample_all()]
         waiting = self.table.slots(queue)
         nothing = bytes(IN_FORCE.itemsize)
         in_force = np.frombuffer(b"".join(value or nothing for value in queue.values()), IN_FORCE)
@@ -266,6 +263,7 @@ class Embedding:
             self._set_neighbourhoods(slots, counts)
         for field in AROUND:
             rows[field][waiting] = in_force[field]
+        self._join_levels(every)  # also of entities without edges, of which there is no sample
         # what rests on the near words of others comes after these are what is in force
         for slots, counts in samples:
             self._set_far_words(slots, counts)
@@ -273,6 +271,22 @@ class Embedding:
         rows["shown"][every] = self._shown(every)
         rows["content"][every] = self._content(every)
         return encoded
+
+    def around(self) -> npt.NDArray[np.int32]:
+        """(rows, SAMPLE) the slots of the neighbours that level 1 rests on, MISSING for none."""
+        samples = [*self._sample_all()]
+        around = np.full(self.table.rows["sample"].shape, MISSING, np.int32)
+        for slots, counts in samples:
+            around[slots] = np.where(counts <= HUB_COUNT, self.table.rows["sample"][slots], MISSING)
+        return around
+
+    def _sample_all(self) -> Iterator[tuple[Slots, npt.NDArray[np.uint32]]]:
+        """Draws the sample of every node that has edges; yields slots, and how many share each relation."""
+        for nodes in batched(self._graph.scan_heads(), ROWS_CHUNK):
+            sample = draw(np.array(nodes, np.uint64), *self._graph.heads(nodes))
+            slots = self.table.slots(nodes)  # may add rows: for entities that are only pointed at
+            self._set_samples(slots, sample)
+            yield slots, sample.counts.astype(np.uint32)
 
     def _read_all(self, stored: Nodes, aside: Container[int]) -> int:
         """Reads the entities whose rows were not made of what is in the store; `stored` as in `SavedRows`.
@@ -336,10 +350,17 @@ class Embedding:
         degrees = np.where(unused, 1, rows["degree"][neighbours])
         shared: npt.NDArray[np.int64] = np.where(unused, 1, counts).astype(np.int64)
         rows["neighbourhood"][slots] = neighbourhood(names, shared, degrees)
+        around = np.where(counts <= HUB_COUNT, neighbours, MISSING)
+        entities = Entities(*(rows[field] for field in ("level0", "exists", "name_hash", "degree")))
+        rows["level1"][slots] = level1(entities, around, rows["sample_keys"][slots], self._encoder.levels)
+        self._join_levels(slots)
         if self._gathers():
-            around = np.where(counts <= HUB_COUNT, neighbours, MISSING)
             own = np.where((around != MISSING).any(axis=1), slots, MISSING)
             rows["near_words"][slots] = gather(rows["words"], np.hstack([own[:, None], around]))
+
+    def _join_levels(self, slots: Slots) -> None:
+        rows = self.table.rows
+        rows["levels"][slots] = np.hstack([rows["level0"][slots], rows["level1"][slots]])
 
     def _set_far_words(self, slots: Slots, counts: npt.NDArray[np.integer]) -> None:
         if self._uses("far_words"):
@@ -352,12 +373,12 @@ class Embedding:
 
     def _gathers(self) -> bool:
         """Whether anything rests on the near words."""
-        return self.cells is not None or self._uses("near_words") or self._uses("far_words")
+        return self._uses("near_words") or self._uses("far_words")
 
     def _shown(self, slots: Slots) -> Nodes:
         """Digests of what others see of these entities."""
         rows = self.table.rows
-        fields = ("exists", "name", "neighbourhood", "name_hash", "degree")
+        fields = ("exists", "name", "levels", "neighbourhood", "name_hash", "degree")
         columns = [as_words(rows[field][slots]) for field in fields]
         if self._gathers():
             columns.append(as_words(gather(rows["words"], slots[:, None])))
@@ -368,7 +389,7 @@ class Embedding:
     def _named(self, slots: Slots) -> Nodes:
         """Digests of what others see of these entities that the entities themselves say."""
         rows = self.table.rows
-        fields = ("exists", "name", "name_hash", "words")
+        fields = ("exists", "name", "level0", "name_hash", "words")
         return digest(np.concatenate([as_words(rows[field][slots]) for field in fields], axis=1))
 
     def _content(self, slots: Slots) -> Nodes:

@@ -6,12 +6,13 @@ from typing import Final
 import numpy as np
 
 from index.search.arrays import Slots, Vectors, grown
-from index.search.cells import Cells, with_cells
-from model.encoding.rarest import NAME_CELLS, VALUE_CELLS, OwnCells, rarest_words
+from index.search.cells import Cells, sign_cells, with_cells
+from model.encoding.rarest import NAME_CELLS, VALUE_CELLS, OwnCells
 from stream.engine.node_table import NodeRows
 
 _OWN: Final = np.dtype([("name", np.uint32, NAME_CELLS), ("values", np.uint32, VALUE_CELLS)])
 _FIELDS: Final = ("name", "values")
+_LEARNED: Final = ("levels", "level1")
 
 
 class NodeCells:
@@ -39,12 +40,12 @@ class NodeCells:
         """These nodes' vectors in a view with their cells, as its index takes them.
 
         Args:
-            rows: of the node table, which has the vectors, and the words around each node.
+            rows: of the node table, which has the vectors.
         """
         vectors: Vectors = rows[view][slots]
         cells: Cells
-        if view == "neighbourhood":
-            cells = rarest_words(rows["near_words"][slots])
+        if view in _LEARNED:
+            cells = sign_cells(vectors)
         elif view in _FIELDS:
             self._grow(slots)
             cells = self._own[view][slots]

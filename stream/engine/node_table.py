@@ -16,7 +16,7 @@ import xxhash
 from index.graph import Nodes
 from index.search.arrays import MISSING, Slots
 from model.encoding.words import GATHERED, WORDS
-from model.shapes import DIM, OWN, SAMPLE
+from model.shapes import DIM, LEVEL, OWN, SAMPLE
 
 # What a row has, by name: type of number, and how many.
 FIELDS: Final[dict[str, tuple[type[np.generic], tuple[int, ...]]]] = {
@@ -25,7 +25,10 @@ FIELDS: Final[dict[str, tuple[type[np.generic], tuple[int, ...]]]] = {
     "space": (np.int32, ()),  # number of (source, type)
     "degree": (np.int64, ()),  # rounded up to a power of two
     "name": (np.int8, (DIM,)),
+    "level0": (np.int8, (LEVEL,)),
     "values": (np.int8, (DIM,)),
+    "level1": (np.int8, (LEVEL,)),
+    "levels": (np.int8, (2 * LEVEL,)),  # both joined
     "neighbourhood": (np.int8, (DIM,)),
     "item_keys": (np.int16, (OWN,)),
     "item_hashes": (np.int64, (OWN,)),
@@ -44,6 +47,7 @@ OWN_FIELDS: Final = (
     "exists",
     "space",
     "name",
+    "level0",
     "values",
     "item_keys",
     "item_hashes",

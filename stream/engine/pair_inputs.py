@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from index.compiled import compiled
 from index.search.arrays import MISSING, Pairs, Slots, sorted_distinct
+from model.encoding.levels import with_degree
 from model.scoring.kernel import I64, EntitySlots
-from model.scoring.pairs import PairInputs, Side, with_degree
+from model.scoring.pairs import PairInputs, Side
 from model.shapes import DIM, OWN, SLOTS
 from stream.engine.node_table import NodeTable
 

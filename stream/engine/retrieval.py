@@ -9,11 +9,10 @@ from index.candidates import CandidateOptions, CandidatePairs, Touched, VectorCh
 from index.search.arrays import MISSING, Mask, Pairs, Slots, sorted_distinct
 from index.search.vectors import UNIT
 from model.encoding.words import overlap
-from model.shapes import DIM
 from stream.engine.embedding import Embedding, Readings
 from stream.engine.interface import TypeName
 from stream.engine.pairs import FoundPairs, SourcePair
-from stream.engine.views import OFF, VIEWS
+from stream.engine.views import OFF, VIEWS, WIDTHS
 
 
 class Retrieval:
@@ -187,7 +186,7 @@ class Retrieval:
 
     def _meet(self, pair: SourcePair) -> tuple[list[VectorChange], Touched]:
         """Makes the lists of two sources that share a type for the first time."""
-        self.lists[pair] = CandidatePairs(DIM, self.options, self.indexes)
+        self.lists[pair] = CandidatePairs(WIDTHS, self.options, self.indexes)
         changes = [self._change(space, self._members(space)) for space in self._spaces_of(pair)]
         return changes, self.lists[pair].update(changes[0], changes[1], self.embedding.table.rows["node"])
 

@@ -17,13 +17,13 @@ import xxhash
 
 from index.candidates import CandidateOptions, CandidatePairs, Kinds
 from index.search.arrays import MISSING
-from model.shapes import DIM
 from stream.engine.embedding import SavedRows
 from stream.engine.node_cells import NodeCells
 from stream.engine.node_table import NodeTable
 from stream.engine.pairs import SourcePair
+from stream.engine.views import WIDTHS
 
-FORMAT = 3
+FORMAT = 4
 _ROWS = "rows"  # directory beside those of the lists
 _log = logging.getLogger("sameas")
 
@@ -92,7 +92,7 @@ def load(
         if cells is not None:
             cells.load(directory / _ROWS)
         lists = {
-            pair: CandidatePairs.load(directory / str(number), DIM, options, kinds)
+            pair: CandidatePairs.load(directory / str(number), WIDTHS, options, kinds)
             for number, pair in enumerate(manifest.pairs)
         }
         stored = np.load(directory / _ROWS / "stored.npy")

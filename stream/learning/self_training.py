@@ -9,6 +9,7 @@ Pairs that are clear by name teach what else such pairs share. The noise hides n
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,8 @@ from model.training import Epoch, TrainingOptions
 from stream.engine.views import NAMES
 from stream.events import EntityEvent, Upsert
 from stream.learning.known_links import split_links
-from stream.learning.training import DEFAULT_TRAINING, K, TrainedModel, learn, model_of
+from stream.learning.levels import prepare
+from stream.learning.training import DEFAULT_LEVELS, DEFAULT_TRAINING, K, TrainedModel, learn, model_of
 from stream.learning.workspace import LEAST_FLOORS, Workspace
 
 ALIKE: Final = 0.4  # similarity of names that pass for the same
@@ -60,10 +62,16 @@ def train_without_links(
         )
     links, valid = split_links(links)
     with Workspace(noised(entities, options.seed)) as workspace:
-        candidates = workspace.retrieve(encoder, CandidateOptions(k, LEAST_FLOORS))
-        trained = learn(workspace, encoder, links, valid, options, progress)
+        prepared = prepare(
+            workspace,
+            encoder,
+            links,
+            lambda encoder, _: workspace.retrieve(encoder, CandidateOptions(k, LEAST_FLOORS)),
+            replace(DEFAULT_LEVELS, seed=options.seed),
+        )
+        trained = learn(workspace, prepared, valid, options, progress)
         types = workspace.by_type(links)
-    model_id = save_model(directory, model_of(encoder, candidates, trained, types))
+    model_id = save_model(directory, model_of(prepared, trained, types))
     return TrainedModel(model_id, len(links), len(valid), trained.report, None)
 
 

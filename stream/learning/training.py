@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from index.candidates import CandidateOptions
 from model.checkpoint import Model, save_model
+from model.contrastive import ContrastiveOptions
 from model.encoding.encoder import Encoder
 from model.errors import ModelError
 from model.evaluation import Quality, evaluate
@@ -20,11 +21,13 @@ from stream.engine.views import NAMES, OFF
 from stream.errors import ConfigError
 from stream.events import EntityEvent
 from stream.learning.known_links import LinkPair, split_links
+from stream.learning.levels import Prepared, prepare
 from stream.learning.workspace import LEAST_FLOORS, WORTH_A_SEARCH, Workspace
 
 K: Final = 10  # nearest neighbours in each view that are candidates
 WEAK_PRAUC: Final = 0.5
 USELESS_PRAUC: Final = 0.1
+DEFAULT_LEVELS: Final = ContrastiveOptions()
 DEFAULT_TRAINING: Final = TrainingOptions()
 
 
@@ -65,6 +68,7 @@ def train_model(
     test: Sequence[LinkPair] = (),
     k: int = K,
     worth: float = WORTH_A_SEARCH,
+    levels: ContrastiveOptions = DEFAULT_LEVELS,
     options: TrainingOptions = DEFAULT_TRAINING,
     progress: Callable[[Epoch], None] = lambda _: None,
 ) -> TrainedModel:
@@ -90,22 +94,46 @@ def train_model(
                 f"{len(links)} training and {len(valid)} validation links join entities that exist; some of "
                 "each are needed. Check that links and entities have the same sources and ids"
             )
-        encoder = Encoder.fit(workspace.upserts())
-        candidates = workspace.retrieve(encoder, CandidateOptions(k, ()), [*links, *valid], worth)
-        if any(workspace.labelled(part).label.all() for part in (links, valid)):
-            # equal names put the floors so high that there is nothing to tell the links from
-            floors = [
-                OFF if f == OFF else least for f, least in zip(candidates.floors, LEAST_FLOORS, strict=True)
-            ]
-            candidates = workspace.retrieve(encoder, CandidateOptions(k, tuple(floors)))
-        trained = learn(workspace, encoder, links, valid, options, progress)
+        prepared = prepare(
+            workspace,
+            Encoder.fit(workspace.upserts()),
+            links,
+            lambda encoder, unseen: retrieve(workspace, encoder, links, valid, unseen, k, worth),
+            replace(levels, seed=options.seed),
+        )
+        trained = learn(workspace, prepared, valid, options, progress)
         quality = None
         if test:
             pairs = score(trained.scorer(), workspace.labelled(test))
             quality = evaluate(pairs, trained.threshold)
         types = workspace.by_type(links)
-    model = model_of(encoder, candidates, trained, types)
+    model = model_of(prepared, trained, types)
     return TrainedModel(save_model(directory, model), len(links), len(valid), trained.report, quality)
+
+
+def retrieve(
+    workspace: Workspace,
+    encoder: Encoder,
+    links: Sequence[LinkPair],
+    valid: Sequence[LinkPair],
+    unseen: Sequence[LinkPair],
+    k: int,
+    worth: float = WORTH_A_SEARCH,
+) -> CandidateOptions:
+    """Makes candidate lists as known links need them.
+
+    Args:
+        links, valid: to train on and to validate with.
+        unseen: those of the former from which no levels have learned. Of others, levels find too many.
+    """
+    candidates = workspace.retrieve(encoder, CandidateOptions(k, ()), [*unseen, *valid], worth)
+    if any(workspace.labelled(part).label.all() for part in (links, valid)):
+        # equal names put the floors so high that there is nothing to tell the links from
+        floors = [
+            OFF if f == OFF else least for f, least in zip(candidates.floors, LEAST_FLOORS, strict=True)
+        ]
+        candidates = workspace.retrieve(encoder, CandidateOptions(k, tuple(floors)))
+    return candidates
 
 
 def weakness(report: Mapping[str, float]) -> str:
@@ -125,30 +153,34 @@ def weakness(report: Mapping[str, float]) -> str:
 
 
 def learn(
-    workspace: "Workspace",
-    encoder: Encoder,
-    links: Sequence[LinkPair],
+    workspace: Workspace,
+    prepared: Prepared,
     valid: Sequence[LinkPair],
     options: TrainingOptions,
     progress: Callable[[Epoch], None],
 ) -> Trained:
-    """Trains on the workspace's candidates."""
-    training, validation = (workspace.labelled(part, contrasted=True) for part in (links, valid))
+    """Trains on prepared pairs; the workspace's candidates of `valid` say when to stop."""
+    training, validation = prepared.training, workspace.labelled(valid, contrasted=True)
     context = training.inputs(np.zeros(0, np.int64)).context.shape[1]  # also where there are no pairs
-    return train(training, validation, NetworkOptions(len(encoder.keys), context), options, progress)
+    network = NetworkOptions(len(prepared.encoder.keys), context)
+    return train(training, validation, network, options, progress)
 
 
-def model_of(encoder: Encoder, candidates: CandidateOptions, trained: Trained, types: Iterable[str]) -> Model:
+def model_of(prepared: Prepared, trained: Trained, types: Iterable[str]) -> Model:
     """What a checkpoint holds; `types` are those that had links. Raises ModelError if it is of no use."""
     model = Model(
-        encoder=encoder,
+        encoder=prepared.encoder,
         network=trained.network,
         trees=trained.trees,
         types=tuple(sorted(types)),
         slope=trained.slope,
         offset=trained.offset,
         threshold=trained.threshold,
-        options={"views": list(NAMES), "k": candidates.k, "floors": list(candidates.floors)},
+        options={
+            "views": list(NAMES),
+            "k": prepared.candidates.k,
+            "floors": list(prepared.candidates.floors),
+        },
         report=dict(trained.report),
     )
     candidate_options(model)

@@ -15,11 +15,11 @@ from index.entity import node_of
 from index.graph import GraphStore
 from index.search.arrays import Pairs, Sims
 from index.store import Store
+from model.contrastive import Catalogue
 from model.encoding.encoder import Encoder
 from model.encoding.tokens import mix
 from model.errors import ModelError
-from model.scoring.pairs import PairInputs
-from model.shapes import DIM
+from model.scoring.pairs import PairInputs, Side
 from model.training import LabelledPairs
 from stream.engine.batches import batched
 from stream.engine.embedding import Embedding
@@ -35,6 +35,7 @@ from stream.learning.known_links import LabelledLink, LinkPair
 from stream.mapping.canonical import as_messages, decode_canonical
 
 BATCH: Final = 512
+_NO_VIEW: Final = (OFF,) * len(VIEWS)
 LEAST_FLOORS: Final = tuple(view.least_floor for view in VIEWS)
 LOST_BELOW_FLOOR: Final = 0.005  # share of links that may lie below a view's floor; other views find most
 
@@ -143,6 +144,23 @@ class Workspace:
         self._retrieval.fill()
         return options
 
+    def catalogue(self, encoder: Encoder) -> Catalogue:
+        """The entities as levels are learned from them, numbered as `numbers` does."""
+        embedding = self._embedding = Embedding(self._graph, encoder, _NO_VIEW)
+        embedding.fill({})
+        around = embedding.around()
+        rows = embedding.table.rows
+        slots = np.flatnonzero(rows["exists"])
+        entities = [e for e in self._graph.entities(rows["node"][slots].tolist()) if e is not None]
+        texts = encoder.text_tokens(entities)
+        fields = ("exists", "space", "name_hash", "degree", "sample_keys")
+        return Catalogue(texts._replace(entity=slots[texts.entity]), around, *(rows[name] for name in fields))
+
+    def numbers(self, links: Sequence[LinkPair]) -> npt.NDArray[np.int64]:
+        """(L, 2) the entities of links in a `Catalogue`."""
+        ends = [node_of(name) for link in links for name in link]
+        return self._embedding.table.slots(ends).reshape(-1, 2).astype(np.int64)
+
     def clearly_alike(self, view: int, floor: float, lead: float, most: int, seed: int) -> list[LinkPair]:
         """Pairs of CURIEs which are each other's nearest in a view.
 
@@ -209,6 +227,18 @@ class Workspace:
         right = np.where(left == pairs.left, pairs.right, pairs.left).astype(np.int64)
         return LabelledPairs(inputs, label, left, right, len(gold))
 
+    def cross_fitted(
+        self, parts: Iterable[tuple[Encoder, Sequence[LinkPair]]], options: CandidateOptions
+    ) -> LabelledPairs:
+        """`labelled` of all parts' links, each part as its encoder finds it. What was retrieved stays."""
+        kept = self._embedding, self._retrieval
+        found = []
+        for encoder, links in parts:
+            self.retrieve(encoder, options)
+            found.append(self.labelled(links, contrasted=True))
+        self._embedding, self._retrieval = kept
+        return _joined(found)
+
     def judged(self, pairs: Sequence[LabelledLink]) -> LabelledPairs:
         """These pairs of one type and two sources, also those that retrieval does not propose."""
         table = self._embedding.table
@@ -227,6 +257,26 @@ class Workspace:
         return LabelledPairs(inputs, label, left, right, int(label.sum()))
 
 
+def _joined(parts: Sequence[LabelledPairs]) -> LabelledPairs:
+    """All pairs, part after part; no left entity is in two parts."""
+    firsts = np.cumsum([0] + [len(part.label) for part in parts])
+
+    def inputs(rows: npt.NDArray[np.int64]) -> PairInputs:
+        part_of = np.searchsorted(firsts, rows, side="right") - 1
+        made = [part.inputs(rows[part_of == number] - firsts[number]) for number, part in enumerate(parts)]
+        left, right = (
+            Side(*map(np.concatenate, zip(*sides, strict=True)))
+            for sides in ([each.left for each in made], [each.right for each in made])
+        )
+        order = np.argsort(np.argsort(part_of, kind="stable"), kind="stable")
+        return PairInputs(left, right, np.concatenate([each.context for each in made])).take(order)
+
+    label, left, right = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("label", "left", "right")
+    )
+    return LabelledPairs(inputs, label, left, right, sum(part.links for part in parts))
+
+
 def _gains(
     table: NodeTable, left: Sequence[int], right: Sequence[int], options: CandidateOptions
 ) -> list[float]:
@@ -239,7 +289,7 @@ def _gains(
         here = np.flatnonzero(spaces == space)
         members = np.flatnonzero(rows["space"] == space).astype(np.int32)
         for number, view in enumerate(VIEWS):
-            index, vectors = view.exact(DIM), rows[view.name]
+            index, vectors = view.exact(view.width), rows[view.name]
             index.put(members, vectors[members])
             nearest, _ = index.search(vectors[lefts[here]], options.k, options.floors[number], rows["node"])
             found[number, here] = (nearest.keys == rights[here, None]).any(axis=1)

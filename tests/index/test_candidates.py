@@ -61,7 +61,7 @@ def all_pairs() -> Pairs:
 
 @given(st.lists(STEP, max_size=8))
 def test_any_history_gives_the_relation_of_the_final_vectors(steps: list[Entities]) -> None:
-    maintained = CandidatePairs(DIMENSIONS, OPTIONS, KINDS)
+    maintained = CandidatePairs([DIMENSIONS] * len(KINDS), OPTIONS, KINDS)
     vectors: Entities = {}
     grid = all_pairs()
     context, is_candidate = maintained.context(grid)
@@ -85,13 +85,13 @@ def test_any_history_gives_the_relation_of_the_final_vectors(steps: list[Entitie
         differs = (is_candidate != was_candidate) | (is_candidate & (context != old_context).any(axis=1))
         for a, b in zip(grid.left[differs].tolist(), grid.right[differs].tolist(), strict=True):
             assert (a, b) in reported
-    fresh = CandidatePairs(DIMENSIONS, OPTIONS, KINDS)
+    fresh = CandidatePairs([DIMENSIONS] * len(KINDS), OPTIONS, KINDS)
     fresh.update(change(vectors, LEFT), change(vectors, RIGHT), ORDER)
     np.testing.assert_array_equal(fresh.context(grid)[0], context)
 
 
 def test_incident_finds_pairs_that_only_the_other_side_lists() -> None:
-    pairs = CandidatePairs(DIMENSIONS, CandidateOptions(k=1, floors=(1,)), (VectorIndex,))
+    pairs = CandidatePairs([DIMENSIONS], CandidateOptions(k=1, floors=(1,)), (VectorIndex,))
     left = VectorChange(np.array([0, 1], np.int32), [np.array([[2, 0, 0, 0], [1, 0, 0, 0]], np.int8)])
     right = VectorChange(np.array([9], np.int32), [np.array([[1, 0, 0, 0]], np.int8)])
     pairs.update(left, right, ORDER)

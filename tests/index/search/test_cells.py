@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from index.candidates import CandidateOptions, CandidatePairs, VectorChange
 from index.search.arrays import MISSING, Pairs
-from index.search.cells import CellIndex, TwoCellIndex, with_cells
+from index.search.cells import CELLS, CellIndex, TwoCellIndex, sign_cells, with_cells
 from index.search.prefetch import AHEAD
 from index.search.vectors import VectorIndex
 
@@ -129,7 +129,7 @@ def change(step: dict[int, Entity], side: range) -> VectorChange:
 @given(HISTORY)
 def test_any_history_gives_the_relation_of_the_final_entities(history: list[dict[int, Entity]]) -> None:
     options = CandidateOptions(k=2, floors=(2, 2))
-    maintained, fresh = (CandidatePairs(DIMENSIONS, options, KINDS) for _ in range(2))
+    maintained, fresh = (CandidatePairs([DIMENSIONS] * len(KINDS), options, KINDS) for _ in range(2))
     final: dict[int, Entity] = {}
     for step in history:
         maintained.update(change(step, LEFT), change(step, RIGHT), ORDER)
@@ -156,10 +156,23 @@ def test_any_history_gives_the_relation_of_the_final_entities(history: list[dict
 
 def test_recall_says_what_cells_hide() -> None:
     options = CandidateOptions(k=1, floors=(1, 1))
-    pairs = CandidatePairs(DIMENSIONS, options, KINDS)
+    pairs = CandidatePairs([DIMENSIONS] * len(KINDS), options, KINDS)
     one, alike, hidden = ((3, 0, 0, 0, 0), [1, 2]), ((2, 0, 0, 0, 0), [1, 2]), ((3, 0, 0, 0, 0), [3])
     pairs.update(change({0: one}, LEFT), change({9: alike, 10: hidden}, RIGHT), ORDER)
     # nearest are 0: 10, 9: 0, 10: 0; in lists are 0: 9, 9: 0
     assert pairs.recall(5, np.random.default_rng(0), ORDER).tolist() == [[1, 3], [1, 3]]
     pairs.update(change({}, LEFT), change({10: ((3, 0, 0, 0, 0), [1, 2])}, RIGHT), ORDER)
     assert pairs.recall(5, np.random.default_rng(0), ORDER).tolist() == [[3, 3], [3, 3]]
+
+
+def test_vectors_share_cells_of_signs_the_more_the_more_alike_they_are() -> None:
+    chance = np.random.default_rng(0)
+    vectors = chance.normal(size=(2000, 32)) * 30
+    shared = []
+    for noise in (0.0, 0.3, 1.0, 100.0):
+        others = vectors + noise * 30 * chance.normal(size=vectors.shape)
+        one, other = (sign_cells(np.clip(some, -127, 127).astype(np.int8)) for some in (vectors, others))
+        assert all(len(set(row)) == CELLS for row in one[:50].tolist())
+        shared.append((one == other).any(axis=1).mean())
+    assert shared[0] == 1 and shared[1] > 0.8 > shared[2] > shared[3] and shared[3] < 0.02
+    assert not sign_cells(np.zeros((1, 32), np.int8)).any()

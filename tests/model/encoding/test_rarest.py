@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.catalogues import catalogues
 from model.encoding.encoder import Encoder
-from model.encoding.rarest import NAME_CELLS, NEAR_CELLS, VALUE_CELLS, rarest_tokens, rarest_words
+from model.encoding.rarest import NAME_CELLS, VALUE_CELLS, rarest_tokens
 from stream.events import Upsert
 
 
@@ -49,16 +49,3 @@ def test_the_rarest_tokens_come_first_each_once_and_ties_by_token() -> None:
     weights = np.array([9, 1, 9, 5, 7], np.uint8)
     entity, token = np.array([0, 0, 0, 0, 0, 2]), np.array([3, 2, 0, 1, 2, 4])
     assert rarest_tokens(3, entity, token, weights, 3).tolist() == [[1, 3, 4], [0, 0, 0], [5, 0, 0]]
-
-
-def test_the_rarest_words_are_taken_of_those_around() -> None:
-    gathered = np.zeros((2, 32), np.uint32)
-    gathered[0, :3] = [5 << 8 | 40, 6 << 8 | 90, 7 << 8 | 60]
-    assert rarest_words(gathered).tolist() == [[7, 8, 6] + [0] * (NEAR_CELLS - 3), [0] * NEAR_CELLS]
-
-
-def test_a_word_that_is_0_has_a_cell() -> None:
-    """0 ends the cells of a query: those behind it would be posted and never asked for."""
-    gathered = np.zeros((1, 32), np.uint32)
-    gathered[0, :2] = [0 << 8 | 90, 5 << 8 | 40]
-    assert rarest_words(gathered).tolist() == [[1, 6] + [0] * (NEAR_CELLS - 2)]

@@ -229,7 +229,7 @@ def test_cells_hide_nothing_that_matters_in_small_catalogues(
         Aligner(tmp_path / "cells", checkpoint, decode_canonical)
     aligner = Aligner(tmp_path / "cells", checkpoint, decode_canonical, search="cells")
     measured = aligner.recall()
-    assert measured.keys() == {"name", "values", "neighbourhood"}
+    assert measured.keys() == {"name", "values", "levels", "level1"}
     assert all(0 < share <= 1 for share in measured.values()) and measured["name"] < 1
     aligner.close()
     aligner = Aligner(tmp_path / "exact", checkpoint, decode_canonical)

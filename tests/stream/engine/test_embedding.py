@@ -108,7 +108,7 @@ def test_similarity_is_that_of_the_rows(tmp_path: Path) -> None:
         left, right, other = (node_of(name) for name in ("left:x", "right:x", "right:f3"))
         [same], [different] = embedding.similarities([left], [right]), embedding.similarities([left], [other])
         assert abs(int(same[0]) - UNIT) < UNIT // 50 and same[0] > different[0]
-        assert same[NAMES.index("neighbourhood")] == 0  # neither has a neighbour
+        assert same[NAMES.index("level1")] == 0  # neither has a neighbour
         assert embedding.types([left, right]) == ["film", "film"]
         follow(embedding, graph, [Delete("right", "x")])
         assert not embedding.similarities([left], [right]).any()

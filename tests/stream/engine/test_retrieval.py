@@ -145,7 +145,7 @@ def test_exact_search_finds_all_of_the_nearest_and_says_how_large_it_is(tmp_path
     with Store(tmp_path) as store:
         engine = Engine(store, options=CandidateOptions(3, off))
         engine.apply(*EVENTS)
-        assert engine.retrieval.recall(1000) == {"name": 1.0, "neighbourhood": 1.0}
+        assert engine.retrieval.recall(1000) == {"name": 1.0, "levels": 1.0, "level1": 1.0}
         assert engine.retrieval.searched == 96 and engine.retrieval.vectors > 4 * 96
         assert set(engine.retrieval.ranks(FILMS, node_of("left:f1"), node_of("right:f1"))) == {*NAMES} - {
             "values"
