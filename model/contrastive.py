@@ -13,7 +13,7 @@ Level 1 forgets the names of three in ten neighbours: it is to learn from relati
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from index.compiled import compiled
 from model.encoding.items import TextTokens
-from model.encoding.levels import TOKEN_UNIT, Levels
+from model.encoding.levels import TOKEN_UNIT, Entities, Levels, add_tokens, level1
+from model.encoding.tokens import BUCKETS
+from model.encoding.vectors import to_int8
 from model.scoring.network import dgl
-from model.shapes import LEVEL
-
-if TYPE_CHECKING:
-    pass
+from model.shapes import I8, LEVEL, LEVEL_NORM
 
 I64 = npt.NDArray[np.int64]
 
@@ -48,6 +48,22 @@ class Catalogue(NamedTuple):
         exponent = np.minimum(np.frexp(self.degree)[1] - 1, 15)
         of_name = self.name_hash >> 4 & 15, self.name_hash & 15
         return np.stack([exponent, *of_name], axis=1).astype(np.float32) / np.float32(15)
+
+
+def both_levels(catalogue: Catalogue, levels: Levels) -> tuple[I8, I8]:
+    """(n, LEVEL) levels 0 and 1 of all entities, with the bits that they have where they are served."""
+    texts = catalogue.texts
+    rarity = np.zeros(BUCKETS, np.uint8)
+    rarity[texts.token] = texts.rarity
+    of_text = np.zeros((len(texts.entity), LEVEL), np.int32)
+    bags = texts.token, texts.starts
+    add_tokens(bags, np.arange(len(of_text)), rarity, levels.tokens, of_text)
+    sums = np.zeros((len(catalogue.exists), LEVEL), np.int64)
+    weighted = to_int8(of_text, LEVEL_NORM).astype(np.int64) * texts.weight[:, None]
+    np.add.at(sums, texts.entity, weighted)
+    level0 = to_int8(sums, LEVEL_NORM)
+    entities = Entities(level0, catalogue.exists, catalogue.name_hash, catalogue.degree)
+    return level0, level1(entities, catalogue.neighbours, catalogue.keys, levels)
 
 
 @dataclass(frozen=True)
@@ -106,39 +122,75 @@ def _schedule(done: float) -> float:
 
 
 class _Texts:
-    """Texts by entity, to be looked up many at a time."""
+    """Texts by entity, to be looked up many at a time.
+
+    Attributes:
+        used: (V,) the buckets of all their tokens.
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
-        texts = self._texts = catalogue.texts
+        texts = catalogue.texts
+        self.used, place = np.unique(texts.token, return_inverse=True)
         entities = len(catalogue.exists)
         self._first = np.searchsorted(texts.entity, np.arange(entities + 1))
-        self._ends = np.append(texts.starts, len(texts.token))
+        self._weight = texts.weight.astype(np.float32)
+        self._tokens = place, texts.rarity, np.append(texts.starts, len(texts.token))
 
-    def of(self, entities: I64) -> tuple[torch.Tensor, ...]:
-        """The tokens of these entities' texts, their rarities, where each text starts, and of which of the
-        entities it is; and the texts' weights."""
-        texts = self._texts
-        text, owner = _ranges(self._first, entities)
-        token, of_text = _ranges(self._ends, text)
-        starts = np.searchsorted(of_text, np.arange(len(text)))
-        return (
-            torch.from_numpy(texts.token[token]),
-            torch.from_numpy(texts.rarity[token].astype(np.float32)),
-            torch.from_numpy(starts),
-            torch.from_numpy(owner),
-            torch.from_numpy(texts.weight[text].astype(np.float32)),
-        )
+    def of(self, entities: I64, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Sums of the tokens' vectors, one for each text; of which of the entities it is; and its weight.
+
+        Args:
+            vectors: (V, LEVEL) of the tokens in `used`.
+        """
+        first, after = self._first[entities], self._first[entities + 1]
+        owner = np.repeat(np.arange(len(entities)), after - first)
+        text = np.arange(len(owner)) + (after - np.cumsum(after - first))[owner]
+        sums: torch.Tensor = _SumOfTokens.apply(vectors, text, *self._tokens)  # type: ignore[no-untyped-call]
+        return sums, torch.from_numpy(owner), torch.from_numpy(self._weight[text])
 
 
-def _ranges(ends: I64, chosen: I64) -> tuple[I64, I64]:
-    """What lies in the ranges [ends[c], ends[c + 1]), one after the other, and in which range each lies."""
-    starts, lengths = ends[chosen], ends[chosen + 1] - ends[chosen]
-    owner = np.repeat(np.arange(len(chosen)), lengths)
-    return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths), owner
+class _SumOfTokens(torch.autograd.Function):
+    """As `functional.embedding_bag`, whose backward pass sorts all tokens."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: torch.Tensor, *texts: npt.NDArray[Any]) -> torch.Tensor:
+        ctx.texts, ctx.shape = texts, vectors.shape
+        sums = np.zeros((len(texts[0]), LEVEL), np.float32)
+        _gather(vectors.detach().numpy(), sums, *texts)
+        return torch.from_numpy(sums)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        vectors = np.zeros(ctx.shape, np.float32)
+        _scatter(vectors, gradient.contiguous().numpy(), *ctx.texts)
+        return torch.from_numpy(vectors), *(None for _ in ctx.texts)
+
+
+@compiled
+def _gather(vectors: Any, sums: Any, text: Any, token: Any, rarity: Any, ends: Any) -> None:
+    """Adds vectors of tokens, times their rarities, to the sums (T,) of these texts."""
+    for t in range(len(text)):
+        for place in range(ends[text[t]], ends[text[t] + 1]):
+            weight = np.float32(rarity[place])
+            for d in range(LEVEL):
+                sums[t, d] += weight * vectors[token[place], d]
+
+
+@compiled
+def _scatter(vectors: Any, sums: Any, text: Any, token: Any, rarity: Any, ends: Any) -> None:
+    """The other way: adds sums to vectors."""
+    for t in range(len(text)):
+        for place in range(ends[text[t]], ends[text[t] + 1]):
+            weight = np.float32(rarity[place])
+            for d in range(LEVEL):
+                vectors[token[place], d] += weight * sums[t, d]
 
 
 class _Net(nn.Module):
-    """The parameters of `Levels` as floats, and the forward pass on graphs."""
+    """The parameters of `Levels` as floats, and the forward pass on graphs.
+
+    Of tokens that no text has there are none: they stay what they were.
+    """
 
     def __init__(self, start: Levels, catalogue: Catalogue) -> None:
         super().__init__()
@@ -148,7 +200,8 @@ class _Net(nn.Module):
         def parameter(array: npt.NDArray[np.floating]) -> nn.Parameter:
             return nn.Parameter(torch.from_numpy(array.astype(np.float32)))
 
-        self.tokens = parameter(start.tokens / np.float32(TOKEN_UNIT))
+        self._start = start.tokens
+        self.tokens = parameter(start.tokens[self._texts.used] / np.float32(TOKEN_UNIT))
         self.transform, self.scale, self.shift = map(parameter, (start.transform, start.scale, start.shift))
         self.attention, self.key, self.about = map(parameter, (start.attention, start.key, start.about))
         self.sharpness = nn.Parameter(torch.full((3,), 2.5))
@@ -163,7 +216,7 @@ class _Net(nn.Module):
         is_there = (around >= 0) & catalogue.exists[around]
         centre, _ = np.nonzero(is_there)
         used, inverse = np.unique(np.concatenate([ids, around[is_there]]), return_inverse=True)
-        every = self._level0(self._texts.of(used), len(used))
+        every = self._level0(used)
         source = torch.from_numpy(inverse[len(ids) :])
         key = torch.from_numpy(catalogue.keys[ids][is_there].astype(np.int64))
         seen = every * (torch.rand(len(used), 1) >= forgotten)
@@ -181,10 +234,9 @@ class _Net(nn.Module):
         level1 = ops.copy_e_sum(graph, message * beta)
         return every[torch.from_numpy(inverse[: len(ids)])], _unit(level1)
 
-    def _level0(self, texts: tuple[torch.Tensor, ...], entities: int) -> torch.Tensor:
-        token, rarity, starts, owner, weight = texts
-        sums = functional.embedding_bag(token, self.tokens, starts, mode="sum", per_sample_weights=rarity)
-        said = torch.zeros(entities, LEVEL).index_add(0, owner, _unit(sums) * weight[:, None])
+    def _level0(self, ids: I64) -> torch.Tensor:
+        sums, owner, weight = self._texts.of(ids, self.tokens)
+        said = torch.zeros(len(ids), LEVEL).index_add(0, owner, _unit(sums) * weight[:, None])
         return _unit(said)
 
     def levels(self) -> Levels:
@@ -193,7 +245,8 @@ class _Net(nn.Module):
         def array(parameter: nn.Parameter) -> npt.NDArray[np.float32]:
             return np.array(parameter.detach().numpy(), np.float32, order="C")
 
-        tokens = np.clip(np.rint(array(self.tokens) * TOKEN_UNIT), -127, 127).astype(np.int8)
+        tokens = self._start.copy()
+        tokens[self._texts.used] = np.clip(np.rint(array(self.tokens) * TOKEN_UNIT), -127, 127)
         parts = (self.transform, self.scale, self.shift, self.attention, self.key, self.about)
         return Levels(tokens, *map(array, parts))
 

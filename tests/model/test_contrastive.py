@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.contrastive import Catalogue, ContrastiveOptions, _Net, learn_levels
+from model.contrastive import Catalogue, ContrastiveOptions, _Net, both_levels, learn_levels
 from model.encoding.encoder import Encoder
 from model.encoding.levels import Entities, Levels, level1
 from model.shapes import LEVEL_NORM, SAMPLE
@@ -15,6 +15,7 @@ WORDS = {"left": ["haus", "baum", "wald", "berg", "fluss", "stadt", "brot", "sal
 WORDS["right"] = ["house", "tree", "forest", "mount", "river", "town", "bread", "salt", "spire", "acre"]
 SIDE = len(WORDS["left"]) ** 2
 OPTIONS = ContrastiveOptions(steps=60, batch=48, drawn=32)
+OPTIONS_OF_TWO_STEPS = ContrastiveOptions(steps=2, batch=48, drawn=32)
 
 
 def name(source: str, number: int) -> str:
@@ -54,8 +55,8 @@ def links(numbers: np.ndarray) -> np.ndarray:
     return np.stack([numbers, numbers + SIDE], axis=1)
 
 
-def both_levels(levels: Levels) -> np.ndarray:
-    """(entities, 2, LEVEL), as they are served."""
+def served(levels: Levels) -> np.ndarray:
+    """(entities, 2, LEVEL) levels 0 and 1."""
     made = catalogue()
     own = ENCODER.with_levels(levels).encode(ENTITIES).level0
     entities = Entities(own, made.exists, made.name_hash, made.degree)
@@ -64,8 +65,8 @@ def both_levels(levels: Levels) -> np.ndarray:
 
 def hits(levels: Levels, numbers: np.ndarray) -> np.ndarray:
     """Of these left entities the share whose partner is the nearest right one, at either level."""
-    served = both_levels(levels)
-    products = np.einsum("nld,mld->lnm", served[numbers], served[SIDE:])
+    made = served(levels)
+    products = np.einsum("nld,mld->lnm", made[numbers], made[SIDE:])
     return np.asarray((products.argmax(axis=2) == numbers).mean(axis=1))
 
 
@@ -103,5 +104,18 @@ def test_what_is_served_is_what_was_trained(learned: Levels) -> None:
         for parameter, array in zip((net.scale, net.shift), learned[2:4], strict=True):
             parameter.copy_(torch.from_numpy(array))  # which begin away from what they are given
         trained = torch.stack(net(np.arange(2 * SIDE), 0.0), dim=1).numpy()
-    np.testing.assert_allclose(both_levels(learned), trained * LEVEL_NORM, atol=4)
+    np.testing.assert_allclose(served(learned), trained * LEVEL_NORM, atol=4)
     np.testing.assert_array_equal(net.levels().tokens, learned.tokens)
+
+
+def test_levels_of_all_entities_at_once_have_the_bits_that_are_served(learned: Levels) -> None:
+    np.testing.assert_array_equal(np.stack(both_levels(catalogue(), learned), axis=1), served(learned))
+
+
+def test_catalogue_without_texts_leaves_tokens_as_they_are() -> None:
+    made = catalogue()
+    nothing = made.texts._replace(**{name: array[:0] for name, array in made.texts._asdict().items()})
+    learned = learn_levels(
+        made._replace(texts=nothing), links(np.arange(SIDE)), ENCODER.levels, OPTIONS_OF_TWO_STEPS
+    )
+    np.testing.assert_array_equal(learned.tokens, ENCODER.levels.tokens)
