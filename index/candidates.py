@@ -6,7 +6,8 @@ a changed entity is searched for anew, and a *bound* kept beside each list (`ind
 lists of the other side it enters.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -106,11 +107,21 @@ class CandidatePairs:
         buckets = rank_bucket(np.arange(options.k))
         self._buckets = buckets
         self._shares = (np.append(buckets, buckets[-1] + 1) / (buckets[-1] + 1)).astype(np.float32)
-        length = options.k + SLACK
-        self._views = [
-            (CandidateLists(kind(width), length), CandidateLists(kind(width), length))
-            for _, width, kind in zip(options.floors, dimensions, kinds, strict=True)
+        self._indexes = [*zip(kinds, dimensions, strict=True)]
+        self._views = [self._empty(view) for view in range(len(options.floors))]
+
+    def _empty(self, view: int) -> tuple[CandidateLists, CandidateLists]:
+        kind, width = self._indexes[view]
+        length = self.options.k + SLACK
+        return CandidateLists(kind(width), length), CandidateLists(kind(width), length)
+
+    def without(self, views: Container[int]) -> "CandidatePairs":
+        """The same with these views empty. The others are shared: no vector of theirs may change anymore."""
+        other = copy.copy(self)
+        other._views = [
+            self._empty(view) if view in views else sides for view, sides in enumerate(self._views)
         ]
+        return other
 
     def update(self, left: VectorChange, right: VectorChange, order: Order) -> Touched:
         """Applies changed vectors of both sides.

@@ -4,6 +4,7 @@ Every row is a function of the graph and the model. So a change is followed as i
 on it is computed again, and where the same comes out it stops.
 """
 
+import copy
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -19,7 +20,7 @@ from model.encoding.neighbourhood import HUB_COUNT, neighbourhood
 from model.encoding.rarest import OwnCells
 from model.encoding.sampling import Sample, draw
 from model.encoding.words import GATHERED, gather
-from model.shapes import DIM, LEVEL, SAMPLE
+from model.shapes import DIM, I8, LEVEL, SAMPLE
 from stream.engine.batches import batched
 from stream.engine.node_cells import NodeCells
 from stream.engine.node_table import NodeTable, as_words, digest
@@ -272,6 +273,18 @@ class Embedding:
         rows["content"][every] = self._content(every)
         return encoded
 
+    def with_levels(self, encoder: Encoder, level0: I8, level1: I8) -> "Embedding":
+        """The same with other levels (rows, LEVEL). All else is shared: neither may change anymore.
+
+        Args:
+            encoder: makes these levels, and all else as that of this embedding does.
+        """
+        other = copy.copy(self)
+        other._encoder = encoder
+        joined = np.hstack([level0, level1])
+        other.table = self.table.with_columns({"level0": level0, "level1": level1, "levels": joined})
+        return other
+
     def around(self) -> npt.NDArray[np.int32]:
         """(rows, SAMPLE) the slots of the neighbours that level 1 rests on, MISSING for none."""
         samples = [*self._sample_all()]
@@ -359,8 +372,9 @@ class Embedding:
             rows["near_words"][slots] = gather(rows["words"], np.hstack([own[:, None], around]))
 
     def _join_levels(self, slots: Slots) -> None:
-        rows = self.table.rows
-        rows["levels"][slots] = np.hstack([rows["level0"][slots], rows["level1"][slots]])
+        if self._uses("levels"):
+            rows = self.table.rows
+            rows["levels"][slots] = np.hstack([rows["level0"][slots], rows["level1"][slots]])
 
     def _set_far_words(self, slots: Slots, counts: npt.NDArray[np.integer]) -> None:
         if self._uses("far_words"):
@@ -378,7 +392,7 @@ class Embedding:
     def _shown(self, slots: Slots) -> Nodes:
         """Digests of what others see of these entities."""
         rows = self.table.rows
-        fields = ("exists", "name", "levels", "neighbourhood", "name_hash", "degree")
+        fields = ("exists", "name", "level0", "level1", "neighbourhood", "name_hash", "degree")
         columns = [as_words(rows[field][slots]) for field in fields]
         if self._gathers():
             columns.append(as_words(gather(rows["words"], slots[:, None])))

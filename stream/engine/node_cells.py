@@ -9,10 +9,10 @@ from index.search.arrays import Slots, Vectors, grown
 from index.search.cells import Cells, sign_cells, with_cells
 from model.encoding.rarest import NAME_CELLS, VALUE_CELLS, OwnCells
 from stream.engine.node_table import NodeRows
+from stream.engine.views import LEARNED
 
 _OWN: Final = np.dtype([("name", np.uint32, NAME_CELLS), ("values", np.uint32, VALUE_CELLS)])
 _FIELDS: Final = ("name", "values")
-_LEARNED: Final = ("levels", "level1")
 
 
 class NodeCells:
@@ -44,7 +44,7 @@ class NodeCells:
         """
         vectors: Vectors = rows[view][slots]
         cells: Cells
-        if view in _LEARNED:
+        if view in LEARNED:
             cells = sign_cells(vectors)
         elif view in _FIELDS:
             self._grow(slots)

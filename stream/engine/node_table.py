@@ -5,6 +5,7 @@ sampled with, whether or not that neighbour exists yet. Rows are a function of t
 slots are not, so nothing that leaves this process may depend on them.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -96,6 +97,12 @@ class NodeTable:
     def rows(self) -> NodeRows:
         """All rows there are now."""
         return NodeRows(self._columns, len(self))
+
+    def with_columns(self, columns: Mapping[str, Column]) -> "NodeTable":
+        """The same rows with other columns. What is not given is shared, so neither may change anymore."""
+        other = copy.copy(self)
+        other._columns = {**self._columns, **columns}
+        return other
 
     def blank(self, slots: Slots) -> None:
         """Empties the rows of entities that do not exist."""

@@ -41,3 +41,4 @@ VIEWS: Final = (
 )
 WIDTHS: Final = tuple(view.width for view in VIEWS)
 NAMES: Final = tuple(view.name for view in VIEWS)
+LEARNED: Final = ("levels", "level1")  # of vectors that have no tokens

@@ -15,7 +15,7 @@ from index.entity import node_of
 from index.graph import GraphStore
 from index.search.arrays import Pairs, Sims
 from index.store import Store
-from model.contrastive import Catalogue
+from model.contrastive import Catalogue, both_levels
 from model.encoding.encoder import Encoder
 from model.encoding.tokens import mix
 from model.errors import ModelError
@@ -29,13 +29,13 @@ from stream.engine.node_table import NodeTable
 from stream.engine.pair_inputs import pair_inputs
 from stream.engine.pairs import SourcePair
 from stream.engine.retrieval import Retrieval
-from stream.engine.views import OFF, VIEWS
+from stream.engine.views import LEARNED, OFF, VIEWS
 from stream.events import EntityEvent, Upsert
 from stream.learning.known_links import LabelledLink, LinkPair
 from stream.mapping.canonical import as_messages, decode_canonical
 
 BATCH: Final = 512
-_NO_VIEW: Final = (OFF,) * len(VIEWS)
+_LEARNED: Final = [place for place, view in enumerate(VIEWS) if view.name in LEARNED]
 LEAST_FLOORS: Final = tuple(view.least_floor for view in VIEWS)
 LOST_BELOW_FLOOR: Final = 0.005  # share of links that may lie below a view's floor; other views find most
 
@@ -53,6 +53,14 @@ class _Answered(NamedTuple):
 
     def where(self, rows: npt.NDArray[np.bool_]) -> "_Answered":
         return _Answered(self.slots[rows], self.context[rows], self.left[rows], self.label[rows])
+
+
+class _WithLevels(NamedTuple):
+    """Rows from which those of encoders with other levels are made."""
+
+    encoder: Encoder
+    embedding: Embedding
+    catalogue: Catalogue
 
 
 class Workspace:
@@ -73,6 +81,7 @@ class Workspace:
         begin_with: Callable[[Path], None] = lambda _: None,
     ) -> None:
         self._absent = absent
+        self._with_levels: _WithLevels | None = None
         events = (event for event in events if f"{event.source}:{event.id}" not in absent)
         with contextlib.ExitStack() as stack:  # for what breaks off while it is filled
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="sameas-"))
@@ -129,8 +138,7 @@ class Workspace:
             worth: an optional view is used only if it finds at least this share of these links that no view
                 before it finds.
         """
-        self._embedding = Embedding(self._graph, encoder, options.floors)
-        self._embedding.fill({})
+        self._embedding = self._embed(encoder, options.floors)
         if floors_from:
             left, right = ([node_of(link[side]) for link in floors_from] for side in (0, 1))
             floors = _floors(self._embedding.similarities(left, right))
@@ -146,15 +154,26 @@ class Workspace:
 
     def catalogue(self, encoder: Encoder) -> Catalogue:
         """The entities as levels are learned from them, numbered as `numbers` does."""
-        embedding = self._embedding = Embedding(self._graph, encoder, _NO_VIEW)
-        embedding.fill({})
+        embedding = self._embedding = self._embed(encoder)
         around = embedding.around()
         rows = embedding.table.rows
         slots = np.flatnonzero(rows["exists"])
         entities = [e for e in self._graph.entities(rows["node"][slots].tolist()) if e is not None]
         texts = encoder.text_tokens(entities)
         fields = ("exists", "space", "name_hash", "degree", "sample_keys")
-        return Catalogue(texts._replace(entity=slots[texts.entity]), around, *(rows[name] for name in fields))
+        texts = texts._replace(entity=slots[texts.entity])
+        catalogue = Catalogue(texts, around, *(rows[name] for name in fields))
+        self._with_levels = _WithLevels(encoder, embedding, catalogue)
+        return catalogue
+
+    def _embed(self, encoder: Encoder, floors: Sequence[int] = ()) -> Embedding:
+        """All rows; `floors` as for `Embedding`."""
+        made = self._with_levels
+        if made is not None and encoder.keys is made.encoder.keys:
+            return made.embedding.with_levels(encoder, *both_levels(made.catalogue, encoder.levels))
+        embedding = Embedding(self._graph, encoder, floors)
+        embedding.fill({})
+        return embedding
 
     def numbers(self, links: Sequence[LinkPair]) -> npt.NDArray[np.int64]:
         """(L, 2) the entities of links in a `Catalogue`."""
@@ -230,11 +249,19 @@ class Workspace:
     def cross_fitted(
         self, parts: Iterable[tuple[Encoder, Sequence[LinkPair]]], options: CandidateOptions
     ) -> LabelledPairs:
-        """`labelled` of all parts' links, each part as its encoder finds it. What was retrieved stays."""
+        """`labelled` of all parts' links, each part as its encoder finds it. What was retrieved stays.
+
+        Args:
+            parts: their encoders differ from that of what was retrieved, with these options, in levels alone.
+        """
         kept = self._embedding, self._retrieval
         found = []
         for encoder, links in parts:
-            self.retrieve(encoder, options)
+            self._embedding = self._embed(encoder)
+            self._retrieval = Retrieval(self._embedding, options)
+            # nothing else than these views rests on levels
+            same = {pair: lists.without(_LEARNED) for pair, lists in kept[1].lists.items()}
+            self._retrieval.fill(same)
             found.append(self.labelled(links, contrasted=True))
         self._embedding, self._retrieval = kept
         return _joined(found)

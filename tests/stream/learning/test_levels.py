@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.catalogues import catalogues
 from index.candidates import CandidateOptions
-from model.contrastive import Catalogue, ContrastiveOptions
+from model.contrastive import Catalogue, ContrastiveOptions, learn_levels
 from model.encoding.encoder import Encoder
 from model.encoding.levels import Levels
 from model.training import LabelledPairs
@@ -75,3 +75,33 @@ def test_few_links_leave_levels_unlearned() -> None:
             ContrastiveOptions(fewest=len(LINKS) + 1),
         )
         assert prepared.encoder is encoder and prepared.training.links == 60
+
+
+def test_rows_and_lists_of_other_levels_are_those_of_a_new_retrieval() -> None:
+    """Of what does not rest on levels nothing is made twice."""
+    options = CandidateOptions(3, LEAST_FLOORS)
+    with Workspace(catalogues()) as workspace:
+        encoder = Encoder.fit(workspace.upserts())
+        catalogue, numbers = workspace.catalogue(encoder), workspace.numbers(LINKS)
+        few = ContrastiveOptions(steps=5, batch=16, drawn=16)
+        learned = encoder.with_levels(learn_levels(catalogue, numbers, encoder.levels, few))
+        workspace.retrieve(encoder, options)
+        before = workspace.labelled(LINKS)
+        shared = workspace.cross_fitted([(learned, LINKS)], options)
+        weights, keys = encoder.state()
+        apart = Encoder.from_state(weights, keys, learned.levels)
+        workspace.retrieve(apart, options)
+        anew = workspace.labelled(LINKS, contrasted=True)
+        again = workspace.retrieve(encoder, options), workspace.labelled(LINKS)
+        for one, other, is_same in ((shared, anew, True), (before, again[1], True), (shared, before, False)):
+            assert (_described(one) == _described(other)) is is_same
+
+
+def _described(pairs: LabelledPairs) -> dict[tuple[int, int], bytes]:
+    """By pair all that a network sees of it."""
+    inputs = pairs.inputs(np.arange(len(pairs.label)))
+    ends = zip(pairs.left.tolist(), pairs.right.tolist(), strict=True)
+    return {
+        pair: b"".join(array[place].tobytes() for array in (inputs.context, *inputs.left, *inputs.right))
+        for place, pair in enumerate(ends)
+    }
