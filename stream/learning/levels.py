@@ -5,7 +5,9 @@ same links would rely on that. So the links are parted in two halves, and the ca
 that levels find which were learned from the other half (cross-fitting).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +50,9 @@ def prepare(
     is_first = np.array([uniform("half", left) < 0.5 for left, _ in links])
 
     def learned(used: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Encoder:
-        return encoder.with_levels(learn_levels(catalogue, numbers[used], encoder.levels, options))
+        steps = math.ceil(options.steps * used.mean())  # so that each link is seen as often as among all
+        some = replace(options, steps=steps)
+        return encoder.with_levels(learn_levels(catalogue, numbers[used], encoder.levels, some))
 
     def halves() -> Iterator[tuple[Encoder, list[LinkPair]]]:
         for half in (is_first, ~is_first):
