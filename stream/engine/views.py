@@ -34,8 +34,8 @@ VIEWS: Final = (
     View("name", DIM, VectorIndex, CellIndex, DENSE_FLOOR, is_optional=False),
     # many share a year; few share two
     View("values", DIM, VectorIndex, TwoCellIndex, DENSE_FLOOR, is_optional=False),
-    View("levels", 2 * LEVEL, VectorIndex, CellIndex, DENSE_FLOOR, is_optional=False),
-    View("level1", LEVEL, VectorIndex, CellIndex, DENSE_FLOOR // 2, is_optional=False),
+    View("levels", 2 * LEVEL, VectorIndex, CellIndex, DENSE_FLOOR, is_optional=True),
+    View("level1", LEVEL, VectorIndex, CellIndex, DENSE_FLOOR // 2, is_optional=True),
     View("near_words", 4 * GATHERED, SparseIndex, SparseIndex, SPARSE_FLOOR, is_optional=True),
     View("far_words", 4 * GATHERED, SparseIndex, SparseIndex, SPARSE_FLOOR, is_optional=True),
 )

@@ -136,15 +136,16 @@ class Workspace:
         Args:
             floors_from: known links that choose the floors of the views; without any, `options` has them.
             worth: an optional view is used only if it finds at least this share of these links that no view
-                before it finds.
+                before it finds, and at least two of them: one may be chance. With 0 all views are used.
         """
         self._embedding = self._embed(encoder, options.floors)
         if floors_from:
             left, right = ([node_of(link[side]) for link in floors_from] for side in (0, 1))
             floors = _floors(self._embedding.similarities(left, right))
             gains = _gains(self._embedding.table, left, right, CandidateOptions(options.k, floors))
+            least = max(2, worth * min(len(left), GAIN_LINKS)) if worth else 0
             floors = tuple(
-                OFF if view.is_optional and gain < worth else floor
+                OFF if view.is_optional and gain < least else floor
                 for view, gain, floor in zip(VIEWS, gains, floors, strict=True)
             )
             options = options._replace(floors=floors)
@@ -306,8 +307,8 @@ def _joined(parts: Sequence[LabelledPairs]) -> LabelledPairs:
 
 def _gains(
     table: NodeTable, left: Sequence[int], right: Sequence[int], options: CandidateOptions
-) -> list[float]:
-    """For each view the share of links that it finds and no view before it, from the left side."""
+) -> list[int]:
+    """For each view how many of the first links it finds and no view before it, from the left side."""
     rows = table.rows
     lefts, rights = (table.slots(side[:GAIN_LINKS]) for side in (left, right))
     found = np.zeros((len(VIEWS), len(lefts)), bool)
@@ -321,7 +322,8 @@ def _gains(
             nearest, _ = index.search(vectors[lefts[here]], options.k, options.floors[number], rows["node"])
             found[number, here] = (nearest.keys == rights[here, None]).any(axis=1)
     first = found & ~np.logical_or.accumulate(np.vstack([np.zeros_like(found[:1]), found[:-1]]))
-    return [float(gain) for gain in first.mean(axis=1)]
+    counts: list[int] = first.sum(axis=1).tolist()
+    return counts
 
 
 def _floors(similarities: Sims) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from model.contrastive import Catalogue, ContrastiveOptions, learn_levels
 from model.encoding.encoder import Encoder
 from model.encoding.levels import Levels
 from model.training import LabelledPairs
+from stream.engine.views import NAMES, OFF
 from stream.learning import levels as module
 from stream.learning.known_links import LinkPair
 from stream.learning.levels import prepare
@@ -105,3 +106,14 @@ def _described(pairs: LabelledPairs) -> dict[tuple[int, int], bytes]:
         pair: b"".join(array[place].tobytes() for array in (inputs.context, *inputs.left, *inputs.right))
         for place, pair in enumerate(ends)
     }
+
+
+def test_levels_are_looked_at_only_where_they_find_more() -> None:
+    def used(workspace: Workspace, worth: float) -> set[str]:
+        options = workspace.retrieve(encoder, CandidateOptions(3, ()), LINKS, worth)
+        return {name for name, floor in zip(NAMES, options.floors, strict=True) if floor != OFF}
+
+    with Workspace(catalogues()) as workspace:
+        encoder = Encoder.fit(workspace.upserts())
+        assert {"name", "levels", "level1"} <= used(workspace, 0)
+        assert used(workspace, 1e-9) == used(workspace, 1) == {"name", "values"}
