@@ -72,7 +72,8 @@ class ContrastiveOptions:
 
     seed: int = 0
     fewest: int = 200  # links from which levels are learned; from fewer they would know these and no others
-    steps: int = 150
+    steps: int = 150  # at most
+    visits: int = 40  # of each link, at most
     batch: int = 384  # links of a step
     drawn: int = 384  # right entities beside those of the links
     forgotten: float = 0.3  # share of neighbours whose names level 1 does not see
@@ -88,9 +89,10 @@ def learn_levels(catalogue: Catalogue, links: I64, start: Levels, options: Contr
     net = _Net(start, catalogue)
     optimiser = torch.optim.Adam(net.parameters(), lr=options.learning_rate, fused=True)
     size, drawn = min(options.batch, len(left)), min(options.drawn, len(others))
-    for step in range(options.steps):
+    steps = min(options.steps, math.ceil(options.visits * len(left) / size))
+    for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = options.learning_rate * _schedule(step / options.steps)
+            group["lr"] = options.learning_rate * _schedule(step / steps)
         links = chance.choice(len(left), size, replace=False)
         rights = right[links]
         ids = np.concatenate([left[links], rights, others[chance.choice(len(others), drawn, replace=False)]])
