@@ -29,7 +29,7 @@ from rocksdict import (
 from index.errors import StoreError
 from index.tables import META
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 BLOCK_CACHE_BYTES: Final = 64 << 20
 WRITE_BUFFER_BYTES: Final = 32 << 20
 _OPTIONS_FILE: Final = "rocksdict-config.json"
