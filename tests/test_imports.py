@@ -54,7 +54,7 @@ def test_importing_says_nothing_and_leaves_the_home_alone(tmp_path: Path, writab
         home /= "none"
     code = (
         "import model.training, stream.worker.app, stream.broker.embedded, "
-        "stream.learning.training; stream.broker.embedded._executable(); model.scoring.network._dgl()"
+        "stream.learning.training; stream.broker.embedded._executable(); model.scoring.network.dgl()"
     )
     environment = {name: value for name, value in os.environ.items() if name != "DGLBACKEND"}
     started = subprocess.run(
