@@ -29,11 +29,11 @@ from model.encoding.levels import Levels, unlearned
 from model.encoding.tokens import BUCKETS
 from model.errors import ModelError
 from model.scoring.network import LEAST_WIDTH, AlignmentNetwork, NetworkOptions
-from model.scoring.scorer import DenseScorer
-from model.scoring.trees import NODES, SUMMARY, Trees
+from model.scoring.scorer import Calibration, DenseScorer
+from model.scoring.trees import NO_TREES, NODES, SUMMARY, Trees
 from model.shapes import FIRST
 
-FORMAT = 6
+FORMAT = 7
 ARRAYS, VALUES = "model.safetensors", "model.json"
 # The largest that training makes, with 16,384 keys, are 3 and 15 MB; what is read takes some times as much.
 MAX_BYTES: Final = {VALUES: 8 << 20, ARRAYS: 24 << 20}
@@ -54,8 +54,8 @@ class Model:
     network: AlignmentNetwork
     trees: Trees
     types: tuple[str, ...]  # which had links; the trees know nothing of other types
-    slope: float
-    offset: float
+    calibration: Calibration
+    alone: Calibration  # of the network where there are no trees
     threshold: float
     options: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
@@ -66,11 +66,11 @@ class Model:
 
     @cached_property
     def _with_trees(self) -> DenseScorer:
-        return DenseScorer(self.network, self.trees, self.slope, self.offset)
+        return DenseScorer(self.network, self.trees, self.calibration)
 
     @cached_property
     def _alone(self) -> DenseScorer:
-        return DenseScorer(self.network)
+        return DenseScorer(self.network, NO_TREES, self.alone)
 
 
 class _Encoder(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,6 +81,9 @@ class _Calibration(msgspec.Struct, forbid_unknown_fields=True):
     slope: Annotated[float, msgspec.Meta(gt=0, le=LARGEST)]
     offset: _Number
 
+    def made(self) -> Calibration:
+        return Calibration(self.slope, self.offset)
+
 
 class _Values(msgspec.Struct, forbid_unknown_fields=True):
     """What stands in `model.json`."""
@@ -90,6 +93,7 @@ class _Values(msgspec.Struct, forbid_unknown_fields=True):
     network: NetworkOptions
     encoder: _Encoder
     calibration: _Calibration
+    alone: _Calibration
     threshold: Annotated[float, msgspec.Meta(ge=0, le=1)]
     types: tuple[str, ...]
     options: dict[str, Any]
@@ -113,7 +117,8 @@ def save_model(directory: Path, model: Model) -> str:
         "format": FORMAT,
         "network": model.network.options.to_json(),
         "encoder": {"keys": msgspec.to_builtins(keys)},
-        "calibration": {"slope": model.slope, "offset": model.offset},
+        "calibration": model.calibration._asdict(),
+        "alone": model.alone._asdict(),
         "threshold": model.threshold,
         "types": list(model.types),
         "options": model.options,
@@ -210,8 +215,8 @@ def _model(values: _Values, arrays: _Arrays) -> Model:
         network.eval(),
         trees,
         values.types,
-        values.calibration.slope,
-        values.calibration.offset,
+        values.calibration.made(),
+        values.alone.made(),
         values.threshold,
         values.options,
         values.report,
@@ -228,6 +233,7 @@ def _trees(arrays: _Arrays, options: NetworkOptions) -> Trees:
         _take(arrays, "trees.feature", (count, NODES), np.int32),
         _take(arrays, "trees.threshold", (count, NODES), np.float32, most=np.inf),
         _take(arrays, "trees.value", (count, NODES + 1), np.float64),
+        _take(arrays, "trees.least", (1,), np.float64, most=np.inf),
     )
     seen = options.context + SUMMARY
     if not ((trees.feature >= 0) & (trees.feature < seen)).all():

@@ -1,7 +1,12 @@
-"""Learns the network, and the trees beside it, from labelled candidate pairs.
+"""Learns trees, and the network beside them, from labelled candidate pairs.
 
 Positives are links, negatives the other candidates of the same left entities: hard ones, because retrieval
 found them. Everything random comes from one seed; on one thread the same input gives the same network.
+
+The trees come first, and leave to the network the pairs on which they are undecided. It learns what has to be
+added to their logit, and that has to be the logit which they will give to pairs that they did not learn from.
+So each training pair has that of trees which were learned from other left entities (out of fold). In other
+batches the network learns to do without them, as it has to of types that had no links.
 """
 
 import copy
@@ -19,21 +24,28 @@ from torch.optim.swa_utils import AveragedModel
 
 from model.errors import ModelError
 from model.evaluation import ScoredPairs, lasting_threshold, prauc, retrieval_recall
+from model.scoring.comparing import seen_by_trees, slots_of
 from model.scoring.network import AlignmentNetwork, NetworkOptions, PairGraph, pair_graph
 from model.scoring.pairs import PairInputs, similarities
-from model.scoring.scorer import DenseScorer
-from model.scoring.trees import NO_TREES, Trees, features, fit_trees
+from model.scoring.scorer import Calibration, DenseScorer
+from model.scoring.trees import NO_TREES, Trees, fit_trees, say_all
 
 _INPUT_ROWS = 2048  # pairs whose inputs are in memory at once: about 10 kB each
+FOLDS = 3  # of left entities, for what trees say of pairs from which they did not learn
+
+Bools = npt.NDArray[np.bool_]
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 
 
 class LabelledPairs(NamedTuple):
     """P candidate pairs with answers. Inputs are made on demand: all together would not fit into memory."""
 
-    inputs: Callable[[npt.NDArray[np.int64]], PairInputs]  # of these rows, in their order
-    label: npt.NDArray[np.bool_]  # (P,)
-    left: npt.NDArray[np.int64]  # (P,) numbers of the left entities
-    right: npt.NDArray[np.int64]  # (P,)
+    inputs: Callable[[I64], PairInputs]  # of these rows, in their order
+    label: Bools  # (P,)
+    left: I64  # (P,) numbers of the left entities
+    right: I64  # (P,)
     links: int  # links of these left entities, proposed by retrieval or not
 
 
@@ -42,15 +54,18 @@ class TrainingOptions:
     """How to learn. NetworkOptions has the sizes of what is learned."""
 
     seed: int = 0
-    max_pairs: int = 60_000  # of training; all links, and other pairs drawn at random
+    max_seen: int = 200_000  # pairs for trees to look at; all links, and other pairs drawn at random
+    max_pairs: int = 60_000  # of them, for trees to learn from; and as many for the network
+    lost: float = 0.004  # share of links that trees may decide against by themselves
+    alone: float = 0.3  # share of pairs from which the network learns to do without trees
     max_valid_pairs: int = 15_000  # for early stopping; calibration and threshold use all pairs
     batch: int = 256  # at most; from a few hundred pairs smaller batches learn better (see `_batch_size`)
-    visits: int = 600_000  # pairs seen, over all epochs
-    epochs: tuple[int, int] = (6, 30)  # at least, at most
+    visits: int = 100_000  # pairs seen, over all epochs
+    epochs: tuple[int, int] = (5, 30)  # at least, at most
     patience: int = 5  # epochs without a better PRAUC on valid
     seconds: float = 120.0  # of this thread's CPU; no epoch starts later; a guard beside `visits`
     learning_rate: float = 4e-3  # of batches of 256 pairs
-    weight_decay: float = 1e-3
+    weight_decay: float = 1e-2
     memory: int = 100  # steps; weights are kept as their moving average, see `_averaging`
 
 
@@ -70,14 +85,14 @@ class Trained:
 
     network: AlignmentNetwork
     trees: Trees
-    slope: float
-    offset: float
+    calibration: Calibration
+    alone: Calibration  # of the network without trees
     threshold: float
     report: dict[str, float] = field(default_factory=dict)
 
     def scorer(self) -> DenseScorer:
         """For serving."""
-        return DenseScorer(self.network, self.trees, self.slope, self.offset)
+        return DenseScorer(self.network, self.trees, self.calibration)
 
 
 def train(
@@ -97,12 +112,20 @@ def train(
         _check_labels(name, part.label)
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
-    rows = _sample(training.label, options.max_pairs, rng)
-    size = _batch_size(len(rows), options.batch)
-    batches = list(_graphs(training, rng.permutation(rows), size))
-    watched = _Watched(valid, options.max_valid_pairs, rng)
+    rows = _sample(training.label, options.max_seen, rng)
+    trees, said = _trees(training, rows, network, options, rng)
+    survivors = np.flatnonzero(said >= trees.least[0])
+    survivors = survivors[_sample(training.label[rows[survivors]], options.max_pairs, rng)]
+    rng.shuffle(survivors)
+    others = rng.permutation(_sample(training.label, int(options.alone * len(survivors)), rng))
+    size = _batch_size(len(survivors), options.batch)
+    batches = list(_graphs(training, rows[survivors], said[survivors], size))
+    if len(trees.feature):
+        batches += _graphs(training, others, None, size)
+    watched = _Watched(valid, trees, options.max_valid_pairs, rng)
 
-    epochs = _epochs(len(rows), options)
+    pairs = sum(len(batch.label) for batch in batches)
+    epochs = _epochs(pairs, options)
     net, steps = AlignmentNetwork(network), epochs * len(batches)
     learner = _Learner(net, batches, options, size=size, steps=steps)
     best = _Best(-1.0, 0, learner.weights())
@@ -115,8 +138,6 @@ def train(
         if epoch - best.epoch >= options.patience or time.thread_time() > guard:
             break
     net = learner.ended_with(best.weights)
-    _in_units_of_log_odds(net, valid)
-    trees = _trees(batches, network, options.seed)
     trained = _calibrated(net, trees, valid)
     trained.report |= {
         "training_pairs": len(rows),
@@ -138,7 +159,7 @@ def score(scorer: DenseScorer, pairs: LabelledPairs) -> ScoredPairs:
 class _Batch(NamedTuple):
     graph: PairGraph
     label: torch.Tensor  # (pairs,), 1 for links
-    features: npt.NDArray[np.float32]  # (pairs, features): what the trees see
+    said: torch.Tensor | None  # (pairs,) by trees; None where the network is to do without
 
 
 class _Best(NamedTuple):
@@ -176,7 +197,7 @@ class _Learner:
         )
         self.average = AveragedModel(net, avg_fn=_averaging(options.memory)).eval()
 
-    def learn(self, order: npt.NDArray[np.int64]) -> float:
+    def learn(self, order: I64) -> float:
         """One epoch: all batches in this order. Returns their mean loss."""
         self._net.train()
         return float(np.mean([self._learn_from(self._batches[number]) for number in order]))
@@ -184,7 +205,7 @@ class _Learner:
     def _learn_from(self, batch: _Batch) -> float:
         for group in self._optimiser.param_groups:
             group["lr"] = self._learning_rate * _schedule(self._step / self._steps)
-        loss = functional.binary_cross_entropy_with_logits(self._net(batch.graph), batch.label)
+        loss = functional.binary_cross_entropy_with_logits(_logit(self._net, batch), batch.label)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._net.parameters(), 5.0)
@@ -206,20 +227,31 @@ class _Learner:
 class _Watched:
     """The validation pairs that say when to stop: those of some left entities, about `limit` in all."""
 
-    def __init__(self, valid: LabelledPairs, limit: int, rng: np.random.Generator) -> None:
+    def __init__(self, valid: LabelledPairs, trees: Trees, limit: int, rng: np.random.Generator) -> None:
         self._valid = valid
         self._rows = _whole_groups(valid.left, limit, rng)
-        self._batches = list(_graphs(valid, self._rows, 2048))
+        self._said = _said(trees, valid, self._rows)
+        self._survives = self._said >= trees.least[0]
+        rows, said = self._rows[self._survives], self._said[self._survives]
+        self._batches = list(_graphs(valid, rows, said, 2048))
         watched, all_lefts = len(np.unique(valid.left[self._rows])), len(np.unique(valid.left))
         self._links = max(1, round(valid.links * watched / all_lefts))  # also those that retrieval missed
 
     def prauc(self, network: torch.nn.Module) -> float:
+        scores = self._said.copy()
         with torch.no_grad():
-            scores = torch.cat([network(batch.graph) for batch in self._batches]).double().numpy()
+            logits = [_logit(network, batch) for batch in self._batches]
+        scores[self._survives] = torch.cat([torch.zeros(0), *logits]).double().numpy()
         return prauc(_scored(self._valid, self._rows, scores)._replace(links=self._links))
 
 
-def _check_labels(part: str, label: npt.NDArray[np.bool_]) -> None:
+def _logit(network: torch.nn.Module, batch: _Batch) -> torch.Tensor:
+    """Of the pairs of a batch, the trees' included."""
+    logits: torch.Tensor = network(batch.graph, alone=batch.said is None)
+    return logits if batch.said is None else logits + batch.said
+
+
+def _check_labels(part: str, label: Bools) -> None:
     """Raises ModelError unless both links and other pairs are in this part."""
     if not label.any():
         raise ModelError(
@@ -234,7 +266,7 @@ def _check_labels(part: str, label: npt.NDArray[np.bool_]) -> None:
         )
 
 
-def _graphs(pairs: LabelledPairs, rows: npt.NDArray[np.int64], size: int) -> Iterator[_Batch]:
+def _graphs(pairs: LabelledPairs, rows: I64, said: F64 | None, size: int) -> Iterator[_Batch]:
     """Ragged graphs of these rows, `size` pairs each. Stage 1 has no parameters, so it is done once, here."""
     for start in range(0, len(rows), _INPUT_ROWS):
         part = rows[start : start + _INPUT_ROWS]
@@ -242,11 +274,11 @@ def _graphs(pairs: LabelledPairs, rows: npt.NDArray[np.int64], size: int) -> Ite
         for at in range(0, len(part), size):
             chunk = slice(at, at + size)
             label = torch.from_numpy(pairs.label[part[chunk]]).float()
-            some = stage1.take(chunk)
-            yield _Batch(pair_graph(some), label, features(some))
+            base = None if said is None else torch.from_numpy(said[start + at : start + at + size]).float()
+            yield _Batch(pair_graph(stage1.take(chunk)), label, base)
 
 
-def _sample(label: npt.NDArray[np.bool_], limit: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _sample(label: Bools, limit: int, rng: np.random.Generator) -> I64:
     """All links and as many other pairs as the limit allows, but at least as many as links."""
     links, others = np.flatnonzero(label), np.flatnonzero(~label)
     room = max(limit - len(links), len(links))
@@ -255,9 +287,7 @@ def _sample(label: npt.NDArray[np.bool_], limit: int, rng: np.random.Generator) 
     return np.sort(np.concatenate([links, others]))
 
 
-def _whole_groups(
-    groups: npt.NDArray[np.int64], limit: int, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
+def _whole_groups(groups: I64, limit: int, rng: np.random.Generator) -> I64:
     """Rows of randomly drawn groups, about `limit` in all."""
     if len(groups) <= limit:
         return np.arange(len(groups))
@@ -291,37 +321,81 @@ def _averaging(memory: int) -> Callable[[torch.Tensor, torch.Tensor, torch.Tenso
     return update
 
 
-def _trees(batches: Sequence[_Batch], network: NetworkOptions, seed: int) -> Trees:
-    """The trees beside the network, learned from the same pairs; none if the options have none."""
+def _trees(
+    training: LabelledPairs,
+    rows: I64,
+    network: NetworkOptions,
+    options: TrainingOptions,
+    rng: np.random.Generator,
+) -> tuple[Trees, F64]:
+    """The trees, and of each of these rows what trees say that were learned from other left entities."""
+    said = np.zeros(len(rows))
     if not network.trees or not network.features:
-        return NO_TREES
-    seen = np.concatenate([batch.features for batch in batches])
-    label = torch.cat([batch.label for batch in batches]).bool().numpy()
-    return fit_trees(seen, label, network.trees, seed)
+        return NO_TREES, said
+    seen, label = _seen(training, rows), training.label[rows]
+
+    def fitted(some: Bools) -> Trees:
+        inside = np.flatnonzero(some)
+        limit = options.max_pairs * len(inside) // len(rows)  # with the same share of links
+        chosen = inside[_sample(label[inside], limit, rng)]
+        return fit_trees(seen[chosen], label[chosen], network.trees, options.seed)
+
+    fold = _folds(training.left[rows], label, rng)
+    for number in range(FOLDS):
+        inside = fold == number
+        said[inside] = say_all(fitted(~inside), seen[inside])
+    # as many others as links, else the network has nothing to tell these from
+    others = np.sort(said[~label])[::-1]
+    least = min(np.quantile(said[label], options.lost), others[min(label.sum(), len(others)) - 1])
+    return fitted(np.ones(len(rows), bool))._replace(least=np.array([least])), said
 
 
-def _in_units_of_log_odds(net: AlignmentNetwork, valid: LabelledPairs) -> None:
-    """Calibrates the network alone: trees are added to it, and of some types they know nothing."""
-    slope, offset = fit_platt(_logits(DenseScorer(net), valid).astype(np.float64), valid.label)
-    with torch.no_grad():
-        net.head_out.weight.mul_(slope)
-        net.head_out.bias.mul_(slope).add_(offset)
+def _folds(left: I64, label: Bools, rng: np.random.Generator) -> I64:
+    """(P,) the fold of each pair: that of its left entity. Links are parted evenly."""
+    lefts, entity = np.unique(left, return_inverse=True)
+    has_link = np.zeros(len(lefts), bool)
+    has_link[entity[label]] = True
+    order = rng.permutation(len(lefts))
+    order = order[np.argsort(~has_link[order], kind="stable")]
+    fold = np.empty(len(lefts), np.int64)
+    fold[order] = np.arange(len(lefts)) % FOLDS
+    return fold[entity]
+
+
+def _seen(pairs: LabelledPairs, rows: I64) -> F32:
+    """What trees see of these rows."""
+    parts = []
+    for start in range(0, len(rows), _INPUT_ROWS):
+        inputs = pairs.inputs(rows[start : start + _INPUT_ROWS])
+        every = np.arange(len(inputs.context))
+        parts.append(
+            seen_by_trees(slots_of(inputs.left), slots_of(inputs.right), every, every, inputs.context)
+        )
+    return np.concatenate(parts)
+
+
+def _said(trees: Trees, pairs: LabelledPairs, rows: I64) -> F64:
+    return say_all(trees, _seen(pairs, rows)) if len(trees.feature) else np.zeros(len(rows))
 
 
 def _calibrated(net: AlignmentNetwork, trees: Trees, valid: LabelledPairs) -> Trained:
-    logits = _logits(DenseScorer(net, trees), valid)
-    slope, offset = fit_platt(logits.astype(np.float64), valid.label)
-    scorer = DenseScorer(net, trees, slope, offset)
+    def calibration(scorer: DenseScorer) -> tuple[F32, Calibration]:
+        logits = _logits(scorer, valid)
+        return logits, Calibration(*fit_platt(logits.astype(np.float64), valid.label))
+
+    logits, with_trees = calibration(DenseScorer(net, trees))
+    _, alone = calibration(DenseScorer(net))
+    scorer = DenseScorer(net, trees, with_trees)
     pairs = _scored(valid, np.arange(len(logits)), scorer.probabilities(logits))
     report = {
         "valid_prauc": prauc(pairs),
         "valid_chance": prauc(pairs._replace(score=np.zeros(len(logits)))),  # of the same score for all
         "valid_retrieved": retrieval_recall(pairs),
     }
-    return Trained(net, trees, slope, offset, lasting_threshold(pairs), report)
+    return Trained(net, trees, with_trees, alone, lasting_threshold(pairs), report)
 
 
-def fit_platt(logits: npt.NDArray[np.float64], label: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def fit_platt(logits: F64, label: Bools) -> tuple[float, float]:
     """Platt scaling: the slope and offset of the most likely sigmoid, by Newton steps.
 
     Targets are smoothed as in Platt (1999), so that separable data keep finite scores. If the best slope is
@@ -347,7 +421,7 @@ def fit_platt(logits: npt.NDArray[np.float64], label: npt.NDArray[np.bool_]) -> 
     return max(float(slope) / scale, 1e-3), float(offset)
 
 
-def _logits(scorer: DenseScorer, pairs: LabelledPairs) -> npt.NDArray[np.float32]:
+def _logits(scorer: DenseScorer, pairs: LabelledPairs) -> F32:
     rows = np.arange(len(pairs.label))
     parts = [
         scorer.logits(pairs.inputs(rows[at : at + _INPUT_ROWS])) for at in range(0, len(rows), _INPUT_ROWS)
@@ -355,7 +429,5 @@ def _logits(scorer: DenseScorer, pairs: LabelledPairs) -> npt.NDArray[np.float32
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-def _scored(
-    pairs: LabelledPairs, rows: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
-) -> ScoredPairs:
+def _scored(pairs: LabelledPairs, rows: I64, scores: F64) -> ScoredPairs:
     return ScoredPairs(scores, pairs.label[rows], pairs.left[rows], pairs.right[rows], pairs.links)

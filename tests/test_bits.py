@@ -30,16 +30,16 @@ import sys
 from pathlib import Path
 import numpy as np
 from model.checkpoint import load_model
-from model.scoring.kernel import slots_of
-from model.shapes import SLOTS
+from model.scoring.comparing import slots_of
 from model.scoring.pairs import Side
-from model.shapes import DIM
+from model.shapes import DIM, LEVEL, SLOTS
 from stream.cli import main
 
 _, model = load_model(Path("model"))
 chance = np.random.default_rng(0)
 def side():
-    vectors = [chance.integers(-60, 60, (400, SLOTS, DIM)).astype(np.int8) for _ in range(2)]
+    widths = (DIM, DIM, LEVEL, LEVEL)
+    vectors = [chance.integers(-60, 60, (400, SLOTS, width)).astype(np.int8) for width in widths]
     keys = chance.integers(0, 3, (400, SLOTS)).astype(np.int16)
     return slots_of(Side(*vectors, keys, chance.integers(0, 40, (400, SLOTS)) * 77_777))
 pairs, every = (side(), side()), np.arange(400)

@@ -20,9 +20,9 @@ _FIRST = np.zeros(1, np.int64)
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "full": {},
-    "no cross": {"cross_attention": False},
-    "no self": {"self_attention": False},
-    "neither": {"cross_attention": False, "self_attention": False},
+    "mutual": {"self_attention": False},
+    "one way": {"attention": "one way", "self_attention": False},
+    "uniform": {"attention": "uniform", "self_attention": False},
     "no features": {"features": False},
     "no trees": {"trees": 0},
 }

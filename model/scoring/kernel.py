@@ -7,67 +7,45 @@ pair goes through the loop alone. Empty slots cost nothing, and vectors are read
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from index.compiled import compiled
 from model.encoding.exact import IN_ORDER, exp
+from model.scoring.comparing import F32, EntitySlots, compare, dot, scratch, summarise
 from model.scoring.network import (
     AGREEMENT,
     ATTENTION,
     BINS,
     BLOCKS,
+    CHANNELS,
     HEAD,
     HIDDEN,
     ITEM,
+    LEVELS,
     MAX_LOGIT,
     POOLED,
     SUM_SCALE,
     AlignmentNetwork,
 )
-from model.scoring.pairs import Side
-from model.scoring.trees import AGREES, SUMMARY, Trees, say
-from model.shapes import DIM, I8, OWN, RARITY_BITS, RARITY_FEATURES, SLOTS, UNIT
+from model.scoring.trees import SUMMARY, Trees, say
+from model.shapes import DIM, RARITY_BITS, SLOTS, UNIT
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
-
-FEATURES: Final = AGREEMENT + RARITY_FEATURES
 _MOST: Final = np.float32(MAX_LOGIT)
 _UNIT: Final = np.float32(1 / UNIT)
 _SUM_SCALE: Final = np.float32(SUM_SCALE)
 _RARITY: Final = np.int64((1 << RARITY_BITS) - 1)
 
 
-class EntitySlots(NamedTuple):
-    """The filled and empty slots of n entities, and where their vectors lie in buffers of bytes."""
-
-    items: I8  # one-dimensional: vectors of values
-    names: I8  # neighbours' names
-    around: I8  # neighbours' neighbourhoods, which begin where their names do
-    at: I64  # (n, SLOTS) where the vector begins
-    key: npt.NDArray[np.int16]  # (n, SLOTS) attribute or relation key; 0 is an empty slot
-    hash: I64  # (n, SLOTS) of the value, of the neighbour's name
-
-
-def slots_of(side: Side) -> EntitySlots:
-    """The slots of `side`, whose vectors lie there."""
-    at = np.arange(side.key.size, dtype=np.int64).reshape(side.key.shape) * DIM
-    vectors = np.ascontiguousarray(side.vec).reshape(-1)
-    return EntitySlots(vectors, vectors, np.ascontiguousarray(side.nbr).reshape(-1), at, side.key, side.hash)
-
-
 class Weights(NamedTuple):
     """The parameters of a network as arrays, as the loop wants them; a part that was left out has zeros."""
 
-    own: F32  # (BLOCKS * BLOCKS,)
-    neighbourhood: F32  # (1,)
-    equal: F32  # (BLOCKS * BLOCKS,)
-    null: F32  # (BLOCKS, keys) exp(null)
+    mutual: bool
+    attend: F32  # (LEVELS, BLOCKS * BLOCKS, CHANNELS)
+    null: F32  # (LEVELS, BLOCKS, keys) exp(null)
     query: F32  # (keys, ATTENTION)
     key: F32  # (keys, ATTENTION)
     scale: F32  # (keys, HIDDEN)
     bias: F32  # (keys, HIDDEN)
-    item_in: F32  # (BLOCKS, FEATURES, HIDDEN)
+    item_in: F32  # (BLOCKS, LEVELS * AGREEMENT + RARITY_FEATURES, HIDDEN)
     item_in_bias: F32  # (BLOCKS, HIDDEN)
     item_out: F32  # (BLOCKS, HIDDEN, ITEM)
     item_out_bias: F32  # (BLOCKS, ITEM)
@@ -83,8 +61,12 @@ class Weights(NamedTuple):
     head_out_bias: F32  # (1,)
 
 
-def weights_of(network: AlignmentNetwork) -> Weights:
-    """Copies the parameters."""
+def weights_of(network: AlignmentNetwork, *, alone: bool) -> Weights:
+    """Copies the parameters.
+
+    Args:
+        alone: as the network is without trees.
+    """
 
     def array(tensor: Any) -> F32:
         return np.array(tensor.detach().numpy(), np.float32, order="C")
@@ -93,9 +75,10 @@ def weights_of(network: AlignmentNetwork) -> Weights:
         return np.stack([np.ascontiguousarray(array(getattr(layer, name)).T) for layer in layers])
 
     net, options = network, network.options
-    crossing, attending = np.float32(options.cross_attention), np.float32(options.self_attention)
-    null = array(net.null)[:, None] + array(net.key_null.weight)[None, :, 0]
-    null = np.clip(null, -_MOST, _MOST) if options.cross_attention else np.full_like(null, -_MOST)
+    compared = options.attention != "uniform"
+    crossing, attending = np.float32(compared), np.float32(options.self_attention)
+    null = array(net.null)[:, :, None] + array(net.key_null.weight)[:, 0]
+    null = np.clip(null, -_MOST, _MOST) if compared else np.full_like(null, -_MOST)
     signs = array(net.key_signs) * crossing
     embedded = array(net.key_attention.weight)
     item_out, item_out_bias = stacked(net.item_out, "weight"), stacked(net.item_out, "bias")
@@ -104,9 +87,8 @@ def weights_of(network: AlignmentNetwork) -> Weights:
     head_in = np.ascontiguousarray(array(net.head_in.weight).T)
     binned = head_in[2 * POOLED :].reshape(-1, BINS, HEAD) * np.float32(options.features)
     return Weights(
-        own=array(net.own) * crossing,
-        neighbourhood=array(net.neighbourhood).reshape(1) * crossing,
-        equal=array(net.equal) * crossing,
+        mutual=options.attention == "mutual",
+        attend=array(net.attend) * crossing,
         # rounded from 64 bits: in 32 the libraries of different processors differ in the last one
         null=np.exp(null.astype(np.float64)).astype(np.float32),
         query=embedded * signs,
@@ -124,25 +106,10 @@ def weights_of(network: AlignmentNetwork) -> Weights:
         binned=binned,
         beyond=np.pad(binned, ((0, 0), (1, 0), (0, 0))).cumsum(axis=1, dtype=np.float32),
         head_in=head_in[: 2 * POOLED].copy(),
-        head_in_bias=array(net.head_in.bias),
+        head_in_bias=array(net.head_in.bias) + array(net.alone) * np.float32(alone),
         head_out=array(net.head_out.weight)[0],
         head_out_bias=array(net.head_out.bias),
     )
-
-
-@compiled(fastmath=IN_ORDER, inline="always")
-def _dot(a: Any, i: Any, b: Any, j: Any) -> Any:
-    """The inner product of two stored vectors, in units of equality. Exact: it is a whole number first.
-
-    Signed positions might count from the end; that question in the loop would cost most of its speed. And
-    Numba would add up in 64 bits, for which the processor has no instruction that takes 32 products at once.
-    """
-    total = np.int32(0)
-    x, y = np.uint64(i), np.uint64(j)
-    for d in range(DIM):
-        product = np.int32(a[x + np.uint64(d)]) * np.int32(b[y + np.uint64(d)])
-        total = np.int32(total + product)
-    return np.float32(total) * _UNIT
 
 
 @compiled(fastmath=IN_ORDER, inline="always")
@@ -173,9 +140,10 @@ def score_pairs(
     Args:
         left_of, right_of: (P,) which entities of `left` and `right`.
         context: (P, C) float32.
-        trees: what they say is added to the network's logit.
-        partner, weight: (P, SLOTS) to be filled with every left slot's best partner (-1 for none) and how
-            much it counts, alpha_ij beta_i; or with no rows at all.
+        trees: what they say is the logit, to which that of the network is added if the former is not below
+            `least`.
+        partner, weight: (P, SLOTS) to be filled with every left slot's best partner of its kind (-1 for none)
+            and their attention, at the level where it is larger; or with no rows at all.
 
     Returns:
         (P,) float32, uncalibrated.
@@ -183,95 +151,104 @@ def score_pairs(
     f32 = np.float32
     logits = np.empty(len(left_of), np.float32)
     contexts = context.shape[1]
-    own, around = np.zeros((SLOTS, SLOTS), np.float32), np.zeros((SLOTS, SLOTS), np.float32)
-    attention = np.empty((SLOTS, SLOTS), np.float32)
-    same, logit_of = np.empty(SLOTS, np.float32), np.empty(SLOTS, np.float32)
-    agreed = np.empty((2, AGREEMENT, SLOTS), np.float32)
-    slots = np.empty((2, SLOTS), np.int64)
-    keys = np.empty((2, SLOTS), np.int64)
-    hashes = np.empty((2, SLOTS), np.int64)
-    count, values = np.empty(2, np.int64), np.empty(2, np.int64)  # filled slots, and those that are values
+    pair = scratch()
+    similar, slots, keys, hashes, count, values = pair
+    attention = np.empty((LEVELS, SLOTS, SLOTS), np.float32)
+    mass_of = np.empty((LEVELS, 2, SLOTS), np.float32)  # of a slot's attention, 'no partner' included
+    alpha, logit_of = np.empty(SLOTS, np.float32), np.empty(SLOTS, np.float32)
+    by_key = np.empty(SLOTS, np.float32)
+    agreed = np.empty((2, LEVELS, AGREEMENT, SLOTS), np.float32)
     hidden, gated = np.empty(HIDDEN, np.float32), np.empty(HIDDEN, np.float32)
     right_key = np.empty((ATTENTION, SLOTS), np.float32)
     pooled = np.empty((2, BLOCKS, 2, HIDDEN), np.float32)
     mass = np.empty((2, BLOCKS), np.float32)
-    gates = np.empty((2, SLOTS), np.float32)
     both, apart = np.empty(POOLED, np.float32), np.empty(POOLED, np.float32)
     one, other = np.empty(ITEM, np.float32), np.empty(ITEM, np.float32)
     head = np.empty(HEAD, np.float32)
     seen = np.empty(contexts + SUMMARY, np.float32)  # by the trees, as in `model/scoring/trees.py`
-    closest = np.empty(BLOCKS * BLOCKS + 1, np.float32)
-    best_of = np.empty((2, SLOTS), np.float32)
-    equals = np.empty((2, SLOTS), np.float32)
 
     for p in range(len(left_of)):
         e, f = left_of[p], right_of[p]
-        for side in range(2):
-            entity = e if side == 0 else f
-            entity_keys = left.key if side == 0 else right.key
-            entity_hashes = left.hash if side == 0 else right.hash
-            filled = 0
-            values[side] = 0
-            for slot in range(SLOTS):
-                if entity_keys[entity, slot] != 0:
-                    slots[side, filled] = slot
-                    keys[side, filled] = entity_keys[entity, slot]
-                    hashes[side, filled] = entity_hashes[entity, slot]
-                    values[side] += slot < OWN
-                    filled += 1
-            count[side] = filled
+        compare(left, e, right, f, pair)
         nl, nr, values_right = count[0], count[1], values[1]
-        agreed[:, :, :] = f32(0)
-        best_of[:, :] = f32(0)
-        equals[:, :] = f32(0)
-        closest[:] = f32(0)
 
+        said = f32(0)
+        if len(trees.feature):
+            summarise(pair, context[p], seen)
+            said = f32(say(trees, seen))
+            if said < trees.least[0] and not len(partner):
+                logits[p] = said
+                continue
+
+        for x in range(values[0], nl):
+            at = left.at[e, slots[0, x]]
+            for y in range(values_right, nr):
+                similar[1, x, y] = dot(left.around, at, right.around, right.at[f, slots[1, y]], DIM) * _UNIT
+
+        # cross-graph attention at either level: exp(logit), and its sums both ways
         for y in range(nr):
+            block = np.int64(y >= values_right)
+            for level in range(LEVELS):
+                mass_of[level, 1, y] = w.null[level, block, keys[1, y]]
             for d in range(ATTENTION):
                 right_key[d, y] = w.key[keys[1, y], d]
-
-        # cross-graph attention: both directions share exp(logit)
         for x in range(nl):
-            i, i_key, i_hash = slots[0, x], keys[0, x], hashes[0, x] >> RARITY_BITS
-            i_block = np.int64(x >= values[0])
-            vectors, at = left.items if i_block == 0 else left.names, left.at[e, i]
-            for y in range(values_right):
-                own[x, y] = _dot(vectors, at, right.items, right.at[f, slots[1, y]])
-            for y in range(values_right, nr):
-                own[x, y] = _dot(vectors, at, right.names, right.at[f, slots[1, y]])
-            if i_block == 1:
-                for y in range(values_right, nr):
-                    around[x, y] = _dot(left.around, at, right.around, right.at[f, slots[1, y]])
-            for y in range(nr):
-                block = 2 * i_block + np.int64(y >= values_right)
-                near = around[x, y] if block == 3 else f32(0)
-                is_same = f32(i_hash != 0 and i_hash == hashes[1, y] >> RARITY_BITS)
-                same[y] = is_same
-                closest[block] = max(closest[block], own[x, y])
-                closest[4] = max(closest[4], near)
-                best_of[0, x] = max(best_of[0, x], own[x, y])
-                best_of[1, y] = max(best_of[1, y], own[x, y])
-                equals[0, x] = max(equals[0, x], is_same)
-                equals[1, y] = max(equals[1, y], is_same)
-                logit_of[y] = w.own[block] * own[x, y] + w.neighbourhood[0] * near + w.equal[block] * is_same
+            i_key, i_block = keys[0, x], np.int64(x >= values[0])
+            by_key[:nr] = f32(0)
             for d in range(ATTENTION):
                 query = w.query[i_key, d]
                 for y in range(nr):
-                    logit_of[y] += query * right_key[d, y]
+                    by_key[y] += query * right_key[d, y]
+            for level in range(LEVELS):
+                for j_block in range(BLOCKS):
+                    start, stop = (values_right, nr) if j_block else (0, values_right)
+                    weigh = w.attend[level, 2 * i_block + j_block]
+                    for y in range(start, stop):
+                        logit_of[y] = weigh[0] * similar[0, x, y] + weigh[2] * similar[2, x, y] + by_key[y]
+                    if i_block and j_block:
+                        for y in range(start, stop):
+                            logit_of[y] += (
+                                weigh[1] * similar[1, x, y]
+                                + weigh[3] * similar[3, x, y]
+                                + weigh[4] * similar[4, x, y]
+                            )
+                total = w.null[level, i_block, i_key]
+                for y in range(nr):
+                    value = exp(min(max(logit_of[y], f32(-80)), _MOST))
+                    attention[level, x, y] = value
+                    mass_of[level, 1, y] += value
+                for y in range(nr):
+                    total += attention[level, x, y]
+                mass_of[level, 0, x] = total
+
+        # the agreement of each slot with its partners
+        agreed[:, :, :, :] = f32(0)
+        for level in range(LEVELS):
             for y in range(nr):
-                attention[x, y] = exp(min(max(logit_of[y], f32(-80)), _MOST))
-            for y in range(nr):
-                alpha = attention[x, y]
-                agreed[0, 0, x] += alpha * own[x, y]
-                agreed[0, 2, x] += alpha * same[y]
-                agreed[0, 3, x] += alpha
-                agreed[1, 0, y] += alpha * own[x, y]
-                agreed[1, 2, y] += alpha * same[y]
-                agreed[1, 3, y] += alpha
-            if i_block == 1:
-                for y in range(values_right, nr):
-                    agreed[0, 1, x] += attention[x, y] * around[x, y]
-                    agreed[1, 1, y] += attention[x, y] * around[x, y]
+                mass_of[level, 1, y] = f32(1) / mass_of[level, 1, y]
+            for x in range(nl):
+                inverse = f32(1) / mass_of[level, 0, x]
+                for y in range(nr):
+                    alpha[y] = attention[level, x, y] * inverse
+                    attention[level, x, y] *= mass_of[level, 1, y]
+                if w.mutual:
+                    for y in range(nr):
+                        alpha[y] *= attention[level, x, y]
+                        attention[level, x, y] = alpha[y]
+                first = values_right if x >= values[0] else nr  # around what both surround
+                for channel in range(AGREEMENT):
+                    start = 0 if channel in (0, 2, 5) else first
+                    total = f32(0)
+                    if channel == CHANNELS:
+                        for y in range(nr):
+                            total += alpha[y]
+                            agreed[1, level, channel, y] += attention[level, x, y]
+                    else:
+                        for y in range(start, nr):
+                            total += alpha[y] * similar[channel, x, y]
+                        for y in range(start, nr):
+                            agreed[1, level, channel, y] += attention[level, x, y] * similar[channel, x, y]
+                    agreed[0, level, channel, x] = total
 
         # what each slot means, and self-attention over the slots of each block: up to the last layer, which
         # is linear, so that it is applied to the sums and not to every slot
@@ -281,25 +258,28 @@ def score_pairs(
             for x in range(count[side]):
                 key, rarity = keys[side, x], hashes[side, x] & _RARITY
                 block = np.int64(x >= values[side])
-                scale = f32(1) / (agreed[side, 3, x] + w.null[block, key])
-                a, b = agreed[side, 0, x] * scale, agreed[side, 1, x] * scale
-                c, d = agreed[side, 2, x] * scale, agreed[side, 3, x] * scale
+                layer, bias = w.item_in[block], w.item_in_bias[block]
+                key_scale, key_bias, gate_of = w.scale[key], w.bias[key], w.gate[block]
                 rare, rarer, rarest = (
                     f32(rarity >> 8 & 15) * f32(1 / 15),
                     f32(rarity >> 4 & 15) * f32(1 / 15),
                     f32(rarity & 15) * f32(1 / 15),
                 )
-                layer, bias = w.item_in[block], w.item_in_bias[block]
-                key_scale, key_bias, gate_of = w.scale[key], w.bias[key], w.gate[block]
                 for h in range(HIDDEN):
-                    value = bias[h] + a * layer[0, h] + b * layer[1, h] + c * layer[2, h] + d * layer[3, h]
-                    value += rare * layer[4, h] + rarer * layer[5, h] + rarest * layer[6, h]
-                    value = max(value * key_scale[h] + key_bias[h], f32(0))
+                    hidden[h] = bias[h] + rare * layer[-3, h] + rarer * layer[-2, h] + rarest * layer[-1, h]
+                for level in range(LEVELS):
+                    agrees, rows = agreed[side, level], layer[level * AGREEMENT : (level + 1) * AGREEMENT]
+                    a0, a1, a2 = agrees[0, x], agrees[1, x], agrees[2, x]
+                    a3, a4, a5 = agrees[3, x], agrees[4, x], agrees[5, x]
+                    for h in range(HIDDEN):
+                        value = a0 * rows[0, h] + a1 * rows[1, h] + a2 * rows[2, h]
+                        hidden[h] += value + (a3 * rows[3, h] + a4 * rows[4, h] + a5 * rows[5, h])
+                for h in range(HIDDEN):
+                    value = max(hidden[h] * key_scale[h] + key_bias[h], f32(0))
                     hidden[h] = value
                     gated[h] = value * gate_of[h]
                 gate = w.gate_bias[block] + _sum(gated)
                 gate = exp(min(max(gate, -_MOST), _MOST))
-                gates[side, x] = gate
                 mass[side, block] += gate
                 for h in range(HIDDEN):
                     pooled[side, block, 0, h] += gate * hidden[h]
@@ -349,38 +329,17 @@ def score_pairs(
                 full += 1
         for h in range(HEAD):
             head[h] = max(head[h], f32(0)) * w.head_out[h]
-        logit = w.head_out_bias[0] + _sum(head)
-
-        if len(trees.feature):
-            for column in range(contexts):
-                seen[column] = context[p, column]
-            seen[contexts:] = f32(0)
-            for kind in range(len(closest)):
-                seen[contexts + kind] = closest[kind]
-            for side in range(2):
-                at = contexts + len(closest) + 4 * side
-                seen[at + 2] = f32(count[side])
-                for x in range(count[side]):
-                    best = best_of[side, x]
-                    seen[at] += best
-                    seen[at + 1] += equals[side, x]
-                    seen[at + 3] += f32(best > AGREES)
-            logit += f32(say(trees, seen))
-        logits[p] = logit
+        logits[p] = said if said < trees.least[0] else said + (w.head_out_bias[0] + _sum(head))
 
         if len(partner):
             partner[p, :] = -1
             weight[p, :] = 0
             for x in range(nl):
-                i, block = slots[0, x], np.int64(x >= values[0])
-                null = w.null[block, keys[0, x]]
-                best, best_at = f32(-1), -1
-                for y in range(nr):
-                    if attention[x, y] > best:
-                        best, best_at = attention[x, y], slots[1, y]
-                beta = gates[0, x] / max(mass[0, block], f32(1e-30))
-                if best > null:
-                    partner[p, i] = best_at
-                if best_at >= 0:
-                    weight[p, i] = best / (agreed[0, 3, x] + null) * beta
+                i = slots[0, x]
+                # a value and a neighbour have something in common, but nothing that could be shown
+                start, stop = (0, values_right) if x < values[0] else (values_right, nr)
+                for y in range(start, stop):
+                    value = max(attention[0, x, y], attention[1, x, y])
+                    if partner[p, i] < 0 or value > weight[p, i]:
+                        weight[p, i], partner[p, i] = value, slots[1, y]
     return logits

@@ -1,24 +1,30 @@
-"""The alignment network: cross-graph attention and self-attention over two entities' values and neighbours.
+"""Level 2 of the network: cross-graph attention and self-attention over two entities' values and neighbours.
 
 After CG-MuAlign (Zhu et al., "Collective Multi-type Entity Alignment Between Knowledge Graphs", WWW 2020),
 with what its two attentions are for: *cross-graph attention* weights a neighbour by how well it matches some
 neighbour of the other side, *self-attention* by how much neighbours of its kind tell entities apart. Here
 values are attended to exactly like neighbours, so that keys need not have the same names on both sides.
 
-For slots i of one side and j of the other (levels 0, 1, 2: own values; neighbours; what surrounds those):
+For slots i of one side and j of the other (own values and neighbours), what is compared is
 
-    logit_ij = w_b s_ij + v n_ij + e_b [h_i = h_j] + <k_i, D k_j>      b: value or neighbour on either side
-    alpha_ij = exp(logit_ij) / (exp(null_i) + sum_j' exp(logit_ij'))  cross-graph attention, null: no partner
-    a_i      = sum_j alpha_ij (s_ij, n_ij, [h_i = h_j], 1)             agreement of i with its partner
-    o_i      = W2 relu((W1 [a_i, rarity_i]) * G_key + U_key)           what that means for this key
-    beta_i   = softmax_i(g o_i)                                        self-attention, each block apart
-    z        = [sum_i beta_i o_i, sum_i o_i]                           for each of the two, from either side
-    score    = MLP([z + z', |z - z'|, context])
+    f_ij     = [s_ij, n_ij, [h_i = h_j], e0_i e0_j, e1_i e1_j]
 
-s is the similarity of values or names, n of neighbours' neighbourhoods (`model/scoring/pairs.py`); k are
-learned embeddings of keys. Both directions share all parameters.
+s is the similarity of values or names, n that of what surrounds two neighbours, h identifies a value, e0
+and e1 are levels 0 and 1 (`model/encoding/levels.py`); of values there are s and h alone. Twice (l = 0, 1),
+so that one may go by what slots are called and the other by what is around them:
 
-In the paper's terms alpha is the cross-graph attention, beta the relation-aware self-attention, and both
+    L_ij     = w_lb f_ij + <k_i, D k_j>                            b: value or neighbour on either side
+    A_ij     = softmax_j(L_ij, null_i) * softmax_i(L_ij, null_j)   cross-graph attention, null: no partner
+    a_i      = sum_j A_ij [f_ij, 1]                                agreement of i with its partner
+    o_i      = W2 relu((W1 [a_i0, a_i1, rarity_i]) * G_key + U_key)   what that means for this key
+    beta_i   = softmax_i(g o_i)                                    self-attention, each block apart
+    z        = [sum_i beta_i o_i, sum_i o_i]                       for each of the two, from either side
+    logit    = MLP([z + z', |z - z'|, context])
+
+k are learned embeddings of keys. Both directions share all parameters. The attention is mutual: it is large
+where each of two slots is the other's choice.
+
+In the paper's terms A is the cross-graph attention, beta the relation-aware self-attention, and both
 make its collective aggregation. The numbers of its equations could not be looked up where this was written,
 so they are given by name, after the authors' code (github.com/GentleZhu/CG-MuAlign, models/module.py); i is
 a neighbour of x, j one of the other side:
@@ -29,26 +35,28 @@ a neighbour of x, j one of the other side:
     h'_x    = relu([W_0 h_x, sum_i alpha_i beta_i m_i / sum_i' alpha_i' beta_i'])             aggregation
     loss    = sum_n relu(d(x, y) - d(x, y_n) + 1) + relu(d(x, y) - 1)
 
-d is the distance of h', the y_n are no partners of x. What differs here:
+d is the distance of h', the y_n are no partners of x. In their code both attentions act in the last layer
+alone, and the first is a mean. What differs here:
 
-- s_ij and n_ij, exact similarities of what entities hold, take the place of the distance of learned
-  embeddings, so that a score can be maintained in a stream;
+- what does not depend on a pair is made once for an entity: levels 0 and 1 are learned by themselves, from
+  links, with the self-attention of level 1 (`model/contrastive.py`). The cross-graph attention compares
+  them, so the sums over neighbours are weighted by a comparison with the other graph at both levels;
+- exact similarities of what entities hold stand beside the learned ones;
 - G and U, a scale and a shift for each key, take the place of W_r, and <k_i, D k_j> lets keys of two
   schemas attend to each other;
-- alpha weights the partners of one slot, and `null` lets a slot have none; what the paper's alpha does, to
+- A weights pairs of slots, and `null` lets a slot have no partner; what the paper's alpha does, to
   count neighbours with a counterpart for more, is left to beta, which is computed of a_i;
-- level 2 enters as one vector for each neighbour, weighted as samples are
-  (`model/encoding/neighbourhood.py`), without an attention of its own;
+- what is summed is the agreement with partners, and not embeddings;
 - a classifier with the context of the retrieval, and cross-entropy, take the place of the distance and its
-  loss.
+  loss; and boosted trees come before it (`model/scoring/trees.py`).
 
 This module trains on ragged graphs with DGL; `model/scoring/kernel.py` computes the same, one pair after the
-other, and adds what the boosted trees of `model/scoring/trees.py` say.
+other.
 """
 
 import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -63,7 +71,9 @@ if TYPE_CHECKING:
     from dgl import DGLGraph
 
 MAX_LOGIT = 30.0
-AGREEMENT = 4  # own, neighbourhood, equal, matched
+CHANNELS = 5  # own, neighbourhood, equal, level 0, level 1
+AGREEMENT = CHANNELS + 1  # matched
+LEVELS = 2  # of attention
 BLOCKS = 2  # values, neighbours
 # Sizes of layers. Fixed, since `model/scoring/kernel.py` is compiled for them.
 ATTENTION = 16
@@ -85,11 +95,11 @@ class NetworkOptions:
     context: Annotated[int, msgspec.Meta(ge=0, le=MAX_CONTEXT)]  # features of a pair from retrieval
     # beside the network, at most (`model/scoring/trees.py`)
     trees: Annotated[int, msgspec.Meta(ge=0, le=MAX_TREES)] = 200
-    cross_attention: bool = True  # False: a slot is compared with the mean of the other side's
+    attention: Literal["mutual", "one way", "uniform"] = "mutual"  # across the two graphs
     self_attention: bool = True  # False: all slots of a block count the same
     features: bool = True  # False: the classifier does not see the context, and there are no trees
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, int | str]:
         """As JSON-ready values."""
         return asdict(self)
 
@@ -100,47 +110,38 @@ class AlignmentNetwork(nn.Module):
     def __init__(self, options: NetworkOptions) -> None:
         super().__init__()
         o = self.options = options
-        self.own = nn.Parameter(torch.full((BLOCKS * BLOCKS,), 8.0))
-        self.neighbourhood = nn.Parameter(torch.tensor(2.0))
-        self.equal = nn.Parameter(torch.full((BLOCKS * BLOCKS,), 2.0))
-        self.null = nn.Parameter(torch.full((BLOCKS,), 4.0))
+        first = torch.tensor(((6.0, 0.0, 1.0, 3.0, 1.0), (1.0, 3.0, 1.0, 1.0, 3.0)))
+        self.attend = nn.Parameter(first[:, None].repeat(1, BLOCKS * BLOCKS, 1))
+        self.null = nn.Parameter(torch.full((LEVELS, BLOCKS), 3.0))
         self.key_attention = nn.Embedding(o.keys, ATTENTION)
         self.key_signs = nn.Parameter(torch.ones(ATTENTION))
         self.key_null = nn.Embedding(o.keys, 1)
         self.key_scale = nn.Embedding(o.keys, HIDDEN)
         self.key_bias = nn.Embedding(o.keys, HIDDEN)
-        features = AGREEMENT + RARITY_FEATURES
+        features = LEVELS * AGREEMENT + RARITY_FEATURES
         self.item_in = nn.ModuleList(nn.Linear(features, HIDDEN) for _ in range(BLOCKS))
         self.item_out = nn.ModuleList(nn.Linear(HIDDEN, ITEM) for _ in range(BLOCKS))
         self.gate = nn.ModuleList(nn.Linear(ITEM, 1) for _ in range(BLOCKS))
         self.register_buffer("bin_low", torch.zeros(o.context, BINS))
         self.register_buffer("bin_width", torch.ones(o.context, BINS))
         self.head_in = nn.Linear(2 * POOLED + o.context * BINS, HEAD)
+        self.alone = nn.Parameter(torch.zeros(HEAD))
         self.head_out = nn.Linear(HEAD, 1)
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = nn.Dropout(0.2)
         for table in (self.key_attention, self.key_null, self.key_bias):
             nn.init.normal_(table.weight, std=0.1)
         nn.init.normal_(self.key_scale.weight, mean=1.0, std=0.1)
 
-    def forward(self, graph: "PairGraph") -> torch.Tensor:
-        """Uncalibrated logits (P,)."""
-        ops = dgl().ops
-        edge, key = graph.edges, self._forget(graph.key)
-        if self.options.cross_attention:
-            embedded = self.key_attention(key)
-            logits = (
-                self.own[edge.block] * edge.own
-                + self.neighbourhood * edge.neighbourhood
-                + self.equal[edge.block] * edge.equal
-                + ops.u_dot_v(graph.attends, embedded * self.key_signs, embedded).squeeze(-1)
-            ).clamp(max=MAX_LOGIT)
-        else:
-            logits = torch.zeros_like(edge.own)
-        agreement = torch.stack([edge.own, edge.neighbourhood, edge.equal, torch.ones_like(edge.own)], dim=1)
-
-        null = self.null_logits(key, self.null[graph.block])
+    def forward(self, graph: "PairGraph", *, alone: bool) -> torch.Tensor:
+        """Uncalibrated logits (P,): what is to be added to those of trees, or without trees."""
+        ops, key = dgl().ops, self._forget(graph.key)
+        similar = graph.similar
+        logits, null = self._logits(graph, key), self._null_logits(graph, key)
         alpha = ops.edge_softmax(graph.attends_null, torch.cat([logits, null]))[: len(logits)]
-        agreed = ops.copy_e_sum(graph.attends, agreement * alpha[:, None])
+        if self.options.attention == "mutual":
+            alpha = alpha * alpha.roll(len(alpha) // 2, 0)  # of the same slots in the other direction
+        agreement = torch.cat([similar, torch.ones_like(similar[:, :1])], dim=1).repeat(2, 1)
+        agreed = ops.copy_e_sum(graph.attends, (alpha[:, :, None] * agreement[:, None]).flatten(1))
         features = torch.cat([agreed, graph.rarity], dim=1)
         out = features.new_zeros(len(features), ITEM)
         gate = features.new_zeros(len(features), 1)
@@ -151,7 +152,7 @@ class AlignmentNetwork(nn.Module):
         attended = ops.u_mul_e_sum(graph.pool, out, beta)
         pooled = torch.cat([attended, ops.copy_u_sum(graph.pool, out) * SUM_SCALE], dim=1)
         left, right = pooled.reshape(2, -1, BLOCKS * pooled.shape[1])
-        return self.classify(left, right, graph.context)
+        return self.classify(left, right, graph.context, alone=alone)
 
     def _forget(self, key: torch.Tensor) -> torch.Tensor:
         """In training some keys pass for unknown, so that unknown ones are learned, too."""
@@ -160,11 +161,22 @@ class AlignmentNetwork(nn.Module):
         forgotten = torch.rand(key.shape) < KEY_DROPOUT
         return torch.where(forgotten, torch.tensor(UNKNOWN), key)
 
-    def null_logits(self, key: torch.Tensor, null: torch.Tensor) -> torch.Tensor:
-        """The logit of 'no partner' for slots with these keys."""
-        if not self.options.cross_attention:
-            return torch.full(key.shape, -MAX_LOGIT)
-        logits: torch.Tensor = null + self.key_null(key).squeeze(-1)
+    def _logits(self, graph: "PairGraph", key: torch.Tensor) -> torch.Tensor:
+        """L_ij of all edges of `attends`, (2E, LEVELS)."""
+        if self.options.attention == "uniform":
+            return torch.zeros(2 * len(graph.similar), LEVELS)
+        of_block = (graph.similar @ self.attend.flatten(0, 1).T).reshape(-1, LEVELS, BLOCKS * BLOCKS)
+        compared = of_block.gather(2, graph.blocks[:, None, None].expand(-1, LEVELS, 1)).squeeze(2)
+        embedded = self.key_attention(key)
+        by_key = dgl().ops.u_dot_v(graph.attends, embedded * self.key_signs, embedded)
+        logits: torch.Tensor = (compared.repeat(2, 1) + by_key).clamp(max=MAX_LOGIT)
+        return logits
+
+    def _null_logits(self, graph: "PairGraph", key: torch.Tensor) -> torch.Tensor:
+        """The logits of 'no partner' for all slots, (slots, LEVELS)."""
+        if self.options.attention == "uniform":
+            return torch.full((len(key), LEVELS), -MAX_LOGIT)
+        logits: torch.Tensor = self.null.T[graph.block] + self.key_null(key)
         return logits.clamp(-MAX_LOGIT, MAX_LOGIT)
 
     def item(
@@ -176,10 +188,13 @@ class AlignmentNetwork(nn.Module):
         gate = self.gate[block](out).clamp(-MAX_LOGIT, MAX_LOGIT)
         return out, gate if self.options.self_attention else torch.zeros_like(gate)
 
-    def classify(self, left: torch.Tensor, right: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def classify(
+        self, left: torch.Tensor, right: torch.Tensor, context: torch.Tensor, *, alone: bool
+    ) -> torch.Tensor:
         """Both sides' pooled slots and the context to logits (P,)."""
         inputs = torch.cat([left + right, (left - right).abs(), self.bins(context)], dim=1)
-        hidden = self.dropout(torch.relu(self.head_in(inputs)))
+        hidden = self.head_in(inputs)
+        hidden = self.dropout(torch.relu(hidden + self.alone if alone else hidden))
         logits: torch.Tensor = self.head_out(hidden).squeeze(-1)
         return logits
 
@@ -203,15 +218,6 @@ KEY_DROPOUT = 0.1
 SUM_SCALE = 0.25  # keeps sums over up to 12 slots at the size of the attended ones
 
 
-class GraphEdges(NamedTuple):
-    """All (slot, slot) combinations of all pairs of a batch, in one direction, then in the other."""
-
-    own: torch.Tensor
-    neighbourhood: torch.Tensor
-    equal: torch.Tensor
-    block: torch.Tensor  # 2 * block of the left slot + block of the right slot
-
-
 class PairGraph(NamedTuple):
     """P pairs without their empty slots, as DGL graphs. Items are all left slots, then all right ones."""
 
@@ -219,8 +225,9 @@ class PairGraph(NamedTuple):
     rarity: torch.Tensor
     block: torch.Tensor
     rows_of_block: tuple[torch.Tensor, ...]
-    edges: GraphEdges
-    attends: "DGLGraph"  # items to the items of the other side that attend to them
+    similar: torch.Tensor  # (E, CHANNELS) of all left slots with all right ones of their pairs
+    blocks: torch.Tensor  # (E,) 2 * block of the left slot + block of the right slot
+    attends: "DGLGraph"  # these edges, from the right slot to the left one, then the same turned around
     attends_null: "DGLGraph"  # the same edges, then one from 'no partner' to each
     pool: "DGLGraph"  # items to (side, pair, block)
     context: torch.Tensor
@@ -237,14 +244,12 @@ def pair_graph(pairs: Similarities) -> PairGraph:
     side, of_pair, slot = torch.nonzero(items, as_tuple=True)
     block = (slot >= OWN).long()
     both = (i >= OWN) & (j >= OWN)
-    neighbourhood = torch.zeros(len(pair))
-    neighbourhood[both] = pairs.neighbourhood[pair[both], i[both] - OWN, j[both] - OWN]
-    edges = (
-        pairs.own[pair, i, j],
-        neighbourhood,
-        pairs.equal[pair, i, j],
-        2 * (i >= OWN) + (j >= OWN).long(),
-    )
+    at = pair[both], i[both] - OWN, j[both] - OWN
+    similar = torch.zeros(len(pair), CHANNELS)
+    similar[:, 0], similar[:, 2] = pairs.own[pair, i, j], pairs.equal[pair, i, j]
+    for channel, of_neighbours in ((1, pairs.neighbourhood), (3, pairs.level0), (4, pairs.level1)):
+        similar[both, channel] = of_neighbours[at]
+    blocks = 2 * (i >= OWN) + (j >= OWN).long()
     count = len(slot)
     every = torch.arange(count)
     return PairGraph(
@@ -252,7 +257,8 @@ def pair_graph(pairs: Similarities) -> PairGraph:
         rarity=torch.cat([pairs.left_rarity[left_at], pairs.right_rarity[right_at]]),
         block=block,
         rows_of_block=tuple(torch.nonzero(block == b).squeeze(-1) for b in range(BLOCKS)),
-        edges=GraphEdges(*(torch.cat([edge, edge]) for edge in edges)),
+        similar=similar,
+        blocks=blocks,
         attends=_bipartite(source, target, count, count),
         attends_null=_bipartite(
             torch.cat([source, torch.full((count,), count)]), torch.cat([target, every]), count + 1, count

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.shapes import DIM, I8, NEIGHBOURS, OWN, RARITY_BITS, SLOTS, UNIT
+from model.shapes import DIM, I8, LEVEL, NEIGHBOURS, OWN, RARITY_BITS, SLOTS, UNIT
 
 _STAGE1_PAIRS = 32  # both sides' vectors as float32 fit into the second-level cache
 _U64 = np.uint64
@@ -23,12 +23,15 @@ class Side(NamedTuple):
 
     vec: I8  # (P, SLOTS, DIM) a value's vector, a neighbour's name vector
     nbr: I8  # (P, SLOTS, DIM) a neighbour's own neighbourhood; zero for values
+    level0: I8  # (P, SLOTS, LEVEL) of a neighbour; zero for values
+    level1: I8  # (P, SLOTS, LEVEL) of a neighbour; zero for values
     key: npt.NDArray[np.int16]  # (P, SLOTS) attribute or relation key
     hash: npt.NDArray[np.int64]  # (P, SLOTS) of the value, of the neighbour's name
 
     def take(self, rows: Rows) -> "Side":
         """Some of the pairs, or some slots of some pairs."""
-        return Side(self.vec[rows], self.nbr[rows], self.key[rows], self.hash[rows])
+        vec, nbr, level0, level1 = (array[rows] for array in self[:4])
+        return Side(vec, nbr, level0, level1, self.key[rows], self.hash[rows])
 
 
 class PairInputs(NamedTuple):
@@ -48,6 +51,8 @@ class Similarities(NamedTuple):
 
     own: torch.Tensor  # (P, SLOTS, SLOTS) vec . vec
     neighbourhood: torch.Tensor  # (P, NEIGHBOURS, NEIGHBOURS) nbr . nbr
+    level0: torch.Tensor  # (P, NEIGHBOURS, NEIGHBOURS) e0 . e0
+    level1: torch.Tensor  # (P, NEIGHBOURS, NEIGHBOURS) e1 . e1
     equal: torch.Tensor  # (P, SLOTS, SLOTS) 1 where the hashes are equal, else 0
     left_key: torch.Tensor  # (P, SLOTS) int64
     right_key: torch.Tensor
@@ -66,16 +71,20 @@ def similarities(inputs: PairInputs) -> Similarities:
     left, right = inputs.left, inputs.right
     pairs = len(inputs.context)
     own = np.empty((pairs, SLOTS, SLOTS), np.float32)
-    neighbourhood = np.empty((pairs, NEIGHBOURS, NEIGHBOURS), np.float32)
+    neighbourhood, level0, level1 = (np.empty((pairs, NEIGHBOURS, NEIGHBOURS), np.float32) for _ in range(3))
     for start in range(0, pairs, _STAGE1_PAIRS):
         chunk = slice(start, start + _STAGE1_PAIRS)
         _products(left.vec[chunk], right.vec[chunk], own[chunk])
         _products(left.nbr[chunk, OWN:], right.nbr[chunk, OWN:], neighbourhood[chunk])
+        _products(left.level0[chunk, OWN:], right.level0[chunk, OWN:], level0[chunk])
+        _products(left.level1[chunk, OWN:], right.level1[chunk, OWN:], level1[chunk])
     left_hash, right_hash = (torch.from_numpy(side.hash >> RARITY_BITS) for side in (left, right))
     equal = (left_hash[:, :, None] == right_hash[:, None, :]) & (left_hash != 0)[:, :, None]
     return Similarities(
         own=torch.from_numpy(own).mul_(1 / UNIT),
         neighbourhood=torch.from_numpy(neighbourhood).mul_(1 / UNIT),
+        level0=torch.from_numpy(level0).mul_(2 / UNIT),
+        level1=torch.from_numpy(level1).mul_(2 / UNIT),
         equal=equal.float(),
         left_key=torch.from_numpy(left.key).long(),
         right_key=torch.from_numpy(right.key).long(),
@@ -91,14 +100,15 @@ def canonical(side: Side) -> Side:
     Empty slots come last. Slots that are equal in all of these are interchangeable.
     """
     weights = _U64(0x9E3779B97F4A7C15) ** np.arange(1, DIM + 1, dtype=_U64)
-    nbr, vec = (
-        (array[:, OWN:].astype(np.int64).view(_U64) * weights).sum(axis=2) for array in (side.nbr, side.vec)
-    )
+    vectors = [
+        (array[:, OWN:].astype(np.int64).view(_U64) * weights[: array.shape[2]]).sum(axis=2)
+        for array in side[:4]
+    ]
     key = side.key[:, OWN:].view(np.uint16) - np.uint16(1)  # 0, empty, becomes the largest
-    order = np.lexsort((vec, nbr, side.hash[:, OWN:], key), axis=1)
+    order = np.lexsort((*vectors, side.hash[:, OWN:], key), axis=1)
     every = np.concatenate([np.broadcast_to(np.arange(OWN), (len(order), OWN)), order + OWN], axis=1)
     rows = np.arange(len(order))[:, None]
-    return Side(side.vec[rows, every], side.nbr[rows, every], side.key[rows, every], side.hash[rows, every])
+    return side.take((rows, every))
 
 
 def _rarity(hashes: npt.NDArray[np.int64]) -> torch.Tensor:
@@ -115,7 +125,8 @@ def _products(left: I8, right: I8, out: npt.NDArray[np.float32]) -> None:
 def check(inputs: PairInputs) -> None:
     """Raises ValueError when shapes do not fit or the context is not finite."""
     pairs = len(inputs.context)
-    expected = ((pairs, SLOTS, DIM), (pairs, SLOTS, DIM), (pairs, SLOTS), (pairs, SLOTS))
+    slots = pairs, SLOTS
+    expected = ((*slots, DIM), (*slots, DIM), (*slots, LEVEL), (*slots, LEVEL), slots, slots)
     for side in (inputs.left, inputs.right):
         shapes = tuple(array.shape for array in side)
         if shapes != expected:

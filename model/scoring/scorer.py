@@ -1,17 +1,18 @@
 """The serving path: pairs to calibrated probabilities, and to what the network attended to.
 
 `model/scoring/network.py` trains on ragged graphs with DGL; `model/scoring/kernel.py` computes the same for
-one pair after the other, and adds what the trees of `model/scoring/trees.py` say.
+one pair after the other, where the trees of `model/scoring/trees.py` are undecided.
 """
 
 import math
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from model.scoring.kernel import I64, EntitySlots, score_pairs, slots_of, weights_of
+from model.scoring.comparing import I64, EntitySlots, slots_of
+from model.scoring.kernel import score_pairs, weights_of
 from model.scoring.network import AlignmentNetwork
 from model.scoring.pairs import PairInputs, check
 from model.scoring.trees import NO_TREES, Trees
@@ -21,23 +22,35 @@ _ROUND: Final = 1e6
 _UNEXPLAINED: Final = (np.zeros((0, SLOTS), np.int64), np.zeros((0, SLOTS)))
 
 
+class Calibration(NamedTuple):
+    """Makes a logit a probability: 1 / (1 + exp(-(slope * logit + offset))), slope > 0."""
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+
+UNCALIBRATED: Final = Calibration()
+
+
 class DenseScorer:
     """Scores pairs with a trained network.
 
     Args:
         network: its parameters are copied.
-        trees: what they say is added to the network's logit.
-        slope, offset: calibration, probability = 1 / (1 + exp(-(slope * logit + offset))), slope > 0.
+        trees: they come before it; without any the network does without.
     """
 
     def __init__(
-        self, network: AlignmentNetwork, trees: Trees = NO_TREES, slope: float = 1.0, offset: float = 0.0
+        self,
+        network: AlignmentNetwork,
+        trees: Trees = NO_TREES,
+        calibration: Calibration = UNCALIBRATED,
     ) -> None:
-        if not slope > 0:
-            raise ValueError(f"slope {slope}: a calibration must not turn the order around")
-        self._weights = weights_of(network)
+        if not calibration.slope > 0:
+            raise ValueError(f"slope {calibration.slope}: a calibration must not turn the order around")
+        self._weights = weights_of(network, alone=not len(trees.feature))
         self._trees = trees
-        self._slope, self._offset = slope, offset
+        self._calibration = calibration
 
     def score(
         self, left: EntitySlots, right: EntitySlots, pairs: tuple[I64, I64], context: npt.NDArray[np.float32]
@@ -54,7 +67,7 @@ class DenseScorer:
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Calibrates logits (P,)."""
-        probabilities: npt.NDArray[np.float64] = _probabilities(logits, self._slope, self._offset)
+        probabilities: npt.NDArray[np.float64] = _probabilities(logits, *self._calibration)
         return probabilities
 
     def logits(self, inputs: PairInputs) -> npt.NDArray[np.float32]:
@@ -70,9 +83,10 @@ class DenseScorer:
     def attention(
         self, left: EntitySlots, right: EntitySlots, pairs: tuple[I64, I64], context: npt.NDArray[np.float32]
     ) -> tuple[I64, npt.NDArray[np.float64]]:
-        """For evidence: every left slot's best partner (P, SLOTS), -1 for none, and how much it counts.
+        """For evidence: every left slot's best partner (P, SLOTS), and their attention A_ij.
 
-        The weight is alpha_ij beta_i: the share of slot i among its like, times the share that j has of it.
+        Partners are of one kind, values or neighbours; -1 stands where there is none of its kind. The
+        attention is that of the level where it is larger.
         """
         partner = np.empty((len(context), SLOTS), np.int64)
         weight = np.empty((len(context), SLOTS))

@@ -1,8 +1,17 @@
-"""Boosted trees beside the network: what can be said by thresholds, of a pair's context and of its summary.
+"""Boosted trees before the network: what can be said by thresholds, of a pair's context and of its summary.
 
 One pair in fifty is a link, so that what tells links apart stands in the last percents of a feature's range.
-Trees cut there; a network of this size, even with finer bins, does not (`docs/quality.md`). What the two say
-is added up.
+Trees cut there; a network of this size, even with finer bins, does not (`docs/quality.md`). They decide most
+pairs. Where they say at least `least` the network is asked, too, and what it says is added.
+
+The summary, SUMMARY features of a pair beside its context (`model/scoring/comparing.py`): the largest
+similarity of two values, of a left value and a neighbour on the right, of a neighbour on the left and a right
+value, of two neighbours, of two neighbours' levels 0, and levels 1; and for the left side, then the right
+one, the sum of its slots' best similarities, how many have an equal, how many there are, how many best
+similarities are above AGREES, and the sums of the best similarities of levels 0, and levels 1. None is
+below 0.
+
+The kinds are apart because an entity that is called like a neighbour of the other is that neighbour.
 
 Outside of what they have seen trees say anything, so a score of a type without links is the network's alone
 (`Model.scorer`).
@@ -14,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from index.compiled import compiled
-from model.scoring.pairs import Similarities
-from model.shapes import OWN
 
 DEPTH: Final = 3
 NODES: Final = 2**DEPTH - 1  # of a tree, leaves apart
-SUMMARY: Final = 13  # features of a pair beside its context
+CLOSEST: Final = 6  # features of a pair: the largest similarity of each kind
+OF_SIDE: Final = 6  # features of a pair's side
+SUMMARY: Final = CLOSEST + 2 * OF_SIDE  # features of a pair beside its context
 AGREES: Final = np.float32(0.6)
 
 F32 = npt.NDArray[np.float32]
@@ -37,6 +46,7 @@ class Trees(NamedTuple):
     feature: I32  # (trees, NODES)
     threshold: F32  # (trees, NODES) infinite where there is nothing to decide
     value: F64  # (trees, NODES + 1) of the leaves
+    least: F64  # (1,) of what they say of a pair for which the network is asked, too
 
 
 NO_TREES: Final = Trees(
@@ -44,32 +54,8 @@ NO_TREES: Final = Trees(
     np.zeros((0, NODES), np.int32),
     np.zeros((0, NODES), np.float32),
     np.zeros((0, NODES + 1)),
+    np.full(1, -np.inf),
 )
-
-
-def features(pairs: Similarities) -> F32:
-    """(P, C + SUMMARY) what trees see of pairs: the context and the summary, exact, as in
-    `model/scoring/kernel.py`.
-
-    The summary: the largest similarity of two values, of a left value and a neighbour on the right, of a
-    neighbour on the left and a right value, of two neighbours, and of two neighbours' neighbourhoods; and for
-    the left side, then the right one, the sum of its slots' best similarities, how many have an equal, how
-    many there are, and how many best similarities are above AGREES. None is below 0.
-
-    The kinds are apart because an entity that is called like a neighbour of the other is that neighbour.
-    """
-    own, equal = pairs.own.numpy(), pairs.equal.numpy()
-    left, right = pairs.left_key.numpy() != 0, pairs.right_key.numpy() != 0
-    own = np.where(left[:, :, None] & right[:, None, :], own, 0)
-    kinds = slice(OWN), slice(OWN, None)
-    largest = [own[:, i, j].max(axis=(1, 2)) for i in kinds for j in kinds]
-    largest.append(pairs.neighbourhood.numpy().max(axis=(1, 2)))
-    columns: list[F32] = [pairs.context.numpy(), *(np.maximum(most, 0)[:, None] for most in largest)]
-    for filled, axis in ((left, 2), (right, 1)):
-        best = np.maximum(own.max(axis=axis), 0)
-        totals = (best, equal.max(axis=axis), filled, best > AGREES)
-        columns += [total.sum(axis=1, dtype=np.float32)[:, None] for total in totals]
-    return np.concatenate(columns, axis=1)
 
 
 def fit_trees(features: F32, label: npt.NDArray[np.bool_], most: int, seed: int) -> Trees:
@@ -87,6 +73,7 @@ def fit_trees(features: F32, label: npt.NDArray[np.bool_], most: int, seed: int)
         np.zeros((len(found), NODES), np.int32),
         np.full((len(found), NODES), np.inf, np.float32),
         np.zeros((len(found), NODES + 1)),
+        NO_TREES.least,
     )
     for number, nodes in enumerate(found):
         _fill(trees, number, 0, nodes, 0)
@@ -121,3 +108,12 @@ def say(trees: Trees, features: Any) -> Any:
             node = np.uint64(2) * node + np.uint64(1) + np.uint64(above)
         total += trees.value[tree, node - np.uint64(NODES)]
     return total
+
+
+@compiled
+def say_all(trees: Trees, features: Any) -> Any:
+    """(P,) what they say of P pairs (P, F)."""
+    said = np.empty(len(features))
+    for p in range(len(features)):
+        said[p] = say(trees, features[p])
+    return said

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from index.compiled import compiled
 from index.search.arrays import MISSING, Pairs, Slots, sorted_distinct
 from model.encoding.levels import with_degree
-from model.scoring.kernel import I64, EntitySlots
+from model.scoring.comparing import I64, EntitySlots
 from model.scoring.pairs import PairInputs, Side
-from model.shapes import DIM, OWN, SLOTS
+from model.shapes import DIM, I8, LEVEL, OWN, SLOTS
 from stream.engine.node_table import NodeTable
 
 
@@ -25,14 +25,22 @@ def pair_inputs(table: NodeTable, pairs: Pairs, context: npt.NDArray[np.float32]
 
     def side(entities: Slots) -> Side:
         slots = _slots(table, entities)
-        places = slots.at[:, :, None] + np.arange(DIM)
-        vec = np.concatenate([slots.items[places[:, :OWN]], slots.names[places[:, OWN:]]], axis=1)
-        nbr = np.concatenate([np.zeros_like(vec[:, :OWN]), slots.around[places[:, OWN:]]], axis=1)
-        empty = slots.key == 0
-        vec[empty], nbr[empty] = 0, 0
-        return Side(vec, nbr, slots.key, slots.hash)
+        row = slots.at // DIM
+        own, around = row[:, :OWN], row[:, OWN:]
+        vec = np.concatenate([_rows(slots.items, DIM)[own], _rows(slots.names, DIM)[around]], axis=1)
+        nbr, level0, level1 = (np.zeros((*row.shape, width), np.int8) for width in (DIM, LEVEL, LEVEL))
+        nbr[:, OWN:] = _rows(slots.around, DIM)[around]
+        level0[:, OWN:] = _rows(slots.level0, LEVEL)[around]
+        level1[:, OWN:] = _rows(slots.level1, LEVEL)[around]
+        for vectors in (vec, nbr, level0, level1):
+            vectors[slots.key == 0] = 0
+        return Side(vec, nbr, level0, level1, slots.key, slots.hash)
 
     return PairInputs(side(pairs.left), side(pairs.right), context)
+
+
+def _rows(buffer: I8, width: int) -> I8:
+    return buffer.reshape(-1, width)
 
 
 def _numbered(slots: Slots) -> tuple[Slots, I64]:
@@ -50,8 +58,10 @@ def _slots(table: NodeTable, entities: Slots) -> EntitySlots:
         *(rows[field] for field in ("item_keys", "item_hashes", "sample", "sample_keys")),
         *(rows[field] for field in ("exists", "name_hash", "degree")),
     )
-    names, around = rows["name"].reshape(-1), rows["neighbourhood"].reshape(-1)
-    return EntitySlots(items.reshape(-1), names, around, *filled)
+    names, around, level0, level1 = (
+        rows[field].reshape(-1) for field in ("name", "neighbourhood", "level0", "level1")
+    )
+    return EntitySlots(items.reshape(-1), names, around, level0, level1, *filled)
 
 
 @compiled

@@ -11,7 +11,7 @@ from index.graph import GraphStore, Nodes
 from index.search.arrays import Mask, Pairs, Slots
 from index.search.threads import start
 from model.encoding.encoder import Encoder
-from model.scoring.kernel import I64
+from model.scoring.comparing import I64
 from model.scoring.scorer import DenseScorer
 from model.shapes import OWN
 from stream.engine.embedding import Embedding

@@ -173,8 +173,8 @@ def model_of(prepared: Prepared, trained: Trained, types: Iterable[str]) -> Mode
         network=trained.network,
         trees=trained.trees,
         types=tuple(sorted(types)),
-        slope=trained.slope,
-        offset=trained.offset,
+        calibration=trained.calibration,
+        alone=trained.alone,
         threshold=trained.threshold,
         options={
             "views": list(NAMES),

@@ -19,8 +19,8 @@ from model.encoding.encoder import Encoder
 from model.errors import ModelError
 from model.scoring.network import LEAST_WIDTH, AlignmentNetwork
 from model.scoring.pairs import PairInputs
-from model.scoring.scorer import DenseScorer
-from model.scoring.trees import SUMMARY, Trees
+from model.scoring.scorer import Calibration, DenseScorer
+from model.scoring.trees import NO_TREES, SUMMARY, Trees
 from stream.events import Upsert
 from tests.model.arrays import in_step
 from tests.model.conftest import CONTEXT, KEYS
@@ -33,7 +33,15 @@ ENTITIES = [Upsert("a", str(n), "t", {"name": f"entity {n}", "year": 1900 + n, *
 def model(random_network: AlignmentNetwork, random_trees: Trees) -> Model:
     encoder = Encoder.fit(ENTITIES)
     return Model(
-        encoder, random_network, random_trees, ("film",), 1.25, -0.5, 0.4, {"k": 20}, {"seconds": 1.0}
+        encoder,
+        random_network,
+        random_trees,
+        ("film",),
+        Calibration(1.25, -0.5),
+        Calibration(0.75, 0.25),
+        0.4,
+        {"k": 20},
+        {"seconds": 1.0},
     )
 
 
@@ -103,7 +111,10 @@ def test_of_a_type_without_links_the_trees_say_nothing(
     inputs = random_inputs(40, 8)
     alone = DenseScorer(model.network)
     other, film = model.scorer("person"), model.scorer("film")
-    assert (other.logits(inputs) == alone.logits(inputs)).all()
+    logits = other.logits(inputs)
+    assert (logits == alone.logits(inputs)).all()
+    expected = DenseScorer(model.network, NO_TREES, model.alone).probabilities(logits)
+    assert (other.probabilities(logits) == expected).all()
     assert (film.logits(inputs) == model.scorer().logits(inputs)).all()
     assert (film.logits(inputs) != alone.logits(inputs)).any()
 
@@ -246,11 +257,11 @@ def gigabytes(values: Values, arrays: Arrays) -> None:
 @pytest.mark.parametrize(
     ("spoil", "field"),
     [
-        (no_tree, "trees.feature: a tree looks outside of the 18 features of a pair"),
+        (no_tree, "trees.feature: a tree looks outside of the 23 features of a pair"),
         (not_a_number, "network.head_in.weight: a number is NaN, or beyond 10,000.0"),
         (key_without_a_row, "network.keys: 30, where the encoder has 31"),
         (turned_around, "calibration.slope: Expected `float` > 0.0"),
-        (many_trees, "trees.value: 900 trees, 200 at most"),
+        (many_trees, "trees.value: 1150 trees, 200 at most"),
         (gigabytes, "network.context: Expected `int` <= 1000"),
     ],
 )

@@ -9,13 +9,27 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.optim.swa_utils import AveragedModel
 
 from model.errors import ModelError
 from model.evaluation import evaluate
+from model.scoring.comparing import seen_by_trees, slots_of
 from model.scoring.network import NetworkOptions
 from model.scoring.pairs import PairInputs
-from model.training import Epoch, LabelledPairs, TrainingOptions, _averaging, fit_platt, score, train
+from model.scoring.trees import say_all
+from model.training import (
+    FOLDS,
+    Epoch,
+    LabelledPairs,
+    TrainingOptions,
+    _averaging,
+    _folds,
+    fit_platt,
+    score,
+    train,
+)
 from tests.model.arrays import in_step
 
 Make = Callable[[int, int], PairInputs]
@@ -48,7 +62,36 @@ def test_it_learns_and_repeats_itself(random_inputs: Make) -> None:
     assert quality.prauc > 0.9
     assert len(seen) == trained.report["epochs"]
     again = train(training, valid, NETWORK, OPTIONS)
-    assert (again.slope, again.offset, again.threshold) == (trained.slope, trained.offset, trained.threshold)
+    assert again.threshold == trained.threshold
+    assert (again.calibration, again.alone) == (trained.calibration, trained.alone)
+
+
+def test_trees_leave_links_and_what_looks_like_them_to_the_network(random_inputs: Make) -> None:
+    training, valid = learnable(random_inputs, 80, 1), learnable(random_inputs, 40, 2)
+    trees = train(training, valid, NETWORK, OPTIONS).trees
+    inputs, every = training.inputs(np.arange(400)), np.arange(400)
+    seen = seen_by_trees(slots_of(inputs.left), slots_of(inputs.right), every, every, inputs.context)
+    survives = say_all(trees, seen) >= trees.least[0]
+    assert survives[training.label].mean() > 0.95
+    assert 20 < survives[~training.label].sum() < 200
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1), st.integers(0, 9))
+def test_a_left_entity_is_in_one_fold_and_each_fold_has_links(
+    pairs: list[tuple[int, bool]], seed: int
+) -> None:
+    left, label = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
+    fold = _folds(left, label, np.random.default_rng(seed))
+    assert len(set(zip(left.tolist(), fold.tolist(), strict=True))) == len(set(left.tolist()))
+    linked = [len(set(left[label & (fold == number)].tolist())) for number in range(FOLDS)]
+    assert max(linked) - min(linked) <= 1
+
+
+@pytest.mark.parametrize("lefts", [2, 3])
+def test_few_links_are_enough(random_inputs: Make, lefts: int) -> None:
+    training = learnable(random_inputs, lefts, 1)
+    trained = train(training, training, NETWORK, OPTIONS)
+    assert np.isfinite(score(trained.scorer(), training).score).all()
 
 
 def test_the_guard_counts_work_and_not_pauses(random_inputs: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,16 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from model.scoring.comparing import seen_by_trees, slots_of
 from model.scoring.network import AlignmentNetwork
 from model.scoring.pairs import PairInputs, similarities
 from model.scoring.scorer import DenseScorer
-from model.scoring.trees import SUMMARY, Trees, features, fit_trees, say
+from model.scoring.trees import SUMMARY, Trees, fit_trees, say, say_all
 from tests.model.arrays import in_step
+from tests.model.conftest import features
 
 Make = Callable[[int, int], PairInputs]
 
@@ -31,19 +34,26 @@ def test_they_say_what_scikit_learn_says() -> None:
     with patch.object(HistGradientBoostingClassifier, "fit", kept):
         trees = fit_trees(seen, label, 80, 0)
     expected = models[0].decision_function(seen)
-    assert np.abs([say(trees, row) for row in seen] - expected).max() < 1e-9
+    assert np.abs(say_all(trees, seen) - expected).max() < 1e-9
     assert expected.std() > 0.5
 
 
 def test_serving_sees_what_training_saw(
-    alike_inputs: Make, random_network: AlignmentNetwork, random_trees: Trees
+    alike_inputs: Make, make_network: Callable[..., AlignmentNetwork], random_trees: Trees
 ) -> None:
     inputs = alike_inputs(600, 4)
-    seen = features(similarities(inputs))
-    said = np.array([say(random_trees, row) for row in seen])
-    alone = DenseScorer(random_network).logits(inputs)
-    both = DenseScorer(random_network, random_trees).logits(inputs)
-    assert np.abs(alone + said - both).max() < 1e-5
+    every = np.arange(600)
+    seen = seen_by_trees(slots_of(inputs.left), slots_of(inputs.right), every, every, inputs.context)
+    assert seen.tobytes() == features(similarities(inputs)).tobytes()
+    said = say_all(random_trees, seen)
+    network = make_network()
+    with torch.no_grad():
+        network.alone.zero_()
+    alone = DenseScorer(network).logits(inputs)
+    both = DenseScorer(network, random_trees).logits(inputs)
+    survives = said >= random_trees.least[0]
+    assert 100 < survives.sum() < 500
+    assert np.abs(said + survives * alone - both).max() < 1e-5
     assert seen.shape == (600, inputs.context.shape[1] + SUMMARY)
 
 
