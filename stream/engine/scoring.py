@@ -22,6 +22,7 @@ from stream.engine.retrieval import Retrieval
 SCORE_CHUNK: Final = 2048  # pairs gathered and scored together, 11 ms: a share for a thread
 EVIDENCE: Final = 6  # compared values and neighbours that a record names
 WEIGHT_DIGITS: Final = 2
+LEAST_WEIGHT: Final = 0.01  # of what was compared
 
 
 class Seen(NamedTuple):
@@ -141,10 +142,13 @@ class Scoring:
         pairs, context, _ = self._look_at(pair, left, right)
         inputs = *slots_of_pairs(self._embedding.table, pairs), context
         partners, weights = self._scorer_of(pair.type).attention(*inputs)
-        weights = weights.round(WEIGHT_DIGITS)  # coarse: a record is revised by every change that it shows
+        # coarse: a record is revised by every change that it shows
+        weights = np.where(partners >= 0, np.maximum(weights, LEAST_WEIGHT).round(WEIGHT_DIGITS), 0)
         order = np.argsort(-weights, axis=1, kind="stable")[:, :EVIDENCE]
         every = np.arange(len(order))[:, None]
-        row, rank = np.nonzero((partners[every, order] >= 0) & (weights[every, order] > 0))
+        is_shown = weights[every, order] > LEAST_WEIGHT
+        is_shown[:, 0] = weights[every[:, 0], order[:, 0]] > 0  # the first, however little it got
+        row, rank = np.nonzero(is_shown)
         place = order[row, rank]
         one = self._seen(pairs.left[row], place)
         other = self._seen(pairs.right[row], partners[row, place])

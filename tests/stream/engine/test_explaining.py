@@ -98,6 +98,8 @@ def test_it_says_what_was_published(aligned: tuple[Aligner, Topic]) -> None:
         )
     for each in told.values():
         assert not each.waits
+        is_compared = each.subject_category == each.object_category
+        assert bool(each.evidence.attributes or each.evidence.neighbours) == is_compared
         assert each.subject_aligned_with == [o for s, o in records if s == each.subject_id]
         assert each.object_aligned_with == [s for s, o in records if o == each.object_id]
         assert each.model == aligner.model_id
