@@ -404,8 +404,9 @@ def fit_platt(logits: F64, label: Bools) -> tuple[float, float]:
     positives = int(label.sum())
     negatives = len(label) - positives
     target = np.where(label, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    scale = max(float(np.std(logits)), 1e-6)  # on large logits, steps from a slope of 1 may diverge
-    logits = logits / scale
+    # about 0 and of size 1: on other logits, steps from a slope of 1 may diverge
+    centre, scale = float(np.mean(logits)), max(float(np.std(logits)), 1e-6)
+    logits = (logits - centre) / scale
     slope, offset = 1.0, 0.0
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(slope * logits + offset, -500, 500)))
@@ -418,7 +419,8 @@ def fit_platt(logits: F64, label: Bools) -> tuple[float, float]:
         slope, offset = slope - step[0], offset - step[1]
         if np.abs(step).max() < 1e-9:
             break
-    return max(float(slope) / scale, 1e-3), float(offset)
+    slope = max(float(slope) / scale, 1e-3)
+    return slope, float(offset) - slope * centre
 
 
 def _logits(scorer: DenseScorer, pairs: LabelledPairs) -> F32:

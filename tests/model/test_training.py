@@ -136,3 +136,12 @@ def test_platt_keeps_the_order_of_useless_or_perfect_logits() -> None:
     slope, _ = fit_platt(np.where(label, 1.0, -1.0), label)
     assert 0 < slope < 100
     assert fit_platt(np.zeros(100), label)[0] > 0
+
+
+@pytest.mark.parametrize("far", [-40.0, 0.0, 20.0])
+def test_logits_that_are_alike_and_far_from_zero_are_calibrated(far: float) -> None:
+    logits = far + np.array([0.23, 0.28, 0.17, 0.19, 0.29, -0.2, 0.14, 0.15])
+    label = logits > far
+    slope, offset = fit_platt(logits, label)
+    assert slope == pytest.approx(fit_platt(logits - far, label)[0])
+    assert ((1 / (1 + np.exp(-(slope * logits + offset))) > 0.5) == label).all()
