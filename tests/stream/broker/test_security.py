@@ -134,10 +134,17 @@ def run(arguments: list[str], settings: Settings, environment: dict[str, str]) -
     return CliRunner().invoke(main, arguments, env=environment | topics(settings))
 
 
-def refused(arguments: list[str], settings: Settings, environment: dict[str, str]) -> str:
-    """The line that a command ends with. A worker may end its process, and says before that it waits."""
-    if arguments[0] == "run":
-        with sameas("run", log=Path("log").absolute(), **environment, **topics(settings)) as process:
+def refused(
+    arguments: list[str], settings: Settings, environment: dict[str, str], *, apart: bool = False
+) -> str:
+    """The line that a command ends with. A worker may end its process, and says before that it waits.
+
+    Args:
+        apart: in a process of its own. A client whose login is refused tries on until its process ends, and
+            what it says then would be heard by the next one.
+    """
+    if apart or arguments[0] == "run":
+        with sameas(*arguments, log=Path("log").absolute(), **environment, **topics(settings)) as process:
             status, text = process.wait(), process.text
     else:
         result = run(arguments, settings, environment)
@@ -387,7 +394,7 @@ def test_who_is_not_let_in_is_told_why(
 ) -> None:
     if changes.get("ssl_cafile") == "other.pem":
         make_authority(tmp_path / "other.pem")
-    line = refused(arguments, open_settings, secure(apache_kafka, **changes))
+    line = refused(arguments, open_settings, secure(apache_kafka, **changes), apart=True)
     assert advice in line
     assert "alice-secret" not in line and "wrong" not in line
 
