@@ -30,11 +30,15 @@ CODECS = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}  # in the attributes of a
 ATTRIBUTES = 22  # the byte of a batch where they stand
 
 
-def codec_of(kafka: dict[str, Any], topic: str) -> int:
-    """Of the first batch on the broker's disk."""
+def codecs_of(kafka: dict[str, Any], topic: str) -> set[int]:
+    """Of the batches on the broker's disk. A producer leaves a small one as it is if it gets no smaller."""
     broker: ApacheKafka = kafka["broker"]
     [log] = broker.directory.rglob(f"{topic}-0/00000000000000000000.log")
-    return log.read_bytes()[ATTRIBUTES] & 7
+    content, found = log.read_bytes(), set()
+    while len(content) > ATTRIBUTES and (length := int.from_bytes(content[8:12], "big")):
+        found.add(content[ATTRIBUTES] & 7)
+        content = content[12 + length :]
+    return found
 
 
 @pytest.mark.parametrize("setter", ["producer", "topic"])
@@ -59,7 +63,7 @@ def test_all_that_reads_topics_reads_compressed_ones(
         assert process.end(signal.SIGTERM) == 0
     assert "received 21 = applied 20 + stale 0 + dead-lettered 1" in process.text
     for topic in (settings.topics.entities, settings.topics.alignments, settings.topics.dead_letters):
-        assert codec_of(apache_kafka, topic) == CODECS[codec]
+        assert CODECS[codec] in codecs_of(apache_kafka, topic)
 
     assert len(command(settings, "subscribe", "-e").stdout.splitlines()) == 20
     [letter] = command(settings, "dead-letters", "list").stdout.splitlines()
