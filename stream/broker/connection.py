@@ -240,11 +240,18 @@ def _most_telling(problems: list[BaseException]) -> BaseException | None:
 
 @contextlib.contextmanager
 def _connection_problems() -> Iterator[list[BaseException]]:
-    """kafka-python says only 'unable to bootstrap'; the reason is in the warnings that it logs."""
+    """kafka-python says only 'unable to bootstrap'; the reason is in the warnings that it logs.
+
+    A client that was given up tries on in its own thread. What it says is no problem of the next one, and is
+    not told: after a failure the library is silent until a client is connected.
+    """
     problems: list[BaseException] = []
+    others = {thread.ident for thread in threading.enumerate()}
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            if record.thread in others:
+                return
             arguments = record.args if isinstance(record.args, tuple) else ()
             problems.extend(
                 argument
@@ -253,13 +260,13 @@ def _connection_problems() -> Iterator[list[BaseException]]:
             )
 
     logger, collector = logging.getLogger("kafka"), Collector(logging.WARNING)
-    propagate, level = logger.propagate, logger.level
+    level = logger.level
     logger.addHandler(collector)
     logger.propagate = False  # said once, as the error, and not four times as warnings
     logger.setLevel(logging.WARNING)  # whatever the program lets through otherwise
     try:
         yield problems
+        logger.propagate = True
     finally:
         logger.removeHandler(collector)
-        logger.propagate = propagate
         logger.setLevel(level)

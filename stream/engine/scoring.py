@@ -116,9 +116,8 @@ class Scoring:
             one, other = entities[2 * number : 2 * number + 2]
             if one is None or other is None:
                 continue
-            gone = (
-                one.deleted or other.deleted or node in aside or partner in aside
-            )  # `found` has pairs that were candidates until now
+            # `found` has pairs that were candidates until now
+            gone = one.deleted or other.deleted or node in aside or partner in aside
             if not gone and {(node, partner), (partner, node)} & candidates:
                 continue
             (left_source, left), (right_source, right) = sorted([(one.source, node), (other.source, partner)])

@@ -1,6 +1,7 @@
 """Addresses behind which nothing answers, or only a part of it."""
 
 import contextlib
+import logging
 import socket
 import ssl
 import subprocess
@@ -13,9 +14,16 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
+from kafka.errors import KafkaError, SaslAuthenticationFailedError
 
 from stream.broker.answering import first_to_answer
-from stream.broker.connection import _warn_of_open_password, check_reachable, client_options, unreachable
+from stream.broker.connection import (
+    _warn_of_open_password,
+    check_reachable,
+    client_options,
+    connect,
+    unreachable,
+)
 from stream.broker.embedded import _executable, end_with_parent
 from stream.broker.reading import open_consumer
 from stream.cli import main
@@ -201,3 +209,34 @@ def test_an_advertised_address_that_cannot_be_reached_is_named(silent: str) -> N
 def test_an_advertised_address_that_answers_is_right(embedded_kafka: str) -> None:
     with broker_that_says(embedded_kafka) as address:
         check_reachable(KafkaSettings(bootstrap_servers=address, connect_timeout_seconds=5))
+
+
+def test_a_client_that_was_given_up_is_not_heard(caplog: pytest.LogCaptureFixture) -> None:
+    """It tries on in its own thread, and its refused password was taken for the next one's problem."""
+    caplog.set_level(logging.WARNING)
+    asked, said = threading.Event(), threading.Event()
+
+    def given_up() -> None:
+        while asked.wait():
+            asked.clear()
+            logging.getLogger("kafka.net").error("lost: %s", SaslAuthenticationFailedError("password"))
+            said.set()
+
+    threading.Thread(target=given_up, daemon=True).start()
+
+    def hear_it() -> None:
+        asked.set()
+        assert said.wait(30)
+        said.clear()
+
+    def fail(_: dict[str, Any]) -> None:
+        hear_it()
+        raise KafkaError("my own problem")
+
+    with pytest.raises(BrokerError, match="my own problem"):
+        connect(KafkaSettings(), fail)
+    hear_it()
+    assert not caplog.records
+    connect(KafkaSettings(), lambda _: hear_it())
+    hear_it()
+    assert len(caplog.records) == 1

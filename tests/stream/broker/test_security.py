@@ -134,28 +134,16 @@ def run(arguments: list[str], settings: Settings, environment: dict[str, str]) -
     return CliRunner().invoke(main, arguments, env=environment | topics(settings))
 
 
-def refused(
-    arguments: list[str], settings: Settings, environment: dict[str, str], *, apart: bool = False
-) -> str:
-    """The line that a command ends with. A worker may end its process, and says before that it waits.
-
-    Args:
-        apart: in a process of its own. A client whose login is refused tries on until its process ends, and
-            what it says then would be heard by the next one.
-    """
-    if apart or arguments[0] == "run":
-        with sameas(*arguments, log=Path("log").absolute(), **environment, **topics(settings)) as process:
+def refused(arguments: list[str], settings: Settings, environment: dict[str, str]) -> str:
+    """The line that a command ends with. A worker may end its process, and says before that it waits."""
+    if arguments[0] == "run":
+        with sameas("run", log=Path("log").absolute(), **environment, **topics(settings)) as process:
             status, text = process.wait(), process.text
     else:
         result = run(arguments, settings, environment)
         status, text = result.exit_code, result.stderr
     heard = text.splitlines()
-    besides = (
-        "warning",
-        "waiting for the broker",
-        "kafka.net.",
-    )  # the client's own thread may speak at the end
-    lines = [line for line in heard if not any(words in line for words in besides)]
+    lines = [line for line in heard if "warning" not in line and "waiting for the broker" not in line]
     assert status == 1 and len(lines) == 1 and "Z sameas: error: " in lines[0], text
     return lines[0]
 
@@ -399,7 +387,7 @@ def test_who_is_not_let_in_is_told_why(
 ) -> None:
     if changes.get("ssl_cafile") == "other.pem":
         make_authority(tmp_path / "other.pem")
-    line = refused(arguments, open_settings, secure(apache_kafka, **changes), apart=True)
+    line = refused(arguments, open_settings, secure(apache_kafka, **changes))
     assert advice in line
     assert "alice-secret" not in line and "wrong" not in line
 
