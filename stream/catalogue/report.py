@@ -85,9 +85,7 @@ class Links(msgspec.Struct):
     count: int = 0
     missing: Tally = msgspec.field(default_factory=Tally)
     types_differ: Tally = msgspec.field(default_factory=Tally)
-    rivals: Tally = msgspec.field(
-        default_factory=Tally
-    )  # of another link of the same entity into that source
+    rivals: Tally = msgspec.field(default_factory=Tally)  # of another link of an entity into that source
 
 
 class Report(msgspec.Struct):

@@ -222,10 +222,9 @@ class Worker:
 
     def status(self) -> str:
         """For /readyz: what is missing, what is in force, and what is being built."""
-        aside = f"{self._aside()[2:]}\n" if self._pipeline.aside else ""
-        return (
-            self._pipeline.lost_messages + aside + ("" if self._promoter is None else self._promoter.status())
-        )
+        aside = self._aside()
+        promotion = "" if self._promoter is None else self._promoter.status()
+        return self._pipeline.lost_messages + (f"{aside}\n" if aside else "") + promotion
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set. Raises what ended the work before that."""
@@ -269,16 +268,17 @@ class Worker:
         await asyncio.wait([leaving], timeout=LEAVE_SECONDS)
         if not leaving.done():
             tell("the broker does not answer; the group will notice by itself that this worker is gone")
-        totals = self._pipeline.totals
+        totals, aside = self._pipeline.totals, self._aside()
         tell(
             f"stopped; received {totals.received} = applied {totals.applied} + stale {totals.stale} "
-            f"+ dead-lettered {totals.dead_lettered}{totals.remark}{self._aside()}"
+            f"+ dead-lettered {totals.dead_lettered}{totals.remark}{f'; {aside}' if aside else ''}"
         )
 
     def _aside(self) -> str:
+        """How many entities are set aside; empty if none is."""
         count = self._pipeline.aside
         entities = "1 entity is" if count == 1 else f"{count:,} entities are"
-        return f"; {entities} set aside, since evaluating failed" if count else ""
+        return f"{entities} set aside, since evaluating failed" if count else ""
 
     async def _finish_batches(self) -> None:
         """Until all outputs are published; the lock stays taken, so no batch begins after that."""
